@@ -1,1 +1,153 @@
-//! .
+//! How messages travel: publish, consume, acknowledge, over one of two engines.
+//!
+//! - `amqp://…`, `amqps://…`: RabbitMQ, for work that outgrows one machine.
+//! - `sqlite:PATH`: one file, for one machine with no broker.
+//!
+//! Both keep the same promises, and one suite of tests (`tests/contract.rs`) holds them to it:
+//! a publish that returned is durable and reached a queue; a delivery that was not acknowledged
+//! is offered again once its consumer is gone, however it went.
+//!
+//! A [`Broker`] is one session. It does not reconnect: when it is lost every call fails with
+//! [`BrokerError::Lost`], and the owner opens a new one. That keeps a delivery of an old session
+//! from being acknowledged on a new one. Nothing here knows events or plugins beyond their names.
+
+mod amqp;
+mod consumer;
+mod error;
+mod message;
+mod sqlite;
+mod topic;
+mod topology;
+mod url;
+
+use std::time::Duration;
+
+pub use crate::consumer::{Consumer, Delivery, Receipt};
+pub use crate::error::{BrokerError, ConnectError, PublishError, UrlError};
+pub use crate::message::{Headers, Message, Properties, Value};
+pub use crate::topic::matches as topic_matches;
+pub use crate::topology::{ExchangeKind, QueueNames, RETRY_TIERS, RetryTier, Source, Warning};
+pub use crate::url::BrokerUrl;
+
+/// One session with a broker. Cheap to clone; clones share the session.
+#[derive(Clone, Debug)]
+pub enum Broker {
+    /// RabbitMQ.
+    Amqp(amqp::Session),
+    /// One file.
+    Sqlite(sqlite::Session),
+}
+
+/// How a session is opened.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// What the broker's own tools show for this session, e.g. `notify-host`.
+    pub name: String,
+    /// The whole of opening: name look-up, connection, TLS, login.
+    pub timeout: Duration,
+}
+
+/// Where a message is published to.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// An exchange, which routes it to queues by its routing key.
+    Exchange {
+        /// Its name; it must exist.
+        exchange: &'a str,
+        /// Up to 255 bytes.
+        routing_key: &'a str,
+    },
+    /// One queue, by its name.
+    Queue(&'a str),
+    /// A plugin's own queue, once the delay is over. The wait is durable, at least as long as
+    /// wanted, and on RabbitMQ rounded up to a [`RetryTier`]; past the longest tier it is cut
+    /// to that.
+    PluginLater {
+        /// The names of the source's queues.
+        names: &'a QueueNames,
+        /// The plugin's name.
+        plugin: &'a str,
+        /// How long to wait.
+        delay: Duration,
+    },
+}
+
+/// What a queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueState {
+    /// Messages that a consumer could be given now.
+    pub ready: u64,
+    /// Messages that wait for their time, on an engine that keeps them in the queue itself.
+    pub delayed: u64,
+    /// Consumers, in all processes.
+    pub consumers: u64,
+}
+
+impl Broker {
+    /// Opens a session.
+    pub async fn connect(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self, ConnectError> {
+        match url {
+            BrokerUrl::Amqp(url) => Ok(Self::Amqp(amqp::Session::connect(url, options).await?)),
+            BrokerUrl::Sqlite(path) => Ok(Self::Sqlite(sqlite::Session::connect(path, options).await?)),
+        }
+    }
+
+    /// Makes the source's exchange and queue where they do not exist, and the dead-letter queue.
+    /// What exists is used as it is; the warnings say what about it can lose messages.
+    pub async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {
+        match self {
+            Self::Amqp(session) => session.declare_source(source).await,
+            Self::Sqlite(session) => session.declare_source(source).await,
+        }
+    }
+
+    /// Makes a plugin's own queue, and the exchanges and tiers by which retries reach it.
+    pub async fn declare_plugin(&self, names: &QueueNames, plugin: &str) -> Result<(), BrokerError> {
+        match self {
+            Self::Amqp(session) => session.declare_plugin(names, plugin).await,
+            Self::Sqlite(session) => session.declare_plugin(names, plugin).await,
+        }
+    }
+
+    /// Publishes, and returns once the broker has the message safe in at least one queue.
+    ///
+    /// Calls may overlap, and should where speed matters: confirmations are batched.
+    pub async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
+        match self {
+            Self::Amqp(session) => session.publish(target, message).await,
+            Self::Sqlite(session) => session.publish(target, message).await,
+        }
+    }
+
+    /// Starts to consume a queue, with at most `prefetch` deliveries unacknowledged.
+    pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        match self {
+            Self::Amqp(session) => session.consume(queue, prefetch).await,
+            Self::Sqlite(session) => session.consume(queue, prefetch).await,
+        }
+    }
+
+    /// What a queue holds; `None` when there is no such queue.
+    pub async fn inspect(&self, queue: &str) -> Result<Option<QueueState>, BrokerError> {
+        match self {
+            Self::Amqp(session) => session.inspect(queue).await,
+            Self::Sqlite(session) => session.inspect(queue).await,
+        }
+    }
+
+    /// Removes every message that is not with a consumer, and says how many those were.
+    pub async fn purge(&self, queue: &str) -> Result<u64, BrokerError> {
+        match self {
+            Self::Amqp(session) => session.purge(queue).await,
+            Self::Sqlite(session) => session.purge(queue).await,
+        }
+    }
+
+    /// Ends the session in good order. Consumers are closed before; see [`Consumer::close`].
+    pub async fn close(self) {
+        match self {
+            Self::Amqp(session) => session.close().await,
+            Self::Sqlite(session) => session.close().await,
+        }
+    }
+}

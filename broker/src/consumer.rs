@@ -1,0 +1,84 @@
+//! A consumer hands out deliveries; each is acknowledged through its receipt.
+//!
+//! The engine feeds the consumer through a channel that holds at most the prefetch window, and
+//! gathers the acknowledgements from another, so that it can settle many at once. A receipt
+//! that is dropped leaves its message unacknowledged: the broker offers it again when the
+//! consumer closes or dies. Nothing here can acknowledge by accident.
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::{BrokerError, Message};
+
+/// One message on its way to a consumer.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message, as it was published.
+    pub message: Message,
+    /// The exchange it was published to; empty for a queue's own name.
+    pub exchange: String,
+    /// The routing key it was published with.
+    pub routing_key: String,
+    /// It was offered before, and not acknowledged.
+    pub redelivered: bool,
+    /// What acknowledges it.
+    pub receipt: Receipt,
+}
+
+/// The right to acknowledge one delivery, once.
+#[derive(Debug)]
+#[must_use = "a delivery that is not acknowledged comes again"]
+pub struct Receipt {
+    tag: u64,
+    acks: mpsc::UnboundedSender<u64>,
+}
+
+impl Receipt {
+    pub(crate) fn new(tag: u64, acks: mpsc::UnboundedSender<u64>) -> Self {
+        Self { tag, acks }
+    }
+
+    /// The message is done with. Returns at once; the engine settles in batches. If the session
+    /// is lost first, the message is offered again.
+    pub fn ack(self) {
+        // An error means the consumer is gone, and the message with it back in its queue.
+        let _ = self.acks.send(self.tag);
+    }
+}
+
+/// A stream of deliveries from one queue.
+pub struct Consumer {
+    deliveries: mpsc::Receiver<Result<Delivery, BrokerError>>,
+    close: Option<BoxFuture<'static, Result<(), BrokerError>>>,
+}
+
+impl Consumer {
+    /// `close` stops the intake, settles what was acknowledged and gives the rest back.
+    pub(crate) fn new(
+        deliveries: mpsc::Receiver<Result<Delivery, BrokerError>>,
+        close: BoxFuture<'static, Result<(), BrokerError>>,
+    ) -> Self {
+        Self { deliveries, close: Some(close) }
+    }
+
+    /// The next delivery. An error is the last item: the session, or this consumer, is lost.
+    /// `None` after that. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Delivery, BrokerError>> {
+        self.deliveries.recv().await
+    }
+
+    /// Stops the intake, sends off every acknowledgement given so far, waits until the broker has
+    /// them, and gives back what was not acknowledged.
+    pub async fn close(mut self) -> Result<(), BrokerError> {
+        match self.close.take() {
+            Some(close) => close.await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! What can go wrong with a broker, by what the caller can do about it.
+
+/// A broker URL that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("broker URL {url:?}: {problem}; expected amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH")]
+pub struct UrlError {
+    /// The URL, without its password.
+    pub url: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// A session could not be opened. `broker` is the URL without its password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing answers.
+    #[error("cannot reach the broker at {broker}: {problem}")]
+    Unreachable {
+        /// Where.
+        broker: String,
+        /// Refused, name not found, no route, … and what to look at.
+        problem: String,
+    },
+    /// User or password is wrong.
+    #[error("the broker at {broker} refused the login of user {user:?}: check the user and password in the URL")]
+    LoginRefused {
+        /// Where.
+        broker: String,
+        /// Who.
+        user: String,
+    },
+    /// The virtual host does not exist, or the user may not enter it.
+    #[error(
+        "the broker at {broker} has no virtual host {vhost:?} for this user: create it, or correct the end of the URL"
+    )]
+    NoVhost {
+        /// Where.
+        broker: String,
+        /// Which.
+        vhost: String,
+    },
+    /// It took too long.
+    #[error("the broker at {broker} did not answer within {seconds} s")]
+    TimedOut {
+        /// Where.
+        broker: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// Anything else, TLS and a damaged file among them.
+    #[error("cannot open the broker {broker}: {problem}")]
+    Failed {
+        /// Where.
+        broker: String,
+        /// What.
+        problem: String,
+    },
+}
+
+/// A session, or one operation on it, failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The session is gone: open a new one.
+    #[error("lost the broker: {0}")]
+    Lost(String),
+    /// The consumer was cancelled by the broker (its queue was deleted, say).
+    #[error("the broker ended the consumer of queue {queue:?}: {problem}")]
+    ConsumerCancelled {
+        /// The queue.
+        queue: String,
+        /// Why.
+        problem: String,
+    },
+    /// The broker said no: a permission, an argument that differs, a queue that is absent.
+    #[error("the broker refused: {0}")]
+    Refused(String),
+}
+
+/// A message was not published, or nobody can say that it was.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// No queue would have got it.
+    #[error(
+        "no queue takes messages from exchange {exchange:?} with routing key {routing_key:?}: \
+         bind one (the host does, by its `bindings`), or correct the routing key"
+    )]
+    Unroutable {
+        /// The exchange.
+        exchange: String,
+        /// The routing key.
+        routing_key: String,
+    },
+    /// The exchange, or the queue, does not exist.
+    #[error("there is no {what} {name:?}: start notify-host once, which makes it, or correct the name")]
+    NotFound {
+        /// `exchange` or `queue`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The broker, or a limit of the message format, said no to this message.
+    #[error("the broker refused the message: {0}")]
+    Refused(String),
+    /// The session was lost before the broker confirmed; the message may be there or not.
+    #[error("not confirmed: {0}")]
+    Unconfirmed(#[from] BrokerError),
+}
