@@ -1,37 +1,180 @@
-//! TODO engine
+//! One SQLite file as a broker, for the processes of one machine.
+//!
+//! Each session has one thread, which owns the connection and does all that is asked of it. What
+//! comes in while one transaction is written goes into the next one together, so that a burst of
+//! publishes costs a few disk flushes rather than one each. Consumers of other processes are woken
+//! by a [`doorbell`]; the messages of a process that died are found by its [`presence`].
+//!
+//! A publish is flushed to the disk before it is confirmed. Who has taken a message, and that it
+//! was acknowledged, is not: a power cut may repeat a delivery, and never loses one.
+
+mod command;
+mod doorbell;
+mod presence;
+mod schema;
+mod store;
+mod transaction;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::sqlite::command::{Command, Declaration, Place, Publication};
 use crate::{
-    BrokerError, ConnectError, ConnectOptions, Consumer, Message, PublishError, QueueNames, QueueState, Source, Target,
-    Warning,
+    BrokerError, ConnectError, ConnectOptions, Consumer, ExchangeKind, Message, PublishError, QueueNames, QueueState,
+    Source, Target, Warning,
 };
+
+/// What callers may have waiting for the thread; beyond that they wait to hand it over.
+const COMMANDS_WAITING_MAX: usize = 1024;
+/// RabbitMQ's own default limit before 4.0.
+const BODY_BYTES_MAX: usize = 128 << 20;
+/// AMQP's limit, kept here so that a file's messages can move to RabbitMQ.
+const SHORT_STRING_BYTES_MAX: usize = 255;
 
 /// One session.
 #[derive(Clone, Debug)]
-pub struct Session;
+pub struct Session {
+    commands: mpsc::Sender<Command>,
+    /// Why the session was lost, once it is.
+    lost: Arc<OnceLock<String>>,
+}
 
-#[expect(unused_variables, clippy::unused_async, clippy::todo, reason = "not written yet")]
 impl Session {
-    pub(crate) async fn connect(path: &std::path::Path, options: &ConnectOptions) -> Result<Self, ConnectError> {
-        todo!()
+    pub(crate) async fn connect(path: &Path, options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let broker = format!("sqlite:{}", path.display());
+        let failed = |problem| ConnectError::Failed { broker: broker.clone(), problem };
+        let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let lost = Arc::new(OnceLock::new());
+        let (opened, when_opened) = oneshot::channel();
+        let (path, reason) = (path.to_owned(), Arc::clone(&lost));
+        std::thread::Builder::new()
+            .name("sqlite-broker".to_owned())
+            .spawn(move || writer::run(&path, receiver, reason, opened))
+            .map_err(|error| failed(format!("cannot start its thread: {error}")))?;
+        match tokio::time::timeout(options.timeout, when_opened).await {
+            Ok(Ok(Ok(()))) => Ok(Self { commands, lost }),
+            Ok(Ok(Err(problem))) => Err(failed(problem)),
+            Ok(Err(_)) => Err(failed("its thread ended".to_owned())),
+            Err(_) => Err(ConnectError::TimedOut { broker, seconds: options.timeout.as_secs() }),
+        }
     }
+
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {
-        todo!()
+        let queue = source.names.source();
+        let bindings = source.bindings.iter().map(|key| (source.exchange.clone(), key.clone(), queue.to_owned()));
+        self.declare(Declaration {
+            exchanges: vec![(source.exchange.clone(), source.kind)],
+            queues: vec![queue.to_owned(), source.names.dead()],
+            bindings: bindings.collect(),
+        })
+        .await?;
+        Ok(Vec::new())
     }
+
     pub(crate) async fn declare_plugin(&self, names: &QueueNames, plugin: &str) -> Result<(), BrokerError> {
-        todo!()
+        let (deliver, queue) = (names.deliver(), names.plugin(plugin));
+        self.declare(Declaration {
+            exchanges: vec![(deliver.clone(), ExchangeKind::Direct)],
+            queues: vec![queue.clone()],
+            bindings: vec![(deliver, plugin.to_owned(), queue)],
+        })
+        .await
     }
+
+    async fn declare(&self, declaration: Declaration) -> Result<(), BrokerError> {
+        self.ask(|reply| Command::Declare { declaration, reply }).await
+    }
+
     pub(crate) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
-        todo!()
+        let publication = publication(target, message)?;
+        self.ask(|reply| Command::Publish { publication, reply }).await?
     }
+
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        todo!()
+        // For the consumer's sake: while it is there, so is the thread.
+        let session = self.clone();
+        let (deliveries, receiver) = mpsc::channel(usize::from(prefetch) + 1);
+        let queue = queue.to_owned();
+        let ticket = self.ask(|reply| Command::Consume { queue, prefetch, deliveries, reply }).await??;
+        let close = async move {
+            let id = ticket.id();
+            let closed = session.ask(|reply| Command::CloseConsumer { id, reply }).await;
+            drop(ticket);
+            closed
+        };
+        Ok(Consumer::new(receiver, Box::pin(close)))
     }
+
     pub(crate) async fn inspect(&self, queue: &str) -> Result<Option<QueueState>, BrokerError> {
-        todo!()
+        let queue = queue.to_owned();
+        self.ask(|reply| Command::Inspect { queue, reply }).await
     }
+
     pub(crate) async fn purge(&self, queue: &str) -> Result<u64, BrokerError> {
-        todo!()
+        let queue = queue.to_owned();
+        self.ask(|reply| Command::Purge { queue, reply }).await?
     }
+
     pub(crate) async fn close(self) {
-        todo!()
+        // A session that is lost is closed already.
+        let _ = self.ask(|reply| Command::Close { reply }).await;
     }
+
+    /// Hands the thread a command and waits for its answer. The thread drops the commands that it
+    /// could not carry out when it ends; that it ended is then the answer.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BrokerError> {
+        let (reply, answer) = oneshot::channel();
+        let lost = || {
+            let reason = self.lost.get().cloned();
+            BrokerError::Lost(reason.unwrap_or_else(|| "the session was closed".to_owned()))
+        };
+        self.commands.send(command(reply)).await.map_err(|_| lost())?;
+        answer.await.map_err(|_| lost())
+    }
+}
+
+fn publication(target: Target<'_>, message: &Message) -> Result<Publication, PublishError> {
+    let (place, exchange, routing_key, delay) = match target {
+        Target::Exchange { exchange: "", routing_key } => {
+            (Place::Queue(routing_key.to_owned()), String::new(), routing_key.to_owned(), Duration::ZERO)
+        }
+        Target::Exchange { exchange, routing_key } => {
+            (Place::Exchange, exchange.to_owned(), routing_key.to_owned(), Duration::ZERO)
+        }
+        Target::Queue(queue) => (Place::Queue(queue.to_owned()), String::new(), queue.to_owned(), Duration::ZERO),
+        // What arrives looks as if it had come by the exchange, as it does on RabbitMQ.
+        Target::PluginLater { names, plugin, delay } => {
+            (Place::Queue(names.plugin(plugin)), names.deliver(), plugin.to_owned(), delay)
+        }
+    };
+    if routing_key.len() > SHORT_STRING_BYTES_MAX {
+        return Err(PublishError::Refused(format!(
+            "its routing key has {} bytes, and may have {SHORT_STRING_BYTES_MAX}",
+            routing_key.len()
+        )));
+    }
+    if message.body.len() > BODY_BYTES_MAX {
+        return Err(PublishError::Refused(format!(
+            "its body has {} bytes, and may have {BODY_BYTES_MAX}",
+            message.body.len()
+        )));
+    }
+    let properties = serde_json::to_string(&message.properties)
+        .map_err(|error| PublishError::Refused(format!("its properties cannot be kept: {error}")))?;
+    let due_at = (!delay.is_zero()).then(|| now().saturating_add(millis(delay)));
+    Ok(Publication { place, exchange, routing_key, due_at, properties, body: message.body.clone() })
+}
+
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Rounded up, so that nothing is early.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }

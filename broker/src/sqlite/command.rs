@@ -1,0 +1,84 @@
+//! What a session asks of its thread.
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{BrokerError, Delivery, ExchangeKind, PublishError, QueueState};
+
+/// What a session asks for. An answer is sent after the commit.
+pub(super) enum Command {
+    Declare {
+        declaration: Declaration,
+        reply: oneshot::Sender<()>,
+    },
+    Publish {
+        publication: Publication,
+        reply: oneshot::Sender<Result<(), PublishError>>,
+    },
+    Consume {
+        queue: String,
+        prefetch: u16,
+        deliveries: Deliveries,
+        reply: oneshot::Sender<Result<Ticket, BrokerError>>,
+    },
+    CloseConsumer {
+        id: i64,
+        reply: oneshot::Sender<()>,
+    },
+    Inspect {
+        queue: String,
+        reply: oneshot::Sender<Option<QueueState>>,
+    },
+    Purge {
+        queue: String,
+        reply: oneshot::Sender<Result<u64, BrokerError>>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+pub(super) type Deliveries = mpsc::Sender<Result<Delivery, BrokerError>>;
+
+/// What is to exist.
+pub(super) struct Declaration {
+    pub(super) exchanges: Vec<(String, ExchangeKind)>,
+    pub(super) queues: Vec<String>,
+    /// Exchange, routing key, queue.
+    pub(super) bindings: Vec<(String, String, String)>,
+}
+
+/// A message on its way into the file.
+pub(super) struct Publication {
+    pub(super) place: Place,
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) due_at: Option<i64>,
+    pub(super) properties: String,
+    pub(super) body: Bytes,
+}
+
+pub(super) enum Place {
+    /// Where its exchange and routing key lead.
+    Exchange,
+    Queue(String),
+}
+
+/// A consumer's life. Dropping it gives back what the consumer has.
+pub(super) struct Ticket {
+    pub(super) id: i64,
+    pub(super) dropped: mpsc::UnboundedSender<i64>,
+}
+
+impl Ticket {
+    pub(super) fn id(&self) -> i64 {
+        self.id
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // An error means that the thread has ended, and given everything back.
+        let _ = self.dropped.send(self.id);
+    }
+}

@@ -1,0 +1,201 @@
+//! What one transaction does: the commands, and giving messages to consumers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::sqlite::command::{Command, Declaration, Deliveries, Place, Publication, Ticket};
+use crate::sqlite::doorbell::Doorbell;
+use crate::sqlite::now;
+use crate::sqlite::presence::{self, Presence};
+use crate::sqlite::store::{self, Routed, Taken};
+use crate::{BrokerError, PublishError};
+
+/// What one consumer takes in one transaction at most, so that others share in a backlog.
+const TAKEN_PER_TRANSACTION: usize = 64;
+
+type Answer = Box<dyn FnOnce()>;
+
+/// What a transaction works with.
+pub(super) struct Hands<'a> {
+    pub(super) db: &'a Connection,
+    pub(super) path: &'a Path,
+    pub(super) presence: &'a mut Option<Presence>,
+    pub(super) doorbell: &'a mut Doorbell,
+    pub(super) consumers: &'a mut BTreeMap<i64, Intake>,
+    pub(super) holders: &'a mut HashMap<i64, i64>,
+    pub(super) dropped: &'a mpsc::UnboundedSender<i64>,
+}
+
+/// What is to be done once a transaction is committed.
+#[derive(Default)]
+pub(super) struct Effects {
+    pub(super) answers: Vec<Answer>,
+    pub(super) taken: Vec<(i64, Vec<Taken>)>,
+    /// There is something for other processes.
+    pub(super) ring: bool,
+    pub(super) close: Option<oneshot::Sender<()>>,
+}
+
+/// A consumer, seen from the side that feeds it.
+pub(super) struct Intake {
+    pub(super) queue: i64,
+    pub(super) prefetch: usize,
+    pub(super) held: usize,
+    pub(super) deliveries: Deliveries,
+}
+
+impl Intake {
+    pub(super) fn room(&self) -> usize {
+        self.prefetch.saturating_sub(self.held).min(TAKEN_PER_TRANSACTION)
+    }
+}
+
+impl Hands<'_> {
+    pub(super) fn execute(&mut self, command: Command, effects: &mut Effects) -> rusqlite::Result<()> {
+        match command {
+            Command::Declare { declaration, reply } => {
+                self.declare(&declaration)?;
+                answer(effects, reply, ());
+            }
+            Command::Publish { publication, reply } => {
+                let published = self.publish(publication)?;
+                effects.ring |= published.is_ok();
+                answer(effects, reply, published);
+            }
+            Command::Consume { queue, prefetch, deliveries, reply } => {
+                let ticket = self.consume(&queue, prefetch, deliveries)?;
+                answer(effects, reply, ticket);
+            }
+            Command::CloseConsumer { id, reply } => {
+                self.remove_consumer(id, effects)?;
+                answer(effects, reply, ());
+            }
+            Command::Inspect { queue, reply } => {
+                let own = self.presence.as_ref().map_or("", Presence::name);
+                for consumer in dead_consumers(self.db, self.path, own)? {
+                    effects.ring |= store::remove_consumer(self.db, consumer)?;
+                }
+                let state = match store::find_queue(self.db, &queue)? {
+                    Some(queue) => Some(store::inspect(self.db, queue, now())?),
+                    None => None,
+                };
+                answer(effects, reply, state);
+            }
+            Command::Purge { queue, reply } => {
+                let purged = match store::find_queue(self.db, &queue)? {
+                    Some(queue) => Ok(store::purge(self.db, queue)?),
+                    None => Err(no_queue(&queue)),
+                };
+                answer(effects, reply, purged);
+            }
+            Command::Close { reply } => {
+                for consumer in self.consumers.keys().copied().collect::<Vec<_>>() {
+                    self.remove_consumer(consumer, effects)?;
+                }
+                effects.close = Some(reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn declare(&self, declaration: &Declaration) -> rusqlite::Result<()> {
+        for (name, kind) in &declaration.exchanges {
+            store::declare_exchange(self.db, name, *kind)?;
+        }
+        for name in &declaration.queues {
+            store::declare_queue(self.db, name)?;
+        }
+        for (exchange, routing_key, queue) in &declaration.bindings {
+            let queue = store::declare_queue(self.db, queue)?;
+            store::bind(self.db, exchange, routing_key, queue)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, publication: Publication) -> rusqlite::Result<Result<(), PublishError>> {
+        let Publication { place, exchange, routing_key, due_at, properties, body } = publication;
+        let routed = match &place {
+            Place::Exchange => store::route_by_exchange(self.db, &exchange, &routing_key)?,
+            Place::Queue(queue) => store::route_to_queue(self.db, queue)?,
+        };
+        Ok(match (routed, place) {
+            (Routed::To(queues), _) => {
+                for queue in queues {
+                    store::insert(self.db, queue, due_at, (&exchange, &routing_key), &properties, &body)?;
+                }
+                Ok(())
+            }
+            (Routed::NoQueue, Place::Queue(name)) => Err(PublishError::NotFound { what: "queue", name }),
+            (Routed::NoExchange, _) => Err(PublishError::NotFound { what: "exchange", name: exchange }),
+            (Routed::Nowhere | Routed::NoQueue, _) => Err(PublishError::Unroutable { exchange, routing_key }),
+        })
+    }
+
+    fn consume(
+        &mut self,
+        queue: &str,
+        prefetch: u16,
+        deliveries: Deliveries,
+    ) -> rusqlite::Result<Result<Ticket, BrokerError>> {
+        let Some(id) = store::find_queue(self.db, queue)? else { return Ok(Err(no_queue(queue))) };
+        let presence = match self.presence.take().map_or_else(|| Presence::take(self.path), Ok) {
+            Ok(presence) => self.presence.insert(presence),
+            Err(error) => {
+                return Ok(Err(BrokerError::Refused(format!("cannot lock a file beside the database: {error}"))));
+            }
+        };
+        // Before the first look, so that nothing is published unheard in between.
+        self.doorbell.listen();
+        let consumer = store::add_consumer(self.db, id, presence.name())?;
+        let intake = Intake { queue: id, prefetch: prefetch.into(), held: 0, deliveries };
+        self.consumers.insert(consumer, intake);
+        Ok(Ok(Ticket { id: consumer, dropped: self.dropped.clone() }))
+    }
+
+    pub(super) fn remove_consumer(&mut self, consumer: i64, effects: &mut Effects) -> rusqlite::Result<()> {
+        if self.consumers.remove(&consumer).is_some() {
+            self.holders.retain(|_, holder| *holder != consumer);
+            effects.ring |= store::remove_consumer(self.db, consumer)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self, now: i64, effects: &mut Effects) -> rusqlite::Result<()> {
+        for (consumer, intake) in self.consumers.iter_mut().filter(|(_, intake)| intake.room() > 0) {
+            let taken = store::take(self.db, intake.queue, *consumer, intake.room(), now)?;
+            intake.held += taken.len();
+            self.holders.extend(taken.iter().map(|taken| (taken.id, *consumer)));
+            if !taken.is_empty() {
+                effects.taken.push((*consumer, taken));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn answer<T: 'static>(effects: &mut Effects, reply: oneshot::Sender<T>, value: T) {
+    effects.answers.push(Box::new(move || {
+        // Whoever asked may have given up waiting.
+        let _ = reply.send(value);
+    }));
+}
+
+fn no_queue(queue: &str) -> BrokerError {
+    BrokerError::Refused(format!("there is no queue {queue:?}"))
+}
+
+/// The consumers of sessions that ended without good-bye; `own` is the session that asks.
+pub(super) fn dead_consumers(db: &Connection, path: &Path, own: &str) -> rusqlite::Result<Vec<i64>> {
+    let mut ended: HashMap<String, bool> = HashMap::new();
+    let mut dead = Vec::new();
+    for (consumer, presence) in store::other_consumers(db, own)? {
+        let has_ended = *ended.entry(presence).or_insert_with_key(|presence| presence::has_ended(path, presence));
+        if has_ended {
+            dead.push(consumer);
+        }
+    }
+    Ok(dead)
+}

@@ -1,0 +1,276 @@
+//! The thread that owns the connection: it gathers what there is to do, does it in one
+//! transaction, and answers once that is committed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::sqlite::command::Command;
+use crate::sqlite::doorbell::Doorbell;
+use crate::sqlite::presence::Presence;
+use crate::sqlite::store::{self, Taken};
+use crate::sqlite::transaction::{Effects, Hands, Intake, dead_consumers};
+use crate::sqlite::{now, schema};
+use crate::{BrokerError, Delivery, Receipt};
+
+/// What one transaction does at most, so that other processes have their turn.
+const COMMANDS_PER_TRANSACTION: usize = 1024;
+/// How often a consumer looks by itself: for the dead, and for what no doorbell announced.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The thread's life. `opened` is told how opening went; `lost` gets the reason, if it fails later.
+pub(super) fn run(
+    path: &Path,
+    commands: mpsc::Receiver<Command>,
+    lost: Arc<OnceLock<String>>,
+    opened: oneshot::Sender<Result<(), String>>,
+) {
+    // For its timers and channels; the work itself blocks.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let ready = schema::open(path).and_then(|db| Ok((db, runtime.map_err(|error| error.to_string())?)));
+    match ready {
+        Ok((db, runtime)) => {
+            let writer = Writer::new(path.to_owned(), db, commands, lost);
+            if opened.send(Ok(())).is_ok() {
+                runtime.block_on(writer.serve());
+            }
+        }
+        Err(problem) => {
+            let _ = opened.send(Err(problem));
+        }
+    }
+}
+
+struct Writer {
+    path: PathBuf,
+    db: Connection,
+    /// As the connection is set: whether a commit waits for the disk.
+    flushing: Option<bool>,
+    commands: mpsc::Receiver<Command>,
+    acks: (mpsc::UnboundedSender<u64>, mpsc::UnboundedReceiver<u64>),
+    dropped: (mpsc::UnboundedSender<i64>, mpsc::UnboundedReceiver<i64>),
+    lost: Arc<OnceLock<String>>,
+    doorbell: Doorbell,
+    presence: Option<Presence>,
+    consumers: BTreeMap<i64, Intake>,
+    /// Which consumer has which message.
+    holders: HashMap<i64, i64>,
+    looked_for_the_dead: Option<Instant>,
+}
+
+/// What has come in since the last transaction.
+#[derive(Default)]
+struct Work {
+    commands: Vec<Command>,
+    acks: Vec<u64>,
+    dropped: Vec<i64>,
+    /// Nobody can ask for anything any more.
+    ended: bool,
+}
+
+impl Writer {
+    fn new(path: PathBuf, db: Connection, commands: mpsc::Receiver<Command>, lost: Arc<OnceLock<String>>) -> Self {
+        Self {
+            doorbell: Doorbell::of(&path),
+            path,
+            db,
+            flushing: None,
+            commands,
+            acks: mpsc::unbounded_channel(),
+            dropped: mpsc::unbounded_channel(),
+            lost,
+            presence: None,
+            consumers: BTreeMap::new(),
+            holders: HashMap::new(),
+            looked_for_the_dead: None,
+        }
+    }
+
+    async fn serve(mut self) {
+        loop {
+            let mut work = match self.pause() {
+                Ok(pause) => self.gather(pause).await,
+                Err(error) => return self.fail(error),
+            };
+            let ended = work.ended;
+            if ended {
+                work.dropped.extend(self.consumers.keys());
+            }
+            match self.carry_out(work) {
+                Ok(Some(closed)) => {
+                    drop(self);
+                    let _ = closed.send(());
+                    return;
+                }
+                Ok(None) if ended => return,
+                Ok(None) => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+    }
+
+    /// The session is lost: tell everybody. Their messages are given back by the others, who find
+    /// the presence gone.
+    fn fail(self, error: rusqlite::Error) {
+        let reason = format!("sqlite:{}: {}", self.path.display(), schema::explain(error));
+        for intake in self.consumers.values() {
+            // One place is kept for this; if even that is taken, the end of the stream says it.
+            let _ = intake.deliveries.try_send(Err(BrokerError::Lost(reason.clone())));
+        }
+        let _ = self.lost.set(reason);
+    }
+
+    /// How long there is nothing to do, unless something comes in.
+    fn pause(&self) -> rusqlite::Result<Option<Duration>> {
+        let mut pause = (!self.consumers.is_empty()).then_some(LOOK_INTERVAL);
+        let now = now();
+        for intake in self.consumers.values().filter(|intake| intake.room() > 0) {
+            if store::has_ready(&self.db, intake.queue, now)? {
+                return Ok(Some(Duration::ZERO));
+            }
+            if let Some(due) = store::next_due(&self.db, intake.queue)? {
+                let until = Duration::from_millis((due - now).unsigned_abs());
+                pause = pause.map(|pause| pause.min(until));
+            }
+        }
+        Ok(pause)
+    }
+
+    async fn gather(&mut self, pause: Option<Duration>) -> Work {
+        let mut work = Work::default();
+        let rung = self.doorbell.rung();
+        if pause != Some(Duration::ZERO) {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => work.commands.push(command),
+                    None => work.ended = true,
+                },
+                Some(id) = self.acks.1.recv() => work.acks.push(id),
+                Some(id) = self.dropped.1.recv() => work.dropped.push(id),
+                () = rung, if pause.is_some() => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+        while work.commands.len() < COMMANDS_PER_TRANSACTION {
+            match self.commands.try_recv() {
+                Ok(command) => work.commands.push(command),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    work.ended = true;
+                    break;
+                }
+            }
+        }
+        // After the commands: what was acknowledged before a consumer was closed is among these.
+        while let Ok(id) = self.acks.1.try_recv() {
+            work.acks.push(id);
+        }
+        while let Ok(id) = self.dropped.1.try_recv() {
+            work.dropped.push(id);
+        }
+        work
+    }
+
+    /// One transaction. Whatever goes wrong in it ends the session: what was asked is then not
+    /// done, and nobody is told that it was.
+    fn carry_out(&mut self, work: Work) -> rusqlite::Result<Option<oneshot::Sender<()>>> {
+        let now = now();
+        let dead = self.find_the_dead()?;
+        let idle = work.commands.is_empty() && work.acks.is_empty() && work.dropped.is_empty() && dead.is_empty();
+        if idle && !self.something_to_take(now)? {
+            return Ok(None);
+        }
+        let publishes = work.commands.iter().any(|command| {
+            matches!(command, Command::Publish { .. } | Command::Declare { .. } | Command::Purge { .. })
+        });
+        self.set_flushing(publishes)?;
+
+        let mut effects = Effects::default();
+        // The connection is this thread's alone, and no other transaction is open on it.
+        let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+        for tag in work.acks {
+            let id = tag.cast_signed();
+            if let Some(consumer) = self.holders.remove(&id) {
+                store::delete(&transaction, id)?;
+                if let Some(intake) = self.consumers.get_mut(&consumer) {
+                    intake.held -= 1;
+                }
+            }
+        }
+        for consumer in dead {
+            effects.ring |= store::remove_consumer(&transaction, consumer)?;
+        }
+        let mut hands = Hands {
+            db: &transaction,
+            path: &self.path,
+            presence: &mut self.presence,
+            doorbell: &mut self.doorbell,
+            consumers: &mut self.consumers,
+            holders: &mut self.holders,
+            dropped: &self.dropped.0,
+        };
+        for command in work.commands {
+            hands.execute(command, &mut effects)?;
+        }
+        for consumer in work.dropped {
+            hands.remove_consumer(consumer, &mut effects)?;
+        }
+        hands.take(now, &mut effects)?;
+        transaction.commit()?;
+
+        for answer in effects.answers {
+            answer();
+        }
+        if effects.ring {
+            self.doorbell.ring();
+        }
+        self.hand_out(effects.taken);
+        Ok(effects.close)
+    }
+
+    /// Publishing waits for the disk. Taking and acknowledging need not: lost in a power cut, they
+    /// repeat a delivery.
+    fn set_flushing(&mut self, flushing: bool) -> rusqlite::Result<()> {
+        if self.flushing != Some(flushing) {
+            self.db.pragma_update(None, "synchronous", if flushing { "FULL" } else { "NORMAL" })?;
+            self.flushing = Some(flushing);
+        }
+        Ok(())
+    }
+
+    /// The consumers of sessions that have ended without good-bye.
+    fn find_the_dead(&mut self) -> rusqlite::Result<Vec<i64>> {
+        let Some(presence) = &self.presence else { return Ok(Vec::new()) };
+        if self.looked_for_the_dead.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
+            return Ok(Vec::new());
+        }
+        self.looked_for_the_dead = Some(Instant::now());
+        dead_consumers(&self.db, &self.path, presence.name())
+    }
+
+    fn something_to_take(&self, now: i64) -> rusqlite::Result<bool> {
+        for intake in self.consumers.values().filter(|intake| intake.room() > 0) {
+            if store::has_ready(&self.db, intake.queue, now)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn hand_out(&self, taken: Vec<(i64, Vec<Taken>)>) {
+        for (consumer, taken) in taken {
+            let Some(intake) = self.consumers.get(&consumer) else { continue };
+            for Taken { id, redelivered, exchange, routing_key, message } in taken {
+                let receipt = Receipt::new(id.cast_unsigned(), self.acks.0.clone());
+                let delivery = Delivery { message, exchange, routing_key, redelivered, receipt };
+                // There is a place for each, up to the prefetch. An error means that the consumer
+                // was dropped; what it has is given back when we hear of that.
+                let _ = intake.deliveries.try_send(Ok(delivery));
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A leash holds a child process, which dies with it or with the test process.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::reaper::Reaper;
+
+const WAIT_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A child process with its descendants, in a process group of their own. Dropping kills them.
+#[derive(Debug)]
+pub struct Leash {
+    name: String,
+    id: u32,
+    child: Mutex<Child>,
+    // Dropped in this order: the reaper kills and removes, the folder finds nothing left to do.
+    _reaper: Reaper,
+    folder: TempDir,
+}
+
+impl Leash {
+    /// Starts the command. Standard input is empty, unless the command says otherwise before;
+    /// standard output and standard error are kept, see [`Self::stdout`] and [`Self::stderr`].
+    pub fn spawn(command: Command) -> Self {
+        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"));
+        Self::spawn_in(command, folder)
+    }
+
+    /// The same, in a folder that is removed when the child is gone.
+    pub(crate) fn spawn_in(mut command: Command, folder: TempDir) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let output = |file| {
+            let path = folder.path().join(file);
+            File::create(&path).unwrap_or_else(|error| panic!("cannot create {}: {error}", path.display()))
+        };
+        command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr")).process_group(0);
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let id = child.id();
+        let reaper = Reaper::over(id, folder.path());
+        Self { name, id, child: Mutex::new(child), _reaper: reaper, folder }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.output("stdout")
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.output("stderr")
+    }
+
+    /// Kills it and its descendants with SIGKILL, and waits until it is gone.
+    pub fn kill(&self) {
+        signal("KILL", &format!("-{}", self.id));
+        let _ = self.child().wait();
+    }
+
+    /// Asks it to end, with SIGTERM. It alone: what becomes of its descendants is its business.
+    pub fn terminate(&self) {
+        if self.wait_timeout(Duration::ZERO).is_none() {
+            signal("TERM", &self.id.to_string());
+        }
+    }
+
+    /// Waits until it has ended by itself; `None` if that takes longer.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
+        let started = Instant::now();
+        loop {
+            let status = self.child().try_wait();
+            let status = status.unwrap_or_else(|error| panic!("cannot wait for {}: {error}", self.name));
+            if status.is_some() || started.elapsed() >= timeout {
+                return status;
+            }
+            sleep(WAIT_INTERVAL);
+        }
+    }
+
+    fn output(&self, file: &str) -> String {
+        let bytes = fs::read(self.folder.path().join(file)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// By the shell's own `kill`, because the program is not everywhere, and the system call is unsafe.
+fn signal(name: &str, target: &str) {
+    // A target that is gone already is as good.
+    let _ = Command::new("sh")
+        .args(["-c", r#"kill -s "$1" -- "$2""#, "kill", name, target])
+        .stderr(Stdio::null())
+        .status();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eventually_some;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Leash {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Leash::spawn(command)
+    }
+
+    fn alive(id: &str) -> bool {
+        Command::new("sh").args(["-c", r#"kill -0 "$1" 2>/dev/null"#, "alive", id]).status().unwrap().success()
+    }
+
+    #[test]
+    fn what_a_child_writes_can_be_read() {
+        let child = shell("echo out; echo err >&2; exit 3");
+        assert_eq!(child.wait_timeout(SOON).unwrap().code(), Some(3));
+        assert_eq!((child.stdout().as_str(), child.stderr().as_str()), ("out\n", "err\n"));
+    }
+
+    #[test]
+    fn a_child_can_be_asked_to_end() {
+        let child = shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done");
+        eventually_some(SOON, "the trap is set", || child.stdout().contains("ready").then_some(()));
+        assert!(child.wait_timeout(Duration::ZERO).is_none());
+        child.terminate();
+        assert_eq!(child.wait_timeout(SOON).unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn dropping_the_leash_kills_the_descendants_too() {
+        let child = shell("sleep 1000 & echo $!; wait");
+        let descendant = eventually_some(SOON, "the descendant", || child.stdout().lines().next().map(str::to_owned));
+        assert!(alive(&descendant));
+        drop(child);
+        crate::eventually(SOON, "the descendant is gone", || !alive(&descendant));
+    }
+
+    /// The inner half runs only as a child of the outer one.
+    #[test]
+    fn a_child_dies_with_a_test_process_that_is_killed() {
+        const INNER: &str = "TESTBED_INNER";
+        if std::env::var_os(INNER).is_some() {
+            let child = shell("sleep 1000");
+            println!("leashed {} {}", child.id(), child.folder.path().display());
+            loop {
+                sleep(SOON);
+            }
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "leash::tests::a_child_dies_with_a_test_process_that_is_killed", "--nocapture"]);
+        command.env(INNER, "1");
+        let process = Leash::spawn(command);
+        let (id, folder) = eventually_some(SOON, "the inner child", || {
+            let text = process.stdout();
+            let line = text.split_inclusive('\n').find_map(|line| line.split_once("leashed ")?.1.strip_suffix('\n'))?;
+            line.split_once(' ').map(|(id, folder)| (id.to_owned(), folder.to_owned()))
+        });
+        assert!(alive(&id));
+        process.kill();
+        crate::eventually(SOON, "the inner child is gone", || !alive(&id));
+        crate::eventually(SOON, "its folder is gone", || !fs::exists(&folder).unwrap());
+    }
+}
