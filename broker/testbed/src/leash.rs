@@ -106,10 +106,8 @@ impl Drop for Leash {
 /// By the shell's own `kill`, because the program is not everywhere, and the system call is unsafe.
 fn signal(name: &str, target: &str) {
     // A target that is gone already is as good.
-    let _ = Command::new("sh")
-        .args(["-c", r#"kill -s "$1" -- "$2""#, "kill", name, target])
-        .stderr(Stdio::null())
-        .status();
+    let _ =
+        Command::new("sh").args(["-c", r#"kill -s "$1" -- "$2""#, "kill", name, target]).stderr(Stdio::null()).status();
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use crate::{Leash, eventually, free_port};
 const SBIN_VARIABLE: &str = "NOTIFY_RABBITMQ_SBIN";
 
 /// Where packages put that folder: Debian, the official image, Homebrew.
-const SBIN_PLACES: [&str; 3] = ["/opt/rabbitmq/sbin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"];
+const SBIN_PLACES: [&str; 3] =
+    ["/opt/rabbitmq/sbin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"];
 const DEBIAN: &str = "/usr/lib/rabbitmq/lib";
 
 /// It takes 5 s on a quiet machine.
@@ -31,7 +32,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub struct Node {
     server: Mutex<Option<Leash>>,
     // Holds the folder too, and so goes last.
-    port_mapper: Leash,
+    _port_mapper: Leash,
     folder: PathBuf,
     port: u16,
     port_mapper_port: u16,
@@ -73,8 +74,14 @@ impl Node {
         let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port_mapper_port)).is_ok();
         eventually(ANSWER_LIMIT, "epmd, Erlang's port mapper, listens", answers);
 
-        let node =
-            Self { server: Mutex::new(None), port_mapper, folder: path, port, port_mapper_port, distribution_port };
+        let node = Self {
+            server: Mutex::new(None),
+            _port_mapper: port_mapper,
+            folder: path,
+            port,
+            port_mapper_port,
+            distribution_port,
+        };
         node.start_again();
         node
     }
@@ -192,6 +199,7 @@ fn sbin() -> &'static Path {
 
 /// Whether the server answers the AMQP greeting: it does when it is up and not before.
 fn speaks_amqp(port: u16) -> bool {
+    const METHOD_FRAME: u8 = 1;
     let greeting = || -> std::io::Result<u8> {
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         connection.set_read_timeout(Some(ANSWER_LIMIT))?;
@@ -200,7 +208,6 @@ fn speaks_amqp(port: u16) -> bool {
         connection.read_exact(&mut frame_type)?;
         Ok(frame_type[0])
     };
-    const METHOD_FRAME: u8 = 1;
     greeting().is_ok_and(|frame_type| frame_type == METHOD_FRAME)
 }
 

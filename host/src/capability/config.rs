@@ -1,0 +1,18 @@
+//! The operator's settings, as the plugin sees them.
+
+use crate::plugin::Guest;
+use crate::plugin::contract::config::Host;
+
+impl Host for Guest {
+    async fn get_json(&mut self) -> String {
+        // A map of JSON values always serialises.
+        serde_json::to_string(&*self.settings).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    async fn get(&mut self, key: String) -> Option<String> {
+        Some(match self.settings.get(&key)? {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! An instance lives for one call of one plugin, in a sandbox that has nothing but what is given here.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::capability::PluginLog;
+use crate::plugin::bindings::notify::plugin as imports;
+use crate::plugin::engine::Engine;
+use crate::plugin::limits::{Limiter, Limits};
+
+/// Bytes that may be copied out of the guest in one call back into the host.
+const HOST_CALL_BYTES_MAX: usize = 32 << 20;
+/// Resources of the host's that a guest may hold.
+const HANDLES_MAX: usize = 1024;
+
+/// What the guest's calls back into the host work on.
+pub(crate) struct Guest {
+    wasi: WasiCtx,
+    resources: ResourceTable,
+    pub(crate) limiter: Limiter,
+    pub(crate) log: PluginLog,
+    /// The operator's settings, as a JSON object.
+    pub(crate) settings: Arc<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+    }
+}
+
+/// What a plugin may import: the whole contract, and WASI 0.2 with nothing in it. Plugins in
+/// JavaScript or Python import all of WASI whether they use it or not.
+pub(crate) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
+    let mut linker = Linker::new(&engine.wasmtime);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    imports::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
+    imports::config::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
+    imports::secrets::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
+    imports::http::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
+    imports::mail::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
+    imports::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
+    Ok(linker)
+}
+
+/// A store for one call.
+pub(crate) fn store(
+    engine: &Engine,
+    limits: &Limits,
+    log: PluginLog,
+    settings: Arc<serde_json::Map<String, serde_json::Value>>,
+) -> Store<Guest> {
+    let mut resources = ResourceTable::new();
+    resources.set_max_capacity(HANDLES_MAX);
+    // No arguments, environment, files or sockets; standard output and error lead nowhere.
+    let wasi = WasiCtx::builder().build();
+    let mut store =
+        Store::new(&engine.wasmtime, Guest { wasi, resources, limiter: Limiter::new(limits), log, settings });
+    store.limiter(|guest| &mut guest.limiter);
+    // The first deadline is 0 unless it is set, and would be passed already.
+    store.set_epoch_deadline(1);
+    // At every tick the guest gives way, so that the time limit around the call can act.
+    store.epoch_deadline_async_yield_and_update(1);
+    store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
+    store.set_max_component_handles(HANDLES_MAX);
+    store
+}

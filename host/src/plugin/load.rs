@@ -1,0 +1,182 @@
+//! Loading makes a plugin of a file: compile, ask what it is, keep it ready.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, Linker};
+
+use crate::capability::PluginLog;
+use crate::config::PluginConfig;
+use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
+use crate::plugin::bindings::{Plugin as World, PluginPre};
+use crate::plugin::engine::Engine;
+use crate::plugin::failure::PluginFailure;
+use crate::plugin::instance::{self, Guest};
+use crate::plugin::{Plugin, Subscription};
+
+/// A plugin's file.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// `describe`, which computes nothing.
+const DESCRIBE_TIME: Duration = Duration::from_secs(2);
+/// What `describe` may answer: each text, and the number of entries in each list.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+const ENTRIES_MAX: usize = 256;
+
+/// Makes plugins of files.
+pub(crate) struct Loader {
+    engine: Engine,
+    linker: Arc<Linker<Guest>>,
+    /// Attempts of all plugins together.
+    slots: Arc<Semaphore>,
+}
+
+impl Loader {
+    pub(crate) fn new(engine: Engine) -> anyhow::Result<Self> {
+        let linker = Arc::new(instance::linker(&engine)?);
+        let slots = Arc::new(Semaphore::new(crate::plugin::engine::ATTEMPTS_AT_ONCE_MAX));
+        Ok(Self { engine, linker, slots })
+    }
+
+    /// Loads `file` under the name that the operator gave it. The error is one sentence, without
+    /// the file's name.
+    pub(crate) async fn load(&self, name: &str, file: &Path, config: PluginConfig) -> anyhow::Result<Plugin> {
+        let path = file.to_owned();
+        let (engine, linker) = (self.engine.clone(), Arc::clone(&self.linker));
+        // Compiling takes a core for as long as it takes.
+        let ready = tokio::task::spawn_blocking(move || prepare(&engine, &linker, &path))
+            .await
+            .map_err(|error| anyhow!("compiling it failed: {error}"))??;
+        let info = self.describe(name, &ready, &config).await?;
+        check(&info)?;
+        let subscriptions = match &config.subscriptions {
+            Some(subscriptions) => subscriptions.clone(),
+            None => info.subscriptions.iter().map(Subscription::from).collect(),
+        };
+        Ok(Plugin {
+            name: name.into(),
+            version: info.version,
+            description: info.description,
+            subscriptions,
+            settings: Arc::new(config.settings),
+            own_slots: Arc::new(Semaphore::new(config.limits.concurrency)),
+            limits: config.limits,
+            ready,
+            engine: self.engine.clone(),
+            slots: Arc::clone(&self.slots),
+        })
+    }
+
+    async fn describe(
+        &self,
+        name: &str,
+        ready: &PluginPre<Guest>,
+        config: &PluginConfig,
+    ) -> anyhow::Result<PluginInfo> {
+        let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
+        let mut store = instance::store(&self.engine, &config.limits, log, Arc::default());
+        let _running = self.engine.running();
+        let call = async {
+            let world: World = ready.instantiate_async(&mut store).await?;
+            world.notify_plugin_metadata().call_describe(&mut store).await
+        };
+        let answer = tokio::time::timeout(DESCRIBE_TIME, call).await;
+        match answer {
+            Ok(Ok(info)) => Ok(info),
+            Ok(Err(error)) => {
+                let failure = PluginFailure::of(&error, &store.data().limiter, config.limits.memory_bytes);
+                Err(failure).context("asked to describe itself")
+            }
+            Err(_) => Err(PluginFailure::TimedOut(DESCRIBE_TIME)).context("asked to describe itself"),
+        }
+    }
+}
+
+fn prepare(engine: &Engine, linker: &Linker<Guest>, path: &Path) -> anyhow::Result<PluginPre<Guest>> {
+    let size = std::fs::metadata(path).context("cannot read it")?.len();
+    if size > FILE_BYTES_MAX {
+        bail!("it has {} MiB, and may have {} MiB", size >> 20, FILE_BYTES_MAX >> 20);
+    }
+    let bytes = std::fs::read(path).context("cannot read it")?;
+    let bytes = match Kind::of(&bytes) {
+        Kind::Component => bytes,
+        Kind::CoreModule => componentize(&bytes)?,
+        Kind::Neither(what) => bail!("{what}; a plugin is a WebAssembly component that exports the world notify:plugin/plugin"),
+    };
+    let component = Component::new(&engine.wasmtime, &bytes)
+        .map_err(|error| anyhow!("it does not compile: {}", last_line(&error)))?;
+    let pre = linker
+        .instantiate_pre(&component)
+        .map_err(|error| anyhow!("it imports what the host does not offer: {error:#}"))?;
+    PluginPre::new(pre).map_err(|error| anyhow!("it does not export the world notify:plugin/plugin: {error:#}"))
+}
+
+fn last_line(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string().lines().collect::<Vec<_>>().join(" ")
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    Component,
+    CoreModule,
+    Neither(&'static str),
+}
+
+impl Kind {
+    /// By the first eight bytes (<https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md>).
+    fn of(bytes: &[u8]) -> Self {
+        match bytes {
+            [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => Self::CoreModule,
+            [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Self::Component,
+            [] => Self::Neither("it is empty"),
+            [b'\0', b'a', b's', b'm', ..] => Self::Neither("it is cut off, or of an unknown WebAssembly version"),
+            [0x7f, b'E', b'L', b'F', ..] => Self::Neither("it is a program for this machine, not WebAssembly"),
+            _ => Self::Neither("it is not WebAssembly"),
+        }
+    }
+}
+
+/// A plain core module that carries its component type: what `wasm32-unknown-unknown` builds.
+fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
+    wit_component::ComponentEncoder::default()
+        .module(module)
+        .and_then(|encoder| encoder.validate(true).encode())
+        .map_err(|error| anyhow!("it is a core module that cannot be made a component: {error:#}"))
+}
+
+/// What a plugin says of itself goes into logs and pages: it must be of a sensible size.
+fn check(info: &PluginInfo) -> anyhow::Result<()> {
+    let too_long = |text: &String| text.len() > TEXT_BYTES_MAX;
+    if [&info.name, &info.version, &info.description].into_iter().chain(info.config_schema.as_ref()).any(too_long) {
+        bail!("it describes itself with a text of more than {} KiB", TEXT_BYTES_MAX >> 10);
+    }
+    if info.subscriptions.len().max(info.requests.len()).max(info.annotations.len()) > ENTRIES_MAX {
+        bail!("it describes itself with a list of more than {ENTRIES_MAX} entries");
+    }
+    let allowed = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '-');
+    if info.name.is_empty() || !info.name.chars().all(allowed) {
+        bail!("it calls itself {:?}, and a name is made of a-z, 0-9 and -", info.name);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_first_bytes() {
+        assert_eq!(Kind::of(b"\0asm\x01\0\0\0"), Kind::CoreModule);
+        assert_eq!(Kind::of(b"\0asm\x0d\0\x01\0more"), Kind::Component);
+        for (bytes, what) in [
+            (&b""[..], "it is empty"),
+            (b"\0asm\x01", "it is cut off, or of an unknown WebAssembly version"),
+            (b"\x7fELF...", "it is a program for this machine, not WebAssembly"),
+            (b"hello", "it is not WebAssembly"),
+        ] {
+            assert_eq!(Kind::of(bytes), Kind::Neither(what));
+        }
+    }
+}
