@@ -1,0 +1,168 @@
+//! The host's own file.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use broker::{BrokerUrl, ExchangeKind, QueueNames, Source};
+
+use crate::config::reader::{self, Faults, Table};
+use crate::event::Rules;
+
+/// The host's settings; every one has a default.
+#[derive(Clone, Debug)]
+pub(crate) struct HostConfig {
+    /// `None`: the user's own file, see [`BrokerUrl::default_for_user`].
+    pub(crate) broker: Option<BrokerUrl>,
+    /// How long to go on trying when the broker cannot be reached at the start. `None`: for ever.
+    pub(crate) broker_timeout: Option<Duration>,
+    /// The plugin folder.
+    pub(crate) plugins: PathBuf,
+    /// How long a stop waits for what is in flight.
+    pub(crate) drain_timeout: Duration,
+    /// Unacknowledged messages that the host may hold.
+    pub(crate) prefetch: u16,
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) source: Source,
+    pub(crate) rules: Rules,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        clap::ValueEnum::from_str(text, false).map_err(|_| format!("expected \"human\" or \"json\", got {text:?}"))
+    }
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            broker: None,
+            broker_timeout: None,
+            plugins: PathBuf::from("plugins"),
+            drain_timeout: Duration::from_secs(25),
+            prefetch: 256,
+            log_format: None,
+            source: Source {
+                exchange: "orders".to_owned(),
+                kind: ExchangeKind::Topic,
+                names: QueueNames::new("notifications"),
+                bindings: vec!["#".to_owned()],
+            },
+            rules: Rules::default(),
+        }
+    }
+}
+
+impl HostConfig {
+    /// Reads the file, which must exist. The error names file and line of every fault.
+    pub(crate) fn read(file: &Path) -> Result<Self, String> {
+        match reader::read(file)? {
+            Some(text) => Self::parse(file, &text),
+            None => Err(format!("there is no file {}", file.display())),
+        }
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, String> {
+        const SECOND: Duration = Duration::from_secs(1);
+        const HOUR: Duration = Duration::from_secs(3600);
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        reader::parse(file, text, |faults, mut top| {
+            let default = Self::default();
+            // A relative folder is meant from the file, wherever the host is started.
+            let beside = |path: String| file.parent().unwrap_or(Path::new("")).join(path);
+            let config = Self {
+                broker: top.parsed(faults, "broker"),
+                broker_timeout: top.duration(faults, "broker-timeout", SECOND..DAY),
+                plugins: top.parsed(faults, "plugins").map_or(default.plugins, beside),
+                drain_timeout: top
+                    .duration(faults, "drain-timeout", Duration::ZERO..HOUR)
+                    .unwrap_or(default.drain_timeout),
+                prefetch: top
+                    .number(faults, "prefetch", 1..65_536)
+                    .and_then(|number| u16::try_from(number).ok())
+                    .unwrap_or(default.prefetch),
+                log_format: top.parsed(faults, "log-format"),
+                source: match top.table(faults, "source") {
+                    Some(table) => source(faults, table, default.source),
+                    None => default.source,
+                },
+                rules: match top.table(faults, "decode") {
+                    Some(table) => rules(faults, table, default.rules),
+                    None => default.rules,
+                },
+            };
+            top.finish(faults);
+            config
+        })
+    }
+}
+
+fn source(faults: &mut Faults<'_>, mut table: Table<'_>, default: Source) -> Source {
+    let source = Source {
+        exchange: table.parsed(faults, "exchange").unwrap_or(default.exchange),
+        kind: table.parsed(faults, "exchange-type").unwrap_or(default.kind),
+        names: table.parsed(faults, "queue").map_or(default.names, |queue: String| QueueNames::new(queue)),
+        bindings: table.list(faults, "bindings").unwrap_or(default.bindings),
+    };
+    table.finish(faults);
+    source
+}
+
+fn rules(faults: &mut Faults<'_>, mut table: Table<'_>, default: Rules) -> Rules {
+    let rules = Rules {
+        event_type: table.list(faults, "type").unwrap_or(default.event_type),
+        id: table.list(faults, "id").unwrap_or(default.id),
+        source: table.list(faults, "source").unwrap_or(default.source),
+        subject: table.list(faults, "subject").unwrap_or(default.subject),
+        time: table.list(faults, "time").unwrap_or(default.time),
+    };
+    table.finish(faults);
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Finder;
+
+    #[test]
+    fn a_whole_file() {
+        let config = HostConfig::parse(
+            Path::new("/etc/notify/host.toml"),
+            "broker = \"amqp://localhost\"\nplugins = \"p\"\nprefetch = 10\ndrain-timeout = \"5s\"\nlog-format = \"json\"\n\
+             [source]\nexchange = \"shop\"\nexchange-type = \"fanout\"\nqueue = \"q\"\nbindings = [\"order.*\"]\n\
+             [decode]\ntype = [\"/kind\", \"routing-key\"]\n",
+        )
+        .unwrap();
+        assert_eq!(config.plugins, Path::new("/etc/notify/p"));
+        assert_eq!((config.prefetch, config.drain_timeout), (10, Duration::from_secs(5)));
+        assert_eq!((config.source.kind, config.source.names.dead().as_str()), (ExchangeKind::Fanout, "q.dead"));
+        assert_eq!(config.rules.event_type, [Finder::Pointer(vec!["kind".to_owned()]), Finder::RoutingKey]);
+        assert_eq!(config.log_format, Some(LogFormat::Json));
+    }
+
+    #[test]
+    fn every_fault_is_reported_with_its_line() {
+        let error = HostConfig::parse(
+            Path::new("host.toml"),
+            "broker = \"redis://x\"\nprefetch = 0\n[sources]\n[decode]\ntype = [\"event\"]\n",
+        )
+        .unwrap_err();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(lines[0].starts_with("host.toml:1: broker: broker URL \"redis://x\": unknown scheme"), "{error}");
+        assert_eq!(lines[1], "host.toml:2: prefetch: expected 1 to 65535, got 0");
+        assert_eq!(lines[2], "host.toml:3: unknown key \"sources\"; did you mean \"source\"?");
+        assert!(lines[3].starts_with("host.toml:5: decode.type: \"event\" is no place to look"), "{error}");
+    }
+}

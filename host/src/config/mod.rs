@@ -1,0 +1,11 @@
+//! Configuration: one file for the host, one beside each plugin. Both may be absent.
+//!
+//! A file is checked as a whole before anything is opened, and every fault in it is reported at
+//! once, each with its line.
+
+mod host;
+mod plugin;
+mod reader;
+
+pub(crate) use crate::config::host::{HostConfig, LogFormat};
+pub(crate) use crate::config::plugin::PluginConfig;

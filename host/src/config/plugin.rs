@@ -1,0 +1,118 @@
+//! What stands beside a plugin, in `NAME.toml`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::reader::{self, Faults, Table};
+use crate::plugin::{Limits, MEMORY_BYTES_MAX, Subscription};
+
+/// How the operator wants one plugin to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PluginConfig {
+    pub(crate) enabled: bool,
+    /// Instead of the plugin's own.
+    pub(crate) subscriptions: Option<Vec<Subscription>>,
+    pub(crate) limits: Limits,
+    /// For the plugin itself.
+    pub(crate) settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self { enabled: true, subscriptions: None, limits: Limits::default(), settings: serde_json::Map::default() }
+    }
+}
+
+impl PluginConfig {
+    /// Reads the file; the defaults if there is none. The error names file and line of every fault.
+    pub(crate) fn read(file: &Path) -> Result<Self, String> {
+        match reader::read(file)? {
+            Some(text) => Self::parse(file, &text),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, String> {
+        reader::parse(file, text, |faults, mut top| {
+            let config = Self {
+                enabled: top.boolean(faults, "enabled").unwrap_or(true),
+                subscriptions: top
+                    .tables(faults, "subscriptions")
+                    .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
+                limits: top.table(faults, "limits").map(|table| limits(faults, table)).unwrap_or_default(),
+                settings: top.json(faults, "config").unwrap_or_default(),
+            };
+            top.finish(faults);
+            config
+        })
+    }
+}
+
+fn subscription(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<Subscription> {
+    let event_type = table.parsed(faults, "event-type");
+    let source = table.parsed(faults, "source");
+    let subject = table.parsed(faults, "subject");
+    if event_type.is_none() {
+        table.fault(faults, "event-type is missing; \"#\" stands for every type");
+    }
+    table.finish(faults);
+    Some(Subscription { event_type: event_type?, source, subject })
+}
+
+fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
+    let default = Limits::default();
+    let number = |number: Option<u64>, default| number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
+    let limits = Limits {
+        memory_bytes: table.bytes(faults, "memory", 1 << 20..MEMORY_BYTES_MAX + 1).unwrap_or(default.memory_bytes),
+        time: table
+            .duration(faults, "time", Duration::from_millis(1)..Duration::from_secs(300))
+            .unwrap_or(default.time),
+        concurrency: number(table.number(faults, "concurrency", 1..65), default.concurrency),
+        log_lines: number(table.number(faults, "log-lines", 0..1_000_001), default.log_lines),
+        log_bytes: table.bytes(faults, "log-bytes", 0..(64 << 20) + 1).unwrap_or(default.log_bytes),
+    };
+    table.finish(faults);
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<PluginConfig, String> {
+        PluginConfig::parse(Path::new("plugins/email.toml"), text)
+    }
+
+    #[test]
+    fn a_whole_file() {
+        let config = parse(
+            "enabled = false\n[[subscriptions]]\nevent-type = \"order.*\"\n[limits]\nmemory = \"16 MiB\"\ntime = \"1m 30s\"\n\
+             [config]\nrecipients = [\"a@example.com\"]\n",
+        )
+        .unwrap();
+        assert!(!config.enabled);
+        assert_eq!(config.subscriptions.unwrap()[0].event_type, "order.*");
+        assert_eq!((config.limits.memory_bytes, config.limits.time), (16 << 20, Duration::from_secs(90)));
+        assert_eq!(serde_json::Value::from(config.settings), serde_json::json!({"recipients": ["a@example.com"]}));
+        assert_eq!(parse("").unwrap(), PluginConfig::default());
+    }
+
+    #[test]
+    fn every_fault_is_reported_with_its_line() {
+        let error = parse(
+            "enable = true\n[limits]\nmemory = \"0 B\"\ntime = 5\nconcurrency = 1000\n[[subscriptions]]\nsource = \"x\"\n",
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.lines().collect::<Vec<_>>(),
+            [
+                "plugins/email.toml:1: unknown key \"enable\"; did you mean \"enabled\"?",
+                "plugins/email.toml:3: limits.memory: expected 1.0 MiB to 256.0 MiB, got 0 B",
+                "plugins/email.toml:4: limits.time: expected a text in quotes, got a number",
+                "plugins/email.toml:5: limits.concurrency: expected 1 to 64, got 1000",
+                "plugins/email.toml:7: subscriptions: event-type is missing; \"#\" stands for every type",
+            ]
+        );
+        assert!(parse("a = ").unwrap_err().starts_with("plugins/email.toml:1: "));
+    }
+}

@@ -1,0 +1,270 @@
+//! Reads a TOML file key by key, and remembers each fault with its line.
+
+use std::fmt::Display;
+use std::ops::Range;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize as _;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A file is refused beyond this.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The faults of one file.
+pub(super) struct Faults<'a> {
+    file: &'a Path,
+    text: &'a str,
+    found: Vec<(usize, String)>,
+}
+
+/// Reads the file's text; `None` if there is no such file.
+pub(super) fn read(file: &Path) -> Result<Option<String>, String> {
+    match std::fs::metadata(file) {
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+            Err(format!("{}: it has more than {} KiB", file.display(), FILE_BYTES_MAX >> 10))
+        }
+        Ok(_) => std::fs::read_to_string(file)
+            .map(Some)
+            .map_err(|error| format!("cannot read {}: {error}", file.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+    }
+}
+
+/// Takes the text apart with `parse`, which gets the file's top level. All faults in one text.
+pub(super) fn parse<T>(
+    file: &Path,
+    text: &str,
+    parse: impl FnOnce(&mut Faults<'_>, Table<'_>) -> T,
+) -> Result<T, String> {
+    let mut faults = Faults { file, text, found: Vec::new() };
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            faults.add(error.span().unwrap_or(0..0), error.message().replace('\n', ", "));
+            return Err(faults.report());
+        }
+    };
+    let value = parse(&mut faults, Table::new(String::new(), document.get_ref()));
+    if faults.found.is_empty() { Ok(value) } else { Err(faults.report()) }
+}
+
+impl Faults<'_> {
+    fn add(&mut self, at: Range<usize>, problem: String) {
+        self.found.push((at.start, problem));
+    }
+
+    fn report(mut self) -> String {
+        self.found.sort();
+        let line = |at: usize| self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+        let faults: Vec<_> = self
+            .found
+            .iter()
+            .map(|(at, problem)| format!("{}:{}: {problem}", self.file.display(), line(*at)))
+            .collect();
+        faults.join("\n")
+    }
+}
+
+/// A table, whose keys are asked for one by one.
+pub(super) struct Table<'a> {
+    /// With a dot at its end, unless it is empty.
+    path: String,
+    table: &'a DeTable<'a>,
+    asked: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    fn new(path: String, table: &'a DeTable<'a>) -> Self {
+        Self { path, table, asked: Vec::new() }
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.asked.push(key);
+        self.table.get(key)
+    }
+
+    /// What `read` makes of the value; its error says what was expected instead.
+    fn get<T>(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.value(key)?;
+        read(value.get_ref()).map_err(|problem| faults.add(value.span(), format!("{}{key}: {problem}", self.path))).ok()
+    }
+
+    /// A text that parses.
+    pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, faults: &mut Faults<'_>, key: &'static str) -> Option<T> {
+        self.get(faults, key, |value| text(value)?.parse().map_err(|error: T::Err| error.to_string()))
+    }
+
+    /// A list of texts that parse.
+    pub(super) fn list<T: FromStr<Err: Display>>(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+    ) -> Option<Vec<T>> {
+        self.get(faults, key, |value| {
+            let DeValue::Array(array) = value else { return Err(expected("a list of texts", value)) };
+            array
+                .iter()
+                .map(|entry| text(entry.get_ref())?.parse().map_err(|error: T::Err| error.to_string()))
+                .collect()
+        })
+    }
+
+    /// True or false.
+    pub(super) fn boolean(&mut self, faults: &mut Faults<'_>, key: &'static str) -> Option<bool> {
+        self.get(faults, key, |value| match value {
+            DeValue::Boolean(value) => Ok(*value),
+            other => Err(expected("true or false", other)),
+        })
+    }
+
+    /// A whole number in a range.
+    pub(super) fn number(&mut self, faults: &mut Faults<'_>, key: &'static str, range: Range<u64>) -> Option<u64> {
+        self.get(faults, key, |value| {
+            let DeValue::Integer(integer) = value else { return Err(expected("a whole number", value)) };
+            let shown = integer.to_string();
+            let number = shown.parse().ok().filter(|number| range.contains(number));
+            number.ok_or_else(|| format!("expected {} to {}, got {shown}", range.start, range.end - 1))
+        })
+    }
+
+    /// A length of time, as text with a unit.
+    pub(super) fn duration(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+        range: Range<Duration>,
+    ) -> Option<Duration> {
+        self.get(faults, key, |value| {
+            let shown = text(value)?;
+            let duration = parse_duration(shown)?;
+            if range.contains(&duration) {
+                return Ok(duration);
+            }
+            Err(format!("expected {:?} to {:?}, got {shown}", range.start, range.end))
+        })
+    }
+
+    /// A number of bytes, as text with a unit.
+    pub(super) fn bytes(&mut self, faults: &mut Faults<'_>, key: &'static str, range: Range<usize>) -> Option<usize> {
+        self.get(faults, key, |value| {
+            let shown = text(value)?;
+            let size: bytesize::ByteSize =
+                shown.parse().map_err(|_| format!("expected a size such as \"64 MiB\", got {shown:?}"))?;
+            let bytes = usize::try_from(size.as_u64()).ok().filter(|bytes| range.contains(bytes));
+            let show = |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec();
+            bytes.ok_or_else(|| format!("expected {} to {}, got {shown}", show(range.start), show(range.end - 1)))
+        })
+    }
+
+    /// A table within this one.
+    pub(super) fn table(&mut self, faults: &mut Faults<'_>, key: &'static str) -> Option<Table<'a>> {
+        let value = self.value(key)?;
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Table::new(format!("{}{key}.", self.path), table)),
+            other => {
+                faults.add(value.span(), format!("{}{key}: {}", self.path, expected("a table", other)));
+                None
+            }
+        }
+    }
+
+    /// The tables of a `[[list]]`.
+    pub(super) fn tables(&mut self, faults: &mut Faults<'_>, key: &'static str) -> Option<Vec<Table<'a>>> {
+        let value = self.value(key)?;
+        let DeValue::Array(array) = value.get_ref() else {
+            let problem = expected(&format!("[[{}{key}]]", self.path), value.get_ref());
+            faults.add(value.span(), format!("{}{key}: {problem}", self.path));
+            return None;
+        };
+        let mut tables = Vec::new();
+        for entry in array.iter() {
+            match entry.get_ref() {
+                DeValue::Table(table) => tables.push(Table::new(format!("{}{key}.", self.path), table)),
+                other => faults.add(entry.span(), format!("{}{key}: {}", self.path, expected("a table", other))),
+            }
+        }
+        Some(tables)
+    }
+
+    /// A table of anything, as JSON.
+    pub(super) fn json(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+    ) -> Option<serde_json::Map<String, serde_json::Value>> {
+        let value = self.value(key)?;
+        let json = serde_json::Value::deserialize(toml::de::ValueDeserializer::from(value.clone()));
+        match json {
+            Ok(serde_json::Value::Object(map)) => Some(map),
+            Ok(_) => {
+                let problem = expected("a table", value.get_ref());
+                faults.add(value.span(), format!("{}{key}: {problem}", self.path));
+                None
+            }
+            Err(error) => {
+                faults.add(value.span(), format!("{}{key}: {}", self.path, error.message()));
+                None
+            }
+        }
+    }
+
+    /// Where this table's first key stands, for a fault of the table as a whole.
+    pub(super) fn span(&self) -> Range<usize> {
+        self.table.keys().map(Spanned::span).min_by_key(|span| span.start).unwrap_or(0..0)
+    }
+
+    /// Reports a fault of the table as a whole.
+    pub(super) fn fault(&self, faults: &mut Faults<'_>, problem: &str) {
+        faults.add(self.span(), format!("{}: {problem}", self.path.trim_end_matches('.')));
+    }
+
+    /// Every key that nobody asked for is a fault.
+    pub(super) fn finish(self, faults: &mut Faults<'_>) {
+        for key in self.table.keys().filter(|key| !self.asked.contains(&&**key.get_ref())) {
+            let name = key.get_ref();
+            let near = self.asked.iter().max_by(|a, b| {
+                strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
+            });
+            let hint = match near {
+                Some(near) if strsim::jaro_winkler(near, name) > 0.8 => format!("did you mean {near:?}?"),
+                _ => format!("expected one of {}", self.asked.join(", ")),
+            };
+            faults.add(key.span(), format!("unknown key \"{}{name}\"; {hint}", self.path));
+        }
+    }
+}
+
+/// `10s`, `1m 30s`, `500ms`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected a length of time such as \"10s\" or \"1m 30s\", got {text:?}");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
+    match value {
+        DeValue::String(text) => Ok(text),
+        other => Err(expected("a text in quotes", other)),
+    }
+}
+
+fn expected(what: &str, got: &DeValue<'_>) -> String {
+    let got = match got {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    format!("expected {what}, got {got}")
+}

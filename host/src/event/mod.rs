@@ -1,0 +1,59 @@
+//! An event is what happened: CloudEvents' context attributes and JSON data.
+//!
+//! The data stays the JSON text that the publisher wrote; nothing here serialises it again.
+
+mod cloudevents;
+mod decode;
+mod plain;
+
+use uuid::Uuid;
+
+pub(crate) use crate::event::decode::{Arrived, DecodeError, decode};
+pub(crate) use crate::event::plain::{Finder, Rules};
+use crate::plugin::contract::types;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) event_type: String,
+    pub(crate) subject: Option<String>,
+    /// RFC 3339.
+    pub(crate) time: Option<String>,
+    /// Well-formed JSON text.
+    pub(crate) data: String,
+    /// Extension attributes: name and value.
+    pub(crate) extensions: Vec<(String, String)>,
+}
+
+/// The namespace of our name-based ids: a random UUID that stays as it is for ever, because keys
+/// must stay the same over upgrades.
+const NAMESPACE: Uuid = Uuid::from_u128(0x3f1c_86f6_5a2b_4b1e_9d43_0a6e_7c51_d2b8);
+
+impl Event {
+    /// The same on all attempts of this event at this plugin, on every host.
+    pub(crate) fn idempotency_key(&self, plugin: &str) -> String {
+        // Lengths keep ("a", "bc") from looking like ("ab", "c").
+        let name = format!("{}:{}{}:{}{plugin}", self.source.len(), self.source, self.id.len(), self.id);
+        Uuid::new_v5(&NAMESPACE, name.as_bytes()).to_string()
+    }
+
+    /// As plugins see it.
+    pub(crate) fn to_contract(&self) -> types::Event {
+        types::Event {
+            id: self.id.clone(),
+            source: self.source.clone(),
+            event_type: self.event_type.clone(),
+            subject: self.subject.clone(),
+            time: self.time.clone(),
+            data: self.data.clone(),
+            extensions: self.extensions.clone(),
+        }
+    }
+}
+
+/// The id of a message that brings none: the same each time it is delivered.
+fn id_of_body(body: &[u8]) -> String {
+    Uuid::new_v5(&NAMESPACE, body).to_string()
+}
