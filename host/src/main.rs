@@ -1,2 +1,7 @@
-//! .
-fn main() {}
+//! See the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    notify_host::main()
+}

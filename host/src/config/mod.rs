@@ -9,3 +9,4 @@ mod reader;
 
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
 pub(crate) use crate::config::plugin::PluginConfig;
+pub(crate) use crate::config::reader::parse_duration;

@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use broker::BrokerUrl;
+use clap::{Args, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+use crate::config::{HostConfig, LogFormat, parse_duration};
+
+/// Hands the events of a queue to sandboxed WebAssembly plugins.
+///
+/// Without any option `notify-host run` serves a queue in one file of yours, which `order-cli`
+/// publishes to, and runs the plugins in ./plugins.
+#[derive(Debug, Parser)]
+#[command(name = "notify-host", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Consumes the queue until it is told to stop by SIGINT or SIGTERM
+    ///
+    /// The exchange and the queue are used as they are where they exist, and made where they do
+    /// not. While the broker cannot be reached it tries again, for ever unless --broker-timeout
+    /// says otherwise. The log goes to standard error.
+    ///
+    /// Exit codes: 0 stopped as asked; 1 failed; 2 wrong arguments; 78 wrong configuration;
+    /// 130 ended by a second signal.
+    Run(RunArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The host's settings, in TOML; options override them
+    #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG")]
+    config: Option<PathBuf>,
+    /// amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH
+    ///
+    /// Without it, a file in your state directory (on Linux ~/.local/state/notify-host/queue.db).
+    #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true)]
+    broker: Option<BrokerUrl>,
+    /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins]
+    #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS")]
+    plugins: Option<PathBuf>,
+    /// Give up if the broker cannot be reached at the start for so long, e.g. 30s [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    broker_timeout: Option<Duration>,
+    /// How long a stop waits for the calls in flight [default: 25s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// How log lines look [default: human]
+    #[arg(long, value_enum, env = "NOTIFY_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "NOTIFY_LOG_LEVEL")]
+    pub(crate) log_level: LevelFilter,
+}
+
+impl RunArguments {
+    /// The settings: options over the file over the defaults.
+    pub(crate) fn settle(&self) -> Result<HostConfig, String> {
+        let mut config = match &self.config {
+            Some(file) => HostConfig::read(file)?,
+            None => HostConfig::default(),
+        };
+        config.broker = self.broker.clone().or(config.broker);
+        config.broker_timeout = self.broker_timeout.or(config.broker_timeout);
+        config.log_format = self.log_format.or(config.log_format);
+        if let Some(plugins) = &self.plugins {
+            config.plugins.clone_from(plugins);
+        }
+        config.drain_timeout = self.drain_timeout.unwrap_or(config.drain_timeout);
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_hang_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,134 @@
+//! The daemon: load the plugins, hold a session with the broker, dispatch, drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::HostConfig;
+use crate::delivery::{Dispatcher, Ended, Plugins};
+use crate::plugin::{Engine, Loader, load_folder};
+
+/// One try to reach the broker.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two of them.
+const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(250);
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Of saying good-bye to the broker.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs until `stop`. An error means that it never got to work.
+pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
+    let loader = Loader::new(Engine::new()?)?;
+    let plugins: Plugins = load_folder(&loader, &config.plugins).await.into();
+    if plugins.is_empty() {
+        warn!("there is no plugin in {}: events are taken and nobody is told", config.plugins.display());
+    }
+    let rules = Arc::new(config.rules.clone());
+    let mut sessions = Sessions { url: broker, config: &config, worked: false, warned: Vec::new() };
+    loop {
+        let Some((broker, consumer)) = sessions.open(stop).await? else { return Ok(()) };
+        let names: Vec<_> = plugins.iter().map(|plugin| &*plugin.name).collect();
+        let (queue, url) = (config.source.names.source(), &sessions.url);
+        info!("ready: consuming queue {queue:?} at {url} with {} plugins: {}", names.len(), names.join(", "));
+        let dispatcher = Dispatcher {
+            broker: broker.clone(),
+            names: config.source.names.clone(),
+            rules: Arc::clone(&rules),
+            plugins: Arc::clone(&plugins),
+            drain_timeout: config.drain_timeout,
+        };
+        match dispatcher.run(consumer, stop).await {
+            Ended::Lost(error) => warn!("{error}; connecting again"),
+            Ended::Stopped { given_back } => {
+                // A broker that does not answer must not keep the host from stopping.
+                if tokio::time::timeout(CLOSE_TIMEOUT, broker.close()).await.is_err() {
+                    warn!("the broker did not answer the good-bye");
+                }
+                match given_back {
+                    0 => info!("stopped: everything that was begun is done"),
+                    count => warn!(count, "stopped: not all calls finished in time; their messages are back in the queue"),
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Opens sessions, for as long as it takes.
+struct Sessions<'a> {
+    url: BrokerUrl,
+    config: &'a HostConfig,
+    /// There was one that could consume.
+    worked: bool,
+    /// What has been said already.
+    warned: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+impl Sessions<'_> {
+    /// `None`: asked to stop before there was one.
+    async fn open(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<(Broker, Consumer)>> {
+        let started = Instant::now();
+        let mut said = String::new();
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(RECONNECT_PAUSE_MIN)
+            .with_max_delay(RECONNECT_PAUSE_MAX)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        loop {
+            let opened = tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                opened = self.try_open() => opened,
+            };
+            let error = match opened {
+                Ok(session) => {
+                    self.worked = true;
+                    return Ok(Some(session));
+                }
+                Err(error) => error.to_string(),
+            };
+            let limit = self.config.broker_timeout.filter(|_| !self.worked);
+            if let Some(limit) = limit.filter(|limit| started.elapsed() >= *limit) {
+                anyhow::bail!("{error}; gave up after {} s (--broker-timeout)", limit.as_secs());
+            }
+            // Once for each kind of trouble, not at every try.
+            if error != said {
+                warn!("{error}; trying again until it works");
+                said = error;
+            }
+            let pause = pauses.next().unwrap_or(RECONNECT_PAUSE_MAX);
+            let pause = limit.map_or(pause, |limit| pause.min(limit.saturating_sub(started.elapsed())));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn try_open(&mut self) -> Result<(Broker, Consumer), OpenError> {
+        let options = ConnectOptions { name: "notify-host".to_owned(), timeout: CONNECT_TIMEOUT };
+        let broker = Broker::connect(&self.url, &options).await?;
+        for warning in broker.declare_source(&self.config.source).await? {
+            let warning = warning.to_string();
+            if !self.warned.contains(&warning) {
+                warn!("{warning}");
+                self.warned.push(warning);
+            }
+        }
+        let consumer = broker.consume(self.config.source.names.source(), self.config.prefetch).await?;
+        Ok((broker, consumer))
+    }
+}

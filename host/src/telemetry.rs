@@ -1,0 +1,145 @@
+//! The log: for people, one line of text per event; for machines, one JSON object per line.
+//!
+//! It goes to standard error, unbuffered: a line that was logged is there even if the host is
+//! killed in the next moment.
+
+use std::fmt::{self, Write as _};
+use std::io::IsTerminal as _;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::capability::LOG_TARGET;
+use crate::config::LogFormat;
+
+/// Starts it. `None`: for people.
+pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) {
+    // Of the libraries only what may need a look; their rest is for who debugs them.
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("notify_host", level)
+        .with_target("broker", level)
+        .with_target(LOG_TARGET, level);
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let started = match format.unwrap_or(LogFormat::Human) {
+        LogFormat::Human => {
+            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+            registry.with(layer.event_format(Human { colour })).try_init()
+        }
+        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init(),
+    };
+    // It is started once, at the top of the program; an embedding program may have its own.
+    drop(started);
+}
+
+/// `12:00:00.123 INFO  message key=value`, with a plugin's name in front of its own lines.
+struct Human {
+    colour: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Human
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let level = *event.metadata().level();
+        let now = jiff::Zoned::now();
+        write!(out, "{} ", now.strftime("%Y-%m-%d %H:%M:%S%.3f"))?;
+        if self.colour {
+            write!(out, "\x1b[{}m{level:<5}\x1b[0m ", colour_of(level))?;
+        } else {
+            write!(out, "{level:<5} ")?;
+        }
+        if event.metadata().target() == LOG_TARGET {
+            // Its own fields say what the event was; ours would repeat it on every line.
+            write!(out, "[{}] ", line.plugin)?;
+            writeln!(out, "{}{}", line.message, line.data)
+        } else {
+            if !line.plugin.is_empty() {
+                line.fields.insert_str(0, &format!(" plugin={}", line.plugin));
+            }
+            writeln!(out, "{}{}{}", line.message, line.fields, line.data)
+        }
+    }
+}
+
+fn colour_of(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
+
+/// The parts of one event.
+#[derive(Default)]
+struct Line {
+    message: String,
+    plugin: String,
+    data: String,
+    fields: String,
+}
+
+impl Line {
+    fn put(&mut self, field: &Field, value: &dyn fmt::Display) {
+        let text = value.to_string();
+        match field.name() {
+            "message" => self.message = printable(&text),
+            "plugin" => self.plugin = printable(&text),
+            "data" => self.data = format!(" {}", printable(&text)),
+            // Writing to a String does not fail.
+            name => drop(write!(self.fields, " {name}={}", printable(&text))),
+        }
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, &format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, &value);
+    }
+}
+
+/// Text that came from outside must not drive the operator's terminal, nor look like a line of
+/// the host's own: control characters are escaped, further lines are indented.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.trim_end_matches('\n').chars() {
+        match character {
+            '\n' => printable.push_str("\n    "),
+            '\t' => printable.push('\t'),
+            // Marks that turn the direction of writing can make a line look like another.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => printable.extend(character.escape_unicode()),
+            control if control.is_control() => printable.extend(control.escape_default()),
+            other => printable.push(other),
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_cannot_drive_a_terminal_or_forge_a_line() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}c"), "a\\u{1b}[2Jb\\r\\u{9b}c");
+        assert_eq!(printable("one\n2026 INFO two\n"), "one\n    2026 INFO two");
+        assert_eq!(printable("Получено\t…"), "Получено\t…");
+    }
+}
