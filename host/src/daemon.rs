@@ -51,7 +51,9 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
                 }
                 match given_back {
                     0 => info!("stopped: everything that was begun is done"),
-                    count => warn!(count, "stopped: not all calls finished in time; their messages are back in the queue"),
+                    count => {
+                        warn!(count, "stopped: not all calls finished in time; their messages are back in the queue")
+                    }
                 }
                 return Ok(());
             }

@@ -39,7 +39,7 @@ pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) {
     drop(started);
 }
 
-/// `12:00:00.123 INFO  message key=value`, with a plugin's name in front of its own lines.
+/// `2026-11-24T12:00:00.123Z INFO  message key=value`, with a plugin's name in front of its own lines.
 struct Human {
     colour: bool,
 }
@@ -53,8 +53,7 @@ where
         let mut line = Line::default();
         event.record(&mut line);
         let level = *event.metadata().level();
-        let now = jiff::Zoned::now();
-        write!(out, "{} ", now.strftime("%Y-%m-%d %H:%M:%S%.3f"))?;
+        write!(out, "{:.3} ", jiff::Timestamp::now())?;
         if self.colour {
             write!(out, "\x1b[{}m{level:<5}\x1b[0m ", colour_of(level))?;
         } else {

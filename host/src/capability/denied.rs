@@ -8,7 +8,8 @@ use crate::plugin::contract::{http, mail, secrets, types};
 
 /// A secret that was opened. There is none: opening is denied.
 #[derive(Debug)]
-pub(crate) enum Secret {}
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub enum Secret {}
 
 fn denied<T>(capability: &str) -> Result<T, HostError> {
     Err(HostError::Denied(format!("this plugin has no grant for {capability}")))

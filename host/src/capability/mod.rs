@@ -7,5 +7,6 @@ mod config;
 mod denied;
 mod log;
 
-pub(crate) use crate::capability::denied::Secret;
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub use crate::capability::denied::Secret;
 pub(crate) use crate::capability::log::{LOG_TARGET, PluginLog};

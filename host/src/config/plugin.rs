@@ -61,7 +61,8 @@ fn subscription(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<Subscri
 
 fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
     let default = Limits::default();
-    let number = |number: Option<u64>, default| number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
+    let number =
+        |number: Option<u64>, default| number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
     let limits = Limits {
         memory_bytes: table.bytes(faults, "memory", 1 << 20..MEMORY_BYTES_MAX + 1).unwrap_or(default.memory_bytes),
         time: table

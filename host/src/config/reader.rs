@@ -26,9 +26,9 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, String> {
         Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
             Err(format!("{}: it has more than {} KiB", file.display(), FILE_BYTES_MAX >> 10))
         }
-        Ok(_) => std::fs::read_to_string(file)
-            .map(Some)
-            .map_err(|error| format!("cannot read {}: {error}", file.display())),
+        Ok(_) => {
+            std::fs::read_to_string(file).map(Some).map_err(|error| format!("cannot read {}: {error}", file.display()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot read {}: {error}", file.display())),
     }
@@ -231,9 +231,10 @@ impl<'a> Table<'a> {
     pub(super) fn finish(self, faults: &mut Faults<'_>) {
         for key in self.table.keys().filter(|key| !self.asked.contains(&&**key.get_ref())) {
             let name = key.get_ref();
-            let near = self.asked.iter().max_by(|a, b| {
-                strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-            });
+            let near = self
+                .asked
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
             let hint = match near {
                 Some(near) if strsim::jaro_winkler(near, name) > 0.8 => format!("did you mean {near:?}?"),
                 _ => format!("expected one of {}", self.asked.join(", ")),

@@ -21,9 +21,8 @@ fn wants(subscriptions: &[Subscription], event: &Event) -> bool {
 }
 
 fn matches(subscription: &Subscription, event: &Event) -> bool {
-    let attribute = |pattern: &Option<String>, value: &str| {
-        pattern.as_deref().is_none_or(|pattern| topic_matches(pattern, value))
-    };
+    let attribute =
+        |pattern: &Option<String>, value: &str| pattern.as_deref().is_none_or(|pattern| topic_matches(pattern, value));
     topic_matches(&subscription.event_type, &event.event_type)
         && attribute(&subscription.source, &event.source)
         && attribute(&subscription.subject, event.subject.as_deref().unwrap_or_default())

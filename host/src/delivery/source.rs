@@ -95,11 +95,8 @@ impl Dispatcher {
 
     async fn see_through(&self, delivery: Delivery) {
         let first_at = now();
-        let arrived = Arrived {
-            message: &delivery.message,
-            exchange: &delivery.exchange,
-            routing_key: &delivery.routing_key,
-        };
+        let arrived =
+            Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
         let obituaries = match decode(arrived, &self.rules) {
             Ok(event) => self.offer(&event, &delivery, first_at).await,
             Err(error) => {

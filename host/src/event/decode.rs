@@ -21,7 +21,9 @@ pub(crate) enum DecodeError {
     NotJson(String),
     #[error("the message is no valid CloudEvent: {0}")]
     BadCloudEvent(String),
-    #[error("the message says nowhere what type of event it is: set the property `type`, a member `event`, or a routing key")]
+    #[error(
+        "the message says nowhere what type of event it is: set the property `type`, a member `event`, or a routing key"
+    )]
     NoType,
 }
 

@@ -8,8 +8,10 @@ mod plain;
 
 use uuid::Uuid;
 
-pub(crate) use crate::event::decode::{Arrived, DecodeError, decode};
-pub(crate) use crate::event::plain::{Finder, Rules};
+pub(crate) use crate::event::decode::{Arrived, decode};
+#[cfg(test)]
+pub(crate) use crate::event::plain::Finder;
+pub(crate) use crate::event::plain::Rules;
 use crate::plugin::contract::types;
 
 /// One event.

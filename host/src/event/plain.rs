@@ -46,12 +46,7 @@ impl Default for Rules {
     fn default() -> Self {
         let pointer = |key: &str| Finder::Pointer(vec![key.to_owned()]);
         Self {
-            event_type: vec![
-                Finder::Property(Property::Type),
-                pointer("event"),
-                pointer("type"),
-                Finder::RoutingKey,
-            ],
+            event_type: vec![Finder::Property(Property::Type), pointer("event"), pointer("type"), Finder::RoutingKey],
             id: vec![Finder::Property(Property::MessageId), pointer("event_id"), pointer("id")],
             source: vec![Finder::Property(Property::AppId), Finder::Exchange],
             subject: vec![pointer("order_id")],

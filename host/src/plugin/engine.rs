@@ -56,7 +56,10 @@ impl Engine {
             match wasmtime::Engine::new(&config(instances, cache.clone())) {
                 Ok(engine) => {
                     if let Some(refusal) = refusal {
-                        info!(instances, "the system refused a larger pool of instances ({refusal}); plugins run slower");
+                        info!(
+                            instances,
+                            "the system refused a larger pool of instances ({refusal}); plugins run slower"
+                        );
                     }
                     let clock = Arc::new(Clock::start(engine.clone())?);
                     return Ok(Self { wasmtime: engine, clock });

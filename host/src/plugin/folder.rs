@@ -54,7 +54,7 @@ async fn load_file(loader: &Loader, file: &Path) -> Result<Option<Plugin>, Strin
 }
 
 /// Whether a plugin may be called so.
-pub(crate) fn is_plugin_name(name: &str) -> bool {
+fn is_plugin_name(name: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(allowed)
 }

@@ -103,7 +103,9 @@ fn prepare(engine: &Engine, linker: &Linker<Guest>, path: &Path) -> anyhow::Resu
     let bytes = match Kind::of(&bytes) {
         Kind::Component => bytes,
         Kind::CoreModule => componentize(&bytes)?,
-        Kind::Neither(what) => bail!("{what}; a plugin is a WebAssembly component that exports the world notify:plugin/plugin"),
+        Kind::Neither(what) => {
+            bail!("{what}; a plugin is a WebAssembly component that exports the world notify:plugin/plugin")
+        }
     };
     let component = Component::new(&engine.wasmtime, &bytes)
         .map_err(|error| anyhow!("it does not compile: {}", last_line(&error)))?;

@@ -18,12 +18,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::capability::PluginLog;
 use crate::event::Event;
-pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 use crate::plugin::bindings::PluginPre;
+pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
-pub(crate) use crate::plugin::folder::{is_plugin_name, load_folder};
+pub(crate) use crate::plugin::folder::load_folder;
 pub(crate) use crate::plugin::instance::Guest;
 pub(crate) use crate::plugin::limits::Limits;
 pub(crate) use crate::plugin::load::Loader;

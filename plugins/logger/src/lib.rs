@@ -94,7 +94,7 @@ fn text(event: &Event, delivery: &Delivery, template: &str) -> Result<String, Fa
     let data = serde_json::from_str::<serde_json::Value>(&event.data)
         .unwrap_or_else(|_| serde_json::Value::String(event.data.clone()));
     Environment::new()
-        .render_str(template, minijinja::Value::from_serialize(view(event, delivery, data)))
+        .render_str(template, minijinja::value::Serde(view(event, delivery, data)))
         .map_err(|error| misconfigured(format!("[config] template: {error}")))
 }
 
