@@ -1,0 +1,25 @@
+//! The real programs with real plugins: order-cli, a broker, the host, and what the plugins wrote.
+//!
+//! Run by `cargo xtask test`, which builds the plugins and says where they are.
+
+mod bytes;
+mod crash;
+mod interop;
+mod neighbours;
+mod orders;
+mod world;
+
+/// Makes one test for each engine of each `fn NAME(world: &World)`.
+macro_rules! on_both_engines {
+    ($($(#[$attribute:meta])* fn $name:ident($world:ident: &World) $body:block)*) => {
+        $($(#[$attribute])* fn $name($world: &crate::world::World) $body)*
+
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(&crate::world::World::on_sqlite()); })*
+        }
+        mod rabbitmq {
+            $(#[test] fn $name() { super::$name(&crate::world::World::on_rabbitmq()); })*
+        }
+    };
+}
+pub(crate) use on_both_engines;

@@ -1,0 +1,78 @@
+//! A plugin that is broken or misbehaves hurts neither its neighbours nor the host.
+
+use std::fs;
+
+use broker::Value;
+use testbed::eventually;
+
+use crate::on_both_engines;
+use crate::world::{SOON, World};
+
+const ACTS: [(&str, &str); 6] = [
+    ("loop", "timed-out"),
+    ("memory", "out-of-memory"),
+    ("misconfigured", "misconfigured"),
+    ("panic", "trapped"),
+    ("reject", "told-to"),
+    ("retry", "retry"),
+];
+
+on_both_engines! {
+    fn misbehaving_plugins_leave_their_neighbours_running(world: &World) {
+        world.plug_logger();
+        world.plug_misbehaver("skip");
+        world.plug_misbehaver("call-out");
+        for (act, _) in ACTS {
+            world.plug_misbehaver(act);
+        }
+        let host = world.host();
+        let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
+        host.wait_for_order(&id);
+
+        // One dead letter for each that failed, and none for the others.
+        let broker = world.broker();
+        let mut found: Vec<_> = world
+            .dead_letters(&broker, ACTS.len())
+            .iter()
+            .map(|letter| {
+                let header = |name: &str| letter.message.properties.headers.get(name).and_then(Value::to_text).unwrap();
+                assert!(!header("x-notify-reason").is_empty());
+                assert_eq!(header("x-notify-routing-key"), "order.created");
+                (header("x-notify-plugin"), header("x-notify-code"))
+            })
+            .collect();
+        found.sort();
+        assert_eq!(found, ACTS.map(|(act, code)| (format!("misbehaver-{act}"), code.to_owned())));
+
+        eventually(SOON, "the message is acknowledged", || world.queue_state(&broker, &world.queue).ready == 0);
+        let next = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
+        host.wait_for_order(&next);
+        host.stop();
+        assert_eq!(host.orders(), [id, next], "the logger was called once for each");
+    }
+}
+
+#[test]
+fn a_broken_plugin_is_reported_and_left_out() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    for (name, content) in [("elf.wasm", &b"\x7fELF"[..]), ("text.wasm", b"hello"), ("Bad_Name.wasm", b""), ("cut.wasm", b"\0as")] {
+        fs::write(world.plugins().join(name), content).unwrap();
+    }
+    world.plug_misbehaver("skip");
+    fs::write(world.plugins().join("misbehaver-skip.toml"), "[limit]\n").unwrap();
+    let host = world.host();
+    for text in [
+        "elf.wasm: it is a program for this machine, not WebAssembly",
+        "text.wasm: it is not WebAssembly",
+        "cut.wasm: it is not WebAssembly",
+        "Bad_Name.wasm: a plugin's file name is made of a-z, 0-9 and -",
+        "misbehaver-skip.toml:1: unknown key \\\"limit\\\"; did you mean \\\"limits\\\"?",
+        "with 1 plugins: logger",
+    ] {
+        assert!(host.logged(text), "{text} in:\n{}", host.leash.stderr());
+    }
+    let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
+    host.wait_for_order(&id);
+    host.stop();
+}

@@ -1,0 +1,199 @@
+//! A world of its own for each test: a queue, a plugin folder, and the programs.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use broker::{Broker, BrokerUrl, ConnectOptions, Delivery, QueueNames, QueueState};
+use tempfile::TempDir;
+use testbed::{Leash, eventually, eventually_some, rabbitmq};
+
+/// Everything takes well under a second on a quiet machine.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+pub(crate) struct World {
+    folder: TempDir,
+    pub(crate) url: String,
+    pub(crate) exchange: String,
+    pub(crate) queue: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    pub(crate) fn on_sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("queue.db").display());
+        Self::new(folder, url, "orders".to_owned(), "notifications".to_owned())
+    }
+
+    /// On the node that the tests share, with names of its own.
+    pub(crate) fn on_rabbitmq() -> Self {
+        static WORLDS: AtomicUsize = AtomicUsize::new(0);
+        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let names = (format!("orders-{number}"), format!("notifications-{number}"));
+        Self::new(tempfile::tempdir().unwrap(), rabbitmq::shared().url(), names.0, names.1)
+    }
+
+    pub(crate) fn new(folder: TempDir, url: String, exchange: String, queue: String) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let world = Self { folder, url, exchange, queue, runtime };
+        fs::create_dir(world.plugins()).unwrap();
+        fs::write(
+            world.path("host.toml"),
+            format!("[source]\nexchange = {:?}\nqueue = {:?}\n", world.exchange, world.queue),
+        )
+        .unwrap();
+        world
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.path("plugins")
+    }
+
+    /// Puts a plugin into the folder.
+    pub(crate) fn plug(&self, name: &str, wasm: &Path, toml: &str) {
+        fs::copy(wasm, self.plugins().join(format!("{name}.wasm")))
+            .unwrap_or_else(|error| panic!("cannot copy {}: {error}", wasm.display()));
+        fs::write(self.plugins().join(format!("{name}.toml")), toml).unwrap();
+    }
+
+    /// The logger, writing each event as a line of JSON.
+    pub(crate) fn plug_logger(&self) {
+        self.plug("logger", &built("NOTIFY_TEST_PLUGINS", "logger.wasm"), "[config]\nformat = \"json\"\n");
+    }
+
+    /// A guest that does what `act` says, for every event.
+    pub(crate) fn plug_misbehaver(&self, act: &str) {
+        let toml = format!("[limits]\ntime = \"1s\"\nmemory = \"16 MiB\"\n[config]\nact = {act:?}\n");
+        self.plug(&format!("misbehaver-{act}"), &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), &toml);
+    }
+
+    /// Starts a host, and waits until it is ready.
+    pub(crate) fn host(&self) -> Host {
+        let host = self.host_with(&[]);
+        eventually(SOON, &format!("the host is ready; it wrote:\n{}", host.leash.stderr()), || {
+            host.logged("ready: ") || host.leash.wait_timeout(Duration::ZERO).is_some()
+        });
+        assert!(host.logged("ready: "), "{}", host.leash.stderr());
+        host
+    }
+
+    pub(crate) fn host_with(&self, arguments: &[&str]) -> Host {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
+            command.env_remove(name);
+        }
+        command.args(["run", "--log-format", "json", "--broker", &self.url]);
+        command.arg("--plugins").arg(self.plugins()).arg("--config").arg(self.path("host.toml")).args(arguments);
+        Host { leash: Leash::spawn(command) }
+    }
+
+    /// Runs order-cli to its end.
+    pub(crate) fn order_cli(&self, arguments: &[&str]) -> Output {
+        self.order_cli_command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn order_cli_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built("NOTIFY_TEST_BIN", "order-cli"));
+        command.args(["--broker", &self.url, "--exchange", &self.exchange]).args(arguments);
+        command
+    }
+
+    /// Publishes with order-cli, and returns the orders' ids.
+    pub(crate) fn order(&self, arguments: &[&str]) -> Vec<String> {
+        let output = self.order_cli(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn names(&self) -> QueueNames {
+        QueueNames::new(&self.queue)
+    }
+
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(async { tokio::time::timeout(SOON, future).await.expect("not in time") })
+    }
+
+    /// A session of the test's own.
+    pub(crate) fn broker(&self) -> Broker {
+        let url: BrokerUrl = self.url.parse().unwrap();
+        let options = ConnectOptions { name: "test".to_owned(), timeout: SOON };
+        self.block_on(Broker::connect(&url, &options)).unwrap()
+    }
+
+    pub(crate) fn queue_state(&self, broker: &Broker, queue: &str) -> QueueState {
+        self.block_on(broker.inspect(queue)).unwrap().unwrap_or_else(|| panic!("there is no queue {queue}"))
+    }
+
+    /// Takes this many dead letters.
+    pub(crate) fn dead_letters(&self, broker: &Broker, count: usize) -> Vec<Delivery> {
+        self.block_on(async {
+            let mut consumer = broker.consume(&self.names().dead(), 100).await.unwrap();
+            let mut letters = Vec::new();
+            while letters.len() < count {
+                letters.push(consumer.next().await.unwrap().unwrap());
+            }
+            consumer.close().await.unwrap();
+            letters
+        })
+    }
+}
+
+/// A running host.
+pub(crate) struct Host {
+    pub(crate) leash: Leash,
+}
+
+impl Host {
+    /// Whether a line of its log holds this text.
+    pub(crate) fn logged(&self, text: &str) -> bool {
+        self.leash.stderr().contains(text)
+    }
+
+    /// The ids of the orders that the logger wrote, in order, once for each time.
+    pub(crate) fn orders(&self) -> Vec<String> {
+        let log = self.leash.stderr();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines
+            .filter(|line| line["plugin"] == "logger")
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line["message"].as_str()?).ok())
+            .filter_map(|event| Some(event["data"]["order_id"].as_str()?.to_owned()))
+            .collect()
+    }
+
+    pub(crate) fn distinct_orders(&self) -> BTreeSet<String> {
+        self.orders().into_iter().collect()
+    }
+
+    pub(crate) fn wait_for_order(&self, id: &str) {
+        self.wait_for(id);
+    }
+
+    /// Waits until its log holds this text.
+    pub(crate) fn wait_for(&self, text: &str) {
+        eventually_some(SOON, &format!("{text} in the log"), || self.logged(text).then_some(()));
+    }
+
+    /// Asks it to stop, and demands that it does so in good order.
+    pub(crate) fn stop(&self) {
+        self.leash.terminate();
+        let status = self.leash.wait_timeout(SOON).expect("the host stops");
+        assert!(status.success(), "{status}: {}", self.leash.stderr());
+    }
+}
+
+/// What `cargo xtask test` has built.
+pub(crate) fn built(variable: &str, file: &str) -> PathBuf {
+    let folder = env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run the tests by `cargo xtask test`"));
+    let path = Path::new(&folder).join(file);
+    assert!(path.exists(), "there is no {}: run the tests by `cargo xtask test`", path.display());
+    path
+}

@@ -1,0 +1,46 @@
+//! A guest that fails in the way that its configuration says.
+
+use notify_plugin::{Delivery, Event, Handled, Info, Plugin, done, misconfigured, reject, retry, skipped};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Settings {
+    act: String,
+}
+
+struct Misbehaver;
+
+impl Plugin for Misbehaver {
+    fn describe() -> Info {
+        Info::new("misbehaver", env!("CARGO_PKG_VERSION"), "Fails in the way that its configuration says")
+    }
+
+    fn handle(_event: Event, _delivery: Delivery) -> Handled {
+        let settings: Settings = notify_plugin::config()?;
+        match settings.act.as_str() {
+            "skip" => skipped("told to"),
+            "retry" => Err(retry("told to try again")),
+            "reject" => Err(reject("told-to", "told to reject")),
+            "misconfigured" => Err(misconfigured("told to complain")),
+            "panic" => panic!("told to panic"),
+            "loop" => loop {
+                std::hint::spin_loop();
+            },
+            "memory" => {
+                let mut hoard = Vec::new();
+                loop {
+                    hoard.push(vec![1_u8; 1 << 20]);
+                    std::hint::black_box(&hoard);
+                }
+            }
+            "call-out" => {
+                let secret = notify_plugin::secrets::open("anything");
+                assert!(secret.is_err(), "a secret without a grant");
+                done()
+            }
+            other => Err(misconfigured(format!("{other:?} is nothing that this guest can do"))),
+        }
+    }
+}
+
+notify_plugin::export!(Misbehaver);
