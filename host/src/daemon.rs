@@ -52,7 +52,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
                 match given_back {
                     0 => info!("stopped: everything that was begun is done"),
                     count => {
-                        warn!(count, "stopped: not all calls finished in time; their messages are back in the queue")
+                        warn!(count, "stopped: not all calls finished in time; their messages are back in the queue");
                     }
                 }
                 return Ok(());

@@ -38,16 +38,13 @@ impl PluginLog {
 
     /// Whether there is room for a line of this size; takes the room.
     fn admit(&mut self, bytes: usize) -> bool {
-        match (self.lines_left.checked_sub(1), self.bytes_left.checked_sub(bytes)) {
-            (Some(lines), Some(bytes)) => {
-                (self.lines_left, self.bytes_left) = (lines, bytes);
-                true
-            }
-            _ => {
-                self.lines_dropped += 1;
-                false
-            }
-        }
+        let left = self.lines_left.checked_sub(1).zip(self.bytes_left.checked_sub(bytes));
+        let Some((lines, bytes)) = left else {
+            self.lines_dropped += 1;
+            return false;
+        };
+        (self.lines_left, self.bytes_left) = (lines, bytes);
+        true
     }
 }
 
@@ -68,9 +65,8 @@ impl Host for Guest {
             return;
         }
         let (plugin, event_id) = (&*self.log.plugin, &*self.log.event_id);
-        let data = (!fields.is_empty())
-            .then(|| serde_json::Map::from_iter(fields.into_iter().map(|(name, value)| (name, value.into()))));
-        let data = data.map(|data| serde_json::Value::from(data).to_string());
+        let data: serde_json::Map<_, _> = fields.into_iter().map(|(name, value)| (name, value.into())).collect();
+        let data = (!data.is_empty()).then(|| serde_json::Value::from(data).to_string());
         // The level of a tracing event is fixed where it is written.
         match level {
             GuestLevel::Trace => event!(target: LOG_TARGET, Level::TRACE, plugin, event_id, data, "{message}"),

@@ -75,8 +75,8 @@ impl HostConfig {
 
     fn parse(file: &Path, text: &str) -> Result<Self, String> {
         const SECOND: Duration = Duration::from_secs(1);
-        const HOUR: Duration = Duration::from_secs(3600);
-        const DAY: Duration = Duration::from_secs(24 * 3600);
+        const HOUR: Duration = Duration::from_hours(1);
+        const DAY: Duration = Duration::from_hours(24);
         reader::parse(file, text, |faults, mut top| {
             let default = Self::default();
             // A relative folder is meant from the file, wherever the host is started.

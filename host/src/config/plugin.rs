@@ -65,9 +65,7 @@ fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
         |number: Option<u64>, default| number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
     let limits = Limits {
         memory_bytes: table.bytes(faults, "memory", 1 << 20..MEMORY_BYTES_MAX + 1).unwrap_or(default.memory_bytes),
-        time: table
-            .duration(faults, "time", Duration::from_millis(1)..Duration::from_secs(300))
-            .unwrap_or(default.time),
+        time: table.duration(faults, "time", Duration::from_millis(1)..Duration::from_mins(5)).unwrap_or(default.time),
         concurrency: number(table.number(faults, "concurrency", 1..65), default.concurrency),
         log_lines: number(table.number(faults, "log-lines", 0..1_000_001), default.log_lines),
         log_bytes: table.bytes(faults, "log-bytes", 0..(64 << 20) + 1).unwrap_or(default.log_bytes),

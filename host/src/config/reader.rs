@@ -73,18 +73,18 @@ impl Faults<'_> {
 pub(super) struct Table<'a> {
     /// With a dot at its end, unless it is empty.
     path: String,
-    table: &'a DeTable<'a>,
+    entries: &'a DeTable<'a>,
     asked: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
-    fn new(path: String, table: &'a DeTable<'a>) -> Self {
-        Self { path, table, asked: Vec::new() }
+    fn new(path: String, entries: &'a DeTable<'a>) -> Self {
+        Self { path, entries, asked: Vec::new() }
     }
 
     fn value(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.push(key);
-        self.table.get(key)
+        self.entries.get(key)
     }
 
     /// What `read` makes of the value; its error says what was expected instead.
@@ -186,7 +186,7 @@ impl<'a> Table<'a> {
             return None;
         };
         let mut tables = Vec::new();
-        for entry in array.iter() {
+        for entry in array {
             match entry.get_ref() {
                 DeValue::Table(table) => tables.push(Table::new(format!("{}{key}.", self.path), table)),
                 other => faults.add(entry.span(), format!("{}{key}: {}", self.path, expected("a table", other))),
@@ -219,7 +219,7 @@ impl<'a> Table<'a> {
 
     /// Where this table's first key stands, for a fault of the table as a whole.
     pub(super) fn span(&self) -> Range<usize> {
-        self.table.keys().map(Spanned::span).min_by_key(|span| span.start).unwrap_or(0..0)
+        self.entries.keys().map(Spanned::span).min_by_key(|span| span.start).unwrap_or(0..0)
     }
 
     /// Reports a fault of the table as a whole.
@@ -229,7 +229,7 @@ impl<'a> Table<'a> {
 
     /// Every key that nobody asked for is a fault.
     pub(super) fn finish(self, faults: &mut Faults<'_>) {
-        for key in self.table.keys().filter(|key| !self.asked.contains(&&**key.get_ref())) {
+        for key in self.entries.keys().filter(|key| !self.asked.contains(&&**key.get_ref())) {
             let name = key.get_ref();
             let near = self
                 .asked

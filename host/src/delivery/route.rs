@@ -47,7 +47,7 @@ mod tests {
             source: source.map(str::to_owned),
             subject: subject.map(str::to_owned),
         };
-        assert_eq!(wants(&[subscription.clone()], &event), expected, "{subscription:?}");
+        assert_eq!(wants(std::slice::from_ref(&subscription), &event), expected, "{subscription:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(crate) use crate::event::plain::Rules;
 use crate::plugin::contract::types;
 
 /// One event.
+#[expect(clippy::struct_field_names, reason = "`type` is a keyword")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) id: String,

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use broker::{Message, Properties, Target, Value};
 
 use crate::on_both_engines;
-use crate::world::World;
 
 on_both_engines! {
     fn any_bytes_are_handled_or_dead_lettered_as_they_came(world: &World) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use testbed::{Leash, eventually};
 
 use crate::on_both_engines;
-use crate::world::{SOON, World};
+use crate::world::SOON;
 
 const COUNT: usize = 1500;
 

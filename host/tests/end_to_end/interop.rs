@@ -18,8 +18,7 @@ fn script(name: &str, arguments: &[&str]) -> Command {
 #[test]
 fn the_tutorials_scripts_understand_us_and_we_them() {
     let node = rabbitmq::Node::start();
-    let world =
-        World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
+    let world = World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
     world.plug_logger();
     let port = node.port().to_string();
 
@@ -28,7 +27,7 @@ fn the_tutorials_scripts_understand_us_and_we_them() {
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
     let host = world.host();
     eventually(SOON, "the publisher's orders are handled", || host.orders().len() == 3);
-    assert!(host.logged("do not survive") || host.logged("not durable") , "{}", host.leash.stderr());
+    assert!(host.logged("do not survive") || host.logged("not durable"), "{}", host.leash.stderr());
     host.stop();
 
     let consumer = Leash::spawn(script("consumer.py", &["--port", &port, "--count", "2"]));

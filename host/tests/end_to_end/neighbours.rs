@@ -56,7 +56,9 @@ on_both_engines! {
 fn a_broken_plugin_is_reported_and_left_out() {
     let world = World::on_sqlite();
     world.plug_logger();
-    for (name, content) in [("elf.wasm", &b"\x7fELF"[..]), ("text.wasm", b"hello"), ("Bad_Name.wasm", b""), ("cut.wasm", b"\0as")] {
+    for (name, content) in
+        [("elf.wasm", &b"\x7fELF"[..]), ("text.wasm", b"hello"), ("Bad_Name.wasm", b""), ("cut.wasm", b"\0as")]
+    {
         fs::write(world.plugins().join(name), content).unwrap();
     }
     world.plug_misbehaver("skip");

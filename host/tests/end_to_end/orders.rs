@@ -90,7 +90,11 @@ fn a_host_waits_for_its_broker_and_gives_up_only_if_told_to() {
     let hasty = world.host_with(&["--broker-timeout", "1s"]);
     let status = hasty.leash.wait_timeout(SOON).expect("it gives up");
     assert_eq!(status.code(), Some(1));
-    assert!(hasty.logged(&format!("cannot reach the broker at amqp://guest:***@127.0.0.1:{port}")), "{}", hasty.leash.stderr());
+    assert!(
+        hasty.logged(&format!("cannot reach the broker at amqp://guest:***@127.0.0.1:{port}")),
+        "{}",
+        hasty.leash.stderr()
+    );
     assert!(!hasty.logged("secret"));
     patient.wait_for("trying again until it works");
     assert!(patient.leash.wait_timeout(Duration::ZERO).is_none(), "it goes on");

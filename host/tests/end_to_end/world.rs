@@ -192,7 +192,8 @@ impl Host {
 
 /// What `cargo xtask test` has built.
 pub(crate) fn built(variable: &str, file: &str) -> PathBuf {
-    let folder = env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run the tests by `cargo xtask test`"));
+    let folder =
+        env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run the tests by `cargo xtask test`"));
     let path = Path::new(&folder).join(file);
     assert!(path.exists(), "there is no {}: run the tests by `cargo xtask test`", path.display());
     path
