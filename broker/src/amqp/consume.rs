@@ -1,0 +1,178 @@
+//! A consumer has a channel of its own and a task that owns it: deliveries go out, acknowledgements
+//! come in and are gathered by an [`AckTracker`].
+//!
+//! The task ends when the consumer is closed or dropped, or the channel is lost. Closing the channel
+//! is what gives back the deliveries that were not acknowledged.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use lapin::message::Delivery as AmqpDelivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer as AmqpConsumer};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::amqp::acks::{Ack, AckTracker};
+use crate::amqp::convert;
+use crate::amqp::link::{CLOSE_LIMIT, Link, REPLY_SUCCESS, refusal, refused_name};
+use crate::{BrokerError, Consumer, Delivery, Receipt};
+
+pub(super) async fn start(link: &Arc<Link>, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+    let name = refused_name("queue name", queue)?;
+    // To RabbitMQ, 0 means no limit.
+    let prefetch = prefetch.max(1);
+    let channel = link.channel().await?;
+    let explain = |error: lapin::Error| link.explain(&error);
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(explain)?;
+    let intake = channel
+        .basic_consume(name, ShortString::default(), BasicConsumeOptions::default(), FieldTable::default())
+        .await
+        .map_err(explain)?;
+
+    // One more than can be unacknowledged, for the error at the end.
+    let (deliveries, receiver) = mpsc::channel(usize::from(prefetch) + 1);
+    let (acks, acked) = mpsc::unbounded_channel();
+    let (stop, stopped) = oneshot::channel();
+    let task = Task {
+        link: Arc::clone(link),
+        channel,
+        queue: queue.to_owned(),
+        deliveries,
+        acks,
+        acked,
+        tracker: AckTracker::new(usize::from(prefetch) / 2),
+    };
+    let task = tokio::spawn(task.run(intake, stopped));
+    let close = async move {
+        drop(stop);
+        task.await.unwrap_or_else(|error| Err(BrokerError::Lost(format!("the consumer's task failed: {error}"))))
+    };
+    Ok(Consumer::new(receiver, Box::pin(close)))
+}
+
+struct Task {
+    link: Arc<Link>,
+    channel: Channel,
+    queue: String,
+    deliveries: mpsc::Sender<Result<Delivery, BrokerError>>,
+    /// For the receipts; there is at most one in it for each outstanding delivery.
+    acks: mpsc::UnboundedSender<u64>,
+    acked: mpsc::UnboundedReceiver<u64>,
+    tracker: AckTracker,
+}
+
+enum Event {
+    Stop,
+    Settled(u64),
+    Arrived(Option<lapin::Result<AmqpDelivery>>),
+    AcksDue,
+}
+
+impl Task {
+    async fn run(mut self, mut intake: AmqpConsumer, mut stopped: oneshot::Receiver<()>) -> Result<(), BrokerError> {
+        loop {
+            let event = tokio::select! {
+                // Acknowledgements before deliveries, so that the window has room again.
+                biased;
+                // Sent by nobody: the other end is dropped, with the consumer or by its closing.
+                _ = &mut stopped => Event::Stop,
+                Some(tag) = self.acked.recv() => Event::Settled(tag),
+                () = sleep_until(self.tracker.next_due()) => Event::AcksDue,
+                arrived = intake.next() => Event::Arrived(arrived),
+            };
+            let sent = match event {
+                Event::Stop => return self.finish().await,
+                Event::Arrived(Some(Ok(delivery))) => {
+                    self.hand_out(delivery);
+                    Ok(())
+                }
+                Event::Arrived(Some(Err(error))) => Err(self.ended(Some(&error))),
+                Event::Arrived(None) => Err(self.ended(None)),
+                Event::Settled(tag) => {
+                    self.settle(tag);
+                    let acks = self.tracker.due(Instant::now());
+                    self.send(acks).await
+                }
+                Event::AcksDue => {
+                    let acks = self.tracker.due(Instant::now());
+                    self.send(acks).await
+                }
+            };
+            if let Err(error) = sent {
+                // There is room for it; it fails only when nobody listens any more.
+                let _ = self.deliveries.try_send(Err(error.clone()));
+                return Err(error);
+            }
+        }
+    }
+
+    fn hand_out(&mut self, delivery: AmqpDelivery) {
+        self.tracker.deliver(delivery.delivery_tag);
+        let delivery = Delivery {
+            message: convert::to_message(&delivery.properties, delivery.data),
+            exchange: delivery.exchange.to_string(),
+            routing_key: delivery.routing_key.to_string(),
+            redelivered: delivery.redelivered,
+            receipt: Receipt::new(delivery.delivery_tag, self.acks.clone()),
+        };
+        // RabbitMQ keeps to the window, so there is room. When nobody listens any more the consumer
+        // has been dropped, and the delivery goes back when the channel closes.
+        let _ = self.deliveries.try_send(Ok(delivery));
+    }
+
+    /// Takes this acknowledgement and all that wait behind it.
+    fn settle(&mut self, tag: u64) {
+        let now = Instant::now();
+        self.tracker.settle(tag, now);
+        while let Ok(tag) = self.acked.try_recv() {
+            self.tracker.settle(tag, now);
+        }
+    }
+
+    async fn send(&self, acks: Vec<Ack>) -> Result<(), BrokerError> {
+        for Ack { tag, multiple } in acks {
+            let sent = self.channel.basic_ack(tag, BasicAckOptions { multiple }).await;
+            sent.map_err(|error| self.ended(Some(&error)))?;
+        }
+        Ok(())
+    }
+
+    /// RabbitMQ reads what comes on one channel in order, so when it has closed the channel it has
+    /// the acknowledgements.
+    async fn finish(mut self) -> Result<(), BrokerError> {
+        while let Ok(tag) = self.acked.try_recv() {
+            self.tracker.settle(tag, Instant::now());
+        }
+        let acks = self.tracker.flush();
+        let finish = async {
+            self.send(acks).await?;
+            self.channel.close(REPLY_SUCCESS, "OK".into()).await.map_err(|error| self.link.explain(&error))
+        };
+        tokio::time::timeout(CLOSE_LIMIT, finish).await.unwrap_or_else(|_| {
+            let seconds = CLOSE_LIMIT.as_secs();
+            Err(BrokerError::Lost(format!("it did not take the last acknowledgements within {seconds} s")))
+        })
+    }
+
+    /// Why there will be no more deliveries: the link is lost, or only this consumer is.
+    fn ended(&self, error: Option<&lapin::Error>) -> BrokerError {
+        let refused = error.and_then(refusal).map(|(_, text)| text);
+        if refused.is_none() && !self.link.is_up() {
+            return self.link.lost(error);
+        }
+        let problem = refused.unwrap_or_else(|| "the queue was deleted, or is no longer available".to_owned());
+        BrokerError::ConsumerCancelled { queue: self.queue.clone(), problem }
+    }
+}
+
+fn sleep_until(instant: Option<Instant>) -> impl Future<Output = ()> {
+    async move {
+        match instant {
+            Some(instant) => tokio::time::sleep_until(instant.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+}

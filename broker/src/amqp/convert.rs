@@ -1,0 +1,214 @@
+//! Messages, to AMQP's types and back. What RabbitMQ can carry passes through unchanged.
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
+
+use crate::{Headers, Message, Properties, Value};
+
+/// The limit of AMQP's short strings, which names, keys and most properties are.
+const SHORT_STRING_BYTES_MAX: usize = 255;
+const PERSISTENT: u8 = 2;
+
+/// An AMQP short string, or a sentence about why not. `what` is its role.
+pub(super) fn short_string(what: &str, text: &str) -> Result<ShortString, String> {
+    ShortString::try_new(text)
+        .map_err(|_| format!("its {what} has {} bytes, and may have {SHORT_STRING_BYTES_MAX}", text.len()))
+}
+
+/// The properties to publish a message with; a sentence when AMQP cannot express them.
+pub(super) fn to_amqp(properties: &Properties) -> Result<BasicProperties, String> {
+    type Set = fn(BasicProperties, ShortString) -> BasicProperties;
+    let texts: [(&str, &Option<String>, Set); 10] = [
+        ("content type", &properties.content_type, BasicProperties::with_content_type),
+        ("content encoding", &properties.content_encoding, BasicProperties::with_content_encoding),
+        ("correlation id", &properties.correlation_id, BasicProperties::with_correlation_id),
+        ("reply-to", &properties.reply_to, BasicProperties::with_reply_to),
+        ("expiration", &properties.expiration, BasicProperties::with_expiration),
+        ("message id", &properties.message_id, BasicProperties::with_message_id),
+        ("type", &properties.message_type, BasicProperties::with_type),
+        ("user id", &properties.user_id, BasicProperties::with_user_id),
+        ("app id", &properties.app_id, BasicProperties::with_app_id),
+        ("cluster id", &properties.cluster_id, BasicProperties::with_cluster_id),
+    ];
+    let mut amqp = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    for (what, text, set) in texts {
+        if let Some(text) = text {
+            amqp = set(amqp, short_string(what, text)?);
+        }
+    }
+    if !properties.headers.is_empty() {
+        amqp = amqp.with_headers(to_table(&properties.headers)?);
+    }
+    if let Some(priority) = properties.priority {
+        amqp = amqp.with_priority(priority);
+    }
+    if let Some(timestamp) = properties.timestamp {
+        amqp = amqp.with_timestamp(timestamp);
+    }
+    Ok(amqp)
+}
+
+fn to_table(headers: &Headers) -> Result<FieldTable, String> {
+    let mut table = FieldTable::default();
+    for (name, value) in headers {
+        table.insert(short_string("header name", name)?, to_value(value)?);
+    }
+    Ok(table)
+}
+
+fn to_value(value: &Value) -> Result<AMQPValue, String> {
+    Ok(match value {
+        Value::Void => AMQPValue::Void,
+        Value::Bool(value) => AMQPValue::Boolean(*value),
+        Value::I8(value) => AMQPValue::ShortShortInt(*value),
+        Value::U8(value) => AMQPValue::ShortShortUInt(*value),
+        Value::I16(value) => AMQPValue::ShortInt(*value),
+        Value::U16(value) => AMQPValue::ShortUInt(*value),
+        Value::I32(value) => AMQPValue::LongInt(*value),
+        Value::U32(value) => AMQPValue::LongUInt(*value),
+        Value::I64(value) => AMQPValue::LongLongInt(*value),
+        Value::F32(bits) => AMQPValue::Float(f32::from_bits(*bits)),
+        Value::F64(bits) => AMQPValue::Double(f64::from_bits(*bits)),
+        Value::Decimal(scale, value) => AMQPValue::DecimalValue(DecimalValue { scale: *scale, value: *value }),
+        Value::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        Value::LongString(bytes) => AMQPValue::LongString(bytes.as_slice().into()),
+        Value::Bytes(bytes) => AMQPValue::ByteArray(bytes.as_slice().into()),
+        Value::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),
+        Value::List(values) => {
+            AMQPValue::FieldArray(values.iter().map(to_value).collect::<Result<Vec<_>, _>>()?.into())
+        }
+        Value::Table(headers) => AMQPValue::FieldTable(to_table(headers)?),
+    })
+}
+
+/// How many bytes the headers take on the wire. All properties must fit into one frame, because a
+/// larger one makes RabbitMQ close the whole connection.
+pub(super) fn headers_bytes(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| 1 + name.len() + value_bytes(value)).sum::<usize>() + 4
+}
+
+fn value_bytes(value: &Value) -> usize {
+    1 + match value {
+        Value::Void => 0,
+        Value::Bool(_) | Value::I8(_) | Value::U8(_) => 1,
+        Value::I16(_) | Value::U16(_) => 2,
+        Value::I32(_) | Value::U32(_) | Value::F32(_) => 4,
+        Value::Decimal(..) => 5,
+        Value::I64(_) | Value::F64(_) | Value::Timestamp(_) => 8,
+        Value::Text(text) => 4 + text.len(),
+        Value::LongString(bytes) | Value::Bytes(bytes) => 4 + bytes.len(),
+        Value::List(values) => 4 + values.iter().map(value_bytes).sum::<usize>(),
+        Value::Table(headers) => headers_bytes(headers),
+    }
+}
+
+/// What arrived.
+pub(super) fn to_message(amqp: &BasicProperties, body: Vec<u8>) -> Message {
+    Message { body: Bytes::from(body), properties: from_amqp(amqp) }
+}
+
+pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
+    let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
+    Properties {
+        content_type: text(amqp.content_type()),
+        content_encoding: text(amqp.content_encoding()),
+        headers: amqp.headers().as_ref().map(from_table).unwrap_or_default(),
+        priority: *amqp.priority(),
+        correlation_id: text(amqp.correlation_id()),
+        reply_to: text(amqp.reply_to()),
+        expiration: text(amqp.expiration()),
+        message_id: text(amqp.message_id()),
+        timestamp: *amqp.timestamp(),
+        message_type: text(amqp.kind()),
+        user_id: text(amqp.user_id()),
+        app_id: text(amqp.app_id()),
+        cluster_id: text(amqp.cluster_id()),
+    }
+}
+
+fn from_table(table: &FieldTable) -> Headers {
+    table.into_iter().map(|(name, value)| (name.to_string(), from_value(value))).collect()
+}
+
+fn from_value(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::Void => Value::Void,
+        AMQPValue::Boolean(value) => Value::Bool(*value),
+        AMQPValue::ShortShortInt(value) => Value::I8(*value),
+        AMQPValue::ShortShortUInt(value) => Value::U8(*value),
+        AMQPValue::ShortInt(value) => Value::I16(*value),
+        AMQPValue::ShortUInt(value) => Value::U16(*value),
+        AMQPValue::LongInt(value) => Value::I32(*value),
+        AMQPValue::LongUInt(value) => Value::U32(*value),
+        AMQPValue::LongLongInt(value) => Value::I64(*value),
+        AMQPValue::Float(value) => Value::F32(value.to_bits()),
+        AMQPValue::Double(value) => Value::F64(value.to_bits()),
+        AMQPValue::DecimalValue(value) => Value::Decimal(value.scale, value.value),
+        AMQPValue::ShortString(text) => Value::Text(text.to_string()),
+        AMQPValue::LongString(bytes) => match std::str::from_utf8(bytes.as_bytes()) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => Value::LongString(bytes.as_bytes().to_vec()),
+        },
+        AMQPValue::ByteArray(bytes) => Value::Bytes(bytes.as_slice().to_vec()),
+        AMQPValue::Timestamp(seconds) => Value::Timestamp(*seconds),
+        AMQPValue::FieldArray(values) => Value::List(values.as_slice().iter().map(from_value).collect()),
+        AMQPValue::FieldTable(table) => Value::Table(from_table(table)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_property_and_every_type_of_header_comes_back_as_it_went() {
+        let headers: Headers = [
+            ("void", Value::Void),
+            ("numbers", Value::List(vec![Value::I8(-1), Value::U8(255), Value::I16(-2), Value::U16(65535)])),
+            ("nan", Value::F64(f64::NAN.to_bits())),
+            ("float", Value::F32(1.5_f32.to_bits())),
+            ("decimal", Value::Decimal(2, 314)),
+            ("bytes", Value::Bytes(vec![0, 255])),
+            ("not utf-8", Value::LongString(vec![0xff, 0])),
+            ("table", Value::Table([("at".to_owned(), Value::Timestamp(u64::MAX))].into())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        let properties = Properties {
+            content_type: Some("a".to_owned()),
+            content_encoding: Some("b".to_owned()),
+            headers,
+            priority: Some(3),
+            correlation_id: Some("c".to_owned()),
+            reply_to: Some("d".to_owned()),
+            expiration: Some("1000".to_owned()),
+            message_id: Some("e".to_owned()),
+            timestamp: Some(1_700_000_000),
+            message_type: Some("f".to_owned()),
+            user_id: Some("g".to_owned()),
+            app_id: Some("h".to_owned()),
+            cluster_id: Some("i".to_owned()),
+        };
+        let amqp = to_amqp(&properties).unwrap();
+        assert_eq!(*amqp.delivery_mode(), Some(PERSISTENT));
+        assert_eq!(from_amqp(&amqp), properties);
+    }
+
+    #[test]
+    fn what_amqp_cannot_express_is_told_by_its_role() {
+        let long = "x".repeat(256);
+        let with_header =
+            |name: &str, value| Properties { headers: [(name.to_owned(), value)].into(), ..Properties::default() };
+        let nested = Value::List(vec![Value::Table([(long.clone(), Value::Void)].into())]);
+        for (properties, what) in [
+            (Properties { message_id: Some(long.clone()), ..Properties::default() }, "message id"),
+            (with_header(&long, Value::Void), "header name"),
+            (with_header("a", nested), "header name"),
+        ] {
+            let error = to_amqp(&properties).unwrap_err();
+            assert_eq!(error, format!("its {what} has 256 bytes, and may have 255"));
+        }
+        to_amqp(&with_header("a", Value::Text(long))).unwrap();
+    }
+}

@@ -1,0 +1,186 @@
+//! What about an existing exchange or queue can lose messages.
+//!
+//! AMQP has no question for that. But RabbitMQ refuses a declaration that differs from what exists,
+//! and says what differs. So this declares, learns one difference from the refusal, declares
+//! again with that, and so on until RabbitMQ agrees, which changes nothing. All of it is done to
+//! warn only: where it does not get on, there is no warning.
+
+use std::collections::BTreeMap;
+
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+
+use crate::Warning;
+use crate::amqp::link::{Link, refusal, refused_name};
+
+/// More than there are properties and arguments to differ in.
+const ROUNDS_MAX: usize = 16;
+
+/// What was learned: the real value of each property or argument that differs; none if it is not set.
+type Differences = BTreeMap<String, Option<String>>;
+
+pub(super) async fn exchange(link: &Link, name: &str, kind: ExchangeKind) -> Vec<Warning> {
+    let mut differences = Differences::new();
+    for _ in 0..ROUNDS_MAX {
+        let Some(difference) = declare_exchange(link, name, &kind, &differences).await else { break };
+        if differences.insert(difference.0, difference.1).is_some() {
+            break;
+        }
+    }
+    let mut warnings = Vec::new();
+    if is(&differences, "durable", "false") {
+        warnings.push(format!(
+            "exchange {name:?} is not durable: a restart of RabbitMQ removes it, and what is published then is lost; \
+             it is used as it is"
+        ));
+    }
+    if is(&differences, "auto_delete", "true") {
+        warnings.push(format!("exchange {name:?} is auto-delete: it goes with its last binding; it is used as it is"));
+    }
+    warnings.into_iter().map(Warning).collect()
+}
+
+pub(super) async fn queue(link: &Link, name: &str, arguments: FieldTable) -> Vec<Warning> {
+    let mut differences = Differences::new();
+    for _ in 0..ROUNDS_MAX {
+        let Some(difference) = declare_queue(link, name, &arguments, &differences).await else { break };
+        if differences.insert(difference.0, difference.1).is_some() {
+            break;
+        }
+    }
+    queue_warnings(name, &differences).into_iter().map(Warning).collect()
+}
+
+fn queue_warnings(name: &str, differences: &Differences) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if is(differences, "durable", "false") {
+        warnings.push(format!(
+            "queue {name:?} is not durable: a restart of RabbitMQ removes it with all its messages; \
+             it is used as it is (delete it once and the host makes a durable one)"
+        ));
+    }
+    if is(differences, "auto_delete", "true") {
+        warnings.push(format!(
+            "queue {name:?} is auto-delete: RabbitMQ removes it with all its messages when its last consumer goes"
+        ));
+    }
+    for (argument, loss) in [
+        ("x-expires", "RabbitMQ removes it with all its messages when it is unused for that long"),
+        ("x-message-ttl", "a message that waits longer leaves the queue without having been delivered"),
+        ("x-max-length", "beyond that it drops or refuses messages"),
+        ("x-max-length-bytes", "beyond that it drops or refuses messages"),
+    ] {
+        if let Some(Some(value)) = differences.get(argument) {
+            warnings.push(format!("queue {name:?} has {argument} {value}: {loss}"));
+        }
+    }
+    warnings
+}
+
+fn is(differences: &Differences, property: &str, value: &str) -> bool {
+    differences.get(property).and_then(Option::as_deref) == Some(value)
+}
+
+async fn declare_exchange(
+    link: &Link,
+    name: &str,
+    kind: &ExchangeKind,
+    differences: &Differences,
+) -> Option<(String, Option<String>)> {
+    let kind = match differences.get("type") {
+        Some(Some(kind)) => ExchangeKind::Custom(kind.clone()),
+        _ => kind.clone(),
+    };
+    let options = ExchangeDeclareOptions {
+        durable: !is(differences, "durable", "false"),
+        auto_delete: is(differences, "auto_delete", "true"),
+        internal: is(differences, "internal", "true"),
+        ..ExchangeDeclareOptions::default()
+    };
+    let channel = link.channel().await.ok()?;
+    let name = refused_name("exchange name", name).ok()?;
+    let refused = channel.exchange_declare(name, kind, options, FieldTable::default()).await.err()?;
+    difference(&refusal(&refused)?.1)
+}
+
+async fn declare_queue(
+    link: &Link,
+    name: &str,
+    arguments: &FieldTable,
+    differences: &Differences,
+) -> Option<(String, Option<String>)> {
+    let transient = is(differences, "durable", "false") || is(differences, "auto_delete", "true");
+    let mut known = FieldTable::default();
+    for (argument, value) in arguments {
+        // Only a durable queue can be a quorum queue, and only that has these arguments.
+        if !transient && !differences.contains_key(argument.as_str()) {
+            known.insert(argument.clone(), value.clone());
+        }
+    }
+    for (argument, value) in differences.iter().filter(|(name, _)| name.starts_with("x-")) {
+        if let Some(value) = value {
+            let value = match value.parse() {
+                Ok(number) => AMQPValue::LongLongInt(number),
+                Err(_) => AMQPValue::LongString(value.as_str().into()),
+            };
+            known.insert(argument.as_str().into(), value);
+        }
+    }
+    let options = QueueDeclareOptions {
+        durable: !is(differences, "durable", "false"),
+        auto_delete: is(differences, "auto_delete", "true"),
+        ..QueueDeclareOptions::default()
+    };
+    let channel = link.channel().await.ok()?;
+    let name = refused_name("queue name", name).ok()?;
+    let refused = channel.queue_declare(name, options, known).await.err()?;
+    difference(&refusal(&refused)?.1)
+}
+
+/// Reads one difference out of RabbitMQ's words: the name, and the value that it really has.
+fn difference(text: &str) -> Option<(String, Option<String>)> {
+    let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
+    if let Some((_, rest)) = text.split_once("inequivalent arg ") {
+        let (_, current) = rest.split_once("but current is ")?;
+        return Some((quoted(rest)?, quoted(current)));
+    }
+    // An argument that this type of queue does not know.
+    let (_, rest) = text.split_once("invalid arg ")?;
+    Some((quoted(rest)?, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_read_out_of_refusals() {
+        for (text, expected) in [
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange 'orders' in vhost '/': \
+                 received 'true' but current is 'false'",
+                Some(("durable", Some("false"))),
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'it's' in vhost '/': \
+                 received none but current is the value '1000' of type 'signedint'",
+                Some(("x-message-ttl", Some("1000"))),
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': \
+                 received the value 'quorum' of type 'longstr' but current is none",
+                Some(("x-queue-type", None)),
+            ),
+            (
+                "PRECONDITION_FAILED - invalid arg 'x-dead-letter-strategy' for queue 'q' in vhost '/' of queue type \
+                 rabbit_classic_queue",
+                Some(("x-dead-letter-strategy", None)),
+            ),
+            ("ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused for user 'u'", None),
+        ] {
+            let expected = expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
+            assert_eq!(difference(text), expected, "{text}");
+        }
+    }
+}

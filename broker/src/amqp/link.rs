@@ -1,0 +1,97 @@
+//! A link is the connection of one session, with the reason it was lost, once it is.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use lapin::protocol::AMQPErrorKind;
+use lapin::types::ShortString;
+use lapin::{Channel, Connection, ErrorKind};
+
+use crate::BrokerError;
+use crate::amqp::convert::short_string;
+
+/// How long a peer may take to answer a good-bye.
+pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const REPLY_SUCCESS: u16 = 200;
+
+#[derive(Debug)]
+pub(super) struct Link {
+    connection: Connection,
+    lost: OnceLock<String>,
+}
+
+impl Link {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, lost: OnceLock::new() }
+    }
+
+    /// A new channel. It closes when its last clone is dropped.
+    pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
+        self.connection.create_channel().await.map_err(|error| self.explain(&error))
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
+    }
+
+    /// Why something failed: the link is lost, or RabbitMQ said no and closed only the channel.
+    pub(super) fn explain(&self, error: &lapin::Error) -> BrokerError {
+        match refusal(error) {
+            Some((_, text)) => BrokerError::Refused(text),
+            None => self.lost(Some(error)),
+        }
+    }
+
+    /// That the link is lost, with the best reason there is so far.
+    pub(super) fn lost(&self, error: Option<&lapin::Error>) -> BrokerError {
+        if let Some(reason) = error.and_then(reason) {
+            // The first one is the cause, later ones its effects.
+            let _ = self.lost.set(reason);
+        }
+        BrokerError::Lost(self.lost.get().cloned().unwrap_or_else(|| "the connection was closed".to_owned()))
+    }
+
+    pub(super) async fn close(&self) {
+        let close = self.connection.close(REPLY_SUCCESS, "OK".into());
+        // One that is lost is closed already; one that does not answer is left to itself.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, close).await;
+    }
+}
+
+/// RabbitMQ's code and text, where it closed no more than the channel.
+pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, String)> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) if matches!(error.kind(), AMQPErrorKind::Soft(_)) => {
+            Some((error.get_id(), error.get_message().to_string()))
+        }
+        ErrorKind::ChannelsLimitReached => {
+            Some((0, "all channels of this connection are in use (RabbitMQ's setting is channel_max)".to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// A name that AMQP can express.
+pub(super) fn refused_name(what: &str, name: &str) -> Result<ShortString, BrokerError> {
+    short_string(what, name).map_err(BrokerError::Refused)
+}
+
+fn reason(error: &lapin::Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(format!("it closed the connection: {}", error.get_message())),
+        ErrorKind::IOError(error) | ErrorKind::RuntimeShutdownError(error) => {
+            Some(format!("the connection broke: {error}"))
+        }
+        ErrorKind::MissingHeartbeatError => Some("it has been silent for too long (no heartbeat)".to_owned()),
+        ErrorKind::ParsingError(_) => Some("it sent something that cannot be read as AMQP".to_owned()),
+        // Only says that it is over, not why.
+        ErrorKind::InvalidChannel(_) | ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_) => {
+            None
+        }
+        _ => Some(error.to_string()),
+    }
+}

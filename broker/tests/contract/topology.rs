@@ -1,0 +1,119 @@
+//! What is declared, and what it does to messages.
+
+use std::time::{Duration, Instant};
+
+use broker::{ExchangeKind, Target};
+
+use crate::bed::{Bed, body, eventually, next, stays_quiet, text};
+
+/// Which of these keys reach the source's queue.
+async fn check_routing(bed: Bed, kind: ExchangeKind, bindings: &[&str], keys: &[(&str, bool)]) {
+    let broker = bed.connect().await;
+    assert_eq!(broker.declare_source(&bed.source(kind, bindings)).await.unwrap(), []);
+    let mut consumer = bed.consume(&broker, 10).await;
+    for &(routing_key, routed) in keys {
+        let published = broker.publish(Target::Exchange { exchange: &bed.name, routing_key }, &text(routing_key)).await;
+        assert_eq!(published.is_ok(), routed, "{routing_key}: {published:?}");
+        if routed {
+            let delivery = next(&mut consumer).await;
+            assert_eq!((body(&delivery).as_str(), delivery.routing_key.as_str()), (routing_key, routing_key));
+            delivery.receipt.ack();
+        }
+    }
+    // Two bindings that match do not make two messages.
+    stays_quiet(&mut consumer).await;
+}
+
+pub(crate) async fn a_topic_exchange_routes_by_pattern(bed: Bed) {
+    let keys = [("order.created", true), ("order.item.added", false), ("invoice.paid.late", true), ("", false)];
+    check_routing(bed, ExchangeKind::Topic, &["order.*", "*.created", "invoice.#"], &keys).await;
+}
+
+pub(crate) async fn a_direct_exchange_routes_by_the_exact_key(bed: Bed) {
+    let keys = [("order.created", true), ("order.paid", false), ("order.*", false)];
+    check_routing(bed, ExchangeKind::Direct, &["order.created"], &keys).await;
+}
+
+pub(crate) async fn a_fanout_exchange_routes_everything(bed: Bed) {
+    check_routing(bed, ExchangeKind::Fanout, &[""], &[("order.created", true), ("", true)]).await;
+}
+
+pub(crate) async fn declaring_again_changes_nothing(bed: Bed) {
+    let broker = bed.open().await;
+    let source = bed.source(ExchangeKind::Topic, &["#"]);
+    broker.declare_plugin(&source.names, "logger").await.unwrap();
+    bed.publish(&broker, "kept").await;
+    broker.publish(Target::Queue(&source.names.plugin("logger")), &text("kept")).await.unwrap();
+
+    let broker = bed.connect().await;
+    assert_eq!(broker.declare_source(&source).await.unwrap(), []);
+    broker.declare_plugin(&source.names, "logger").await.unwrap();
+    for queue in [source.names.source().to_owned(), source.names.plugin("logger")] {
+        let mut consumer = broker.consume(&queue, 5).await.unwrap();
+        assert_eq!(body(&next(&mut consumer).await), "kept");
+    }
+}
+
+pub(crate) async fn two_sessions_may_declare_at_the_same_time(bed: Bed) {
+    let source = bed.source(ExchangeKind::Topic, &["#"]);
+    let sessions = [bed.connect().await, bed.connect().await, bed.connect().await];
+    let declared = sessions.iter().map(|session| async {
+        session.declare_source(&source).await?;
+        session.declare_plugin(&source.names, "logger").await
+    });
+    for result in futures_util::future::join_all(declared).await {
+        result.unwrap();
+    }
+    bed.publish(&sessions[0], "fine").await;
+}
+
+pub(crate) async fn a_message_for_later_comes_to_its_plugin_and_not_before(bed: Bed) {
+    const DELAY: Duration = Duration::from_secs(2);
+    let broker = bed.open().await;
+    let names = bed.source(ExchangeKind::Topic, &[]).names;
+    for plugin in ["logger", "mail"] {
+        broker.declare_plugin(&names, plugin).await.unwrap();
+    }
+    let mut logger = broker.consume(&names.plugin("logger"), 5).await.unwrap();
+    let mut mail = broker.consume(&names.plugin("mail"), 5).await.unwrap();
+    let published = Instant::now();
+    // The longer delay first: what waits for it must not hold up the shorter one.
+    for (plugin, seconds) in [("mail", 60), ("logger", 2), ("mail", 1)] {
+        let delay = Duration::from_secs(seconds);
+        let target = Target::PluginLater { names: &names, plugin, delay };
+        broker.publish(target, &text(format!("{plugin} {seconds}"))).await.unwrap();
+    }
+    let delivery = next(&mut mail).await;
+    assert!(published.elapsed() >= Duration::from_secs(1), "{:?}", published.elapsed());
+    assert_eq!(body(&delivery), "mail 1");
+    delivery.receipt.ack();
+
+    let delivery = next(&mut logger).await;
+    assert!(published.elapsed() >= DELAY, "{:?}", published.elapsed());
+    assert_eq!(body(&delivery), "logger 2");
+    assert_eq!((delivery.exchange.as_str(), delivery.routing_key.as_str()), (names.deliver().as_str(), "logger"));
+    delivery.receipt.ack();
+    stays_quiet(&mut logger).await;
+    stays_quiet(&mut mail).await;
+}
+
+pub(crate) async fn a_queue_can_be_inspected_and_purged(bed: Bed) {
+    let broker = bed.open().await;
+    assert_eq!(broker.inspect("absent").await.unwrap(), None);
+    let error = broker.purge("absent").await.unwrap_err().to_string();
+    assert!(error.contains("absent"), "{error}");
+    for number in 0..7 {
+        bed.publish(&broker, number.to_string()).await;
+    }
+    let mut consumer = bed.consume(&broker, 2).await;
+    let held = [next(&mut consumer).await, next(&mut consumer).await];
+    eventually("five are ready", async || {
+        let state = bed.state(&broker).await;
+        (state.ready, state.consumers) == (5, 1)
+    })
+    .await;
+    assert_eq!(broker.purge(&bed.queue()).await.unwrap(), 5);
+    eventually("none is ready", async || bed.state(&broker).await.ready == 0).await;
+    drop((held, consumer));
+    eventually("those that were held are back", async || bed.state(&broker).await.ready == 2).await;
+}
