@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testbed::{Leash, eventually, eventually_some, rabbitmq};
 
 /// Everything takes well under a second on a quiet machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 pub(crate) struct World {
     folder: TempDir,
