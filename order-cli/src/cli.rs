@@ -1,0 +1,293 @@
+//! The command line.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use broker::BrokerUrl;
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::Failure;
+use crate::order::{Currency, Details, OrderEvent, Price, Status, new_order_id};
+use crate::output::Format;
+use crate::publish::Destination;
+
+/// Publishes order events to the broker that notify-host consumes from.
+///
+/// Prints the ids of the orders, one a line, once the broker has confirmed them.
+/// Exit codes: 0 confirmed, 1 not, 2 wrong usage, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "order-cli", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The broker: amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://…, or sqlite:PATH
+    ///
+    /// Without it, a file in your state directory, which notify-host takes too when it is told nothing else.
+    // Taken as text, because clap would show a wrong one with its password.
+    #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
+    broker: Option<String>,
+    /// The exchange to publish to
+    #[arg(long, value_name = "NAME", env = "NOTIFY_EXCHANGE", default_value = "orders", global = true)]
+    exchange: String,
+    /// How long connecting, and each confirmation, may take
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+        global = true
+    )]
+    timeout: u64,
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print no ids and no progress; what --json prints is still printed
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Order(OrderCommand),
+    /// Publish the two orders of the tutorial: user123's telephone and user456's notebook
+    Demo,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrderCommand {
+    /// Publish a new order: order.created
+    Create(Create),
+    /// Publish that an order was paid: order.paid
+    Pay {
+        #[command(flatten)]
+        order: Known,
+        #[command(flatten)]
+        money: Money,
+    },
+    /// Publish that an order was shipped: order.shipped
+    Ship {
+        #[command(flatten)]
+        order: Known,
+        /// Who brings it
+        #[arg(long, value_name = "NAME", value_parser = not_blank)]
+        carrier: Option<String>,
+        /// The number to follow it by
+        #[arg(long, value_name = "NUMBER", value_parser = not_blank)]
+        tracking: Option<String>,
+    },
+    /// Publish that an order was delivered: order.delivered
+    Deliver {
+        #[command(flatten)]
+        order: Known,
+    },
+    /// Publish that an order was canceled: order.canceled
+    Cancel {
+        #[command(flatten)]
+        order: Known,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = not_blank)]
+        reason: Option<String>,
+    },
+    /// Publish that an order's money was given back: order.refunded
+    Refund {
+        #[command(flatten)]
+        order: Known,
+        #[command(flatten)]
+        money: Money,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = not_blank)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Who orders
+    #[arg(long, value_name = "ID", value_parser = not_blank)]
+    user: String,
+    /// What
+    #[arg(long, value_name = "NAME", value_parser = not_blank)]
+    product: String,
+    /// How many
+    #[arg(long, value_name = "N")]
+    quantity: Option<NonZeroU32>,
+    #[command(flatten)]
+    money: Money,
+    /// The order's id; without it, a new UUID
+    #[arg(long, value_name = "ID", value_parser = not_blank)]
+    order_id: Option<String>,
+}
+
+/// An order that was created before.
+#[derive(Debug, Args)]
+pub(crate) struct Known {
+    /// The order's id
+    #[arg(value_name = "ORDER_ID", value_parser = not_blank)]
+    order_id: String,
+    /// Whose it is
+    #[arg(long, value_name = "ID", value_parser = not_blank)]
+    user: Option<String>,
+    /// What was ordered
+    #[arg(long, value_name = "NAME", value_parser = not_blank)]
+    product: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Money {
+    /// The amount, like 1999.90
+    #[arg(long, value_name = "AMOUNT", requires = "currency")]
+    price: Option<Price>,
+    /// The amount's currency, like EUR
+    #[arg(long, value_name = "CODE", requires = "price")]
+    currency: Option<Currency>,
+}
+
+impl Global {
+    pub(crate) fn destination(&self) -> Result<Destination, Failure> {
+        let broker = match &self.broker {
+            Some(url) => url.parse::<BrokerUrl>()?,
+            None => BrokerUrl::default_for_user().ok_or(Failure::NoBroker)?,
+        };
+        Ok(Destination { broker, exchange: self.exchange.clone(), timeout: Duration::from_secs(self.timeout) })
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        match (self.json, self.quiet) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Quiet,
+            (false, false) => Format::Text,
+        }
+    }
+}
+
+impl OrderCommand {
+    pub(crate) fn into_event(self) -> OrderEvent {
+        match self {
+            Self::Create(Create { user, product, quantity, money, order_id }) => OrderEvent {
+                status: Status::Created,
+                order_id: order_id.unwrap_or_else(new_order_id),
+                user_id: Some(user),
+                product: Some(product),
+                details: Details { quantity: quantity.map(NonZeroU32::get), ..money.into_details() },
+            },
+            Self::Pay { order, money } => order.became(Status::Paid, money.into_details()),
+            Self::Ship { order, carrier, tracking } => {
+                order.became(Status::Shipped, Details { carrier, tracking_number: tracking, ..Details::default() })
+            }
+            Self::Deliver { order } => order.became(Status::Delivered, Details::default()),
+            Self::Cancel { order, reason } => order.became(Status::Canceled, Details { reason, ..Details::default() }),
+            Self::Refund { order, money, reason } => {
+                order.became(Status::Refunded, Details { reason, ..money.into_details() })
+            }
+        }
+    }
+}
+
+impl Known {
+    fn became(self, status: Status, details: Details) -> OrderEvent {
+        OrderEvent { status, order_id: self.order_id, user_id: self.user, product: self.product, details }
+    }
+}
+
+impl Money {
+    fn into_details(self) -> Details {
+        Details { price: self.price, currency: self.currency, ..Details::default() }
+    }
+}
+
+/// The two orders of the tutorial that this system grew from.
+pub(crate) fn demo() -> [OrderEvent; 2] {
+    [("user123", "iPhone 15"), ("user456", "MacBook Pro")].map(|(user, product)| OrderEvent {
+        status: Status::Created,
+        order_id: new_order_id(),
+        user_id: Some(user.to_owned()),
+        product: Some(product.to_owned()),
+        details: Details::default(),
+    })
+}
+
+fn not_blank(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(["order-cli"].iter().chain(line))
+    }
+
+    fn json(line: &[&str]) -> String {
+        let Command::Order(order) = parse(line).unwrap().command else { panic!("{line:?} is no order") };
+        String::from_utf8(order.into_event().to_json()).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_publishes_its_own_event() {
+        for (line, expected) in [
+            (
+                &["create", "--user", "u", "--product", "p", "--order-id", "7", "--quantity", "2"][..],
+                r#"{"event":"OrderCreated","order_id":"7","user_id":"u","product":"p","quantity":2}"#,
+            ),
+            (
+                &["pay", "7", "--price", "9.50", "--currency", "usd"],
+                r#"{"event":"OrderPaid","order_id":"7","user_id":null,"product":null,"price":9.50,"currency":"USD"}"#,
+            ),
+            (
+                &["ship", "7", "--user", "u", "--carrier", "DHL", "--tracking", "42"],
+                r#"{"event":"OrderShipped","order_id":"7","user_id":"u","product":null,"carrier":"DHL","tracking_number":"42"}"#,
+            ),
+            (&["deliver", "7"], r#"{"event":"OrderDelivered","order_id":"7","user_id":null,"product":null}"#),
+            (
+                &["cancel", "7", "--reason", "late"],
+                r#"{"event":"OrderCanceled","order_id":"7","user_id":null,"product":null,"reason":"late"}"#,
+            ),
+            (
+                &["refund", "7", "--product", "p"],
+                r#"{"event":"OrderRefunded","order_id":"7","user_id":null,"product":"p"}"#,
+            ),
+        ] {
+            assert_eq!(json(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for (line, kind) in [
+            (&["create", "--user", "u"][..], ErrorKind::MissingRequiredArgument),
+            (&["create", "--user", " ", "--product", "p"], ErrorKind::ValueValidation),
+            (&["create", "--user", "u", "--product", "p", "--quantity", "0"], ErrorKind::ValueValidation),
+            (&["pay", "7", "--price", "9.50"], ErrorKind::MissingRequiredArgument),
+            (&["pay", "7", "--price", "free", "--currency", "EUR"], ErrorKind::ValueValidation),
+            (&["cancel"], ErrorKind::MissingRequiredArgument),
+            (&["demo", "--timeout", "0"], ErrorKind::ValueValidation),
+            (&["explode"], ErrorKind::InvalidSubcommand),
+        ] {
+            assert_eq!(parse(line).unwrap_err().kind(), kind, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_broker_is_told_without_its_password() {
+        let arguments = parse(&["demo", "--broker", "http://me:hunter2@localhost"]).unwrap();
+        let failure = arguments.global.destination().unwrap_err();
+        assert_eq!(failure.code(), 2);
+        assert!(!failure.to_string().contains("hunter2"), "{failure}");
+    }
+}

@@ -1,0 +1,108 @@
+//! Why order-cli stopped short, in one sentence, and the exit code that goes with it.
+//!
+//! | code | means |
+//! |---|---|
+//! | 0 | everything is with the broker, confirmed |
+//! | 1 | something is not |
+//! | 2 | the command line makes no sense |
+//! | 130 | interrupted |
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use broker::{ConnectError, PublishError, UrlError};
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No session with the broker.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The broker did not take the message, or nobody can say that it did.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The broker is silent.
+    #[error("the broker did not confirm within {seconds} s; the message may be there or not")]
+    NotConfirmed {
+        /// The limit.
+        seconds: u64,
+    },
+    /// Part of a file was sent.
+    #[error("{what} (line {line}; every good line before it is sent: go on from there)")]
+    StoppedAtLine {
+        /// The first line of which nobody can say that it was sent.
+        line: u64,
+        /// Why.
+        what: Box<Failure>,
+    },
+    /// Some lines of a file are bad; each was named when it was met.
+    #[error("{bad} of {lines} events were not sent")]
+    BadLines {
+        /// How many.
+        bad: u64,
+        /// Of how many.
+        lines: u64,
+    },
+    /// Part of a load was sent.
+    #[error("{what} ({confirmed} of {count} events were confirmed)")]
+    LoadStopped {
+        /// How many were confirmed.
+        confirmed: u64,
+        /// Of how many.
+        count: u64,
+        /// Why.
+        what: Box<Failure>,
+    },
+    /// The events to send cannot be read.
+    #[error("cannot read {}: {problem}", path.display())]
+    Input {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        problem: std::io::Error,
+    },
+    /// The ids cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] std::io::Error),
+    /// The operating system gives no threads or no signals.
+    #[error("cannot start: {0}")]
+    Start(#[source] std::io::Error),
+    /// The broker's URL is wrong.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// There is no broker to go to.
+    #[error("there is no home directory to keep the default queue in: name a broker with --broker or NOTIFY_BROKER")]
+    NoBroker,
+    /// Somebody pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// What the process ends with.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Url(_) | Self::NoBroker => 2,
+            Self::Interrupted => 130,
+            Self::StoppedAtLine { what, .. } | Self::LoadStopped { what, .. } => what.code(),
+            Self::Connect(_)
+            | Self::Publish(_)
+            | Self::NotConfirmed { .. }
+            | Self::BadLines { .. }
+            | Self::Input { .. }
+            | Self::Output(_)
+            | Self::Start(_) => 1,
+        }
+    }
+}
+
+/// Says what went wrong, if anything did, and what the process ends with.
+pub(crate) fn conclude(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("order-cli: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Standard output is data: an id a line, or with `--json` an object a line.
+
+use std::io::{self, ErrorKind, LineWriter, Stdout, Write};
+
+use broker::Message;
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people and for `xargs`.
+    Text,
+    /// For programs.
+    Json,
+    /// Not at all.
+    Quiet,
+}
+
+/// Where results are written.
+#[derive(Debug)]
+pub(crate) struct Output<W: Write = LineWriter<Stdout>> {
+    format: Format,
+    writer: Option<W>,
+}
+
+/// A message that the broker has confirmed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Published<'a> {
+    /// Its line in the file it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u64>,
+    /// Its type, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event: Option<&'a str>,
+    /// The order it is about, if we made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) order_id: Option<&'a str>,
+    /// Its own id.
+    pub(crate) message_id: Option<&'a str>,
+    /// What it was routed by.
+    pub(crate) routing_key: &'a str,
+}
+
+impl<'a> Published<'a> {
+    /// What a message says of itself.
+    pub(crate) fn new(routing_key: &'a str, message: &'a Message) -> Self {
+        let properties = &message.properties;
+        Self {
+            line: None,
+            event: properties.message_type.as_deref(),
+            order_id: None,
+            message_id: properties.message_id.as_deref(),
+            routing_key,
+        }
+    }
+}
+
+impl Output {
+    /// Standard output.
+    pub(crate) fn stdout(format: Format) -> Self {
+        Self { format, writer: Some(LineWriter::new(io::stdout())) }
+    }
+}
+
+impl<W: Write> Output<W> {
+    /// How results are shown.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Shows one result: the order's id, or that of an event that is about no order of ours.
+    pub(crate) fn published(&mut self, published: &Published<'_>) -> Result<(), Failure> {
+        self.show(published, || published.order_id.or(published.message_id).unwrap_or_default().to_owned())
+    }
+
+    /// Shows something else.
+    pub(crate) fn show<T: Serialize>(&mut self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        match self.format {
+            Format::Text => self.line(&text()),
+            Format::Json => {
+                let json = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
+                self.line(&json)
+            }
+            Format::Quiet => Ok(()),
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), Failure> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        match writeln!(writer, "{line}") {
+            // A reader that has seen enough (`| head -1`) is no reason to stop sending.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.writer = None,
+            Err(error) => return Err(Failure::Output(error)),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Gone(usize);
+
+    impl Write for Gone {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or(ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_stops_nothing() {
+        let mut output = Output { format: Format::Text, writer: Some(Gone(1)) };
+        for _ in 0..3 {
+            output.show(&(), || "id".to_owned()).unwrap();
+        }
+        assert!(output.writer.is_none());
+    }
+
+    #[test]
+    fn an_order_is_shown_by_its_own_id() {
+        let message = Message::default();
+        let mut published = Published::new("order.created", &message);
+        published.order_id = Some("4711");
+        for (format, expected) in [
+            (Format::Text, "4711\n"),
+            (Format::Json, "{\"order_id\":\"4711\",\"message_id\":null,\"routing_key\":\"order.created\"}\n"),
+            (Format::Quiet, ""),
+        ] {
+            let mut output = Output { format, writer: Some(Vec::new()) };
+            output.published(&published).unwrap();
+            assert_eq!(String::from_utf8(output.writer.unwrap()).unwrap(), expected);
+        }
+    }
+}
