@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::BrokerUrl;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
@@ -41,8 +40,9 @@ pub(crate) struct RunArguments {
     /// amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH
     ///
     /// Without it, a file in your state directory (on Linux ~/.local/state/notify-host/queue.db).
+    // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true)]
-    broker: Option<BrokerUrl>,
+    broker: Option<String>,
     /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins]
     #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS")]
     plugins: Option<PathBuf>,
@@ -67,7 +67,9 @@ impl RunArguments {
             Some(file) => HostConfig::read(file)?,
             None => HostConfig::default(),
         };
-        config.broker = self.broker.clone().or(config.broker);
+        if let Some(url) = &self.broker {
+            config.broker = Some(url.parse().map_err(|error: broker::UrlError| error.to_string())?);
+        }
         config.broker_timeout = self.broker_timeout.or(config.broker_timeout);
         config.log_format = self.log_format.or(config.log_format);
         if let Some(plugins) = &self.plugins {
