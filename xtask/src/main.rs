@@ -1,2 +1,139 @@
-//! .
-fn main() {}
+//! What the project does with itself: build its guests, show itself, test and check itself.
+//!
+//! Each command is one module, and says on stderr what it is at and how long it has been at it.
+//! Nothing here is part of the product: host, order-cli and guests build without it.
+
+mod architecture;
+mod check;
+mod demo;
+mod guests;
+mod project;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::guests::{Choice, Wanted};
+use crate::project::Project;
+use crate::tools::Progress;
+
+/// What the project does with itself.
+///
+/// A clean clone needs Rust and nothing else: `cargo xtask demo` builds the rest, runs an order
+/// through the host and shows what came of it. Everything is put below the target folder.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+#[expect(clippy::doc_markdown, reason = "the comments are help texts, without markup")]
+enum Task {
+    /// Builds the plugins to WebAssembly, into target/plugins
+    ///
+    /// What is built: every package below plugins/ and host/tests/guests/ that has a `cdylib`.
+    ///
+    ///   target/plugins       the plugins as components
+    ///   target/plugins-core  the plugins as core modules, which the host makes components of
+    ///   target/guests        the tests' own guests, as components
+    ///
+    /// A file is written only if its content has changed, and appears at once or not at all, so
+    /// that a running host can watch the folder.
+    ///
+    /// The compiler is the first of these that can be had: Rust's wasm32-wasip2; its
+    /// wasm32-unknown-unknown (both are added by rustup if they lack); Debian's rustc-web with
+    /// cargo-web and rust-web-src, which builds the standard library itself.
+    #[command(verbatim_doc_comment)]
+    Guests(GuestsArguments),
+    /// Shows an order on its way: order-cli, a queue, the host, the logger plugin
+    ///
+    /// Builds what is needed, starts the host on a throw-away queue with the logger as its one
+    /// plugin, publishes two orders, shows what the logger writes, and stops the host. Fails if an
+    /// order did not arrive. Nothing stays behind outside the target folder.
+    Demo,
+    /// Installs what the tests need, builds everything, runs every test
+    ///
+    /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
+    /// of its own), and a Python that has `pika` (in target/test-venv). What lacks is installed
+    /// where that needs no password, else one sentence says what to do.
+    ///
+    /// The tests find what they need by these variables:
+    ///
+    ///   NOTIFY_TEST_PLUGINS       the plugins, as components where the compiler can
+    ///   NOTIFY_TEST_PLUGINS_CORE  the plugins, as core modules
+    ///   NOTIFY_TEST_GUESTS        the tests' own guests
+    ///   NOTIFY_TEST_BIN           the folder of notify-host and order-cli
+    ///   NOTIFY_TEST_PYTHON        an interpreter that can import pika
+    #[command(verbatim_doc_comment)]
+    Test(TestArguments),
+    /// Checks what needs no test: format, lints, docs, licences, the contract, the architecture
+    ///
+    /// All steps run, whatever fails; the last lines name those that did. cargo-deny is skipped,
+    /// and said to be, where it is not installed.
+    Check(CheckArguments),
+}
+
+#[derive(Args)]
+struct GuestsArguments {
+    /// Say nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+    /// Which compiler to use
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    compiler: Choice,
+}
+
+#[derive(Args)]
+struct TestArguments {
+    /// Handed to `cargo test`: `-- -p broker`, `-- --test delivery`, …
+    #[arg(last = true)]
+    cargo_test: Vec<String>,
+}
+
+#[derive(Args)]
+struct CheckArguments {
+    /// Let rustfmt and clippy mend what they can, and check nothing
+    #[arg(long)]
+    fix: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let project = Project::load()?;
+    match task {
+        Task::Guests(arguments) => {
+            let progress = Progress::new(arguments.quiet);
+            guests::build(&project, &progress, Wanted::Everything, arguments.compiler)
+        }
+        Task::Demo => demo::run(&project, &Progress::new(false)),
+        Task::Test(arguments) => test::run(&project, &Progress::new(false), &arguments.cargo_test),
+        Task::Check(arguments) if arguments.fix => check::fix(&project, &Progress::new(false)),
+        Task::Check(_) => check::run(&project, &Progress::new(false)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_arguments_hang_together() {
+        Arguments::command().debug_assert();
+    }
+}
