@@ -29,7 +29,7 @@ pub(crate) async fn load_folder(loader: &Loader, folder: &Path) -> Vec<Arc<Plugi
     for file in files {
         match load_file(loader, &file).await {
             Ok(Some(plugin)) => {
-                info!(plugin = %plugin.name, version = plugin.version, "loaded {}", plugin.description);
+                info!(plugin = %plugin.name, version = plugin.version, "loaded: {}", plugin.description);
                 plugins.push(Arc::new(plugin));
             }
             Ok(None) => info!("{} is switched off by its toml", file.display()),
