@@ -1,150 +1,204 @@
-//! The demo: the tutorial's two orders, from order-cli through a queue and the host to the logger.
+//! A demo is one order's way for all to see: order-cli, a queue, the host, the logger.
+//!
+//! The programs are the real ones, built for this machine; queue and plugin folder are thrown
+//! away afterwards. The host is on a leash: it ends with the demo, whatever ends that.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context, bail};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use testbed::Leash;
 
 use crate::guests::{self, Choice, PLUGINS, Wanted};
 use crate::project::Project;
 use crate::tools::{self, Progress};
 
-/// Compiling the logger takes a few seconds the first time.
+/// Until the host consumes. It takes a second, most of it for compiling the logger.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-const ORDER_LIMIT: Duration = Duration::from_secs(20);
+/// Until the logger has written all orders. It takes some milliseconds.
+const ORDERS_LIMIT: Duration = Duration::from_mins(1);
+/// Until the host has stopped: more than it gives itself to drain.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two looks at what the host has written.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Builds what it needs and runs it. An error means that an order did not arrive.
+/// Runs it, and fails if an order did not arrive.
 pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> {
     progress.heading("build notify-host and order-cli");
     tools::run(project.cargo().args(["build", "--package", "notify-host", "--package", "order-cli"]))?;
     guests::build(project, progress, Wanted::Plugins, Choice::Auto)?;
 
-    let stage = Stage::set(project)?;
-    progress.heading("start the host on an empty queue, with the logger as its one plugin");
-    let mut host = Host::start(project, &stage)?;
-    host.wait_for("ready: ", READY_LIMIT).context("the host did not become ready")?;
+    let folder = tempfile::Builder::new().prefix("demo-").tempdir_in(&project.target);
+    let folder = folder.with_context(|| format!("cannot make a folder in {}", project.target.display()))?;
+    let plugins = folder.path().join("plugins");
+    plug_logger(project, &plugins)?;
+    let queue = format!("sqlite:{}", folder.path().join("queue.db").display());
 
-    progress.heading("publish the tutorial's two orders");
-    let mut order_cli = Command::new(project.programs().join("order-cli"));
-    let published = tools::capture(order_cli.arg("--broker").arg(&stage.broker).arg("demo"))?;
-    let orders: Vec<_> = published.lines().collect();
-    if orders.is_empty() {
-        bail!("order-cli published nothing");
-    }
-    for order in &orders {
-        host.wait_for(order, ORDER_LIMIT).with_context(|| format!("order {order} did not reach the logger"))?;
+    // From here on there is something to clean up, which a signal must not prevent.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen to signals")?;
     }
 
-    progress.heading("both orders were notified; stop the host");
-    let status = host.stop()?;
-    if !status.success() {
-        bail!("the host did not stop in good order ({status})");
+    progress.heading("notify-host run, with a queue in one file and the logger as its one plugin");
+    let mut host = program(project, "notify-host");
+    host.args(["run", "--log-format", "human", "--broker", &queue]).arg("--plugins").arg(&plugins);
+    let mut host = Host { leash: Leash::spawn(host), shown: 0, interrupted };
+    if !host.wait_until(READY_LIMIT, says_ready)? {
+        bail!("the host was not ready within {} s", READY_LIMIT.as_secs());
     }
-    progress.heading("done");
+
+    progress.heading("order-cli demo");
+    let ids = tools::capture(program(project, "order-cli").args(["--broker", &queue, "demo"]).stdin(Stdio::null()))?;
+    let ids: Vec<&str> = ids.lines().collect();
+    if ids.is_empty() {
+        bail!("order-cli published no order");
+    }
+    if !host.wait_until(ORDERS_LIMIT, |log| missing(log, &ids).is_empty())? {
+        let missing = missing(&host.leash.stderr(), &ids).join(", ");
+        bail!("the logger did not write within {} s about: {missing}", ORDERS_LIMIT.as_secs());
+    }
+
+    progress.heading("stop the host");
+    host.stop()?;
+    progress.heading(format!("done: {} orders, {} notifications", ids.len(), ids.len()));
     Ok(())
 }
 
-/// The folder of one demo.
-struct Stage {
-    folder: PathBuf,
-    broker: String,
+fn plug_logger(project: &Project, plugins: &Path) -> anyhow::Result<()> {
+    fs::create_dir(plugins).with_context(|| format!("cannot make the folder {}", plugins.display()))?;
+    let wasm = project.target.join(PLUGINS).join("logger.wasm");
+    guests::replace(&wasm, &plugins.join("logger.wasm"))?;
+    let template = project.root.join("plugins/logger/examples/tutorial.toml");
+    guests::replace(&template, &plugins.join("logger.toml"))?;
+    Ok(())
 }
 
-impl Stage {
-    fn set(project: &Project) -> anyhow::Result<Self> {
-        let folder = project.target.join("demo");
-        // What is left of a demo that was interrupted.
-        let _ = fs::remove_dir_all(&folder);
-        let plugins = folder.join("plugins");
-        fs::create_dir_all(&plugins).with_context(|| format!("cannot make the folder {}", plugins.display()))?;
-        let copy = |from: &Path, name: &str| guests::replace(from, &plugins.join(name));
-        copy(&project.target.join(PLUGINS).join("logger.wasm"), "logger.wasm")?;
-        copy(&project.root.join("plugins/logger/examples/tutorial.toml"), "logger.toml")?;
-        let broker = format!("sqlite:{}", folder.join("queue.db").display());
-        Ok(Self { folder, broker })
+/// A program of ours, which what the user has set for other hosts does not reach.
+fn program(project: &Project, name: &str) -> Command {
+    let mut command = Command::new(project.programs().join(name));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
+        command.env_remove(name);
     }
+    command
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // The next demo tries again.
-        let _ = fs::remove_dir_all(&self.folder);
-    }
+fn says_ready(log: &str) -> bool {
+    log.split(|character: char| !character.is_alphanumeric()).any(|word| word == "ready")
 }
 
-/// The running host. It is killed if the demo ends without stopping it.
+/// The orders that the logger has not written about. Its template writes an order as `#ID`; by
+/// that its lines are told from what the host itself says of an event.
+fn missing<'a>(log: &str, ids: &[&'a str]) -> Vec<&'a str> {
+    ids.iter().filter(|id| !log.contains(&format!("#{id}"))).copied().collect()
+}
+
+/// The running host, and how much of its log has been shown.
 struct Host {
-    child: Child,
-    /// What it logs, as it comes; shown as well.
-    lines: Receiver<String>,
-    log: String,
+    leash: Leash,
+    shown: usize,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Host {
-    fn start(project: &Project, stage: &Stage) -> anyhow::Result<Self> {
-        let mut child = Command::new(project.programs().join("notify-host"))
-            .args(["run", "--broker", &stage.broker, "--plugins"])
-            .arg(stage.folder.join("plugins"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start notify-host")?;
-        let stderr = child.stderr.take().context("the host has no standard error")?;
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                eprintln!("  {line}");
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self { child, lines, log: String::new() })
-    }
-
-    /// Waits until the log holds this text.
-    fn wait_for(&mut self, text: &str, limit: Duration) -> anyhow::Result<()> {
-        let until = Instant::now() + limit;
-        while !self.log.contains(text) {
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.log.push_str(&line);
-                    self.log.push('\n');
-                }
-                Err(RecvTimeoutError::Timeout) => bail!("not within {} s", limit.as_secs()),
-                Err(RecvTimeoutError::Disconnected) => bail!("the host ended"),
-            }
-        }
-        Ok(())
-    }
-
-    fn stop(mut self) -> anyhow::Result<ExitStatus> {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).context("cannot signal the host")?;
+    /// Waits for something in its log, and shows that as it grows. `false`: it did not come in time.
+    fn wait_until(&mut self, limit: Duration, found: impl Fn(&str) -> bool) -> anyhow::Result<bool> {
         let started = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+            let ended = self.leash.wait_timeout(LOOK_INTERVAL);
+            // After the wait: what it wrote last is seen even if it has ended.
+            let log = self.show();
+            if found(&log) {
+                return Ok(true);
             }
-            if started.elapsed() > STOP_LIMIT {
-                bail!("the host did not stop within {} s", STOP_LIMIT.as_secs());
+            if let Some(status) = ended {
+                bail!("the host has ended by itself ({status})");
             }
-            thread::sleep(POLL_INTERVAL);
+            if self.interrupted.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
+            if started.elapsed() >= limit {
+                return Ok(false);
+            }
         }
+    }
+
+    /// Asks it to stop, and demands that it does so in good order.
+    fn stop(mut self) -> anyhow::Result<()> {
+        self.leash.terminate();
+        let status = self.leash.wait_timeout(STOP_LIMIT);
+        self.show();
+        match status {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("the host was asked to stop and failed ({status})"),
+            None => bail!("the host was asked to stop and did not within {} s", STOP_LIMIT.as_secs()),
+        }
+    }
+
+    /// Writes the new whole lines of its log to stdout, and returns all of it.
+    fn show(&mut self) -> String {
+        let log = self.leash.stderr();
+        let end = log.rfind('\n').map_or(0, |end| end + 1);
+        if let Some(new) = log.get(self.shown..end) {
+            // Nobody may be reading any more, which does not make the demo fail.
+            let _ = std::io::stdout().write_all(new.as_bytes());
+            self.shown = end;
+        }
+        log
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(script: &str) -> Host {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Host { leash: Leash::spawn(command), shown: 0, interrupted: Arc::default() }
+    }
+
+    #[test]
+    fn ready_is_a_word_of_its_own() {
+        for (log, ready) in [("", false), ("INFO  ready: consuming\n", true), ("queue exists already\n", false)] {
+            assert_eq!(says_ready(log), ready, "{log:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_only_the_host_speaks_of_has_not_arrived() {
+        let log = "[logger] Заказ #one от\nWARN order two is dead\n";
+        assert_eq!(missing(log, &["one", "two", "three"]), ["two", "three"]);
+    }
+
+    #[test]
+    fn a_host_that_ends_early_is_an_error_and_not_waited_for() {
+        let mut host = host("echo last words >&2; exit 3");
+        assert!(host.wait_until(READY_LIMIT, |log| log.contains("last words")).unwrap());
+        let error = host.wait_until(READY_LIMIT, says_ready).unwrap_err().to_string();
+        assert_eq!(error, "the host has ended by itself (exit status: 3)");
+    }
+
+    #[test]
+    fn a_host_that_fails_to_stop_well_fails_the_demo() {
+        let host = |code| host(&format!("trap 'exit {code}' TERM; echo ready >&2; while :; do sleep 0.02; done"));
+        for (code, good) in [(0, true), (1, false)] {
+            let mut host = host(code);
+            assert!(host.wait_until(READY_LIMIT, says_ready).unwrap());
+            assert_eq!(host.stop().is_ok(), good, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_signal_ends_the_wait() {
+        let mut host = host("sleep 1000");
+        host.interrupted.store(true, Ordering::Relaxed);
+        assert_eq!(host.wait_until(READY_LIMIT, says_ready).unwrap_err().to_string(), "interrupted");
     }
 }

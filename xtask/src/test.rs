@@ -1,108 +1,141 @@
-//! Tests want the real thing: a RabbitMQ server, a Python with pika, the guests, the programs.
+//! The tests want more than cargo can build: guests, a RabbitMQ server, a Python that has pika.
+//!
+//! What lacks is installed where that asks nobody for a password. What cannot be had fails the
+//! run before the first test: a test that is skipped promises nothing.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context, bail};
 
 use crate::guests::{self, Choice, GUESTS, PLUGINS, PLUGINS_CORE, Wanted};
 use crate::project::Project;
 use crate::tools::{self, Installer, Progress};
 
-/// Where the testbed looks, too; see `broker/testbed/src/rabbitmq.rs`.
-const RABBITMQ_VARIABLE: &str = "NOTIFY_RABBITMQ_SBIN";
-const RABBITMQ_PLACES: [&str; 3] =
-    ["/opt/rabbitmq/sbin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"];
-const RABBITMQ_DEBIAN: &str = "/usr/lib/rabbitmq/lib";
-/// The tutorial's client library.
-const PIKA: &str = "pika==1.3.2";
+/// The folder of the Python that has pika, below target/.
+const VENV: &str = "test-venv";
+const PIKA: &str = "pika~=1.4";
+const PYTHON_VARIABLE: &str = "NOTIFY_TEST_PYTHON";
 
-/// Installs, builds and tests.
-pub(crate) fn run(project: &Project, progress: &Progress, cargo_test: &[String]) -> anyhow::Result<()> {
-    install_rabbitmq(progress)?;
-    let python = python_with_pika(project, progress)?;
+/// Installs, builds, and runs `cargo test` with these arguments.
+pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) -> anyhow::Result<()> {
+    provide_rabbitmq(progress)?;
+    let python = provide_python(project, progress)?;
     guests::build(project, progress, Wanted::Everything, Choice::Auto)?;
-    let members = project.without_guests();
-    progress.heading("build the programs and the tests");
+
+    progress.heading("build the programs");
     // Tests of one package run the programs of others.
-    tools::run(project.cargo().arg("build").args(&members))?;
+    tools::run(project.cargo().arg("build").args(project.without_guests()))?;
+
     progress.heading("run the tests");
-    let mut test = project.cargo();
-    test.env("NOTIFY_TEST_PLUGINS", project.target.join(PLUGINS))
+    let mut cargo = project.cargo();
+    cargo
+        .arg("test")
+        .args(packages(arguments, project.without_guests()))
+        .args(arguments)
+        .env("NOTIFY_TEST_PLUGINS", project.target.join(PLUGINS))
         .env("NOTIFY_TEST_PLUGINS_CORE", project.target.join(PLUGINS_CORE))
         .env("NOTIFY_TEST_GUESTS", project.target.join(GUESTS))
         .env("NOTIFY_TEST_BIN", project.programs())
-        .env("NOTIFY_TEST_PYTHON", python)
-        .arg("test");
-    if cargo_test.is_empty() {
-        test.args(&members);
-        tools::run(&mut test)?;
-        // The guests' own tests are plain Rust, and run here.
-        let mut guests = project.cargo();
-        guests.arg("test");
-        for guest in project.plugins() {
-            guests.args(["--package", &guest.name]);
+        .env(PYTHON_VARIABLE, python);
+    tools::run(&mut cargo)?;
+    if arguments.is_empty() {
+        progress.heading("run the plugins' own tests, which are plain Rust");
+        let mut cargo = project.cargo();
+        cargo.args(["test", "--lib"]);
+        for plugin in project.plugins() {
+            cargo.args(["--package", &plugin.name]);
         }
-        tools::run(&mut guests)?;
-    } else {
-        tools::run(test.args(cargo_test))?;
+        tools::run(&mut cargo)?;
     }
-    progress.heading("every test passed");
+    progress.heading("all tests passed");
     Ok(())
 }
 
-fn install_rabbitmq(progress: &Progress) -> anyhow::Result<()> {
-    if has_rabbitmq() {
+/// All packages, unless the arguments for cargo name some: `--workspace` would win over those.
+fn packages(arguments: &[String], all: Vec<String>) -> Vec<String> {
+    let for_cargo = arguments.iter().take_while(|argument| *argument != "--");
+    let names_some = for_cargo.into_iter().any(|argument| {
+        (argument.starts_with("-p") && !argument.starts_with("--"))
+            || argument == "--package"
+            || argument.starts_with("--package=")
+    });
+    if names_some { Vec::new() } else { all }
+}
+
+fn provide_rabbitmq(progress: &Progress) -> anyhow::Result<()> {
+    if testbed::rabbitmq::is_installed() {
         return Ok(());
     }
     let Some(installer) = Installer::find() else {
-        bail!(
-            "the tests start RabbitMQ servers, and there is none: run `apt-get install rabbitmq-server`, \
-             or name the folder of its programs in {RABBITMQ_VARIABLE}"
-        );
+        bail!("the tests want a RabbitMQ server: run `sudo apt-get install rabbitmq-server`, then try again");
     };
     progress.heading("apt-get install rabbitmq-server");
     installer.install(&["rabbitmq-server"])?;
-    if !has_rabbitmq() {
-        bail!(
-            "rabbitmq-server is installed, but its programs are not where they are looked for: name their folder in {RABBITMQ_VARIABLE}"
-        );
+    if !testbed::rabbitmq::is_installed() {
+        bail!("the package rabbitmq-server is installed, but its programs are not where they were looked for");
     }
     Ok(())
 }
 
-fn has_rabbitmq() -> bool {
-    let debian = fs::read_dir(RABBITMQ_DEBIAN).into_iter().flatten().flatten().map(|entry| entry.path().join("sbin"));
-    let places = debian.chain(RABBITMQ_PLACES.map(PathBuf::from));
-    let named = std::env::var_os(RABBITMQ_VARIABLE).map(PathBuf::from);
-    places.chain(named).any(|place| place.join("rabbitmq-server").is_file())
-}
-
-/// A virtual environment below the target folder, so that nothing of the user's changes.
-fn python_with_pika(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
-    let folder = project.target.join("test-venv");
-    let python = folder.join("bin/python");
-    let has_pika = |python: &Path| tools::succeeds(Command::new(python).args(["-c", "import pika"]));
+/// A Python that can import pika: one that is named already, else one below target/.
+fn provide_python(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
+    if let Some(named) = std::env::var_os(PYTHON_VARIABLE).map(PathBuf::from) {
+        if has_pika(&named) {
+            return Ok(named);
+        }
+        bail!("{PYTHON_VARIABLE} names {}, which cannot import pika", named.display());
+    }
+    let venv = project.target.join(VENV);
+    let python = venv.join("bin/python");
     if has_pika(&python) {
         return Ok(python);
     }
-    progress.heading("make a Python environment with pika in target/test-venv");
-    let make = || tools::succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-    if !make() {
-        // Debian keeps venv in a package of its own.
-        if let Some(installer) = Installer::find() {
-            progress.heading("apt-get install python3-venv");
-            installer.install(&["python3", "python3-venv"])?;
-        }
-        if !make() {
-            bail!(
-                "the tests run Python scripts: install Python 3 with venv (on Debian `apt-get install python3-venv`)"
-            );
+    progress.heading(format!("make a Python with {PIKA} in target/{VENV}"));
+    if !makes_venv(&venv) {
+        let Some(installer) = Installer::find() else {
+            bail!("the tests want Python with venv: run `sudo apt-get install python3-venv`, then try again");
+        };
+        progress.heading("apt-get install python3-venv");
+        installer.install(&["python3-venv"])?;
+        if !makes_venv(&venv) {
+            bail!("`python3 -m venv {}` fails even with the package python3-venv", venv.display());
         }
     }
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "--disable-pip-version-check", "install", "--quiet", PIKA]);
-    tools::run(&mut pip).context("cannot install pika, which the tests need")?;
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", PIKA]);
+    tools::run(&mut pip).context("the tests want Python's pika")?;
     Ok(python)
+}
+
+fn has_pika(python: &Path) -> bool {
+    tools::succeeds(Command::new(python).args(["-c", "import pika"]))
+}
+
+/// Says nothing if it fails: Python's own words would be about a package of some distribution.
+fn makes_venv(folder: &Path) -> bool {
+    // What an interrupted try has left would be taken for good.
+    tools::succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_names_packages_gets_those_alone() {
+        for (arguments, all) in [
+            ("", true),
+            ("--test delivery", true),
+            ("--profile dev", true),
+            ("-p broker", false),
+            ("-pbroker", false),
+            ("--package broker", false),
+            ("--package=broker --lib", false),
+            ("-- -p broker", true),
+        ] {
+            let split: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(!packages(&split, vec!["--workspace".to_owned()]).is_empty(), all, "{arguments}");
+        }
+    }
 }

@@ -177,24 +177,33 @@ impl Node {
     }
 }
 
-/// The folder with RabbitMQ's own programs. Not the ones on the PATH: Debian's switch the user.
+/// Whether there is a server that could be started.
+pub fn is_installed() -> bool {
+    find_sbin().is_some()
+}
+
 fn sbin() -> &'static Path {
     static SBIN: OnceLock<PathBuf> = OnceLock::new();
     SBIN.get_or_init(|| {
-        let named = env::var_os(SBIN_VARIABLE).map(PathBuf::from);
-        let debian = fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|entry| entry.path().join("sbin"));
-        let places = debian.chain(SBIN_PLACES.map(PathBuf::from));
-        let mut candidates: Vec<_> = named.map_or_else(|| places.collect(), |named| vec![named]);
-        candidates.retain(|place| place.join("rabbitmq-server").is_file());
-        // The newest of several versions.
-        candidates.sort();
-        candidates.pop().unwrap_or_else(|| {
+        find_sbin().unwrap_or_else(|| {
             panic!(
                 "no RabbitMQ server to test against: run `apt-get install rabbitmq-server`, \
                  or name the folder of its programs in {SBIN_VARIABLE}"
             )
         })
     })
+}
+
+/// The folder with RabbitMQ's own programs. Not the ones on the PATH: Debian's switch the user.
+fn find_sbin() -> Option<PathBuf> {
+    let named = env::var_os(SBIN_VARIABLE).map(PathBuf::from);
+    let debian = fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|entry| entry.path().join("sbin"));
+    let places = debian.chain(SBIN_PLACES.map(PathBuf::from));
+    let mut candidates: Vec<_> = named.map_or_else(|| places.collect(), |named| vec![named]);
+    candidates.retain(|place| place.join("rabbitmq-server").is_file());
+    // The newest of several versions.
+    candidates.sort();
+    candidates.pop()
 }
 
 /// Whether the server answers the AMQP greeting: it does when it is up and not before.
