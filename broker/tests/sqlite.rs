@@ -1,0 +1,184 @@
+//! What only the SQLite engine promises: processes that share a file, and die at any moment.
+//!
+//! The other processes are this test program itself, started again with a role to play.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use broker::{Broker, BrokerUrl, ConnectOptions, ExchangeKind, Message, QueueNames, Source, Target};
+use testbed::{Leash, eventually};
+
+/// Everything here takes well under a second on a quiet machine.
+const SOON: Duration = Duration::from_mins(1);
+const ROLE: &str = "NOTIFY_TEST_ROLE";
+const FILE: &str = "NOTIFY_TEST_FILE";
+
+async fn connect(file: &Path) -> Result<Broker, broker::ConnectError> {
+    let options = ConnectOptions { name: "test".to_owned(), timeout: SOON };
+    Broker::connect(&BrokerUrl::Sqlite(file.to_owned()), &options).await
+}
+
+async fn open(file: &Path) -> Broker {
+    let broker = connect(file).await.unwrap();
+    let source = Source {
+        exchange: "orders".to_owned(),
+        kind: ExchangeKind::Topic,
+        names: QueueNames::new("queue"),
+        bindings: vec!["#".to_owned()],
+    };
+    broker.declare_source(&source).await.unwrap();
+    broker
+}
+
+/// This program, in another process, at one of the roles below.
+fn play(role: &str, file: &Path) -> Leash {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "roles", "--nocapture"]).env(ROLE, role).env(FILE, file);
+    Leash::spawn(command)
+}
+
+/// Not a test of its own: what the other processes do. Without a role there is nothing to do.
+#[tokio::test]
+async fn roles() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let broker = open(Path::new(&std::env::var_os(FILE).unwrap())).await;
+    match role.as_str() {
+        "publish" => {
+            for number in 0_u64.. {
+                broker.publish(Target::Queue("queue"), &Message::json(number.to_string())).await.unwrap();
+                println!("confirmed {number}");
+            }
+        }
+        "hoard" => {
+            let mut consumer = broker.consume("queue", 10).await.unwrap();
+            let mut hoard = Vec::new();
+            while let Some(delivery) = consumer.next().await {
+                hoard.push(delivery.unwrap());
+                println!("has {}", hoard.len());
+            }
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+fn confirmed(publisher: &Leash) -> Vec<u64> {
+    // A line counts when it is whole.
+    let text = publisher.stdout();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().filter_map(|line| line.rsplit_once("confirmed ")?.1.parse().ok()).collect()
+}
+
+#[tokio::test]
+async fn what_a_killed_publisher_was_told_is_there_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("queue.db");
+    for _ in 0..3 {
+        let publisher = play("publish", &file);
+        eventually(SOON, "some are confirmed", || confirmed(&publisher).len() > 50);
+        publisher.kill();
+        let confirmed = confirmed(&publisher);
+
+        let broker = open(&file).await;
+        let ready = broker.inspect("queue").await.unwrap().unwrap().ready;
+        let mut consumer = broker.consume("queue", 100).await.unwrap();
+        let mut found = BTreeSet::new();
+        for _ in 0..ready {
+            let delivery = consumer.next().await.unwrap().unwrap();
+            found.insert(String::from_utf8_lossy(&delivery.message.body).parse::<u64>().unwrap());
+            delivery.receipt.ack();
+        }
+        consumer.close().await.unwrap();
+        assert!(confirmed.iter().all(|number| found.contains(number)), "{confirmed:?} {found:?}");
+        assert_eq!(broker.inspect("queue").await.unwrap().unwrap().ready, 0);
+        broker.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_consumer_had_goes_to_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("queue.db");
+    let broker = open(&file).await;
+    for number in 0..10 {
+        broker.publish(Target::Queue("queue"), &Message::json(number.to_string())).await.unwrap();
+    }
+    let hoarder = play("hoard", &file);
+    eventually(SOON, "it has them all", || hoarder.stdout().contains("has 10"));
+    let mut consumer = broker.consume("queue", 10).await.unwrap();
+    // While it lives they are its own, however long that takes: this waits over two looks for the dead.
+    let early = tokio::time::timeout(Duration::from_millis(2500), consumer.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    hoarder.kill();
+    for number in 0..10 {
+        let delivery = tokio::time::timeout(SOON, consumer.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(delivery.message.body, number.to_string());
+        assert!(delivery.redelivered);
+        delivery.receipt.ack();
+    }
+    consumer.close().await.unwrap();
+    let state = broker.inspect("queue").await.unwrap().unwrap();
+    assert_eq!((state.ready, state.consumers), (0, 0));
+}
+
+#[tokio::test]
+async fn a_consumer_hears_the_doorbell_of_another_session() {
+    const ROUNDS: u32 = 5;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("queue.db");
+    let (publisher, consumers) = (open(&file).await, open(&file).await);
+    let mut consumer = consumers.consume("queue", 10).await.unwrap();
+    let started = Instant::now();
+    for _ in 0..ROUNDS {
+        publisher.publish(Target::Queue("queue"), &Message::json("{}")).await.unwrap();
+        consumer.next().await.unwrap().unwrap().receipt.ack();
+    }
+    // Without the bell each round takes the second until the next look.
+    assert!(started.elapsed() < Duration::from_millis(500) * ROUNDS, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn two_processes_may_make_the_file_at_the_same_moment() {
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("deep/er/queue.db");
+        let (one, two) = tokio::join!(connect(&file), connect(&file));
+        one.unwrap();
+        two.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_ours_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = async |name: &str, problem: &str| {
+        let file = folder.path().join(name);
+        let before = std::fs::read(&file).ok();
+        let error = connect(&file).await.unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+        assert!(error.contains(name), "{error}");
+        assert_eq!(std::fs::read(&file).ok(), before, "{name} was changed");
+    };
+
+    std::fs::write(folder.path().join("text"), "a text, and longer than a header of a database is ".repeat(20))
+        .unwrap();
+    check("text", "it is not an SQLite database").await;
+
+    let foreign = rusqlite::Connection::open(folder.path().join("foreign")).unwrap();
+    foreign.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    drop(foreign);
+    check("foreign", "it is a database of another program").await;
+
+    open(&folder.path().join("newer")).await.close().await;
+    let newer = rusqlite::Connection::open(folder.path().join("newer")).unwrap();
+    newer.pragma_update(None, "user_version", 1000).unwrap();
+    newer.pragma_update(None, "journal_mode", "delete").unwrap();
+    drop(newer);
+    check("newer", "newer version of this program").await;
+
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    check("folder", "check that it is a file").await;
+}
