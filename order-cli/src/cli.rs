@@ -1,12 +1,14 @@
 //! The command line.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use broker::BrokerUrl;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Failure;
+use crate::load::{Mix, Plan};
 use crate::order::{Currency, Details, OrderEvent, Price, Status, new_order_id};
 use crate::output::Format;
 use crate::publish::Destination;
@@ -58,6 +60,21 @@ pub(crate) enum Command {
     Order(OrderCommand),
     /// Publish the two orders of the tutorial: user123's telephone and user456's notebook
     Demo,
+    /// Publish anyone's events from a file, a JSON object a line, byte for byte
+    ///
+    /// The routing key comes from `event`, else `type`: OrderCreated goes by order.created, other styles as they
+    /// stand. Bad lines are reported by their number, the good ones are sent. Prints each event's id.
+    #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
+    Send {
+        /// The file; - is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Route every event by this
+        #[arg(long, value_name = "KEY")]
+        routing_key: Option<String>,
+    },
+    /// Publish many made-up orders, and measure
+    Load(Load),
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,6 +166,35 @@ pub(crate) struct Money {
     currency: Option<Currency>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// How many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Events per second; without it, as fast as they are confirmed
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: Option<f64>,
+    /// Which statuses, by weight: created, paid, shipped, delivered, canceled, refunded
+    #[arg(long, value_name = "MIX", default_value = "created=80,paid=15,canceled=5")]
+    mix: Mix,
+    /// The same seed makes the same orders; without it, a new one each time
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many events may wait for their confirmation
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    window: u16,
+    /// Print the order's id of every confirmed event, too
+    #[arg(long)]
+    ids: bool,
+}
+
+impl Load {
+    pub(crate) fn into_plan(self) -> Plan {
+        let Self { count, rate, mix, seed, window, ids } = self;
+        Plan { count, rate, mix, seed, window: usize::from(window), ids }
+    }
+}
+
 impl Global {
     pub(crate) fn destination(&self) -> Result<Destination, Failure> {
         let broker = match &self.broker {
@@ -217,6 +263,11 @@ fn not_blank(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "expected events per second, above zero".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -277,6 +328,13 @@ mod tests {
             (&["pay", "7", "--price", "free", "--currency", "EUR"], ErrorKind::ValueValidation),
             (&["cancel"], ErrorKind::MissingRequiredArgument),
             (&["demo", "--timeout", "0"], ErrorKind::ValueValidation),
+            (&["send"], ErrorKind::MissingRequiredArgument),
+            (&["load"], ErrorKind::MissingRequiredArgument),
+            (&["load", "--count", "0"], ErrorKind::ValueValidation),
+            (&["load", "--count", "1", "--rate", "0"], ErrorKind::ValueValidation),
+            (&["load", "--count", "1", "--rate", "inf"], ErrorKind::ValueValidation),
+            (&["load", "--count", "1", "--mix", "made=1"], ErrorKind::ValueValidation),
+            (&["load", "--count", "1", "--window", "0"], ErrorKind::ValueValidation),
             (&["explode"], ErrorKind::InvalidSubcommand),
         ] {
             assert_eq!(parse(line).unwrap_err().kind(), kind, "{line:?}");

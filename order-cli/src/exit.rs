@@ -28,7 +28,7 @@ pub(crate) enum Failure {
         seconds: u64,
     },
     /// Part of a file was sent.
-    #[error("{what} (line {line}; every good line before it is sent: go on from there)")]
+    #[error("{what}; the good lines before line {line} are sent, so go on from there")]
     StoppedAtLine {
         /// The first line of which nobody can say that it was sent.
         line: u64,
@@ -36,15 +36,15 @@ pub(crate) enum Failure {
         what: Box<Failure>,
     },
     /// Some lines of a file are bad; each was named when it was met.
-    #[error("{bad} of {lines} events were not sent")]
+    #[error("{bad} of {events} events were not sent")]
     BadLines {
         /// How many.
         bad: u64,
         /// Of how many.
-        lines: u64,
+        events: u64,
     },
     /// Part of a load was sent.
-    #[error("{what} ({confirmed} of {count} events were confirmed)")]
+    #[error("{what}; {confirmed} of {count} events are confirmed")]
     LoadStopped {
         /// How many were confirmed.
         confirmed: u64,

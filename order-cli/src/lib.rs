@@ -4,10 +4,14 @@
 //! error. It talks to the broker that the host consumes from, and declares nothing there itself.
 
 mod cli;
+mod event;
 mod exit;
+mod lines;
+mod load;
 mod order;
 mod output;
 mod publish;
+mod send;
 
 use std::process::ExitCode;
 
@@ -36,13 +40,37 @@ pub fn run() -> ExitCode {
 async fn execute(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { global, command } = arguments;
     let mut output = Output::stdout(global.format());
-    let publisher = Publisher::connect(global.destination()?).await?;
-    let result = match command {
-        Command::Order(order) => publish_orders(&publisher, &mut output, vec![order.into_event()]).await,
-        Command::Demo => publish_orders(&publisher, &mut output, cli::demo().to_vec()).await,
+    let destination = global.destination()?;
+    // The file first: one that is not there is found before anything is sent.
+    let work = match command {
+        Command::Order(order) => Work::Orders(vec![order.into_event()]),
+        Command::Demo => Work::Orders(cli::demo().to_vec()),
+        Command::Send { file, routing_key } => Work::Send(send::open(file).await?, routing_key),
+        Command::Load(load) => Work::Load(load.into_plan()),
+    };
+    let publisher = Publisher::connect(destination).await?;
+    let result = match work {
+        Work::Orders(events) => publish_orders(&publisher, &mut output, events).await,
+        Work::Send(input, key) => send::send(&publisher, &mut output, input, key.as_deref(), interrupt()).await,
+        Work::Load(plan) => load::run(&publisher, &mut output, &plan, interrupt()).await,
     };
     publisher.close().await;
     result
+}
+
+/// What is to be done, once there is a broker.
+enum Work {
+    Orders(Vec<OrderEvent>),
+    Send(send::Input, Option<String>),
+    Load(load::Plan),
+}
+
+/// Returns when somebody presses Ctrl-C.
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler the system's own way is in force, and ends the process.
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn publish_orders(publisher: &Publisher, output: &mut Output, events: Vec<OrderEvent>) -> Result<(), Failure> {

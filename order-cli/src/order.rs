@@ -199,6 +199,13 @@ impl Serialize for Price {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Currency(String);
 
+impl Currency {
+    /// EUR.
+    pub(crate) fn euro() -> Self {
+        Self("EUR".to_owned())
+    }
+}
+
 impl FromStr for Currency {
     type Err = String;
 

@@ -1,0 +1,130 @@
+//! A load is many orders at once, published as fast as they are confirmed or at a steady rate.
+//!
+//! It ends at the first message that is not confirmed: a load is a measurement, and one with
+//! holes in it measures nothing.
+
+mod mix;
+mod report;
+mod shop;
+
+use std::future::{self, Future};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use fake::rand;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+pub(crate) use self::mix::Mix;
+use self::report::Measurement;
+use self::shop::Shop;
+use crate::exit::Failure;
+use crate::output::{Format, Output, Published};
+use crate::publish::{Publisher, order_message};
+
+/// What load to make.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How many events.
+    pub(crate) count: u64,
+    /// Events per second; as fast as they are confirmed, without.
+    pub(crate) rate: Option<f64>,
+    /// Of which kinds.
+    pub(crate) mix: Mix,
+    /// The same seed makes the same orders.
+    pub(crate) seed: Option<u64>,
+    /// How many may wait for their confirmation.
+    pub(crate) window: usize,
+    /// Show the id of each order, too.
+    pub(crate) ids: bool,
+}
+
+/// Publishes the load, until the interruption, and shows what it measured.
+pub(crate) async fn run(
+    publisher: &Publisher,
+    output: &mut Output,
+    plan: &Plan,
+    interruption: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let seed = plan.seed.unwrap_or_else(rand::random);
+    let mut shop = Shop::new(plan.mix.clone(), seed);
+    let mut measurement = Measurement::start(plan.count, seed);
+    let mut on_the_way = FuturesUnordered::new();
+    let progress = progress(plan, output.format());
+    let mut started = 0;
+    let mut ended = Ok(());
+    let mut interruption = pin!(interruption);
+    loop {
+        let may_start = ended.is_ok() && started < plan.count && on_the_way.len() < plan.window;
+        let due = plan.rate.map(|rate| measurement.started() + time_of(started, rate));
+        tokio::select! {
+            biased;
+            () = &mut interruption, if ended.is_ok() => ended = Err(Failure::Interrupted),
+            () = reach(due), if may_start => {
+                let event = shop.next_event();
+                started += 1;
+                on_the_way.push(async move {
+                    let message = order_message(&event);
+                    let handed_over = Instant::now();
+                    let confirmation = publisher.publish(event.status.routing_key(), &message).await;
+                    (event, message, confirmation.map(|()| handed_over.elapsed()))
+                });
+            }
+            Some((event, message, confirmation)) = on_the_way.next() => match confirmation {
+                Ok(latency) => {
+                    measurement.confirmed(event.status, latency);
+                    progress.inc(1);
+                    if plan.ids {
+                        let shown = Published::new(event.status.routing_key(), &message);
+                        output.published(&Published { order_id: Some(&event.order_id), ..shown })?;
+                    }
+                }
+                // The first failure is the cause; those that follow are mostly its effects.
+                Err(failure) => ended = ended.and(Err(failure)),
+            },
+            else => break,
+        }
+    }
+    progress.finish_and_clear();
+    let report = measurement.report();
+    output.show(&report, || report.to_string())?;
+    ended.map_err(|what| Failure::LoadStopped { confirmed: report.confirmed, count: plan.count, what: Box::new(what) })
+}
+
+/// When the event with this number, counted from 0, is due.
+fn time_of(number: u64, rate: f64) -> Duration {
+    // Beyond 2^52 events the schedule is off by microseconds.
+    #[expect(clippy::cast_precision_loss)]
+    let seconds = number as f64 / rate;
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+async fn reach(due: Option<Instant>) {
+    match due {
+        Some(due) if due > Instant::now() => tokio::time::sleep_until(due.into()).await,
+        _ => future::ready(()).await,
+    }
+}
+
+/// On a terminal's standard error; elsewhere it stays hidden.
+fn progress(plan: &Plan, format: Format) -> ProgressBar {
+    // The ids that scroll by are progress enough.
+    let target =
+        if format == Format::Quiet || plan.ids { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} confirmed, {per_sec}, {eta} to go");
+    ProgressBar::with_draw_target(Some(plan.count), target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_schedule() {
+        assert_eq!(time_of(0, 0.5), Duration::ZERO);
+        assert_eq!(time_of(3, 0.5), Duration::from_secs(6));
+        assert_eq!(time_of(2_000, 1_000.0), Duration::from_secs(2));
+    }
+}
