@@ -1,5 +1,7 @@
 //! The contract that both engines keep, as one suite that runs on each.
 
+#![allow(clippy::unwrap_used, reason = "in a test, that is how a failure is told")]
+
 #[path = "contract/bed.rs"]
 mod bed;
 #[path = "contract/consuming.rs"]

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery as AmqpDelivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer as AmqpConsumer};
 use tokio::sync::{mpsc, oneshot};
@@ -84,7 +84,7 @@ impl Task {
                 arrived = intake.next() => Event::Arrived(arrived),
             };
             let sent = match event {
-                Event::Stop => return self.finish().await,
+                Event::Stop => return self.finish(intake.tag()).await,
                 Event::Arrived(Some(Ok(delivery))) => {
                     self.hand_out(delivery);
                     Ok(())
@@ -140,21 +140,31 @@ impl Task {
         Ok(())
     }
 
-    /// RabbitMQ reads what comes on one channel in order, so when it has closed the channel it has
-    /// the acknowledgements.
-    async fn finish(mut self) -> Result<(), BrokerError> {
+    /// Sends the last acknowledgements, sees to it that the queue has them, and closes the channel,
+    /// which gives back the rest.
+    async fn finish(mut self, tag: ShortString) -> Result<(), BrokerError> {
         while let Ok(tag) = self.acked.try_recv() {
             self.tracker.settle(tag, Instant::now());
         }
         let acks = self.tracker.flush();
         let finish = async {
             self.send(acks).await?;
-            self.channel.close(REPLY_SUCCESS, "OK".into()).await.map_err(|error| self.link.explain(&error))
+            self.reach_the_queue(tag).await.map_err(|error| self.ended(Some(&error)))
         };
         tokio::time::timeout(CLOSE_LIMIT, finish).await.unwrap_or_else(|_| {
             let seconds = CLOSE_LIMIT.as_secs();
             Err(BrokerError::Lost(format!("it did not take the last acknowledgements within {seconds} s")))
         })
+    }
+
+    /// RabbitMQ's channel keeps acknowledgements back while a quorum queue has some 30 of them to
+    /// work off, and forgets them when it closes. The answer to the cancellation comes from the queue
+    /// itself, after all that it was sent before; then the channel sends the rest, and has done so
+    /// when it answers once more.
+    async fn reach_the_queue(&self, tag: ShortString) -> lapin::Result<()> {
+        self.channel.basic_cancel(tag, BasicCancelOptions::default()).await?;
+        self.channel.basic_qos(1, BasicQosOptions::default()).await?;
+        self.channel.close(REPLY_SUCCESS, "OK".into()).await
     }
 
     /// Why there will be no more deliveries: the link is lost, or only this consumer is.

@@ -1,5 +1,7 @@
 //! Messages, to AMQP's types and back. What RabbitMQ can carry passes through unchanged.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
@@ -68,8 +70,8 @@ fn to_value(value: &Value) -> Result<AMQPValue, String> {
         Value::I32(value) => AMQPValue::LongInt(*value),
         Value::U32(value) => AMQPValue::LongUInt(*value),
         Value::I64(value) => AMQPValue::LongLongInt(*value),
-        Value::F32(bits) => AMQPValue::Float(f32::from_bits(*bits)),
-        Value::F64(bits) => AMQPValue::Double(f64::from_bits(*bits)),
+        Value::F32(bits) => AMQPValue::Float(finite(f32::from_bits(*bits), f32::is_finite)?),
+        Value::F64(bits) => AMQPValue::Double(finite(f64::from_bits(*bits), f64::is_finite)?),
         Value::Decimal(scale, value) => AMQPValue::DecimalValue(DecimalValue { scale: *scale, value: *value }),
         Value::Text(text) => AMQPValue::LongString(text.as_str().into()),
         Value::LongString(bytes) => AMQPValue::LongString(bytes.as_slice().into()),
@@ -80,6 +82,15 @@ fn to_value(value: &Value) -> Result<AMQPValue, String> {
         }
         Value::Table(headers) => AMQPValue::FieldTable(to_table(headers)?),
     })
+}
+
+/// RabbitMQ cannot read any other, and closes the whole connection over it.
+fn finite<T: Copy + Display>(number: T, is_finite: fn(T) -> bool) -> Result<T, String> {
+    if is_finite(number) {
+        Ok(number)
+    } else {
+        Err(format!("a header has the value {number}, which RabbitMQ cannot carry"))
+    }
 }
 
 /// How many bytes the headers take on the wire. All properties must fit into one frame, because a
@@ -166,7 +177,7 @@ mod tests {
         let headers: Headers = [
             ("void", Value::Void),
             ("numbers", Value::List(vec![Value::I8(-1), Value::U8(255), Value::I16(-2), Value::U16(65535)])),
-            ("nan", Value::F64(f64::NAN.to_bits())),
+            ("double", Value::F64((-0.0_f64).to_bits())),
             ("float", Value::F32(1.5_f32.to_bits())),
             ("decimal", Value::Decimal(2, 314)),
             ("bytes", Value::Bytes(vec![0, 255])),
@@ -210,5 +221,12 @@ mod tests {
             assert_eq!(error, format!("its {what} has 256 bytes, and may have 255"));
         }
         to_amqp(&with_header("a", Value::Text(long))).unwrap();
+        for (value, shown) in [
+            (Value::F64(f64::NAN.to_bits()), "NaN"),
+            (Value::List(vec![Value::F32(f32::NEG_INFINITY.to_bits())]), "-inf"),
+        ] {
+            let error = to_amqp(&with_header("a", value)).unwrap_err();
+            assert_eq!(error, format!("a header has the value {shown}, which RabbitMQ cannot carry"));
+        }
     }
 }

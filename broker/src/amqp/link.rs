@@ -13,6 +13,7 @@ use crate::amqp::convert::short_string;
 /// How long a peer may take to answer a good-bye.
 pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const REPLY_SUCCESS: u16 = 200;
+const CHANNEL_NUMBERS_MAX: usize = u16::MAX as usize;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -26,8 +27,19 @@ impl Link {
     }
 
     /// A new channel. It closes when its last clone is dropped.
+    ///
+    /// RabbitMQ never refuses just a channel. But lapin keeps the error that closed a channel under
+    /// its number for as long as the connection lives, and tells it again when the numbers have gone
+    /// round. Then the next number will do.
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
-        self.connection.create_channel().await.map_err(|error| self.explain(&error))
+        for _ in 0..CHANNEL_NUMBERS_MAX {
+            match self.connection.create_channel().await {
+                Ok(channel) => return Ok(channel),
+                Err(error) if refusal(&error).is_some() => {}
+                Err(error) => return Err(self.lost(Some(&error))),
+            }
+        }
+        Err(self.lost(None))
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -68,9 +80,6 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, String)> {
         ErrorKind::ProtocolError(error) if matches!(error.kind(), AMQPErrorKind::Soft(_)) => {
             Some((error.get_id(), error.get_message().to_string()))
         }
-        ErrorKind::ChannelsLimitReached => {
-            Some((0, "all channels of this connection are in use (RabbitMQ's setting is channel_max)".to_owned()))
-        }
         _ => None,
     }
 }
@@ -92,6 +101,7 @@ fn reason(error: &lapin::Error) -> Option<String> {
         ErrorKind::InvalidChannel(_) | ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_) => {
             None
         }
+        ErrorKind::ChannelsLimitReached => Some("all its channels are used up".to_owned()),
         _ => Some(error.to_string()),
     }
 }

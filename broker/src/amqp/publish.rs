@@ -47,6 +47,8 @@ pub(super) struct Publisher {
     bytes: Arc<Semaphore>,
     /// Exchanges that are known to exist, so that a missing one closes no channel in use.
     exchanges: Mutex<HashSet<String>>,
+    /// Held while one is looked for: each look that finds nothing uses up a channel.
+    looking: tokio::sync::Mutex<()>,
     _lane: AbortOnDropHandle<()>,
 }
 
@@ -67,6 +69,7 @@ impl Publisher {
             slots: Arc::new(Semaphore::new(UNCONFIRMED_MAX)),
             bytes: Arc::new(Semaphore::new(UNCONFIRMED_BYTES_MAX as usize)),
             exchanges: Mutex::new(HashSet::new()),
+            looking: tokio::sync::Mutex::new(()),
             _lane: AbortOnDropHandle::new(tokio::spawn(lane.run(receiver))),
         }
     }
@@ -101,7 +104,12 @@ impl Publisher {
 
     /// Fails if there is no such exchange.
     async fn look_for(&self, place: &Place) -> Result<(), PublishError> {
-        if place.exchange.is_empty() || self.exchanges().contains(&place.exchange) {
+        let is_known = || place.exchange.is_empty() || self.exchanges().contains(&place.exchange);
+        if is_known() {
+            return Ok(());
+        }
+        let _alone = self.looking.lock().await;
+        if is_known() {
             return Ok(());
         }
         if !declare::exchange_exists(&self.link, &place.exchange).await? {
