@@ -1,0 +1,382 @@
+//! What holds for RabbitMQ only: other people's topology, and a server that refuses or goes away.
+
+#![allow(clippy::unwrap_used, reason = "in a test, that is how a failure is told")]
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use broker::{
+    Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, ExchangeKind, Message, Properties,
+    PublishError, QueueNames, Source, Target, Value,
+};
+use futures_util::future::join_all;
+use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use testbed::free_port;
+use testbed::rabbitmq::{self, Node};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn try_connect(url: &str, timeout: Duration) -> Result<Broker, ConnectError> {
+    let url: BrokerUrl = url.parse().unwrap();
+    Broker::connect(&url, &ConnectOptions { name: "rabbitmq test".to_owned(), timeout }).await
+}
+
+async fn connect(node: &Node) -> Broker {
+    try_connect(&node.url(), SOON).await.unwrap()
+}
+
+/// Somebody else's program, in whatever language.
+async fn stranger(node: &Node) -> (Connection, Channel) {
+    let connection = Connection::connect(&node.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+fn source(exchange: &str, queue: &str, kind: ExchangeKind, bindings: &[&str]) -> Source {
+    Source {
+        exchange: exchange.to_owned(),
+        kind,
+        names: QueueNames::new(queue),
+        bindings: bindings.iter().map(|&key| key.to_owned()).collect(),
+    }
+}
+
+async fn next(consumer: &mut Consumer) -> Option<Result<broker::Delivery, BrokerError>> {
+    tokio::time::timeout(SOON, consumer.next()).await.expect("something comes soon")
+}
+
+fn warnings_text(warnings: &[broker::Warning]) -> String {
+    warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn the_topology_of_the_tutorial_is_used_as_it_is_and_warned_about() {
+    let node = rabbitmq::shared();
+    let (_connection, tutorial) = stranger(node).await;
+    // As a few lines of Python declare it: nothing durable, no arguments.
+    let (no_options, none) = (ExchangeDeclareOptions::default(), FieldTable::default());
+    tutorial.exchange_declare("orders".into(), lapin::ExchangeKind::Fanout, no_options, none.clone()).await.unwrap();
+    tutorial.queue_declare("notifications".into(), QueueDeclareOptions::default(), none.clone()).await.unwrap();
+    tutorial
+        .queue_bind("notifications".into(), "orders".into(), "".into(), QueueBindOptions::default(), none.clone())
+        .await
+        .unwrap();
+
+    let broker = connect(node).await;
+    let source = source("orders", "notifications", ExchangeKind::Topic, &["order.*"]);
+    let warnings = broker.declare_source(&source).await.unwrap();
+    let text = warnings_text(&warnings);
+    assert_eq!(warnings.len(), 2, "{text}");
+    assert!(text.contains("exchange \"orders\" is not durable"), "{text}");
+    assert!(text.contains("queue \"notifications\" is not durable"), "{text}");
+
+    let mut consumer = broker.consume("notifications", 10).await.unwrap();
+    let body = br#"{"event":"OrderCreated"}"#;
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    tutorial.basic_publish("orders".into(), "".into(), options, body, properties).await.unwrap();
+    let delivery = next(&mut consumer).await.unwrap().unwrap();
+    assert_eq!(delivery.message, Message { body: body.as_slice().into(), properties: Properties::default() });
+    delivery.receipt.ack();
+    consumer.close().await.unwrap();
+
+    // It is what it was: the tutorial's own declarations still fit.
+    tutorial.exchange_declare("orders".into(), lapin::ExchangeKind::Fanout, no_options, none.clone()).await.unwrap();
+    tutorial.queue_declare("notifications".into(), QueueDeclareOptions::default(), none).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_loses_messages_in_an_existing_queue_is_warned_about() {
+    let node = rabbitmq::shared();
+    let (_connection, operator) = stranger(node).await;
+    let long = |value: i64| AMQPValue::LongLongInt(value);
+    let text = |value: &str| AMQPValue::LongString(value.into());
+    for (queue, options, arguments, expected) in [
+        ("durable-classic", QueueDeclareOptions::durable(), vec![], vec![]),
+        (
+            "limited-classic",
+            QueueDeclareOptions::durable(),
+            vec![("x-message-ttl", long(60_000)), ("x-max-length", long(10)), ("x-expires", long(3_600_000))],
+            vec!["x-expires 3600000", "x-message-ttl 60000", "x-max-length 10"],
+        ),
+        (
+            "limited-quorum",
+            QueueDeclareOptions::durable(),
+            vec![("x-queue-type", text("quorum")), ("x-max-length-bytes", long(1 << 20))],
+            vec!["x-max-length-bytes 1048576"],
+        ),
+        (
+            "auto-delete",
+            QueueDeclareOptions::durable().auto_delete(),
+            vec![("x-message-ttl", long(5000))],
+            vec!["auto-delete", "x-message-ttl 5000"],
+        ),
+    ] {
+        let arguments: std::collections::BTreeMap<_, _> =
+            arguments.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        operator.queue_declare(queue.into(), options, arguments.into()).await.unwrap();
+        let broker = connect(node).await;
+        let source = source("warned-about", queue, ExchangeKind::Topic, &["#"]);
+        let warnings = broker.declare_source(&source).await.unwrap();
+        let text = warnings_text(&warnings);
+        assert_eq!(warnings.len(), expected.len(), "{queue}: {text}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.0.contains(queue) && warning.0.contains(expected), "{queue}: {warning}");
+        }
+        broker.publish(Target::Queue(queue), &Message::json("{}")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_a_session_from_opening_is_told_in_one_sentence() {
+    let node = rabbitmq::shared();
+    let (port, closed) = (node.port(), free_port());
+    node.ctl(&["add_vhost", "staff only"]);
+    for (url, expected) in [
+        (
+            format!("amqp://guest:guest@127.0.0.1:{closed}/%2F"),
+            format!(
+                "cannot reach the broker at amqp://guest:***@127.0.0.1:{closed}/%2F: \
+                 nothing listens there (connection refused); is RabbitMQ running, and the port right?"
+            ),
+        ),
+        (
+            format!("amqp://guest:hunter2@127.0.0.1:{port}"),
+            format!(
+                "the broker at amqp://guest:***@127.0.0.1:{port} refused the login of user \"guest\": \
+                 check the user and password in the URL"
+            ),
+        ),
+        (
+            format!("amqp://guest:guest@127.0.0.1:{port}/absent"),
+            format!(
+                "the broker at amqp://guest:***@127.0.0.1:{port}/absent has no virtual host \"absent\" for this user: \
+                 create it, or correct the end of the URL"
+            ),
+        ),
+        (
+            format!("amqp://guest:guest@127.0.0.1:{port}/staff%20only"),
+            format!(
+                "the broker at amqp://guest:***@127.0.0.1:{port}/staff%20only has no virtual host \"staff only\" \
+                 for this user: create it, or correct the end of the URL"
+            ),
+        ),
+    ] {
+        let error = try_connect(&url, SOON).await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    let error = try_connect("amqp://no-such-host.invalid", SOON).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    let error = try_connect(&format!("amqps://127.0.0.1:{port}"), SOON).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Failed { .. } | ConnectError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_that_never_answers_costs_the_time_limit_and_nothing_after() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let started = Instant::now();
+    let error = try_connect(&format!("amqp://127.0.0.1:{port}"), Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("the broker at amqp://127.0.0.1:{port} did not answer within 1 s"));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+
+    // Otherwise a host that tries for days would collect sockets and threads.
+    let (mut accepted, _) = silent.accept().unwrap();
+    accepted.set_read_timeout(Some(SOON)).unwrap();
+    let mut greeting = Vec::new();
+    std::io::Read::read_to_end(&mut accepted, &mut greeting).expect("the socket is closed");
+    assert_eq!(greeting, b"AMQP\x00\x00\x09\x01");
+}
+
+#[tokio::test]
+async fn a_killed_server_ends_the_session_and_a_new_one_goes_on() {
+    let node = Node::start();
+    let broker = connect(&node).await;
+    broker.declare_source(&source("orders", "notifications", ExchangeKind::Topic, &["#"])).await.unwrap();
+    let target = Target::Exchange { exchange: "orders", routing_key: "order.created" };
+    broker.publish(target, &Message::json("1")).await.unwrap();
+    let mut consumer = broker.consume("notifications", 10).await.unwrap();
+    let held = next(&mut consumer).await.unwrap().unwrap();
+    // See `what_was_confirmed_survives_a_restart` in the contract.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.kill();
+
+    let error = next(&mut consumer).await.unwrap().unwrap_err();
+    assert!(matches!(error, BrokerError::Lost(_)), "{error}");
+    assert!(error.to_string().contains("the connection broke"), "{error}");
+    assert!(next(&mut consumer).await.is_none());
+    held.receipt.ack();
+    let error = tokio::time::timeout(SOON, consumer.close()).await.unwrap().unwrap_err();
+    assert!(matches!(error, BrokerError::Lost(_)), "{error}");
+    let error = tokio::time::timeout(SOON, broker.publish(target, &Message::json("2"))).await.unwrap().unwrap_err();
+    assert!(matches!(error, PublishError::Unconfirmed(BrokerError::Lost(_))), "{error}");
+    let error = tokio::time::timeout(SOON, broker.inspect("notifications")).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("the connection broke"), "{error}");
+    tokio::time::timeout(SOON, broker.close()).await.unwrap();
+
+    node.start_again();
+    let broker = connect(&node).await;
+    let mut consumer = broker.consume("notifications", 10).await.unwrap();
+    let delivery = next(&mut consumer).await.unwrap().unwrap();
+    assert_eq!(delivery.message.body, "1");
+    assert!(delivery.redelivered);
+}
+
+#[tokio::test]
+async fn publishes_in_flight_when_the_server_is_killed_are_unconfirmed_or_there() {
+    let node = Node::start();
+    let broker = connect(&node).await;
+    broker.declare_source(&source("orders", "notifications", ExchangeKind::Topic, &["#"])).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let publishes = (0..3000_u32).map(|number| {
+        let broker = &broker;
+        async move {
+            let target = Target::Exchange { exchange: "orders", routing_key: "order.created" };
+            let published = broker.publish(target, &Message::json(number.to_string())).await;
+            if number == 300 {
+                published.as_ref().unwrap();
+            }
+            (number, published)
+        }
+    });
+    let killer = tokio::task::spawn_blocking({
+        let node = std::sync::Arc::new(node);
+        move || {
+            std::thread::sleep(Duration::from_millis(150));
+            node.kill();
+            node
+        }
+    });
+    let results = tokio::time::timeout(SOON, join_all(publishes)).await.unwrap();
+    let node = killer.await.unwrap();
+    node.start_again();
+    let mut confirmed: std::collections::BTreeSet<_> = results
+        .into_iter()
+        .filter_map(|(number, result)| match result {
+            Ok(()) => Some(number.to_string()),
+            Err(PublishError::Unconfirmed(BrokerError::Lost(_))) => None,
+            Err(error) => panic!("{number}: {error}"),
+        })
+        .collect();
+    let broker = connect(&node).await;
+    let mut consumer = broker.consume("notifications", 4000).await.unwrap();
+    while !confirmed.is_empty() {
+        let delivery = next(&mut consumer).await.unwrap().unwrap();
+        confirmed.remove(std::str::from_utf8(&delivery.message.body).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_queue_ends_its_consumer_and_not_the_session() {
+    let node = rabbitmq::shared();
+    let (_connection, operator) = stranger(node).await;
+    let broker = connect(node).await;
+    broker.declare_source(&source("short-lived", "short-lived", ExchangeKind::Topic, &["#"])).await.unwrap();
+    let mut consumer = broker.consume("short-lived", 10).await.unwrap();
+    operator.queue_delete("short-lived".into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    let error = next(&mut consumer).await.unwrap().unwrap_err();
+    assert!(matches!(&error, BrokerError::ConsumerCancelled { queue, .. } if queue == "short-lived"), "{error}");
+    assert!(next(&mut consumer).await.is_none());
+    assert_eq!(broker.inspect("short-lived").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_rabbitmq_refuses_fails_alone_and_with_its_words() {
+    let node = rabbitmq::shared();
+    let broker = connect(node).await;
+    broker.declare_source(&source("picky", "picky", ExchangeKind::Topic, &["#"])).await.unwrap();
+    let target = Target::Exchange { exchange: "picky", routing_key: "order.created" };
+    let with = |properties| Message { body: "{}".into(), properties };
+    let header = |value| Properties { headers: [("h".to_owned(), value)].into(), ..Properties::default() };
+    let bad = [
+        (with(Properties { user_id: Some("mallory".to_owned()), ..Properties::default() }), "user_id property"),
+        (with(Properties { expiration: Some("soon".to_owned()), ..Properties::default() }), "invalid expiration"),
+        (with(header(Value::F64(f64::NAN.to_bits()))), "NaN"),
+        (with(header(Value::Bytes(vec![0; 200_000]))), "its headers have 200011 bytes, and may have 126976"),
+    ];
+    let publishes = (0..100).map(|number| {
+        let (broker, bad) = (&broker, &bad);
+        async move {
+            let Some((message, problem)) = bad.get(number % 10) else {
+                return broker.publish(target, &Message::json("{}")).await.unwrap();
+            };
+            let error = broker.publish(target, message).await.unwrap_err();
+            assert!(matches!(error, PublishError::Refused(_)), "{error}");
+            assert!(error.to_string().contains(problem), "{error}");
+        }
+    });
+    join_all(publishes).await;
+    assert_eq!(broker.purge("picky").await.unwrap(), 60);
+}
+
+#[tokio::test]
+async fn an_exchange_deleted_under_a_publisher_is_missed_and_others_go_on() {
+    let node = rabbitmq::shared();
+    let (_connection, operator) = stranger(node).await;
+    let broker = connect(node).await;
+    for name in ["staying", "leaving"] {
+        broker.declare_source(&source(name, name, ExchangeKind::Topic, &["#"])).await.unwrap();
+        let target = Target::Exchange { exchange: name, routing_key: "k" };
+        broker.publish(target, &Message::json("{}")).await.unwrap();
+    }
+    operator.exchange_delete("leaving".into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
+    let publishes = (0..200).map(|number| {
+        let broker = &broker;
+        async move {
+            let exchange = if number % 20 == 7 { "leaving" } else { "staying" };
+            let published = broker.publish(Target::Exchange { exchange, routing_key: "k" }, &Message::json("{}")).await;
+            match published {
+                Ok(()) => assert_eq!(exchange, "staying"),
+                Err(PublishError::NotFound { what: "exchange", name }) => {
+                    assert_eq!((&*name, exchange), ("leaving", "leaving"))
+                }
+                Err(error) => panic!("{exchange}: {error}"),
+            }
+        }
+    });
+    join_all(publishes).await;
+    assert!(broker.purge("staying").await.unwrap() > 190);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_a_message() {
+    let node = rabbitmq::shared();
+    let (_connection, operator) = stranger(node).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    operator.queue_declare("full".into(), QueueDeclareOptions::durable(), arguments).await.unwrap();
+    let broker = connect(node).await;
+    broker.publish(Target::Queue("full"), &Message::json("1")).await.unwrap();
+    let error = broker.publish(Target::Queue("full"), &Message::json("2")).await.unwrap_err();
+    assert!(matches!(error, PublishError::Refused(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_goes_on_when_the_numbers_of_its_channels_have_gone_round() {
+    // RabbitMQ's default for channel_max is 2047.
+    const ROUND: usize = 2100;
+    let node = rabbitmq::shared();
+    let broker = connect(node).await;
+    broker.declare_source(&source("round", "round", ExchangeKind::Topic, &["#"])).await.unwrap();
+    for number in 0..ROUND {
+        let queue = if number % 100 == 0 { "absent" } else { "round" };
+        assert_eq!(broker.inspect(queue).await.unwrap().is_some(), queue == "round", "{number}");
+    }
+    let target = Target::Exchange { exchange: "round", routing_key: "k" };
+    broker.publish(target, &Message::json("{}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_published_is_persistent_and_carries_the_name_of_the_session() {
+    let node = rabbitmq::shared();
+    let (_connection, reader) = stranger(node).await;
+    let broker = connect(node).await;
+    broker.declare_source(&source("persistent", "persistent", ExchangeKind::Topic, &["#"])).await.unwrap();
+    broker.publish(Target::Queue("persistent"), &Message::json("{}")).await.unwrap();
+    let message = reader.basic_get("persistent".into(), lapin::options::BasicGetOptions::default()).await.unwrap();
+    assert_eq!(*message.unwrap().properties.delivery_mode(), Some(2));
+    let connections = node.ctl(&["list_connections", "client_properties"]);
+    assert!(connections.contains("rabbitmq test"), "{connections}");
+}
