@@ -56,11 +56,11 @@ async fn the_topology_of_the_tutorial_is_used_as_it_is_and_warned_about() {
     let node = rabbitmq::shared();
     let (_connection, tutorial) = stranger(node).await;
     // As a few lines of Python declare it: nothing durable, no arguments.
-    let (no_options, none) = (ExchangeDeclareOptions::default(), FieldTable::default());
-    tutorial.exchange_declare("orders".into(), lapin::ExchangeKind::Fanout, no_options, none.clone()).await.unwrap();
-    tutorial.queue_declare("notifications".into(), QueueDeclareOptions::default(), none.clone()).await.unwrap();
+    let (transient, empty) = (ExchangeDeclareOptions::default(), FieldTable::default());
+    tutorial.exchange_declare("orders".into(), lapin::ExchangeKind::Fanout, transient, empty.clone()).await.unwrap();
+    tutorial.queue_declare("notifications".into(), QueueDeclareOptions::default(), empty.clone()).await.unwrap();
     tutorial
-        .queue_bind("notifications".into(), "orders".into(), "".into(), QueueBindOptions::default(), none.clone())
+        .queue_bind("notifications".into(), "orders".into(), "".into(), QueueBindOptions::default(), empty.clone())
         .await
         .unwrap();
 
@@ -82,8 +82,8 @@ async fn the_topology_of_the_tutorial_is_used_as_it_is_and_warned_about() {
     consumer.close().await.unwrap();
 
     // It is what it was: the tutorial's own declarations still fit.
-    tutorial.exchange_declare("orders".into(), lapin::ExchangeKind::Fanout, no_options, none.clone()).await.unwrap();
-    tutorial.queue_declare("notifications".into(), QueueDeclareOptions::default(), none).await.unwrap();
+    tutorial.exchange_declare("orders".into(), lapin::ExchangeKind::Fanout, transient, empty.clone()).await.unwrap();
+    tutorial.queue_declare("notifications".into(), QueueDeclareOptions::default(), empty).await.unwrap();
 }
 
 #[tokio::test]
@@ -168,8 +168,9 @@ async fn what_keeps_a_session_from_opening_is_told_in_one_sentence() {
     }
     let error = try_connect("amqp://no-such-host.invalid", SOON).await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("lookup"), "{error}");
     let error = try_connect(&format!("amqps://127.0.0.1:{port}"), SOON).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Failed { .. } | ConnectError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("by TLS"), "{error}");
 }
 
 #[tokio::test]
@@ -329,7 +330,7 @@ async fn an_exchange_deleted_under_a_publisher_is_missed_and_others_go_on() {
             match published {
                 Ok(()) => assert_eq!(exchange, "staying"),
                 Err(PublishError::NotFound { what: "exchange", name }) => {
-                    assert_eq!((&*name, exchange), ("leaving", "leaving"))
+                    assert_eq!((&*name, exchange), ("leaving", "leaving"));
                 }
                 Err(error) => panic!("{exchange}: {error}"),
             }

@@ -221,7 +221,7 @@ mod tests {
             let mut broker = Broker::default();
             let (mut unsettled, mut settled_at) = (BTreeSet::new(), BTreeMap::new());
             let (mut next, mut now) = (1, Instant::now());
-            let mut check = |broker: &mut Broker, settled_at: &mut BTreeMap<u64, Instant>, acks: Vec<Ack>| {
+            let check = |broker: &mut Broker, settled_at: &mut BTreeMap<u64, Instant>, acks: Vec<Ack>| {
                 for tag in acks.into_iter().flat_map(|ack| broker.acknowledge(ack)) {
                     assert!(settled_at.remove(&tag).is_some(), "{tag} was acknowledged, but not settled");
                 }

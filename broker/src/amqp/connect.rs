@@ -1,10 +1,15 @@
 //! Opening a connection, and what can keep it from opening.
 
-use std::sync::Once;
+use std::io;
+use std::net::Shutdown;
+use std::sync::{Arc, Once, OnceLock};
+use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use lapin::tcp::TLSConfig;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
+use socket2::{SockRef, Socket};
 use url::Url;
 
 use crate::{BrokerUrl, ConnectError, ConnectOptions};
@@ -25,11 +30,51 @@ pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<Connecti
         .with_connection_name(options.name.as_str().into())
         .with_client_property("product".into(), options.name.as_str().into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    match tokio::time::timeout(options.timeout, Connection::connect_uri(uri, properties)).await {
+    let socket = Arc::new(OnceLock::new());
+    match tokio::time::timeout(options.timeout, dial(uri, properties, options.timeout, Arc::clone(&socket))).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(explain(broker, user, vhost, &error)),
-        Err(_) => Err(ConnectError::TimedOut { broker, seconds: options.timeout.as_secs() }),
+        Err(_) => {
+            if let Some(socket) = socket.get() {
+                // An error means that it is closed already.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            Err(ConnectError::TimedOut { broker, seconds: options.timeout.as_secs() })
+        }
     }
+}
+
+/// Connects, as lapin does by itself, but keeps a handle on the socket. lapin's thread does not end
+/// when its caller gives up: it waits for a silent peer for ever, unless the socket is closed.
+async fn dial(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    limit: Duration,
+    socket: Arc<OnceLock<Socket>>,
+) -> lapin::Result<Connection> {
+    let runtime = lapin::runtime::default_runtime()?;
+    Connection::connector(
+        uri,
+        runtime,
+        async move |uri: AMQPUri, runtime| {
+            let connect = async {
+                let host = uri.authority.host.as_str();
+                let addresses = runtime.to_socket_addrs((host.to_owned(), uri.authority.port));
+                let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+                if let AsyncTcpStream::Plain(stream) = &stream {
+                    let _ = socket.set(SockRef::from(stream.get_ref()).try_clone()?);
+                }
+                match uri.scheme {
+                    AMQPScheme::AMQP => Ok(stream),
+                    AMQPScheme::AMQPS => stream.into_tls(host, TLSConfig::default()).await,
+                }
+            };
+            let connected = tokio::time::timeout(limit, connect).await;
+            connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(lapin::Error::from)
+        },
+        properties,
+    )
+    .await
 }
 
 /// Another part of the program may have chosen one already, which is as good.
@@ -67,22 +112,20 @@ fn explain(broker: String, user: String, vhost: String, error: &lapin::Error) ->
             }
         }
         ErrorKind::IOError(error) => match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => {
+            io::ErrorKind::ConnectionRefused => {
                 let problem =
                     "nothing listens there (connection refused); is RabbitMQ running, and the port right?".to_owned();
                 ConnectError::Unreachable { broker, problem }
             }
-            std::io::ErrorKind::ConnectionAborted
-            | std::io::ErrorKind::ConnectionReset
-            | std::io::ErrorKind::UnexpectedEof => {
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
                 let problem = "it closed the connection during the greeting; \
                      is it still starting, or is this another kind of port (amqps://, HTTP)?"
                     .to_owned();
                 ConnectError::Unreachable { broker, problem }
             }
             // What TLS reports: an unknown issuer, a wrong name, a peer without TLS.
-            std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => {
-                ConnectError::Failed { broker, problem: error.to_string() }
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                ConnectError::Failed { broker, problem: format!("it cannot be reached by TLS: {error}") }
             }
             _ => ConnectError::Unreachable { broker, problem: error.to_string() },
         },

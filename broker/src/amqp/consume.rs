@@ -4,7 +4,6 @@
 //! The task ends when the consumer is closed or dropped, or the channel is lost. Closing the channel
 //! is what gives back the deliveries that were not acknowledged.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,44 +63,29 @@ struct Task {
     tracker: AckTracker,
 }
 
-enum Event {
-    Stop,
-    Settled(u64),
-    Arrived(Option<lapin::Result<AmqpDelivery>>),
-    AcksDue,
-}
-
 impl Task {
     async fn run(mut self, mut intake: AmqpConsumer, mut stopped: oneshot::Receiver<()>) -> Result<(), BrokerError> {
         loop {
-            let event = tokio::select! {
+            let done = tokio::select! {
                 // Acknowledgements before deliveries, so that the window has room again.
                 biased;
                 // Sent by nobody: the other end is dropped, with the consumer or by its closing.
-                _ = &mut stopped => Event::Stop,
-                Some(tag) = self.acked.recv() => Event::Settled(tag),
-                () = sleep_until(self.tracker.next_due()) => Event::AcksDue,
-                arrived = intake.next() => Event::Arrived(arrived),
-            };
-            let sent = match event {
-                Event::Stop => return self.finish(intake.tag()).await,
-                Event::Arrived(Some(Ok(delivery))) => {
-                    self.hand_out(delivery);
-                    Ok(())
-                }
-                Event::Arrived(Some(Err(error))) => Err(self.ended(Some(&error))),
-                Event::Arrived(None) => Err(self.ended(None)),
-                Event::Settled(tag) => {
+                _ = &mut stopped => return self.finish(intake.tag()).await,
+                Some(tag) = self.acked.recv() => {
                     self.settle(tag);
-                    let acks = self.tracker.due(Instant::now());
-                    self.send(acks).await
+                    self.send_due().await
                 }
-                Event::AcksDue => {
-                    let acks = self.tracker.due(Instant::now());
-                    self.send(acks).await
-                }
+                () = sleep_until(self.tracker.next_due()) => self.send_due().await,
+                arrived = intake.next() => match arrived {
+                    Some(Ok(delivery)) => {
+                        self.hand_out(delivery);
+                        Ok(())
+                    }
+                    Some(Err(error)) => Err(self.ended(Some(&error))),
+                    None => Err(self.ended(None)),
+                },
             };
-            if let Err(error) = sent {
+            if let Err(error) = done {
                 // There is room for it; it fails only when nobody listens any more.
                 let _ = self.deliveries.try_send(Err(error.clone()));
                 return Err(error);
@@ -130,6 +114,11 @@ impl Task {
         while let Ok(tag) = self.acked.try_recv() {
             self.tracker.settle(tag, now);
         }
+    }
+
+    async fn send_due(&mut self) -> Result<(), BrokerError> {
+        let acks = self.tracker.due(Instant::now());
+        self.send(acks).await
     }
 
     async fn send(&self, acks: Vec<Ack>) -> Result<(), BrokerError> {
@@ -178,11 +167,9 @@ impl Task {
     }
 }
 
-fn sleep_until(instant: Option<Instant>) -> impl Future<Output = ()> {
-    async move {
-        match instant {
-            Some(instant) => tokio::time::sleep_until(instant.into()).await,
-            None => std::future::pending().await,
-        }
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -43,7 +43,7 @@ impl Bed {
     }
 
     /// The same engine, but one that this test may restart.
-    pub(crate) fn to_oneself(self) -> Self {
+    pub(crate) fn alone(self) -> Self {
         let engine = match self.engine {
             Engine::Shared(_) => Engine::Own(Box::new(Node::start())),
             other @ (Engine::Own(_) | Engine::File(_)) => other,

@@ -168,7 +168,7 @@ pub(crate) async fn a_bad_publish_among_many_fails_alone(bed: Bed) {
 }
 
 pub(crate) async fn what_was_confirmed_survives_a_restart(bed: Bed) {
-    let bed = bed.to_oneself();
+    let bed = bed.alone();
     let broker = bed.open().await;
     for number in 0..50 {
         bed.publish(&broker, number.to_string()).await;
