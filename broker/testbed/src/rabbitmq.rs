@@ -97,6 +97,9 @@ impl Node {
     }
 
     /// Kills it with SIGKILL.
+    ///
+    /// RabbitMQ 3.10 writes down the members of a new quorum queue only after half a second. A queue
+    /// that is younger than that comes back without a leader, for good: let it be a second old.
     pub fn kill(&self) {
         if let Some(server) = self.lock().take() {
             server.kill();

@@ -59,15 +59,20 @@ pub(crate) async fn an_unacknowledged_message_comes_again_when_its_session_is_dr
 }
 
 pub(crate) async fn acknowledgements_given_before_the_close_count(bed: Bed) {
-    const COUNT: usize = 500;
+    const COUNT: usize = 1000;
     let broker = bed.open().await;
     publish_numbers(&bed, &broker, COUNT).await;
-    let mut consumer = bed.consume(&broker, 1000).await;
-    for delivery in take(&mut consumer, COUNT).await {
+    let mut consumer = bed.consume(&broker, 2000).await;
+    // Every other one, so that no acknowledgement can stand for many.
+    let (acknowledged, kept): (Vec<_>, Vec<_>) =
+        take(&mut consumer, COUNT).await.into_iter().enumerate().partition(|(at, _)| at % 2 == 1);
+    for (_, delivery) in acknowledged {
         delivery.receipt.ack();
     }
     consumer.close().await.unwrap();
-    let mut consumer = bed.consume(&broker, 1000).await;
+    let mut consumer = bed.consume(&broker, 2000).await;
+    let kept: Vec<_> = kept.iter().map(|(_, delivery)| body(delivery)).collect();
+    assert_eq!(bodies(&take(&mut consumer, kept.len()).await), kept);
     stays_quiet(&mut consumer).await;
 }
 
