@@ -23,6 +23,8 @@ pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) {
     // Of the libraries only what may need a look; their rest is for who debugs them.
     let filter = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
+        // It reports as errors what the broker crate expects and handles.
+        .with_target("lapin", LevelFilter::OFF)
         .with_target("notify_host", level)
         .with_target("broker", level)
         .with_target(LOG_TARGET, level);

@@ -56,7 +56,11 @@ pub(crate) async fn run(
     let mut ended = Ok(());
     let mut interruption = pin!(interruption);
     loop {
-        let may_start = ended.is_ok() && started < plan.count && on_the_way.len() < plan.window;
+        let all_started = ended.is_err() || started == plan.count;
+        if all_started && on_the_way.is_empty() {
+            break;
+        }
+        let may_start = !all_started && on_the_way.len() < plan.window;
         let due = plan.rate.map(|rate| measurement.started() + time_of(started, rate));
         tokio::select! {
             biased;
@@ -83,7 +87,6 @@ pub(crate) async fn run(
                 // The first failure is the cause; those that follow are mostly its effects.
                 Err(failure) => ended = ended.and(Err(failure)),
             },
-            else => break,
         }
     }
     progress.finish_and_clear();

@@ -1,0 +1,70 @@
+//! Measured loads.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testbed::{Leash, eventually};
+
+use crate::bed::{Bed, SOON, bodies, json};
+
+pub(crate) async fn a_load_arrives_whole_and_is_measured(bed: Bed) {
+    let broker = bed.declare().await;
+    let load = ["load", "--count", "500", "--seed", "7", "--window", "32", "--json"];
+    let ran = bed.run(&load).await;
+    let [line] = ran.lines()[..] else { panic!("{}", ran.stdout) };
+    let report = json(line);
+    assert_eq!((&report["count"], &report["confirmed"]), (&500.into(), &500.into()));
+    assert!(report["per_second"].as_f64().unwrap() > 0.0);
+    let at = |quantile| report["latency_ms"][quantile].as_f64().unwrap();
+    assert!(0.0 < at("p50") && at("p50") <= at("p95") && at("p95") <= at("p99") && at("p99") <= at("max"), "{line}");
+
+    let deliveries = bed.take(&broker, 500).await;
+    let ids: HashSet<_> = deliveries.iter().map(|delivery| &delivery.message.properties.message_id).collect();
+    assert_eq!(ids.len(), 500, "each event has an id of its own");
+    for event in ["OrderCreated", "OrderPaid", "OrderCanceled"] {
+        let arrived = bodies(&deliveries).iter().filter(|body| json(body)["event"] == event).count();
+        assert_eq!(report["events"][event], arrived, "{event}");
+        assert!(arrived > 0, "{event}");
+    }
+}
+
+pub(crate) async fn a_steady_rate_takes_its_time(bed: Bed) {
+    let _broker = bed.declare().await;
+    let started = Instant::now();
+    let ran = bed.run(&["load", "--count", "51", "--rate", "100"]).await;
+    assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(ran.lines()[0].starts_with("confirmed  51 of 51 in 0."), "{}", ran.stdout);
+}
+
+pub(crate) async fn an_interrupted_load_tells_how_far_it_came(bed: Bed) {
+    let broker = bed.declare().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_order-cli"));
+    command.args(["load", "--count", "1000000", "--rate", "200", "--ids", "--broker", &bed.url]);
+    command.args(["--exchange", &bed.exchange]);
+    let load = Leash::spawn(command);
+    eventually(SOON, "some orders are confirmed", || load.stdout().lines().count() > 20);
+    let id = load.id().to_string();
+    let sent = Command::new("sh").args(["-c", r#"kill -s INT "$1""#, "kill", &id]).status().unwrap();
+    assert!(sent.success());
+
+    let status = load.wait_timeout(SOON).expect("it ends soon");
+    assert_eq!(status.code(), Some(130), "{}", load.stderr());
+    let confirmed = usize::try_from(broker.inspect(&bed.queue()).await.unwrap().unwrap().ready).unwrap();
+    let told = format!("order-cli: interrupted; {confirmed} of 1000000 events are confirmed\n");
+    assert_eq!(load.stderr(), told);
+    let stdout = load.stdout();
+    let ids: Vec<_> = stdout.lines().take(confirmed).collect();
+    let arrived: Vec<_> = bodies(&bed.take(&broker, confirmed).await);
+    for (id, body) in ids.iter().zip(&arrived) {
+        assert!(arrived.iter().any(|body| json(body)["order_id"] == *id), "{id} was shown and did not arrive");
+        assert!(ids.iter().any(|id| json(body)["order_id"] == **id), "{body} arrived and was not shown");
+    }
+    assert!(stdout.lines().nth(confirmed).unwrap().starts_with("confirmed  "), "the report comes last");
+}
+
+pub(crate) async fn a_load_that_no_queue_takes_fails(bed: Bed) {
+    let ran = bed.run(&["load", "--count", "10", "--quiet"]).await;
+    let sentence = ran.sentence(1);
+    assert!(sentence.contains("no exchange") && sentence.ends_with("0 of 10 events are confirmed"), "{sentence}");
+}
