@@ -18,6 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two of them.
 const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(250);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// A session that ends sooner did no good, and the next one waits.
+const SESSION_SHORT: Duration = Duration::from_secs(10);
 /// Of saying good-bye to the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -29,6 +31,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
         warn!("there is no plugin in {}: events are taken and nobody is told", config.plugins.display());
     }
     let rules = Arc::new(config.rules.clone());
+    let mut short_sessions = 0;
     let mut sessions = Sessions { url: broker, config: &config, worked: false, warned: Vec::new() };
     loop {
         let Some((broker, consumer)) = sessions.open(stop).await? else { return Ok(()) };
@@ -42,8 +45,15 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
             plugins: Arc::clone(&plugins),
             drain_timeout: config.drain_timeout,
         };
+        let started = Instant::now();
         match dispatcher.run(consumer, stop).await {
-            Ended::Lost(error) => warn!("{error}; connecting again"),
+            Ended::Lost(error) => {
+                short_sessions = if started.elapsed() < SESSION_SHORT { short_sessions + 1 } else { 0 };
+                let pause = pause_after(short_sessions);
+                warn!("{error}; connecting again in {} ms", pause.as_millis());
+                // What is asked for meanwhile is seen by the next `open`.
+                let _ = tokio::time::timeout(pause, stop.cancelled()).await;
+            }
             Ended::Stopped { given_back } => {
                 // A broker that does not answer must not keep the host from stopping.
                 if tokio::time::timeout(CLOSE_TIMEOUT, broker.close()).await.is_err() {
@@ -59,6 +69,12 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
             }
         }
     }
+}
+
+/// A message that breaks the session comes again on the next one: that must not become a hot loop.
+fn pause_after(short_sessions: u32) -> Duration {
+    let Some(doublings) = short_sessions.checked_sub(1) else { return Duration::ZERO };
+    RECONNECT_PAUSE_MIN.saturating_mul(1 << doublings.min(10)).min(RECONNECT_PAUSE_MAX)
 }
 
 /// Opens sessions, for as long as it takes.
@@ -132,5 +148,17 @@ impl Sessions<'_> {
         }
         let consumer = broker.consume(self.config.source.names.source(), self.config.prefetch).await?;
         Ok((broker, consumer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_end_at_once_are_opened_ever_more_slowly() {
+        let pauses: Vec<_> = (0..9).map(|count| pause_after(count).as_millis()).collect();
+        assert_eq!(pauses, [0, 250, 500, 1000, 2000, 4000, 8000, 15000, 15000]);
+        assert_eq!(pause_after(u32::MAX), RECONNECT_PAUSE_MAX);
     }
 }
