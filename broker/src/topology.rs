@@ -23,7 +23,7 @@ pub struct Source {
     pub kind: ExchangeKind,
     /// The queue, and the stem of all other names.
     pub names: QueueNames,
-    /// Routing keys, as patterns on a topic exchange. Bound if the queue must be made.
+    /// Routing keys, as patterns on a topic exchange. Bound in any case: to bind again changes nothing.
     pub bindings: Vec<String>,
 }
 

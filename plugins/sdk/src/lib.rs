@@ -2,7 +2,7 @@
 //!
 //! A plugin is a type that says what it is and handles one event at a time:
 //!
-//! ```ignore
+//! ```no_run
 //! use notify_plugin::{Delivery, Event, Handled, Info, Plugin, done, info};
 //!
 //! #[derive(serde::Deserialize)]
