@@ -61,6 +61,9 @@ pub(crate) async fn run(
             break;
         }
         let may_start = !all_started && on_the_way.len() < plan.window;
+        if !may_start && on_the_way.is_empty() {
+            break;
+        }
         let due = plan.rate.map(|rate| measurement.started() + time_of(started, rate));
         tokio::select! {
             biased;
