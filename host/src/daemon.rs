@@ -27,14 +27,20 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
     let loader = Loader::new(Engine::new()?)?;
     let plugins: Plugins = load_folder(&loader, &config.plugins).await.into();
-    if plugins.is_empty() {
-        warn!("there is no plugin in {}: events are taken and nobody is told", config.plugins.display());
-    }
     let rules = Arc::new(config.rules.clone());
     let mut short_sessions = 0;
     let mut sessions = Sessions { url: broker, config: &config, worked: false, warned: Vec::new() };
     loop {
         let Some((broker, consumer)) = sessions.open(stop).await? else { return Ok(()) };
+        if plugins.is_empty() {
+            // To take events and tell nobody would be to lose them.
+            let folder = config.plugins.display();
+            warn!("there is no plugin in {folder}: events stay in the queue; put one there and start the host again");
+            consumer.close().await?;
+            stop.cancelled().await;
+            broker.close().await;
+            return Ok(());
+        }
         let names: Vec<_> = plugins.iter().map(|plugin| &*plugin.name).collect();
         let (queue, url) = (config.source.names.source(), &sessions.url);
         info!("ready: consuming queue {queue:?} at {url} with {} plugins: {}", names.len(), names.join(", "));

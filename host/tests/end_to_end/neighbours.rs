@@ -53,6 +53,22 @@ on_both_engines! {
 }
 
 #[test]
+fn a_host_without_plugins_leaves_the_events_in_the_queue() {
+    let world = World::on_sqlite();
+    let idle = world.host_with(&[]);
+    idle.wait_for("events stay in the queue");
+    let ids = world.order(&["demo"]);
+    idle.stop();
+    assert_eq!(world.queue_state(&world.broker(), &world.queue).ready, 2);
+    world.plug_logger();
+    let host = world.host();
+    for id in &ids {
+        host.wait_for_order(id);
+    }
+    host.stop();
+}
+
+#[test]
 fn a_broken_plugin_is_reported_and_left_out() {
     let world = World::on_sqlite();
     world.plug_logger();
