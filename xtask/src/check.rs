@@ -89,7 +89,7 @@ fn lint_guests(project: &Project) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut clippy = project.cargo();
-    clippy.args(["clippy", "--target", platform]);
+    clippy.args(["clippy", "--all-targets", "--target", platform]);
     for guest in project.guests() {
         clippy.args(["--package", &guest.name]);
     }
@@ -98,7 +98,10 @@ fn lint_guests(project: &Project) -> anyhow::Result<()> {
 
 fn document(project: &Project) -> anyhow::Result<()> {
     let mut doc = project.cargo();
-    doc.env("RUSTDOCFLAGS", "--deny warnings").args(["doc", "--no-deps"]).args(project.without_guests());
+    // Private items too: most of what is documented here is private, and links rot there as well.
+    doc.env("RUSTDOCFLAGS", "--deny warnings")
+        .args(["doc", "--no-deps", "--document-private-items"])
+        .args(project.without_guests());
     tools::run(&mut doc)
 }
 
