@@ -23,7 +23,11 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn rabbitmq() -> Self {
-        Self::at(|_| rabbitmq::shared().url())
+        Self::on(rabbitmq::shared())
+    }
+
+    pub(crate) fn on(node: &rabbitmq::Node) -> Self {
+        Self::at(|_| node.url())
     }
 
     pub(crate) fn sqlite() -> Self {
@@ -39,6 +43,11 @@ impl Bed {
 
     /// A session, with the exchange, and a queue that takes orders.
     pub(crate) async fn declare(&self) -> Broker {
+        self.declare_for("order.*").await
+    }
+
+    /// The same, with a queue that takes something else.
+    pub(crate) async fn declare_for(&self, pattern: &str) -> Broker {
         let url: BrokerUrl = self.url.parse().unwrap();
         let options = ConnectOptions { name: "test".to_owned(), timeout: SOON };
         let broker = Broker::connect(&url, &options).await.unwrap();
@@ -46,7 +55,7 @@ impl Bed {
             exchange: self.exchange.clone(),
             kind: ExchangeKind::Topic,
             names: QueueNames::new(self.queue()),
-            bindings: vec!["order.*".to_owned()],
+            bindings: vec![pattern.to_owned()],
         };
         broker.declare_source(&source).await.unwrap();
         broker

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use testbed::{Leash, eventually};
+use testbed::{Leash, eventually, rabbitmq};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::bed::{Bed, SOON, bodies, json};
+use crate::bed::{Bed, SOON, bodies, finish, json};
 
 pub(crate) async fn a_load_arrives_whole_and_is_measured(bed: Bed) {
     let broker = bed.declare().await;
@@ -34,7 +35,7 @@ pub(crate) async fn a_steady_rate_takes_its_time(bed: Bed) {
     let started = Instant::now();
     let ran = bed.run(&["load", "--count", "51", "--rate", "100"]).await;
     assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
-    assert!(ran.lines()[0].starts_with("confirmed  51 of 51 in 0."), "{}", ran.stdout);
+    assert!(ran.lines()[0].starts_with("confirmed  51 of 51 in "), "{}", ran.stdout);
 }
 
 pub(crate) async fn an_interrupted_load_tells_how_far_it_came(bed: Bed) {
@@ -64,7 +65,28 @@ pub(crate) async fn an_interrupted_load_tells_how_far_it_came(bed: Bed) {
 }
 
 pub(crate) async fn a_load_that_no_queue_takes_fails(bed: Bed) {
+    let broker = bed.declare_for("parcel.*").await;
     let ran = bed.run(&["load", "--count", "10", "--quiet"]).await;
     let sentence = ran.sentence(1);
-    assert!(sentence.contains("no exchange") && sentence.ends_with("0 of 10 events are confirmed"), "{sentence}");
+    assert!(sentence.starts_with("no queue takes messages"), "{sentence}");
+    assert!(sentence.ends_with("; 0 of 10 events are confirmed"), "{sentence}");
+    bed.take(&broker, 0).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_goes_away_ends_a_load_with_one_sentence() {
+    let node = rabbitmq::Node::start();
+    let bed = Bed::on(&node);
+    let broker = bed.declare().await;
+    let mut child = bed.command(&["load", "--count", "1000000", "--rate", "200", "--ids"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = tokio::time::timeout(SOON, lines.next_line()).await.expect("an order is confirmed soon").unwrap();
+    assert!(first.is_some());
+    node.kill();
+    let read_on = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+
+    let ran = finish(child).await;
+    assert!(ran.sentence(1).contains(" of 1000000 events are confirmed"), "{}", ran.stderr);
+    read_on.await.unwrap();
+    broker.close().await;
 }

@@ -1,5 +1,7 @@
 //! What order-cli says when it cannot even begin.
 
+use std::net::TcpListener;
+
 use testbed::free_port;
 
 use crate::bed::{Ran, finish, order_cli};
@@ -14,6 +16,14 @@ async fn a_broker_that_does_not_listen_is_one_sentence() {
     let ran = run(&["demo", "--broker", &url]).await;
     let sentence = ran.sentence(1);
     assert!(sentence.contains("cannot reach the broker at amqp://me:***@127.0.0.1:"), "{sentence}");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_silent_is_waited_for_no_longer_than_told() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://{}/", silent.local_addr().unwrap());
+    let ran = run(&["demo", "--broker", &url, "--timeout", "1"]).await;
+    assert!(ran.sentence(1).ends_with("did not answer within 1 s"), "{}", ran.stderr);
 }
 
 #[tokio::test]
