@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::HostConfig;
-use crate::delivery::{Dispatcher, Ended, Plugins};
+use crate::delivery::{Dispatcher, Duplicates, Ended, Runner};
 use crate::plugin::{Engine, Loader, load_folder};
 
 /// One try to reach the broker.
@@ -25,14 +25,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`. An error means that it never got to work.
 pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
-    let loader = Loader::new(Engine::new()?)?;
-    let plugins: Plugins = load_folder(&loader, &config.plugins).await.into();
-    let rules = Arc::new(config.rules.clone());
+    let loader = Arc::new(Loader::new(Engine::new()?)?);
+    let plugins = load_folder(&loader, &config.plugins, &config.policies).await;
+    let runners: Vec<_> = plugins.into_iter().map(|(file, plugin)| Arc::new(Runner::new(plugin, file))).collect();
+    let dispatcher = Dispatcher {
+        source: Arc::new(config.source.clone()),
+        rules: Arc::new(config.rules.clone()),
+        policies: config.policies,
+        loader,
+        runners: runners.into(),
+        duplicates: Duplicates::new(config.duplicates_window),
+        drain_timeout: config.drain_timeout,
+    };
+    let names: Vec<_> = dispatcher.runners.iter().map(|runner| &*runner.name).collect();
     let mut short_sessions = 0;
-    let mut sessions = Sessions { url: broker, config: &config, worked: false, warned: Vec::new() };
+    let mut sessions = Sessions { url: broker, config: &config, plugins: &names, worked: false, warned: Vec::new() };
     loop {
         let Some((broker, consumer)) = sessions.open(stop).await? else { return Ok(()) };
-        if plugins.is_empty() {
+        if names.is_empty() {
             // To take events and tell nobody would be to lose them.
             let folder = config.plugins.display();
             warn!("there is no plugin in {folder}: events stay in the queue; put one there and start the host again");
@@ -41,18 +51,10 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
             broker.close().await;
             return Ok(());
         }
-        let names: Vec<_> = plugins.iter().map(|plugin| &*plugin.name).collect();
         let (queue, url) = (config.source.names.source(), &sessions.url);
         info!("ready: consuming queue {queue:?} at {url} with {} plugins: {}", names.len(), names.join(", "));
-        let dispatcher = Dispatcher {
-            broker: broker.clone(),
-            names: config.source.names.clone(),
-            rules: Arc::clone(&rules),
-            plugins: Arc::clone(&plugins),
-            drain_timeout: config.drain_timeout,
-        };
         let started = Instant::now();
-        match dispatcher.run(consumer, stop).await {
+        match dispatcher.run(broker.clone(), consumer, stop).await {
             Ended::Lost(error) => {
                 short_sessions = if started.elapsed() < SESSION_SHORT { short_sessions + 1 } else { 0 };
                 let pause = pause_after(short_sessions);
@@ -64,6 +66,9 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
                 // A broker that does not answer must not keep the host from stopping.
                 if tokio::time::timeout(CLOSE_TIMEOUT, broker.close()).await.is_err() {
                     warn!("the broker did not answer the good-bye");
+                }
+                if let count @ 1.. = dispatcher.duplicates.dropped() {
+                    info!(count, "events that came twice were delivered once");
                 }
                 match given_back {
                     0 => info!("stopped: everything that was begun is done"),
@@ -87,6 +92,8 @@ fn pause_after(short_sessions: u32) -> Duration {
 struct Sessions<'a> {
     url: BrokerUrl,
     config: &'a HostConfig,
+    /// Whose queues are needed.
+    plugins: &'a [&'a str],
     /// There was one that could consume.
     worked: bool,
     /// What has been said already.
@@ -151,6 +158,9 @@ impl Sessions<'_> {
                 warn!("{warning}");
                 self.warned.push(warning);
             }
+        }
+        for plugin in self.plugins {
+            broker.declare_plugin(&self.config.source.names, plugin).await?;
         }
         let consumer = broker.consume(self.config.source.names.source(), self.config.prefetch).await?;
         Ok((broker, consumer))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use broker::{BrokerUrl, ExchangeKind, QueueNames, Source};
 
+use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
 use crate::event::Rules;
 
@@ -25,6 +26,11 @@ pub(crate) struct HostConfig {
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) source: Source,
     pub(crate) rules: Rules,
+    /// For plugins whose own file does not say otherwise.
+    pub(crate) policies: Policies,
+    /// How long an event is remembered, so that a second one with its id and source is not delivered.
+    /// Zero: not at all.
+    pub(crate) duplicates_window: Duration,
 }
 
 /// How log lines look.
@@ -60,6 +66,8 @@ impl Default for HostConfig {
                 bindings: vec!["#".to_owned()],
             },
             rules: Rules::default(),
+            policies: Policies::default(),
+            duplicates_window: Duration::from_mins(10),
         }
     }
 }
@@ -101,6 +109,10 @@ impl HostConfig {
                     Some(table) => rules(faults, table, default.rules),
                     None => default.rules,
                 },
+                policies: default.policies.read(faults, &mut top),
+                duplicates_window: top
+                    .duration(faults, "duplicates-window", Duration::ZERO..DAY)
+                    .unwrap_or(default.duplicates_window),
             };
             top.finish(faults);
             config

@@ -5,8 +5,10 @@
 
 mod host;
 mod plugin;
+mod policies;
 mod reader;
 
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
 pub(crate) use crate::config::plugin::PluginConfig;
+pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};
 pub(crate) use crate::config::reader::parse_duration;

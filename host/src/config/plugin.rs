@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
 use crate::plugin::{Limits, MEMORY_BYTES_MAX, Subscription};
 
@@ -13,26 +14,33 @@ pub(crate) struct PluginConfig {
     /// Instead of the plugin's own.
     pub(crate) subscriptions: Option<Vec<Subscription>>,
     pub(crate) limits: Limits,
+    pub(crate) policies: Policies,
     /// For the plugin itself.
     pub(crate) settings: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Default for PluginConfig {
     fn default() -> Self {
-        Self { enabled: true, subscriptions: None, limits: Limits::default(), settings: serde_json::Map::default() }
+        Self {
+            enabled: true,
+            subscriptions: None,
+            limits: Limits::default(),
+            policies: Policies::default(),
+            settings: serde_json::Map::default(),
+        }
     }
 }
 
 impl PluginConfig {
     /// Reads the file; the defaults if there is none. The error names file and line of every fault.
-    pub(crate) fn read(file: &Path) -> Result<Self, String> {
+    pub(crate) fn read(file: &Path, policies: &Policies) -> Result<Self, String> {
         match reader::read(file)? {
-            Some(text) => Self::parse(file, &text),
-            None => Ok(Self::default()),
+            Some(text) => Self::parse(file, &text, policies),
+            None => Ok(Self { policies: *policies, ..Self::default() }),
         }
     }
 
-    fn parse(file: &Path, text: &str) -> Result<Self, String> {
+    fn parse(file: &Path, text: &str, policies: &Policies) -> Result<Self, String> {
         reader::parse(file, text, |faults, mut top| {
             let config = Self {
                 enabled: top.boolean(faults, "enabled").unwrap_or(true),
@@ -40,6 +48,7 @@ impl PluginConfig {
                     .tables(faults, "subscriptions")
                     .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
                 limits: top.table(faults, "limits").map(|table| limits(faults, table)).unwrap_or_default(),
+                policies: policies.read(faults, &mut top),
                 settings: top.json(faults, "config").unwrap_or_default(),
             };
             top.finish(faults);
@@ -79,19 +88,22 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<PluginConfig, String> {
-        PluginConfig::parse(Path::new("plugins/email.toml"), text)
+        PluginConfig::parse(Path::new("plugins/email.toml"), text, &Policies::default())
     }
 
     #[test]
     fn a_whole_file() {
         let config = parse(
             "enabled = false\n[[subscriptions]]\nevent-type = \"order.*\"\n[limits]\nmemory = \"16 MiB\"\ntime = \"1m 30s\"\n\
-             [config]\nrecipients = [\"a@example.com\"]\n",
+             [retry]\nattempts = 3\n[breaker]\nwindow = \"10s\"\n[config]\nrecipients = [\"a@example.com\"]\n",
         )
         .unwrap();
         assert!(!config.enabled);
         assert_eq!(config.subscriptions.unwrap()[0].event_type, "order.*");
         assert_eq!((config.limits.memory_bytes, config.limits.time), (16 << 20, Duration::from_secs(90)));
+        let retry = config.policies.retry;
+        assert_eq!((retry.attempts_max, retry.pause_max), (3, Duration::from_hours(1)), "what is not said stays");
+        assert_eq!(config.policies.breaker.window, Duration::from_secs(10));
         assert_eq!(serde_json::Value::from(config.settings), serde_json::json!({"recipients": ["a@example.com"]}));
         assert_eq!(parse("").unwrap(), PluginConfig::default());
     }

@@ -2,13 +2,24 @@
 //!
 //! A message is acknowledged when each of its deliveries is settled: done, or handed to a durable
 //! queue whose broker has confirmed it. If the host dies before that, the broker offers the
-//! message again. Only this module acknowledges. Nothing here knows RabbitMQ, SQLite or wasmtime.
+//! message again. Nothing here knows RabbitMQ, SQLite or wasmtime.
 
-mod dead_letter;
+mod backlog;
+mod breaker;
+pub(crate) mod clock;
+mod duplicates;
+mod herald;
+mod pause;
 mod policy;
+mod pump;
 mod route;
+mod runner;
+mod session;
 mod settle;
 mod source;
+mod trail;
+mod worker;
 
-pub(crate) use crate::delivery::route::Plugins;
-pub(crate) use crate::delivery::source::{Dispatcher, Ended};
+pub(crate) use crate::delivery::duplicates::Duplicates;
+pub(crate) use crate::delivery::runner::Runner;
+pub(crate) use crate::delivery::session::{Dispatcher, Ended};

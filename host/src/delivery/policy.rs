@@ -1,14 +1,25 @@
-//! The policy decides what becomes of a delivery, given what an attempt came to.
+//! The policy decides what becomes of a delivery, given what an attempt came to. It has no clock,
+//! no dice and no socket.
 
+use std::time::Duration;
+
+use crate::config::RetryPolicy;
 use crate::plugin::contract::types::{Failure, Outcome as Handled};
 use crate::plugin::{Answer, PluginFailure};
+
+/// Each wait is so many times as long as the one before: 1 s, 4 s, 16 s, … up to an hour.
+const BACKOFF_FACTOR: u32 = 4;
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     Skipped,
-    Retry(Fault),
+    Retry {
+        fault: Fault,
+        /// Not before this.
+        after: Option<Duration>,
+    },
     Reject(Fault),
     Misconfigured(Fault),
 }
@@ -32,8 +43,41 @@ impl Fault {
 pub(crate) enum Settlement {
     /// There is nothing to write.
     Done,
+    /// It goes to the plugin's own queue, by way of a wait.
+    RetryLater { fault: Fault, delay: Duration },
     /// It goes to the dead letters.
-    DeadLetter(Fault),
+    DeadLetter { fault: Fault, why: GivenUp },
+    /// It goes to the plugin's own queue, as if it had never been tried, and the plugin is paused.
+    Pause(Fault),
+}
+
+impl Settlement {
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Done => None,
+            Self::RetryLater { fault, .. } | Self::DeadLetter { fault, .. } | Self::Pause(fault) => Some(fault),
+        }
+    }
+}
+
+/// Why a delivery is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    Undecodable,
+    Rejected,
+    AttemptsUsedUp,
+    TooOld,
+}
+
+impl GivenUp {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Rejected => "rejected",
+            Self::AttemptsUsedUp => "attempts-used-up",
+            Self::TooOld => "too-old",
+        }
+    }
 }
 
 impl Outcome {
@@ -42,20 +86,43 @@ impl Outcome {
         match call {
             Ok(Ok(Handled::Done(_))) => Self::Done,
             Ok(Ok(Handled::Skipped(_))) => Self::Skipped,
-            Ok(Err(Failure::Retry(retry))) => Self::Retry(Fault::new("retry", retry.reason)),
+            Ok(Err(Failure::Retry(retry))) => {
+                Self::Retry { fault: Fault::new("retry", retry.reason), after: retry.after.map(Duration::from_millis) }
+            }
             Ok(Err(Failure::Reject(rejection))) => Self::Reject(Fault::new(label(&rejection.code), rejection.reason)),
             Ok(Err(Failure::Misconfigured(reason))) => Self::Misconfigured(Fault::new("misconfigured", reason)),
-            Err(failure) => Self::Retry(Fault::new(failure.code(), failure.to_string())),
+            Err(failure) => Self::Retry { fault: Fault::new(failure.code(), failure.to_string()), after: None },
         }
     }
 }
 
-/// Every failure is final: there are no retries yet.
-pub(crate) fn decide(outcome: Outcome) -> Settlement {
+/// `attempts` were made in this round, the one that came to `outcome` among them; the round is
+/// `age` old. `chance` is from 0 to 1, and spreads the waits.
+pub(crate) fn decide(outcome: Outcome, attempts: u32, age: Duration, policy: &RetryPolicy, chance: f64) -> Settlement {
     match outcome {
         Outcome::Done | Outcome::Skipped => Settlement::Done,
-        Outcome::Retry(fault) | Outcome::Reject(fault) | Outcome::Misconfigured(fault) => Settlement::DeadLetter(fault),
+        Outcome::Reject(fault) => Settlement::DeadLetter { fault, why: GivenUp::Rejected },
+        Outcome::Misconfigured(fault) => Settlement::Pause(fault),
+        Outcome::Retry { fault, .. } if attempts >= policy.attempts_max => {
+            Settlement::DeadLetter { fault, why: GivenUp::AttemptsUsedUp }
+        }
+        Outcome::Retry { fault, after } => {
+            let delay = backoff(attempts, policy, chance).max(after.unwrap_or_default()).min(policy.pause_max);
+            if age.saturating_add(delay) > policy.age_max {
+                return Settlement::DeadLetter { fault, why: GivenUp::TooOld };
+            }
+            Settlement::RetryLater { fault, delay }
+        }
     }
+}
+
+/// How long to wait after so many attempts: exponential, half as long to one and a half times as
+/// long by chance, so that what failed together does not come back together.
+fn backoff(attempts: u32, policy: &RetryPolicy, chance: f64) -> Duration {
+    let steps = attempts.saturating_sub(1);
+    let factor = BACKOFF_FACTOR.checked_pow(steps).unwrap_or(u32::MAX);
+    let pause = policy.pause_min.saturating_mul(factor).min(policy.pause_max);
+    pause.mul_f64(0.5 + chance.clamp(0.0, 1.0)).clamp(policy.pause_min, policy.pause_max)
 }
 
 /// A plugin's own code, made fit to be a label.
@@ -68,24 +135,95 @@ fn label(code: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::plugin::contract::types::{Rejection, Retry};
 
+    const NOW: Duration = Duration::ZERO;
+
+    fn retry(after: Option<u64>) -> Outcome {
+        Outcome::of(Ok(Err(Failure::Retry(Retry { reason: "busy".to_owned(), after }))))
+    }
+
+    fn busy() -> Fault {
+        Fault::new("retry", "busy")
+    }
+
     #[test]
-    fn a_failed_delivery_is_dead_lettered_with_its_reason() {
+    fn what_an_answer_leads_to() {
         let rejection = Rejection { code: "No Such User!".to_owned(), reason: "unknown".to_owned() };
-        let retry = Retry { reason: "busy".to_owned(), after: None };
+        let rejected = Fault::new("no-such-user-", "unknown");
+        let out_of_memory = Fault::new("out-of-memory", "it ran out of memory: its limit is 64 MiB");
+        let later = |fault| Settlement::RetryLater { fault, delay: Duration::from_secs(1) };
         for (call, settlement) in [
             (Ok(Ok(Handled::Done(None))), Settlement::Done),
             (Ok(Ok(Handled::Skipped("not mine".to_owned()))), Settlement::Done),
-            (Ok(Err(Failure::Retry(retry))), Settlement::DeadLetter(Fault::new("retry", "busy"))),
-            (Ok(Err(Failure::Reject(rejection))), Settlement::DeadLetter(Fault::new("no-such-user-", "unknown"))),
+            (Ok(Err(Failure::Retry(Retry { reason: "busy".to_owned(), after: None }))), later(busy())),
+            (Ok(Err(Failure::Reject(rejection))), Settlement::DeadLetter { fault: rejected, why: GivenUp::Rejected }),
             (
-                Err(PluginFailure::OutOfMemory(64)),
-                Settlement::DeadLetter(Fault::new("out-of-memory", "it ran out of memory: its limit is 64 MiB")),
+                Ok(Err(Failure::Misconfigured("no key".to_owned()))),
+                Settlement::Pause(Fault::new("misconfigured", "no key")),
             ),
+            (Err(PluginFailure::OutOfMemory(64)), later(out_of_memory)),
         ] {
-            assert_eq!(decide(Outcome::of(call)), settlement);
+            assert_eq!(decide(Outcome::of(call), 1, NOW, &RetryPolicy::default(), 0.5), settlement);
+        }
+    }
+
+    #[test]
+    fn the_default_waits_grow_from_a_second_to_an_hour() {
+        let policy = RetryPolicy::default();
+        let waits: Vec<_> = (1..=9).map(|attempts| backoff(attempts, &policy, 0.5).as_secs()).collect();
+        assert_eq!(waits, [1, 4, 16, 64, 256, 1024, 3600, 3600, 3600]);
+    }
+
+    #[test]
+    fn attempts_and_age_have_an_end() {
+        let policy = RetryPolicy::default();
+        let given_up = |why| Settlement::DeadLetter { fault: busy(), why };
+        assert_eq!(decide(retry(None), 8, NOW, &policy, 0.5), given_up(GivenUp::AttemptsUsedUp));
+        assert_eq!(decide(retry(None), 1, policy.age_max, &policy, 0.5), given_up(GivenUp::TooOld));
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_keeps_its_bounds(
+            attempts in 0..u32::MAX,
+            after in proptest::option::of(any::<u64>()),
+            age in 0_u64..200_000,
+            chance in any::<f64>(),
+            attempts_max in 1_u32..2000,
+            pause_min in 1_u64..3600,
+            pause_more in 0_u64..3600,
+        ) {
+            let policy = RetryPolicy {
+                attempts_max,
+                pause_min: Duration::from_secs(pause_min),
+                pause_max: Duration::from_secs(pause_min + pause_more),
+                ..RetryPolicy::default()
+            };
+            let (age, chance) = (Duration::from_secs(age), if chance.is_nan() { 0.0 } else { chance });
+            match decide(retry(after), attempts, age, &policy, chance) {
+                Settlement::RetryLater { delay, .. } => {
+                    prop_assert!(attempts < attempts_max);
+                    prop_assert!(delay >= policy.pause_min && delay <= policy.pause_max);
+                    prop_assert!(age + delay <= policy.age_max);
+                    let wanted = Duration::from_millis(after.unwrap_or(0));
+                    prop_assert!(delay >= wanted.min(policy.pause_max), "earlier than the plugin asked for");
+                }
+                Settlement::DeadLetter { why: GivenUp::AttemptsUsedUp, .. } => prop_assert!(attempts >= attempts_max),
+                Settlement::DeadLetter { why: GivenUp::TooOld, .. } => {
+                    prop_assert!(age + policy.pause_max > policy.age_max);
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn a_later_attempt_never_waits_less(attempts in 1_u32..100, chance in 0.0..1.0) {
+            let policy = RetryPolicy::default();
+            prop_assert!(backoff(attempts + 1, &policy, chance) >= backoff(attempts, &policy, chance));
         }
     }
 }

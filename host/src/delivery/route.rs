@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use broker::topic_matches;
 
+use crate::delivery::herald::is_about;
+use crate::delivery::runner::Runner;
 use crate::event::Event;
-use crate::plugin::{Plugin, Subscription};
-
-/// The loaded plugins.
-pub(crate) type Plugins = Arc<[Arc<Plugin>]>;
+use crate::plugin::Subscription;
 
 /// Those with a subscription that matches, in the order of their names.
-pub(super) fn route<'a>(plugins: &'a [Arc<Plugin>], event: &Event) -> impl Iterator<Item = &'a Arc<Plugin>> {
-    plugins.iter().filter(|plugin| wants(&plugin.subscriptions, event))
+pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event) -> impl Iterator<Item = &'a Arc<Runner>> {
+    runners.iter().filter(|runner| wants(&runner.plugin().subscriptions, event) && !is_about(event, &runner.name))
 }
 
 /// None at all: every event.
@@ -35,6 +34,7 @@ mod tests {
     fn check(event_type: &str, source: Option<&str>, subject: Option<&str>, expected: bool) {
         let event = Event {
             id: "1".to_owned(),
+            has_own_id: true,
             source: "shop".to_owned(),
             event_type: "order.created".to_owned(),
             subject: None,

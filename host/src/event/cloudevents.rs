@@ -94,5 +94,6 @@ fn event(mut attributes: BTreeMap<String, String>, data: String) -> Result<Event
     attributes.remove("datacontenttype");
     let subject = attributes.remove("subject");
     let time = attributes.remove("time");
-    Ok(Event { id, source, event_type, subject, time, data, extensions: attributes.into_iter().collect() })
+    let extensions = attributes.into_iter().collect();
+    Ok(Event { id, has_own_id: true, source, event_type, subject, time, data, extensions })
 }

@@ -19,6 +19,8 @@ use crate::plugin::contract::types;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) id: String,
+    /// The publisher gave the id; else it was made of the content.
+    pub(crate) has_own_id: bool,
     pub(crate) source: String,
     pub(crate) event_type: String,
     pub(crate) subject: Option<String>,
@@ -37,9 +39,18 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x3f1c_86f6_5a2b_4b1e_9d43_0a6e_7c51_d2b
 impl Event {
     /// The same on all attempts of this event at this plugin, on every host.
     pub(crate) fn idempotency_key(&self, plugin: &str) -> String {
+        self.key_at(plugin).to_string()
+    }
+
+    /// The same for events of the same id and source.
+    pub(crate) fn key(&self) -> Uuid {
+        self.key_at("")
+    }
+
+    fn key_at(&self, plugin: &str) -> Uuid {
         // Lengths keep ("a", "bc") from looking like ("ab", "c").
         let name = format!("{}:{}{}:{}{plugin}", self.source.len(), self.source, self.id.len(), self.id);
-        Uuid::new_v5(&NAMESPACE, name.as_bytes()).to_string()
+        Uuid::new_v5(&NAMESPACE, name.as_bytes())
     }
 
     /// As plugins see it.

@@ -90,8 +90,10 @@ pub(super) fn event(
     rules: &Rules,
 ) -> Result<Event, DecodeError> {
     let find = |places: &[Finder]| places.iter().find_map(|place| look(place, arrived, members));
+    let id = find(&rules.id);
     Ok(Event {
-        id: find(&rules.id).unwrap_or_else(|| id_of_body(&arrived.message.body)),
+        has_own_id: id.is_some(),
+        id: id.unwrap_or_else(|| id_of_body(&arrived.message.body)),
         // The exchange is empty for what was published to the queue itself.
         source: find(&rules.source).unwrap_or_else(|| "unknown".to_owned()),
         event_type: find(&rules.event_type).ok_or(DecodeError::NoType)?,

@@ -1,11 +1,10 @@
 //! The plugin folder: each `NAME.wasm` is a plugin, and `NAME.toml` beside it says how to run it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::config::PluginConfig;
+use crate::config::{PluginConfig, Policies};
 use crate::plugin::{Loader, Plugin};
 
 /// It becomes a part of queue names and log lines.
@@ -13,7 +12,7 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// Loads every plugin in the folder, in the order of their names. A bad one is reported and
 /// left out.
-pub(crate) async fn load_folder(loader: &Loader, folder: &Path) -> Vec<Arc<Plugin>> {
+pub(crate) async fn load_folder(loader: &Loader, folder: &Path, policies: &Policies) -> Vec<(PathBuf, Plugin)> {
     let mut plugins = Vec::new();
     let files = match wasm_files(folder) {
         Ok(files) => files,
@@ -27,10 +26,10 @@ pub(crate) async fn load_folder(loader: &Loader, folder: &Path) -> Vec<Arc<Plugi
         }
     };
     for file in files {
-        match load_file(loader, &file).await {
+        match load_file(loader, &file, policies).await {
             Ok(Some(plugin)) => {
                 info!(plugin = %plugin.name, version = plugin.version, "loaded: {}", plugin.description);
-                plugins.push(Arc::new(plugin));
+                plugins.push((file, plugin));
             }
             Ok(None) => info!("{} is switched off by its toml", file.display()),
             Err(problem) => warn!("{problem}; it is left out"),
@@ -39,14 +38,15 @@ pub(crate) async fn load_folder(loader: &Loader, folder: &Path) -> Vec<Arc<Plugi
     plugins
 }
 
-async fn load_file(loader: &Loader, file: &Path) -> Result<Option<Plugin>, String> {
+/// Loads one; `None` if its toml switches it off. The error is a sentence that names the file.
+pub(crate) async fn load_file(loader: &Loader, file: &Path, policies: &Policies) -> Result<Option<Plugin>, String> {
     let in_file = |problem: &dyn std::fmt::Display| format!("{}: {problem}", file.display());
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     if !is_plugin_name(name) {
         return Err(in_file(&"a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it"));
     }
     // Its errors name the toml and the line.
-    let config = PluginConfig::read(&file.with_extension("toml"))?;
+    let config = PluginConfig::read(&file.with_extension("toml"), policies)?;
     if !config.enabled {
         return Ok(None);
     }

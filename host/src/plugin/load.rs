@@ -61,7 +61,7 @@ impl Loader {
             description: info.description,
             subscriptions,
             settings: Arc::new(config.settings),
-            own_slots: Arc::new(Semaphore::new(config.limits.concurrency)),
+            policies: config.policies,
             limits: config.limits,
             ready,
             engine: self.engine.clone(),

@@ -13,17 +13,18 @@ mod load;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::capability::PluginLog;
+use crate::config::Policies;
 use crate::event::Event;
 use crate::plugin::bindings::PluginPre;
 pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
-pub(crate) use crate::plugin::folder::load_folder;
+pub(crate) use crate::plugin::folder::{load_file, load_folder};
 pub(crate) use crate::plugin::instance::Guest;
 pub(crate) use crate::plugin::limits::Limits;
 pub(crate) use crate::plugin::load::Loader;
@@ -37,11 +38,18 @@ pub(crate) struct Plugin {
     /// Which events it gets. None: all.
     pub(crate) subscriptions: Vec<Subscription>,
     settings: Arc<serde_json::Map<String, serde_json::Value>>,
-    limits: Limits,
+    pub(crate) limits: Limits,
+    pub(crate) policies: Policies,
     ready: PluginPre<Guest>,
     engine: Engine,
+    /// Of all plugins together.
     slots: Arc<Semaphore>,
-    own_slots: Arc<Semaphore>,
+}
+
+/// Room for one attempt: a slot of the plugin's, and one of the engine's.
+pub(crate) struct Room {
+    _own: OwnedSemaphorePermit,
+    _shared: Option<OwnedSemaphorePermit>,
 }
 
 /// Patterns for an event's attributes; all that are given must match.
@@ -74,11 +82,19 @@ pub(crate) struct Attempt {
 pub(crate) type Answer = Result<contract::types::Outcome, contract::types::Failure>;
 
 impl Plugin {
-    /// One call, once there is room for it.
-    pub(crate) async fn attempt(&self, event: &Event, attempt: Attempt) -> Result<Answer, PluginFailure> {
-        // Neither is ever closed; if one were, the attempt would go on without it.
-        let _own = Arc::clone(&self.own_slots).acquire_owned().await.ok();
-        let _slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+    /// Waits for a slot of the engine's, too.
+    pub(crate) async fn room(&self, own: OwnedSemaphorePermit) -> Room {
+        // It is never closed; if it were, the attempt would go on without it.
+        Room { _own: own, _shared: Arc::clone(&self.slots).acquire_owned().await.ok() }
+    }
+
+    /// One call. Its room is given up when the call has ended for good.
+    pub(crate) async fn attempt(
+        &self,
+        event: &Event,
+        attempt: Attempt,
+        room: Option<Room>,
+    ) -> Result<Answer, PluginFailure> {
         let log = PluginLog::new(Arc::clone(&self.name), event.id.as_str().into(), &self.limits);
         let mut store = instance::store(&self.engine, &self.limits, log, Arc::clone(&self.settings));
         let ready = self.ready.clone();
@@ -92,6 +108,7 @@ impl Plugin {
         };
         let event = event.to_contract();
         let call = tokio::spawn(async move {
+            let _room = room;
             let _running = engine.running();
             let call = async {
                 let world = ready.instantiate_async(&mut store).await?;

@@ -9,6 +9,8 @@ mod crash;
 mod interop;
 mod neighbours;
 mod orders;
+mod pauses;
+mod retries;
 mod world;
 
 /// Makes one test for each engine of each `fn NAME(world: &World)`.

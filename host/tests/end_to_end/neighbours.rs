@@ -8,10 +8,9 @@ use testbed::eventually;
 use crate::on_both_engines;
 use crate::world::{SOON, World};
 
-const ACTS: [(&str, &str); 6] = [
+const ACTS: [(&str, &str); 5] = [
     ("loop", "timed-out"),
     ("memory", "out-of-memory"),
-    ("misconfigured", "misconfigured"),
     ("panic", "trapped"),
     ("reject", "told-to"),
     ("retry", "retry"),

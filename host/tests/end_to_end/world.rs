@@ -70,9 +70,13 @@ impl World {
         self.plug("logger", &built("NOTIFY_TEST_PLUGINS", "logger.wasm"), "[config]\nformat = \"json\"\n");
     }
 
-    /// A guest that does what `act` says, for every event.
+    /// A guest that does what `act` says, for every event. Its first failure is its last.
     pub(crate) fn plug_misbehaver(&self, act: &str) {
-        let toml = format!("[limits]\ntime = \"1s\"\nmemory = \"16 MiB\"\n[config]\nact = {act:?}\n");
+        self.plug_misbehaver_with(act, "[retry]\nattempts = 1\n");
+    }
+
+    pub(crate) fn plug_misbehaver_with(&self, act: &str, toml: &str) {
+        let toml = format!("{toml}[limits]\ntime = \"1s\"\nmemory = \"16 MiB\"\n[config]\nact = {act:?}\n");
         self.plug(&format!("misbehaver-{act}"), &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), &toml);
     }
 
@@ -166,6 +170,16 @@ impl Host {
             .filter(|line| line["plugin"] == "logger")
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line["message"].as_str()?).ok())
             .filter_map(|event| Some(event["data"]["order_id"].as_str()?.to_owned()))
+            .collect()
+    }
+
+    /// What a plugin logged, and when.
+    pub(crate) fn said(&self, plugin: &str) -> Vec<(jiff::Timestamp, String)> {
+        let log = self.leash.stderr();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines
+            .filter(|line| line["plugin"] == plugin && line["event_id"].is_string())
+            .filter_map(|line| Some((line["timestamp"].as_str()?.parse().ok()?, line["message"].as_str()?.to_owned())))
             .collect()
     }
 

@@ -15,10 +15,19 @@ impl Plugin for Misbehaver {
         Info::new("misbehaver", env!("CARGO_PKG_VERSION"), "Fails in the way that its configuration says")
     }
 
-    fn handle(_event: Event, _delivery: Delivery) -> Handled {
+    fn handle(event: Event, delivery: Delivery) -> Handled {
         let settings: Settings = notify_plugin::config()?;
         match settings.act.as_str() {
             "skip" => skipped("told to"),
+            // Every attempt shows, so that a test can count them.
+            "twice" if delivery.attempt <= 2 => {
+                notify_plugin::info!("attempt {} at {}", delivery.attempt, event.id);
+                Err(retry("told to fail twice"))
+            }
+            "twice" => {
+                notify_plugin::info!("success with {}", event.id);
+                done()
+            }
             "retry" => Err(retry("told to try again")),
             "reject" => Err(reject("told-to", "told to reject")),
             "misconfigured" => Err(misconfigured("told to complain")),

@@ -1,0 +1,100 @@
+//! A plugin's backlog: what was spilled, and what is due again, in a queue of its own.
+//!
+//! It is only taken from while the plugin may be called. While the breaker is open nothing is held
+//! unacknowledged: RabbitMQ would end the consumer after half an hour
+//! (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::{BrokerError, Delivery};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::delivery::clock::now;
+use crate::delivery::policy::Fault;
+use crate::delivery::pump::pump;
+use crate::delivery::runner::Runner;
+use crate::delivery::trail::{Trail, forget_own_waits};
+use crate::delivery::worker::{Seen, Worker};
+use crate::event::{Arrived, Rules, decode};
+
+/// Before the queue is asked for again, when it was taken away.
+const LOST_QUEUE_PAUSE: Duration = Duration::from_secs(1);
+
+/// One plugin's backlog.
+#[derive(Clone)]
+pub(super) struct Backlog {
+    pub(super) worker: Worker,
+    pub(super) rules: Arc<Rules>,
+    pub(super) runner: Arc<Runner>,
+}
+
+impl Backlog {
+    /// Works it off until `stop`. Returns how many messages were given back unfinished; an error
+    /// means that the session is lost.
+    pub(super) async fn run(self, stop: CancellationToken, give_up: CancellationToken) -> Result<usize, BrokerError> {
+        loop {
+            let Some(probing) = stop.run_until_cancelled(self.runner.when_well()).await else { return Ok(0) };
+            match self.work(probing, &stop, &give_up).await {
+                Ok(given_back) if stop.is_cancelled() => return Ok(given_back),
+                Ok(_) => {}
+                Err(error @ BrokerError::Lost(_)) => return Err(error),
+                Err(error @ (BrokerError::ConsumerCancelled { .. } | BrokerError::Refused(_))) => {
+                    warn!(plugin = &*self.runner.name, "cannot take from its queue: {error}; making it anew");
+                    let _ = stop.run_until_cancelled(tokio::time::sleep(LOST_QUEUE_PAUSE)).await;
+                    self.declare().await?;
+                }
+            }
+        }
+    }
+
+    async fn declare(&self) -> Result<(), BrokerError> {
+        let Worker { broker, source, .. } = &self.worker;
+        match broker.declare_plugin(&source.names, &self.runner.name).await {
+            // Tried again at the next turn.
+            Err(error @ BrokerError::Lost(_)) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn work(
+        &self,
+        probing: bool,
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) -> Result<usize, BrokerError> {
+        let Worker { broker, source, .. } = &self.worker;
+        let prefetch = if probing { 1 } else { self.runner.backlog_max() };
+        let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
+        let consumer = broker.consume(&source.names.plugin(&self.runner.name), prefetch).await?;
+        let enough = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.runner.when_different(probing) => {}
+            }
+        };
+        pump(consumer, enough, give_up, |delivery| self.clone().see_through(delivery)).await
+    }
+
+    async fn see_through(self, mut delivery: Delivery) {
+        let names = &self.worker.source.names;
+        forget_own_waits(&mut delivery.message.properties.headers, names);
+        // Somebody may have put it there by hand.
+        let trail = Trail::read(&delivery.message).unwrap_or_else(|| Trail::begin(&delivery, None, now()));
+        let arrived =
+            Arrived { message: &delivery.message, exchange: &trail.exchange, routing_key: &trail.routing_key };
+        let seen = match decode(arrived, &self.rules) {
+            Ok(event) => self.worker.again(&self.runner, &event, &delivery, trail).await,
+            Err(error) => {
+                let fault = Fault::new(error.code(), error.to_string());
+                self.worker.give_up(&delivery, trail, fault).await.map(|()| Seen::Through)
+            }
+        };
+        match seen {
+            Ok(Seen::Through) => delivery.receipt.ack(),
+            Ok(Seen::NotNow) => {}
+            Err(error) => debug!(%error, "a delivery was not settled, and will come again"),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The pump takes deliveries from one queue and has each worked on in a task of its own.
+
+use std::time::Duration;
+
+use broker::{BrokerError, Consumer, Delivery};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+/// How long a consumer may take to say good-bye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Works until `enough`, lets what is in flight finish unless `give_up` comes first, and gives
+/// back the rest. Returns how many messages that were.
+///
+/// An error means that the consumer is lost, and with it the right to acknowledge what is in
+/// flight: those messages come again.
+pub(super) async fn pump<W>(
+    mut consumer: Consumer,
+    enough: impl Future<Output = ()>,
+    give_up: &CancellationToken,
+    work: impl Fn(Delivery) -> W,
+) -> Result<usize, BrokerError>
+where
+    W: Future<Output = ()> + Send + 'static,
+{
+    let tasks = TaskTracker::new();
+    // Also ends the tasks when this future is dropped.
+    let end_tasks = CancellationToken::new();
+    let _end_tasks = end_tasks.clone().drop_guard();
+    let mut enough = std::pin::pin!(enough);
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = &mut enough => break,
+            next = consumer.next() => next,
+        };
+        match next {
+            // The prefetch bounds how many there are.
+            Some(Ok(delivery)) => {
+                let (work, end) = (work(delivery), end_tasks.clone());
+                // Dropping a delivery is to give it back.
+                tasks.spawn(async move {
+                    end.run_until_cancelled(work).await;
+                });
+            }
+            Some(Err(error)) => return Err(error),
+            None => return Err(BrokerError::Lost("the consumer ended".to_owned())),
+        }
+    }
+    tasks.close();
+    let _ = give_up.run_until_cancelled(tasks.wait()).await;
+    let given_back = tasks.len();
+    end_tasks.cancel();
+    tasks.wait().await;
+    match tokio::time::timeout(CLOSE_TIMEOUT, consumer.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            warn!(%error, "the last acknowledgements may not have arrived; their messages come again");
+        }
+        Err(_) => warn!("the broker did not answer; messages that were acknowledged last may come again"),
+    }
+    Ok(given_back)
+}

@@ -1,0 +1,271 @@
+//! A runner is a plugin as delivery sees it: with its slots, its breaker and its policy. It stays
+//! when the session with the broker is lost, and when the plugin's files change.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::delivery::breaker::{Admission, Breaker, Change};
+use crate::delivery::policy::Outcome;
+use crate::event::Event;
+use crate::plugin::{Attempt, Plugin, Room};
+
+/// How long a first attempt waits for a slot before it spills.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// First attempts that wait for a slot of one plugin; the next one spills at once.
+const WAITING_MAX: usize = 128;
+/// Of the slots, so many per cent are for the backlog alone.
+const BACKLOG_PERCENT: usize = 25;
+
+pub(crate) struct Runner {
+    pub(crate) name: Arc<str>,
+    /// Where the plugin was loaded from.
+    pub(crate) file: PathBuf,
+    current: RwLock<Version>,
+    waiting: Arc<Semaphore>,
+    breaker: Mutex<Breaker>,
+    /// Changes whenever the breaker may judge differently.
+    changed: watch::Sender<()>,
+}
+
+/// A plugin as it is now; a changed one has slots of its own.
+#[derive(Clone)]
+struct Version {
+    plugin: Arc<Plugin>,
+    slots: Arc<Slots>,
+}
+
+impl Version {
+    fn new(plugin: Plugin) -> Self {
+        Self { slots: Arc::new(Slots::new(plugin.limits.concurrency)), plugin: Arc::new(plugin) }
+    }
+}
+
+/// Two kinds, so that neither kind of attempt starves the other.
+struct Slots {
+    first: Arc<Semaphore>,
+    first_count: usize,
+    /// The same as `first` where there is only one slot in all.
+    backlog: Arc<Semaphore>,
+    backlog_count: usize,
+}
+
+impl Slots {
+    fn new(count: usize) -> Self {
+        if count < 2 {
+            let only = Arc::new(Semaphore::new(1));
+            return Self { first: Arc::clone(&only), first_count: 1, backlog: only, backlog_count: 1 };
+        }
+        let backlog = (count * BACKLOG_PERCENT / 100).max(1);
+        let first = count - backlog;
+        Self {
+            first: Arc::new(Semaphore::new(first)),
+            first_count: first,
+            backlog: Arc::new(Semaphore::new(backlog)),
+            backlog_count: backlog,
+        }
+    }
+
+    /// Attempts from the backlog at once: its own, and half of the others while they are idle.
+    fn backlog_max(&self) -> usize {
+        self.backlog_count + self.first_count / 2
+    }
+
+    async fn for_backlog(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = Arc::clone(&self.backlog).try_acquire_owned() {
+            return Some(slot);
+        }
+        if self.first.available_permits() > self.first_count.div_ceil(2)
+            && let Ok(slot) = Arc::clone(&self.first).try_acquire_owned()
+        {
+            return Some(slot);
+        }
+        Arc::clone(&self.backlog).acquire_owned().await.ok()
+    }
+}
+
+/// Where an attempt comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Source,
+    Backlog,
+}
+
+/// Why an attempt is not made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// No slot was free soon enough.
+    Busy,
+    /// The breaker is open, or the plugin is paused.
+    Unwell,
+}
+
+/// The right to one attempt. Dropping it, or the attempt, gives it back.
+pub(super) struct Pass {
+    runner: Arc<Runner>,
+    plugin: Arc<Plugin>,
+    room: Option<Room>,
+    probe: bool,
+    ended: bool,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.probe && !self.ended {
+            self.runner.breaker().not_made(true);
+            self.runner.changed.send_replace(());
+        }
+    }
+}
+
+impl Runner {
+    pub(crate) fn new(plugin: Plugin, file: PathBuf) -> Self {
+        Self {
+            name: Arc::clone(&plugin.name),
+            file,
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            breaker: Mutex::new(Breaker::new(plugin.policies.breaker)),
+            changed: watch::Sender::new(()),
+            current: RwLock::new(Version::new(plugin)),
+        }
+    }
+
+    pub(crate) fn plugin(&self) -> Arc<Plugin> {
+        self.current().plugin
+    }
+
+    fn current(&self) -> Version {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Attempts from the backlog at once.
+    pub(super) fn backlog_max(&self) -> usize {
+        self.current().slots.backlog_max()
+    }
+
+    /// The right to an attempt, once there is room for it.
+    pub(super) async fn enter(self: &Arc<Self>, origin: Origin) -> Result<Pass, Refusal> {
+        // First the breaker, for it costs nothing.
+        self.look()?;
+        let Version { plugin, slots } = self.current();
+        let room = match origin {
+            Origin::Source => {
+                let Ok(_waiting) = self.waiting.try_acquire() else { return Err(Refusal::Busy) };
+                let room = async { Some(plugin.room(Arc::clone(&slots.first).acquire_owned().await.ok()?).await) };
+                tokio::time::timeout(PATIENCE, room).await.ok().flatten()
+            }
+            Origin::Backlog => match slots.for_backlog().await {
+                Some(slot) => Some(plugin.room(slot).await),
+                None => None,
+            },
+        };
+        let room = Some(room.ok_or(Refusal::Busy)?);
+        let probe = match self.breaker().admit(Instant::now()) {
+            Admission::Go => false,
+            Admission::Probe => true,
+            Admission::Wait(_) => return Err(Refusal::Unwell),
+        };
+        Ok(Pass { runner: Arc::clone(self), plugin, room, probe, ended: false })
+    }
+
+    fn look(&self) -> Result<(), Refusal> {
+        match self.breaker().look(Instant::now()) {
+            Admission::Go | Admission::Probe => Ok(()),
+            Admission::Wait(_) => Err(Refusal::Unwell),
+        }
+    }
+
+    /// Waits until the plugin may be called. True if only to probe it.
+    pub(super) async fn when_well(&self) -> bool {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let admission = self.breaker().look(Instant::now());
+            match admission {
+                Admission::Go => return false,
+                Admission::Probe => return true,
+                Admission::Wait(until) => {
+                    let until = async {
+                        match until {
+                            Some(until) => tokio::time::sleep_until(until.into()).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = until => {}
+                        // The sender is in `self`, so there is no error.
+                        _ = changed.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until [`Self::when_well`] would say something else.
+    pub(super) async fn when_different(&self, probing: bool) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let same = match self.breaker().look(Instant::now()) {
+                Admission::Go => !probing,
+                Admission::Probe => probing,
+                // While the probe runs its consumer must stay.
+                Admission::Wait(until) => probing && until.is_none() && !self.is_paused(),
+            };
+            if !same {
+                return;
+            }
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// Whether it was told to wait until its files change.
+    pub(super) fn is_paused(&self) -> bool {
+        self.breaker().is_paused()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Puts a new version of the plugin in the place of the old one. Calls in flight end on the old one.
+    pub(super) fn replace(&self, plugin: Plugin) -> Option<Change> {
+        let policy = plugin.policies.breaker;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Version::new(plugin);
+        let change = self.breaker().resume(policy);
+        self.changed.send_replace(());
+        change
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// The plugin's own time limit and the like are in this version of it.
+    pub(super) fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    /// The one attempt, and what it changed about the plugin's health.
+    pub(super) async fn attempt(mut self, event: &Event, attempt: Attempt) -> (Outcome, Option<Change>) {
+        let outcome = Outcome::of(self.plugin.attempt(event, attempt, self.room.take()).await);
+        self.ended = true;
+        let change = {
+            let mut breaker = self.runner.breaker();
+            match &outcome {
+                Outcome::Misconfigured(_) => breaker.pause(),
+                Outcome::Retry { .. } => breaker.ended(self.probe, true, Instant::now()),
+                // The plugin works; that it does not like the event is another matter.
+                Outcome::Done | Outcome::Skipped | Outcome::Reject(_) => {
+                    breaker.ended(self.probe, false, Instant::now())
+                }
+            }
+        };
+        if change.is_some() || self.probe {
+            self.runner.changed.send_replace(());
+        }
+        (outcome, change)
+    }
+}

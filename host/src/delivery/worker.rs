@@ -1,0 +1,182 @@
+//! The worker sees one delivery through: attempt, decision, settlement. It serves first attempts
+//! and those from a plugin's backlog alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::{Broker, BrokerError, Delivery, Source};
+use tracing::{debug, info, warn};
+
+use crate::delivery::clock::{between, now};
+use crate::delivery::herald::Herald;
+use crate::delivery::policy::{Fault, GivenUp, Settlement, decide};
+use crate::delivery::runner::{Origin, Pass, Refusal, Runner};
+use crate::delivery::settle::{Onward, pass_on};
+use crate::delivery::trail::{PREFIX, Recipient, Trail};
+use crate::event::Event;
+use crate::plugin::Attempt;
+
+/// Headers that a plugin is shown, and bytes of each; the rest is for the broker.
+const HEADERS_SHOWN_MAX: usize = 64;
+
+/// What every delivery needs.
+#[derive(Clone)]
+pub(super) struct Worker {
+    pub(super) broker: Broker,
+    pub(super) source: Arc<Source>,
+    pub(super) herald: Herald,
+}
+
+/// Whether a delivery is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Through,
+    /// It must be offered again.
+    NotNow,
+}
+
+impl Worker {
+    /// A first attempt, or a spill. `trail` is that of the message as it came.
+    pub(super) async fn first(
+        &self,
+        runner: &Arc<Runner>,
+        event: &Event,
+        delivery: &Delivery,
+        trail: &Trail,
+    ) -> Result<(), BrokerError> {
+        let trail = Trail { recipient: Some(recipient(runner, event)), ..trail.clone() };
+        match runner.enter(Origin::Source).await {
+            Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await,
+            Err(refusal) => {
+                debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
+                let spill = Onward::Spill { plugin: &runner.name };
+                pass_on(&self.broker, &self.source, &delivery.message, &trail, spill).await
+            }
+        }
+    }
+
+    /// An attempt from the plugin's own queue.
+    pub(super) async fn again(
+        &self,
+        runner: &Arc<Runner>,
+        event: &Event,
+        delivery: &Delivery,
+        trail: Trail,
+    ) -> Result<Seen, BrokerError> {
+        let trail = Trail { recipient: Some(recipient(runner, event)), ..trail };
+        match runner.enter(Origin::Backlog).await {
+            Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await.map(|()| Seen::Through),
+            // It is in the right queue already.
+            Err(Refusal::Busy | Refusal::Unwell) => Ok(Seen::NotNow),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        runner: &Arc<Runner>,
+        pass: Pass,
+        event: &Event,
+        delivery: &Delivery,
+        mut trail: Trail,
+    ) -> Result<(), BrokerError> {
+        let retry = pass.plugin().policies.retry;
+        let number = trail.attempts.saturating_add(1);
+        let attempt = Attempt {
+            number,
+            max: retry.attempts_max,
+            idempotency_key: event.idempotency_key(&runner.name),
+            transport: transport(delivery, &trail),
+        };
+        let (outcome, change) = pass.attempt(event, attempt).await;
+        let now = now();
+        let settlement = decide(outcome, number, between(trail.round_at, now), &retry, fastrand::f64());
+        if let Some(change) = change {
+            self.herald.announce(&self.broker, &self.source, runner, change, settlement.fault()).await;
+        }
+        let (plugin, event_id, event_type) = (&*runner.name, &event.id, &event.event_type);
+        let onward = match &settlement {
+            Settlement::Done => {
+                debug!(plugin, event_id, attempt = number, "done");
+                return Ok(());
+            }
+            Settlement::RetryLater { fault, delay } => {
+                let (max, wait) = (retry.attempts_max, Wait(*delay));
+                info!(
+                    plugin,
+                    event_id,
+                    code = fault.code,
+                    "attempt {number} of {max} failed, next in {wait}: {}",
+                    fault.reason
+                );
+                trail.attempts = number;
+                Onward::Later { plugin, delay: *delay }
+            }
+            Settlement::DeadLetter { fault, why } => {
+                let why = why.as_str();
+                warn!(
+                    plugin,
+                    event_id,
+                    event_type,
+                    code = fault.code,
+                    attempts = number,
+                    why,
+                    "dead-lettered: {}",
+                    fault.reason
+                );
+                trail.attempts = number;
+                trail.given_up = Some(why.to_owned());
+                Onward::Dead
+            }
+            Settlement::Pause(_) => Onward::Spill { plugin },
+        };
+        trail.last_at = now;
+        trail.fault = settlement.fault().cloned();
+        pass_on(&self.broker, &self.source, &delivery.message, &trail, onward).await
+    }
+
+    /// Gives up a message that is no event.
+    pub(super) async fn give_up(&self, delivery: &Delivery, mut trail: Trail, fault: Fault) -> Result<(), BrokerError> {
+        let (exchange, routing_key) = (&trail.exchange, &trail.routing_key);
+        warn!(exchange, routing_key, code = fault.code, "dead-lettered a message: {}", fault.reason);
+        trail.given_up = Some(GivenUp::Undecodable.as_str().to_owned());
+        trail.last_at = now();
+        trail.fault = Some(fault);
+        pass_on(&self.broker, &self.source, &delivery.message, &trail, Onward::Dead).await
+    }
+}
+
+fn recipient(runner: &Runner, event: &Event) -> Recipient {
+    Recipient {
+        plugin: runner.name.to_string(),
+        event_id: event.id.clone(),
+        event_type: event.event_type.clone(),
+        idempotency_key: event.idempotency_key(&runner.name),
+    }
+}
+
+/// How the message travelled, for plugins that care.
+fn transport(delivery: &Delivery, trail: &Trail) -> Vec<(String, String)> {
+    let mut attributes = vec![
+        ("amqp.exchange".to_owned(), trail.exchange.clone()),
+        ("amqp.routing-key".to_owned(), trail.routing_key.clone()),
+        ("amqp.redelivered".to_owned(), delivery.redelivered.to_string()),
+    ];
+    let headers = delivery.message.properties.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX));
+    let shown = headers.filter_map(|(name, value)| Some((format!("amqp.header.{name}"), value.to_text()?)));
+    attributes.extend(shown.take(HEADERS_SHOWN_MAX));
+    attributes
+}
+
+/// A length of time as people say it.
+struct Wait(Duration);
+
+impl std::fmt::Display for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_secs() {
+            0..10 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            seconds @ 10..120 => write!(f, "{seconds} s"),
+            seconds @ 120..7200 => write!(f, "{} min", seconds / 60),
+            seconds => write!(f, "{} h", seconds / 3600),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A plugin that is failing or misconfigured is left alone, others are told, and nothing is lost.
+
+use std::fs;
+
+use testbed::eventually;
+
+use crate::on_both_engines;
+use crate::world::{SOON, World, built};
+
+const QUICK_BREAKER: &str = "[breaker]\ncalls = 3\npause-min = \"1s\"\n[retry]\nattempts = 100\n";
+
+on_both_engines! {
+    fn a_misconfigured_plugin_is_paused_until_its_toml_changes(world: &World) {
+        world.plug_logger();
+        world.plug_misbehaver("misconfigured");
+        let name = "misbehaver-misconfigured";
+        let host = world.host();
+        let ids = world.order(&["demo"]);
+        host.wait_for("paused: it says that it is misconfigured");
+        for id in &ids {
+            host.wait_for_order(id);
+        }
+        host.wait_for("notify.plugin.paused");
+        let broker = world.broker();
+        let waiting = || world.queue_state(&broker, &world.names().plugin(name)).ready;
+        eventually(SOON, "both events wait for it", || waiting() == 2);
+        assert_eq!(world.queue_state(&broker, &world.names().dead()).ready, 0);
+
+        fs::write(world.plugins().join(format!("{name}.toml")), "[config]\nact = \"twice\"\n").unwrap();
+        host.wait_for("resumed: its files changed");
+        host.wait_for("notify.plugin.recovered");
+        let successes = || host.said(name).iter().filter(|(_, line)| line.starts_with("success")).count();
+        eventually(SOON, "both get through", || successes() == 2);
+        // Attempts begin at 1, for the pause was none.
+        assert_eq!(host.said(name).iter().filter(|(_, line)| line.starts_with("attempt 1")).count(), 2);
+        host.stop();
+        assert_eq!(waiting(), 0);
+    }
+
+    fn a_failing_plugin_is_left_alone_and_others_are_told(world: &World) {
+        world.plug_logger();
+        world.plug("moody", &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), &format!("{QUICK_BREAKER}[config]\nact = \"retry\"\n"));
+        let host = world.host();
+        let count = 60;
+        world.order(&["--quiet", "load", "--count", &count.to_string(), "--mix", "created=100"]);
+        host.wait_for("failing: it is left alone");
+        eventually(SOON, "the logger gets everything", || host.orders().len() == count);
+        host.wait_for("notify.plugin.failing");
+        let told = host.leash.stderr();
+        // As the logger writes it; the plugin concerned is not told.
+        assert!(told.lines().any(|line| line.contains("notify.plugin.failing") && line.contains("moody")), "{told}");
+        host.stop();
+        let broker = world.broker();
+        assert_eq!(world.queue_state(&broker, &world.queue).ready, 0);
+        assert_eq!(world.queue_state(&broker, &world.names().dead()).ready, 0, "none is given up");
+    }
+}
