@@ -1,32 +1,69 @@
-//! A host that is killed with SIGKILL loses nothing.
+//! A host that is killed with SIGKILL, again and again, loses nothing and repeats little.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use testbed::{Leash, eventually};
 
 use crate::on_both_engines;
-use crate::world::SOON;
+use crate::world::{Host, SOON};
 
-const COUNT: usize = 1500;
+const COUNT: usize = 5000;
+const KILLS: usize = 20;
+/// Unacknowledged messages that a host may hold.
+const PREFETCH: usize = 256;
+/// A load that lasts for about as long as the kills do.
+const RATE: &str = "300";
+const MOODY: &str = "misbehaver-sometimes";
 
 on_both_engines! {
-    fn a_host_that_is_killed_in_mid_load_loses_nothing(world: &World) {
+    fn a_host_that_is_killed_twenty_times_under_load_loses_nothing(world: &World) {
         world.plug_logger();
-        let host = world.host();
+        // Four failures in a row would wait for more than a minute.
+        world.plug_misbehaver_with("sometimes", "[retry]\npause-max = \"2s\"\n");
+        let random = fastrand::Rng::with_seed(fastrand::u64(..));
+        println!("seed: {}", random.get_seed());
+        let mut random = random;
         let count = COUNT.to_string();
-        let load = Leash::spawn(world.order_cli_command(&["--quiet", "load", "--count", &count, "--mix", "created=100"]));
-        eventually(SOON, "the host is in the middle of it", || host.orders().len() > COUNT / 10);
-        host.leash.kill();
-        let first = host.distinct_orders();
-        assert!(first.len() < COUNT, "the host was done before it was killed");
-
-        let second = world.host();
+        let mut hosts = vec![world.host()];
+        let load = Leash::spawn(
+            world.order_cli_command(&["--quiet", "load", "--count", &count, "--rate", RATE, "--mix", "created=100"]),
+        );
+        for _ in 0..KILLS {
+            let host = hosts.last().unwrap();
+            eventually(SOON, "it is at work", || !host.orders().is_empty());
+            // Anywhere within an attempt, a settlement, or neither: what is random is not awaited.
+            std::thread::sleep(Duration::from_micros(random.u64(0..300_000)));
+            host.leash.kill();
+            hosts.push(world.host());
+        }
         let status = load.wait_timeout(SOON).expect("the load ends");
         assert!(status.success(), "{}", load.stderr());
-        let all = || -> BTreeSet<String> { &first | &second.distinct_orders() };
-        eventually(SOON, "every order reaches the logger", || all().len() == COUNT);
-        second.stop();
-        let state = world.queue_state(&world.broker(), &world.queue);
-        assert_eq!(state.ready, 0);
+
+        let earlier: Vec<_> = hosts.iter().take(KILLS).map(|host| (host.distinct_orders(), successes(host))).collect();
+        let last = hosts.last().unwrap();
+        let orders = || union(earlier.iter().map(|(orders, _)| orders), last.distinct_orders());
+        let done = || union(earlier.iter().map(|(_, done)| done), successes(last));
+        eventually(SOON, "every event reaches the logger", || orders().len() == COUNT);
+        eventually(SOON, "every event gets through in the end", || done().len() == COUNT);
+        last.stop();
+        let calls: usize = hosts.iter().map(|host| host.orders().len()).sum();
+        println!("{} of {COUNT} were repeated", calls - COUNT);
+        assert!(calls <= COUNT + KILLS * PREFETCH, "{calls} calls: more than what was in flight was repeated");
+        let broker = world.broker();
+        for queue in [world.queue.clone(), world.names().plugin(MOODY), world.names().plugin("logger"), world.names().dead()] {
+            let state = world.queue_state(&broker, &queue);
+            assert_eq!((state.ready, state.delayed), (0, 0), "{queue}");
+        }
     }
+}
+
+fn union<'a>(sets: impl Iterator<Item = &'a BTreeSet<String>>, last: BTreeSet<String>) -> BTreeSet<String> {
+    sets.fold(last, |all, set| &all | set)
+}
+
+/// The ids of the events that the moody plugin got through.
+fn successes(host: &Host) -> BTreeSet<String> {
+    let said = host.said(MOODY).into_iter();
+    said.filter_map(|(_, line)| Some(line.strip_prefix("success with ")?.to_owned())).collect()
 }

@@ -32,7 +32,7 @@ on_both_engines! {
         let successes = || host.said(name).iter().filter(|(_, line)| line.starts_with("success")).count();
         eventually(SOON, "both get through", || successes() == 2);
         // Attempts begin at 1, for the pause was none.
-        assert_eq!(host.said(name).iter().filter(|(_, line)| line.starts_with("attempt 1")).count(), 2);
+        assert_eq!(host.said(name).iter().filter(|(_, line)| line.starts_with("call 1")).count(), 2);
         host.stop();
         assert_eq!(waiting(), 0);
     }

@@ -21,10 +21,16 @@ impl Plugin for Misbehaver {
             "skip" => skipped("told to"),
             // Every attempt shows, so that a test can count them.
             "twice" if delivery.attempt <= 2 => {
-                notify_plugin::info!("attempt {} at {}", delivery.attempt, event.id);
+                notify_plugin::info!("call {} for {}", delivery.attempt, event.id);
                 Err(retry("told to fail twice"))
             }
             "twice" => {
+                notify_plugin::info!("success with {}", event.id);
+                done()
+            }
+            // One call in eight, by chance that is the same each time.
+            "sometimes" if chance(&event.id, delivery.attempt) % 8 == 0 => Err(retry("told to fail now and then")),
+            "sometimes" => {
                 notify_plugin::info!("success with {}", event.id);
                 done()
             }
@@ -50,6 +56,13 @@ impl Plugin for Misbehaver {
             other => Err(misconfigured(format!("{other:?} is nothing that this guest can do"))),
         }
     }
+}
+
+fn chance(id: &str, attempt: u32) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    (id, attempt).hash(&mut hasher);
+    hasher.finish()
 }
 
 notify_plugin::export!(Misbehaver);
