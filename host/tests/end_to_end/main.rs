@@ -6,7 +6,9 @@
 
 mod bytes;
 mod crash;
+mod duplicates;
 mod interop;
+mod isolation;
 mod neighbours;
 mod orders;
 mod pauses;

@@ -1,0 +1,35 @@
+//! A plugin that hangs and one that always fails leave a third alone.
+
+use testbed::eventually;
+
+use crate::on_both_engines;
+use crate::world::SOON;
+
+const COUNT: usize = 600;
+
+on_both_engines! {
+    fn the_queue_of_a_well_plugin_empties_while_those_of_others_do_not(world: &World) {
+        world.plug_logger();
+        world.plug_misbehaver_with("loop", "");
+        world.plug_misbehaver_with("retry", "");
+        let host = world.host();
+        let count = COUNT.to_string();
+        world.order(&["--quiet", "load", "--count", &count, "--mix", "created=100"]);
+        eventually(SOON, "the logger gets everything", || host.orders().len() == COUNT);
+        let broker = world.broker();
+        let source = || world.queue_state(&broker, &world.queue);
+        eventually(SOON, "the source's queue is empty", || source().ready == 0);
+        host.stop();
+        assert_eq!(host.orders().len(), COUNT, "once each");
+        let held = |plugin: &str| {
+            let state = world.queue_state(&broker, &world.names().plugin(plugin));
+            state.ready + state.delayed
+        };
+        assert_eq!(source().ready, 0, "nothing was given back to it");
+        assert_eq!(held("logger"), 0);
+        for plugin in ["misbehaver-loop", "misbehaver-retry"] {
+            assert!(held(plugin) > COUNT as u64 / 2, "{plugin} has only {} of {COUNT} left", held(plugin));
+        }
+        assert_eq!(world.queue_state(&broker, &world.names().dead()).ready, 0, "none is given up");
+    }
+}
