@@ -35,6 +35,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
         loader,
         runners: runners.into(),
         duplicates: Duplicates::new(config.duplicates_window),
+        prefetch: config.prefetch,
         drain_timeout: config.drain_timeout,
     };
     let names: Vec<_> = dispatcher.runners.iter().map(|runner| &*runner.name).collect();

@@ -17,6 +17,7 @@ mod runner;
 mod session;
 mod settle;
 mod source;
+mod stall;
 mod trail;
 mod worker;
 

@@ -18,6 +18,7 @@ use crate::delivery::pause::watch_paused;
 use crate::delivery::pump::pump;
 use crate::delivery::runner::Runner;
 use crate::delivery::source::Intake;
+use crate::delivery::stall::{self, Progress};
 use crate::delivery::worker::Worker;
 use crate::event::Rules;
 use crate::plugin::Loader;
@@ -43,6 +44,7 @@ pub(crate) struct Dispatcher {
     pub(crate) loader: Arc<Loader>,
     pub(crate) runners: Arc<[Arc<Runner>]>,
     pub(crate) duplicates: Duplicates,
+    pub(crate) prefetch: u16,
     pub(crate) drain_timeout: Duration,
 }
 
@@ -54,18 +56,28 @@ impl Dispatcher {
         // again on the next one.
         let mut parts = JoinSet::new();
         let give_up = CancellationToken::new();
+        let progress = Arc::new(Progress::default());
         let worker = Worker { broker, source: Arc::clone(&self.source), herald: Herald::new() };
         let intake = Intake {
             worker: worker.clone(),
             rules: Arc::clone(&self.rules),
             runners: Arc::clone(&self.runners),
             duplicates: self.duplicates.clone(),
+            progress: Arc::clone(&progress),
         };
         {
             let (stop, give_up) = (stop.clone(), give_up.clone());
             parts.spawn(async move {
                 let enough = stop.cancelled();
                 pump(consumer, enough, &give_up, |delivery| intake.clone().see_through(delivery)).await
+            });
+        }
+        {
+            let (stop, worker, prefetch) = (stop.clone(), worker.clone(), self.prefetch);
+            parts.spawn(async move {
+                let queue = worker.source.names.source();
+                let watch = stall::watch(&worker.broker, queue, &progress, prefetch);
+                stop.run_until_cancelled(watch).await.map_or(Ok(0), Err)
             });
         }
         for runner in self.runners.iter() {

@@ -11,6 +11,7 @@ use crate::delivery::duplicates::{Claim, Duplicates};
 use crate::delivery::policy::Fault;
 use crate::delivery::route::route;
 use crate::delivery::runner::Runner;
+use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
 use crate::delivery::worker::Worker;
 use crate::event::{Arrived, Event, Rules, decode};
@@ -22,10 +23,17 @@ pub(super) struct Intake {
     pub(super) rules: Arc<Rules>,
     pub(super) runners: Arc<[Arc<Runner>]>,
     pub(super) duplicates: Duplicates,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl Intake {
     pub(super) async fn see_through(self, delivery: Delivery) {
+        self.progress.taken();
+        self.work(delivery).await;
+        self.progress.ended();
+    }
+
+    async fn work(&self, delivery: Delivery) {
         let trail = Trail::begin(&delivery, None, now());
         let arrived =
             Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
