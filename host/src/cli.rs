@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, LogFormat, parse_duration};
+use crate::dead_letters;
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -30,19 +31,52 @@ pub(crate) enum Command {
     /// Exit codes: 0 stopped as asked; 1 failed; 2 wrong arguments; 78 wrong configuration;
     /// 130 ended by a second signal.
     Run(RunArguments),
+    /// Lists, shows, replays, edits and deletes what was given up
+    ///
+    /// Works while hosts run. Nothing is removed before it is where it goes to: a command that is
+    /// cut off may repeat a letter, and loses none.
+    ///
+    /// Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong arguments; 78 wrong configuration.
+    DeadLetters {
+        #[command(subcommand)]
+        action: dead_letters::Action,
+        #[command(flatten)]
+        broker: BrokerArguments,
+    },
 }
 
+/// Where the queues are.
 #[derive(Debug, Args)]
-pub(crate) struct RunArguments {
+pub(crate) struct BrokerArguments {
     /// The host's settings, in TOML; options override them
-    #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG", global = true)]
     config: Option<PathBuf>,
     /// amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH
     ///
     /// Without it, a file in your state directory (on Linux ~/.local/state/notify-host/queue.db).
     // Taken as text, because clap would show a wrong one with its password.
-    #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true)]
+    #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
     broker: Option<String>,
+}
+
+impl BrokerArguments {
+    /// The settings: options over the file over the defaults.
+    pub(crate) fn settle(&self) -> Result<HostConfig, String> {
+        let mut config = match &self.config {
+            Some(file) => HostConfig::read(file)?,
+            None => HostConfig::default(),
+        };
+        if let Some(url) = &self.broker {
+            config.broker = Some(url.parse().map_err(|error: broker::UrlError| error.to_string())?);
+        }
+        Ok(config)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    broker: BrokerArguments,
     /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins]
     #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS")]
     plugins: Option<PathBuf>,
@@ -63,13 +97,7 @@ pub(crate) struct RunArguments {
 impl RunArguments {
     /// The settings: options over the file over the defaults.
     pub(crate) fn settle(&self) -> Result<HostConfig, String> {
-        let mut config = match &self.config {
-            Some(file) => HostConfig::read(file)?,
-            None => HostConfig::default(),
-        };
-        if let Some(url) = &self.broker {
-            config.broker = Some(url.parse().map_err(|error: broker::UrlError| error.to_string())?);
-        }
+        let mut config = self.broker.settle()?;
         config.broker_timeout = self.broker_timeout.or(config.broker_timeout);
         config.log_format = self.log_format.or(config.log_format);
         if let Some(plugins) = &self.plugins {

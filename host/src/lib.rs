@@ -8,6 +8,7 @@ mod capability;
 mod cli;
 mod config;
 mod daemon;
+mod dead_letters;
 mod delivery;
 mod event;
 mod exit;
@@ -19,18 +20,35 @@ use std::process::ExitCode;
 
 use broker::BrokerUrl;
 use clap::Parser as _;
+use tracing::level_filters::LevelFilter;
 
-use crate::cli::{Cli, Command, RunArguments};
+use crate::cli::{Cli, Command};
+use crate::config::{HostConfig, LogFormat};
 
 /// The program: arguments in, exit code out.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(arguments) => run(&arguments),
+        Command::Run(arguments) => {
+            let log_level = arguments.log_level;
+            with_settings(arguments.settle(), Some(log_level), async |config, broker| {
+                let stop = shutdown::on_signals()?;
+                daemon::run(config, broker, &stop).await
+            })
+        }
+        Command::DeadLetters { action, broker } => {
+            with_settings(broker.settle(), None, async |config, url| dead_letters::run(action, &config, &url).await)
+        }
     }
 }
 
-fn run(arguments: &RunArguments) -> ExitCode {
-    let settings = arguments.settle().and_then(|config| {
+/// Runs a command with the settings, if they are good. A `log_level` is a daemon's; other commands
+/// only log what went wrong, in words.
+fn with_settings(
+    settings: Result<HostConfig, String>,
+    log_level: Option<LevelFilter>,
+    command: impl AsyncFnOnce(HostConfig, BrokerUrl) -> anyhow::Result<()>,
+) -> ExitCode {
+    let settings = settings.and_then(|config| {
         let broker = config.broker.clone().or_else(BrokerUrl::default_for_user);
         let broker = broker.ok_or("there is no home directory to keep a queue in: name one with --broker")?;
         Ok((config, broker))
@@ -42,22 +60,25 @@ fn run(arguments: &RunArguments) -> ExitCode {
             return ExitCode::from(exit::BAD_CONFIG);
         }
     };
-    telemetry::start(config.log_format, arguments.log_level);
-    match block_on(config, broker) {
+    match log_level {
+        Some(level) => telemetry::start(config.log_format, level),
+        None => telemetry::start(Some(LogFormat::Human), LevelFilter::WARN),
+    }
+    match block_on(command(config, broker)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            match log_level {
+                Some(_) => tracing::error!("{error:#}"),
+                None => eprintln!("notify-host: {error:#}"),
+            }
             ExitCode::from(exit::FAILED)
         }
     }
 }
 
-fn block_on(config: config::HostConfig, broker: BrokerUrl) -> anyhow::Result<()> {
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(async {
-        let stop = shutdown::on_signals()?;
-        daemon::run(config, broker, &stop).await
-    });
+    let done = runtime.block_on(command);
     // A guest that computes without end must not keep the process alive.
     runtime.shutdown_background();
     done

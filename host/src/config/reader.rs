@@ -244,10 +244,11 @@ impl<'a> Table<'a> {
     }
 }
 
-/// `10s`, `1m 30s`, `500ms`.
+/// `10s`, `1m 30s`, `500ms`, `7d`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a length of time such as \"10s\" or \"1m 30s\", got {text:?}");
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     Duration::try_from(duration).map_err(|_| wrong())
 }
 

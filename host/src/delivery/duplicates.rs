@@ -158,9 +158,9 @@ mod tests {
             let mut second = Box::pin(duplicates.claim(KEY));
             assert!(futures_util::poll!(&mut second).is_pending());
             if settle {
-                first.settled()
+                first.settled();
             } else {
-                drop(first)
+                drop(first);
             }
             assert_eq!(matches!(second.await, Claim::Duplicate), settle);
         }

@@ -23,6 +23,7 @@ const LAST_AT: &str = "x-notify-last-at";
 const ROUND: &str = "x-notify-round";
 const ROUND_AT: &str = "x-notify-round-at";
 const HISTORY: &str = "x-notify-history";
+const REPLACES: &str = "x-notify-replaces";
 const EXCHANGE: &str = "x-notify-exchange";
 const ROUTING_KEY: &str = "x-notify-routing-key";
 /// Names of headers that there was no room for.
@@ -54,6 +55,8 @@ pub(crate) struct Trail {
     pub(crate) round_at: i64,
     /// How earlier rounds ended, oldest first, a sentence each; only the last few are kept.
     pub(crate) history: Vec<String>,
+    /// The id of the event that this one, edited by an operator, stands for.
+    pub(crate) replaces: Option<String>,
     /// How the message first came.
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
@@ -81,6 +84,7 @@ impl Trail {
             round: 1,
             round_at: now,
             history: Vec::new(),
+            replaces: None,
             exchange: delivery.exchange.clone(),
             routing_key: delivery.routing_key.clone(),
         }
@@ -112,6 +116,7 @@ impl Trail {
                 Some(Value::List(rounds)) => rounds.iter().filter_map(Value::to_text).collect(),
                 _ => Vec::new(),
             },
+            replaces: text(REPLACES),
             exchange: text(EXCHANGE).unwrap_or_default(),
             routing_key: text(ROUTING_KEY).unwrap_or_default(),
         })
@@ -119,10 +124,8 @@ impl Trail {
 
     /// The message with this trail in place of the one that it carried, fit to be published again.
     pub(crate) fn write(&self, message: &Message) -> Message {
-        let mut message = message.clone();
-        message.defuse();
+        let mut message = Self::erase(message);
         let headers = &mut message.properties.headers;
-        headers.retain(|name, _| !name.starts_with(PREFIX));
         let mut set = |name: &str, value: Value| headers.insert(name.to_owned(), value);
         if let Some(recipient) = &self.recipient {
             set(PLUGIN, recipient.plugin.as_str().into());
@@ -145,8 +148,19 @@ impl Trail {
             set(ROUND_AT, Value::I64(self.round_at));
             set(HISTORY, Value::List(self.history.iter().map(|round| round.as_str().into()).collect()));
         }
+        if let Some(replaces) = &self.replaces {
+            set(REPLACES, shorten(replaces, TEXT_CHARACTERS_MAX).into());
+        }
         set(EXCHANGE, self.exchange.as_str().into());
         set(ROUTING_KEY, self.routing_key.as_str().into());
+        message
+    }
+
+    /// The message without any trail, fit to be published again.
+    pub(crate) fn erase(message: &Message) -> Message {
+        let mut message = message.clone();
+        message.defuse();
+        message.properties.headers.retain(|name, _| !name.starts_with(PREFIX));
         message
     }
 
@@ -205,6 +219,7 @@ mod tests {
             round: 1,
             round_at: 1000,
             history: Vec::new(),
+            replaces: Some("0".to_owned()),
             exchange: "orders".to_owned(),
             routing_key: "order.created".to_owned(),
         }

@@ -6,6 +6,7 @@
 
 mod bytes;
 mod crash;
+mod dead_letters;
 mod duplicates;
 mod interop;
 mod isolation;

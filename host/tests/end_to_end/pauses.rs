@@ -5,7 +5,7 @@ use std::fs;
 use testbed::eventually;
 
 use crate::on_both_engines;
-use crate::world::{SOON, World, built};
+use crate::world::{SOON, built};
 
 const QUICK_BREAKER: &str = "[breaker]\ncalls = 3\npause-min = \"1s\"\n[retry]\nattempts = 100\n";
 

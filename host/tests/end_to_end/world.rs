@@ -91,13 +91,19 @@ impl World {
     }
 
     pub(crate) fn host_with(&self, arguments: &[&str]) -> Host {
+        let mut command = self.host_command(&["run", "--log-format", "json"]);
+        command.arg("--plugins").arg(self.plugins()).args(arguments);
+        Host { leash: Leash::spawn(command) }
+    }
+
+    /// notify-host with this world's broker and configuration.
+    pub(crate) fn host_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
             command.env_remove(name);
         }
-        command.args(["run", "--log-format", "json", "--broker", &self.url]);
-        command.arg("--plugins").arg(self.plugins()).arg("--config").arg(self.path("host.toml")).args(arguments);
-        Host { leash: Leash::spawn(command) }
+        command.args(arguments).args(["--broker", &self.url]).arg("--config").arg(self.path("host.toml"));
+        command
     }
 
     /// Runs order-cli to its end.
