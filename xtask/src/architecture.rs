@@ -16,6 +16,8 @@ const FORBIDDEN: [(&str, &str); 6] = [
     ("notify-host", "lapin"),
     ("notify-host", "rusqlite"),
 ];
+/// Where a delivery or a dead letter is settled.
+const SETTLES: [&str; 2] = ["host/src/delivery", "host/src/dead_letters"];
 /// A longer file must say why, in a line that begins with [`EXCUSE`].
 const LINES_MAX: usize = 500;
 const EXCUSE: &str = "// Long because";
@@ -73,10 +75,10 @@ fn faults_of(file: &Path, text: &str) -> Vec<String> {
         faults.push(format!("{shown} names lapin: only broker/src/amqp does"));
     }
     if file.starts_with("host/src")
-        && !file.starts_with("host/src/delivery")
+        && !SETTLES.iter().any(|folder| file.starts_with(folder))
         && code().any(|line| line.contains(".ack("))
     {
-        faults.push(format!("{shown} acknowledges: only host/src/delivery settles"));
+        faults.push(format!("{shown} acknowledges: only {} do", SETTLES.join(" and ")"));
     }
     faults
 }
