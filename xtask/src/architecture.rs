@@ -78,7 +78,7 @@ fn faults_of(file: &Path, text: &str) -> Vec<String> {
         && !SETTLES.iter().any(|folder| file.starts_with(folder))
         && code().any(|line| line.contains(".ack("))
     {
-        faults.push(format!("{shown} acknowledges: only {} do", SETTLES.join(" and ")"));
+        faults.push(format!("{shown} acknowledges: only {} settles", SETTLES.join(" or ")));
     }
     faults
 }

@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures_util::Stream;
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
-use lapin::{Channel, Connection, ErrorKind};
+use lapin::{Channel, Connection, ErrorKind, Event};
 
 use crate::BrokerError;
 use crate::amqp::convert::short_string;
@@ -65,6 +66,19 @@ impl Link {
             let _ = self.lost.set(reason);
         }
         BrokerError::Lost(self.lost.get().cloned().unwrap_or_else(|| "the connection was closed".to_owned()))
+    }
+
+    /// What RabbitMQ says about the connection from now on. Ends with it.
+    pub(super) fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
+        self.connection.events_listener()
+    }
+
+    /// Closes, because the other connection of the session is lost; for the same reason.
+    pub(super) async fn lose_with(&self, other: &Self) {
+        if let BrokerError::Lost(reason) = other.lost(None) {
+            let _ = self.lost.set(reason);
+        }
+        self.close().await;
     }
 
     pub(super) async fn close(&self) {

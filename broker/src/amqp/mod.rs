@@ -1,7 +1,11 @@
 //! RabbitMQ as a broker, through lapin.
 //!
-//! A session is one connection. Publishing has a channel of its own, with confirmations; so has
-//! each consumer; what may be refused, and so close its channel, is asked on a channel made for it.
+//! A session is two connections, which are lost together: one that publishes, and one for all
+//! else, because RabbitMQ stops reading from a connection that publishes while it is short of
+//! memory or disk (<https://www.rabbitmq.com/docs/alarms>), acknowledgements and all.
+//!
+//! Publishing has a channel of its own, with confirmations; so has each consumer; what may be
+//! refused, and so close its channel, is asked on a channel made for it.
 //! Nothing here reconnects, see [`crate::Broker`].
 
 mod acks;
@@ -11,10 +15,13 @@ mod convert;
 mod declare;
 mod link;
 mod publish;
+mod watch;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use lapin::options::QueuePurgeOptions;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::amqp::link::{Link, refused_name};
 use crate::amqp::publish::Publisher;
@@ -26,15 +33,27 @@ use crate::{
 /// One session.
 #[derive(Clone, Debug)]
 pub struct Session {
+    publishing: Arc<Link>,
+    /// Consumes, declares and asks.
     link: Arc<Link>,
     publisher: Arc<Publisher>,
+    _watch: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Session {
     pub(crate) async fn connect(url: &url::Url, options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let link = Arc::new(Link::new(connect::open(url, options).await?));
-        let publisher = Arc::new(Publisher::start(Arc::clone(&link)));
-        Ok(Self { link, publisher })
+        let started = Instant::now();
+        let open = async |what: &str| {
+            let timeout = options.timeout.saturating_sub(started.elapsed());
+            let options = ConnectOptions { name: format!("{} ({what})", options.name), timeout };
+            Ok::<_, ConnectError>(Arc::new(Link::new(connect::open(url, &options).await?)))
+        };
+        // One after the other, so that what is wrong is found out once.
+        let publishing = open("publishing").await?;
+        let link = open("consuming").await?;
+        let publisher = Arc::new(Publisher::start(Arc::clone(&publishing)));
+        let watch = tokio::spawn(watch::watch(Arc::clone(&publishing), Arc::clone(&link)));
+        Ok(Self { publishing, link, publisher, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {
@@ -71,6 +90,6 @@ impl Session {
     }
 
     pub(crate) async fn close(self) {
-        self.link.close().await;
+        tokio::join!(self.link.close(), self.publishing.close());
     }
 }

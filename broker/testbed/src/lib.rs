@@ -10,6 +10,7 @@
 mod leash;
 mod patience;
 mod ports;
+pub mod proxy;
 pub mod rabbitmq;
 mod reaper;
 

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod broker_away;
 mod broker_crash;
 mod bytes;
 mod crash;

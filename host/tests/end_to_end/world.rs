@@ -18,6 +18,8 @@ pub(crate) const SOON: Duration = Duration::from_mins(1);
 pub(crate) struct World {
     folder: TempDir,
     pub(crate) url: String,
+    /// Where the host connects to; the same, unless the test says otherwise.
+    pub(crate) host_url: String,
     pub(crate) exchange: String,
     pub(crate) queue: String,
     runtime: tokio::runtime::Runtime,
@@ -40,7 +42,7 @@ impl World {
 
     pub(crate) fn new(folder: TempDir, url: String, exchange: String, queue: String) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let world = Self { folder, url, exchange, queue, runtime };
+        let world = Self { folder, host_url: url.clone(), url, exchange, queue, runtime };
         fs::create_dir(world.plugins()).unwrap();
         fs::write(
             world.path("host.toml"),
@@ -102,7 +104,7 @@ impl World {
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
             command.env_remove(name);
         }
-        command.args(arguments).args(["--broker", &self.url]).arg("--config").arg(self.path("host.toml"));
+        command.args(arguments).args(["--broker", &self.host_url]).arg("--config").arg(self.path("host.toml"));
         command
     }
 

@@ -1,0 +1,45 @@
+//! Watching the two connections of a session: they are lost together, and what RabbitMQ says about
+//! them is passed on.
+
+use std::sync::Arc;
+
+use futures_util::stream::{Stream, StreamExt as _};
+use lapin::Event;
+use tracing::{info, warn};
+
+use crate::amqp::link::{Link, refusal};
+
+/// Ends when both are gone.
+pub(super) async fn watch(publishing: Arc<Link>, consuming: Arc<Link>) {
+    let (publishing_events, consuming_events) = (publishing.events(), consuming.events());
+    tokio::select! {
+        () = until_lost(&publishing, publishing_events) => consuming.lose_with(&publishing).await,
+        () = until_lost(&consuming, consuming_events) => publishing.lose_with(&consuming).await,
+    }
+}
+
+async fn until_lost(link: &Link, events: impl Stream<Item = Event>) {
+    let mut events = std::pin::pin!(events);
+    let mut blocked = false;
+    while let Some(event) = events.next().await {
+        match event {
+            // https://www.rabbitmq.com/docs/connection-blocked
+            Event::ConnectionBlocked(reason) if !blocked => {
+                blocked = true;
+                warn!("the broker takes no messages for now ({reason}); what is to be published waits");
+            }
+            Event::ConnectionUnblocked if blocked => {
+                blocked = false;
+                info!("the broker takes messages again");
+            }
+            // A refusal closes no more than a channel.
+            Event::Error(error) if refusal(&error).is_none() => {
+                // Remembers the reason.
+                let _ = link.lost(Some(&error));
+                return;
+            }
+            // The set is open.
+            _ => {}
+        }
+    }
+}
