@@ -6,3 +6,15 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const BAD_CONFIG: u8 = 78;
 /// A second signal ended it: 128 + SIGINT, as shells count.
 pub(crate) const INTERRUPTED: i32 = 130;
+/// As clap exits, for what only the command itself can see.
+pub(crate) const WRONG_ARGUMENTS: u8 = 2;
+
+/// The arguments make no sense together; why, and what would.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WrongArguments(pub(crate) String);
+
+/// The code for what went wrong.
+pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<WrongArguments>() { WRONG_ARGUMENTS } else { FAILED }
+}

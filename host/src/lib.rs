@@ -71,7 +71,7 @@ fn with_settings(
                 Some(_) => tracing::error!("{error:#}"),
                 None => eprintln!("notify-host: {error:#}"),
             }
-            ExitCode::from(exit::FAILED)
+            ExitCode::from(exit::code_of(&error))
         }
     }
 }

@@ -118,7 +118,7 @@ impl Visit for Line {
 
 /// Text that came from outside must not drive the operator's terminal, nor look like a line of
 /// the host's own: control characters are escaped, further lines are indented.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.trim_end_matches('\n').chars() {
         match character {

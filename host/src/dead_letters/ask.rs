@@ -1,27 +1,34 @@
 //! Asking before something is done that cannot be undone.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+/// Meanwhile the letters are held, and no other command sees them; RabbitMQ itself would end that
+/// after half an hour.
+const ANSWER_MINUTES_MAX: u64 = 5;
 
 pub(super) enum Answer {
     Yes,
     No,
     NobodyToAsk,
+    /// Nobody did, in all this time.
+    NotGiven,
 }
 
-/// Asks on the terminal, unless the answer is given already.
-pub(super) fn confirm(question: &str, yes: bool) -> Answer {
-    if yes {
-        return Answer::Yes;
-    }
+/// Asks on the terminal.
+pub(super) async fn confirm(question: &str) -> Answer {
     if !io::stdin().is_terminal() {
         return Answer::NobodyToAsk;
     }
-    eprint!("{question} [y/N] ");
     // What cannot be asked is not agreed to.
-    let _ = io::stderr().flush();
-    let mut line = String::new();
-    match io::stdin().lock().read_line(&mut line) {
-        Ok(_) if matches!(line.trim().to_lowercase().as_str(), "y" | "yes") => Answer::Yes,
-        Ok(_) | Err(_) => Answer::No,
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line).map(|_| line)
+    });
+    match tokio::time::timeout(Duration::from_mins(ANSWER_MINUTES_MAX), line).await {
+        Ok(Ok(Ok(line))) if matches!(line.trim().to_lowercase().as_str(), "y" | "yes") => Answer::Yes,
+        Ok(_) => Answer::No,
+        Err(_) => Answer::NotGiven,
     }
 }

@@ -1,13 +1,14 @@
 //! Looking through the dead-letter queue. What is looked at is held, and comes back when the
-//! browser closes or dies; what is settled is gone.
+//! browser closes or dies; what is removed is gone.
 
 use std::time::Duration;
 
-use broker::{Broker, BrokerUrl, ConnectOptions, Consumer, Delivery, Message, QueueNames, Receipt};
+use broker::{Broker, BrokerError, BrokerUrl, ConnectOptions, Consumer, Delivery, Message, QueueNames, Receipt};
+use bytes::Bytes;
 use tracing::warn;
 
 use crate::dead_letters::letter::{Summary, trail_of};
-use crate::dead_letters::select::Selection;
+use crate::dead_letters::select::{Meant, Selection};
 use crate::delivery::Trail;
 use crate::delivery::clock::now;
 
@@ -16,11 +17,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOKED_AT_MAX: u16 = u16::MAX;
 /// How long the next letter may take to come.
 const NEXT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the broker may take for any other answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The bodies that are kept in memory; letters beyond that wait for the next go.
+const BODIES_BYTES_MAX: usize = 256 << 20;
 
 /// A letter that was selected.
 pub(super) struct Letter {
     pub(super) summary: Summary,
     pub(super) trail: Trail,
+    /// Without its body, where that was not asked for.
     pub(super) message: Message,
     receipt: Receipt,
 }
@@ -32,61 +38,107 @@ impl Letter {
     }
 }
 
+/// What is needed of a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Summary,
+    Message,
+}
+
 /// A look through the queue.
 pub(super) struct Browser {
     pub(super) broker: Broker,
     consumer: Consumer,
-    /// Held, so that each letter is seen once.
-    others: Vec<Receipt>,
 }
 
-pub(super) async fn connect(url: &BrokerUrl) -> anyhow::Result<Broker> {
-    let options = ConnectOptions { name: "notify-host dead-letters".to_owned(), timeout: CONNECT_TIMEOUT };
-    Ok(Broker::connect(url, &options).await?)
+/// The broker's answer, or that there was none.
+pub(super) async fn within_time<T, E: From<BrokerError>>(answer: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let seconds = ANSWER_TIMEOUT.as_secs();
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let problem = format!("it did not answer within {seconds} s; it may be short of memory or disk");
+        Err(BrokerError::Lost(problem).into())
+    })
 }
 
 impl Browser {
     /// Finds the letters that are selected, those that died last at the end. `None`: there is no
     /// dead-letter queue.
     pub(super) async fn find(
-        broker: Broker,
+        url: &BrokerUrl,
         names: &QueueNames,
         selection: &Selection,
+        need: Need,
     ) -> anyhow::Result<Option<(Self, Vec<Letter>)>> {
+        let options = ConnectOptions { name: "notify-host dead-letters".to_owned(), timeout: CONNECT_TIMEOUT };
+        let broker = Broker::connect(url, &options).await?;
         let queue = names.dead();
-        let Some(state) = broker.inspect(&queue).await? else { return Ok(None) };
+        let Some(state) = within_time(broker.inspect(&queue)).await? else { return Ok(None) };
         if state.consumers > 0 {
             warn!("another command is looking at the dead letters: what it holds is not seen here");
         }
-        if state.ready > LOOKED_AT_MAX.into() {
-            warn!("there are {} dead letters; only the first {LOOKED_AT_MAX} are looked at", state.ready);
+        let looked_at = state.ready.min(LOOKED_AT_MAX.into());
+        if state.ready > looked_at {
+            warn!("there are {} dead letters, and only the first {looked_at} are looked at in one go", state.ready);
         }
-        let mut consumer = broker.consume(&queue, LOOKED_AT_MAX).await?;
-        let (mut letters, mut others, now) = (Vec::new(), Vec::new(), now());
-        for _ in 0..state.ready.min(LOOKED_AT_MAX.into()) {
-            let delivery = match tokio::time::timeout(NEXT_TIMEOUT, consumer.next()).await {
-                Ok(Some(delivery)) => delivery?,
-                // Taken by somebody else since they were counted.
-                Ok(None) | Err(_) => break,
-            };
-            let trail = trail_of(&delivery);
-            let summary = Summary::new(&trail, &delivery.message);
-            let Delivery { message, receipt, .. } = delivery;
-            if selection.matches(&summary, now) {
-                letters.push(Letter { summary, trail, message, receipt });
-            } else {
-                others.push(receipt);
-            }
-        }
-        letters.sort_by_key(|letter| letter.summary.last_at_millis);
-        Ok(Some((Self { broker, consumer, others }, letters)))
+        let mut consumer = within_time(broker.consume(&queue, LOOKED_AT_MAX)).await?;
+        let letters = collect(&mut consumer, looked_at, selection, need).await?;
+        Ok(Some((Self { broker, consumer }, narrow(letters, selection)?)))
     }
 
     /// Gives back what was not removed. Returns when the broker has it all.
-    pub(super) async fn close(self, letters: Vec<Letter>) -> anyhow::Result<()> {
-        drop((self.others, letters));
-        self.consumer.close().await?;
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        let closed = within_time(self.consumer.close()).await;
         self.broker.close().await;
-        Ok(())
+        Ok(closed?)
     }
+}
+
+/// Takes as many letters as were counted, and keeps those that match. The others need not be kept:
+/// they are held until the consumer closes.
+async fn collect(
+    consumer: &mut Consumer,
+    counted: u64,
+    selection: &Selection,
+    need: Need,
+) -> anyhow::Result<Vec<Letter>> {
+    let (mut letters, mut bodies_bytes, now) = (Vec::new(), 0, now());
+    for looked_at in 0..counted {
+        let Ok(Some(delivery)) = tokio::time::timeout(NEXT_TIMEOUT, consumer.next()).await else {
+            warn!("only {looked_at} of {counted} dead letters came: another command took, or holds, the rest");
+            break;
+        };
+        let delivery = delivery?;
+        let trail = trail_of(&delivery);
+        let summary = Summary::new(&trail, &delivery.message);
+        if !selection.matches(&summary, now) {
+            continue;
+        }
+        let Delivery { mut message, receipt, .. } = delivery;
+        match need {
+            Need::Summary => message.body = Bytes::new(),
+            Need::Message => bodies_bytes += message.body.len(),
+        }
+        if bodies_bytes > BODIES_BYTES_MAX && !letters.is_empty() {
+            let (count, mebibytes) = (letters.len(), BODIES_BYTES_MAX >> 20);
+            warn!("the first {count} that match have more than {mebibytes} MiB: the rest is for another go");
+            break;
+        }
+        letters.push(Letter { summary, trail, message, receipt });
+    }
+    letters.sort_by_key(|letter| letter.summary.last_at_millis);
+    Ok(letters)
+}
+
+/// What can only be said of all letters together: what an id stands for, and which are the first.
+fn narrow(mut letters: Vec<Letter>, selection: &Selection) -> anyhow::Result<Vec<Letter>> {
+    if let Some(id) = &selection.id {
+        let meant = Meant::by(id, letters.iter().map(|letter| &letter.summary));
+        if let Meant::Several(ids) = &meant {
+            let (count, some) = (ids.len(), ids.iter().take(5).cloned().collect::<Vec<_>>().join(", "));
+            anyhow::bail!("{count} dead letters have an id that begins with {id:?} ({some}, …): give more of it");
+        }
+        letters.retain(|letter| meant.includes(id, &letter.summary));
+    }
+    letters.truncate(selection.limit.map_or(usize::MAX, Into::into));
+    Ok(letters)
 }

@@ -1,152 +1,64 @@
-//! Editing an event's data by hand.
-
-use std::collections::BTreeMap;
-use std::io::{Read as _, Seek as _, Write as _};
-use std::process::Command;
+//! Editing an event by hand, and putting the changed one in its place.
 
 use anyhow::{Context as _, bail};
-use broker::{Message, Value};
-use bytes::Bytes;
-use serde_json::value::RawValue;
+use broker::BrokerUrl;
 use uuid::Uuid;
 
+use crate::config::HostConfig;
+use crate::dead_letters::ask::{Answer, confirm};
+use crate::dead_letters::browse::{Letter, Need};
+use crate::dead_letters::editor::Draft;
+use crate::dead_letters::select::Selection;
+use crate::dead_letters::successor::{Original, Successor};
+use crate::dead_letters::{find, find_one, replay};
 use crate::delivery::clock::now;
-use crate::delivery::{Recipient, Trail};
 
-/// The event with the data that the user wrote; `None` if it was left as it was.
-pub(super) fn edit(trail: &Trail, message: &Message) -> anyhow::Result<Option<(Trail, Message)>> {
-    let Some(recipient) = &trail.recipient else {
-        bail!("this message was no event, so that it has no data to edit; `replay` gives it back as it is");
-    };
-    let body = Body::read(&message.body)?;
-    let before = body.pretty()?;
-    let after = open_editor(&before)?;
-    if after.trim() == before.trim() {
-        return Ok(None);
-    }
-    let data: Box<RawValue> =
-        serde_json::from_str(&after).context("what you wrote is no JSON; the letter stays as it is")?;
-    let id = Uuid::now_v7().to_string();
-    Ok(Some(renew(trail, recipient, message, body, data, &id)))
-}
-
-/// The message's body: plain data, or a structured `CloudEvent` with data in it.
-enum Body {
-    Plain(Box<RawValue>),
-    CloudEvent(BTreeMap<String, Box<RawValue>>),
-}
-
-impl Body {
-    fn read(body: &Bytes) -> anyhow::Result<Self> {
-        if let Ok(members) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(body)
-            && members.contains_key("specversion")
-        {
-            return Ok(Self::CloudEvent(members));
+pub(super) async fn edit(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyhow::Result<()> {
+    let (browser, letter) = find_one(config, url, id).await?;
+    // Nothing is held while somebody thinks: the others see the letter, and RabbitMQ ends no consumer.
+    browser.close().await?;
+    let Letter { summary, trail, message, .. } = letter;
+    let original = Original { trail: &trail, message: &message, rules: &config.rules };
+    let before = original.text()?;
+    let draft = Draft::new(&before)?;
+    let successor = loop {
+        let after = draft.open()?;
+        if after.trim() == before.trim() {
+            say!("nothing was changed: the letter stays as it is");
+            return Ok(());
         }
-        serde_json::from_slice(body).map(Self::Plain).context("its body is no JSON, so that it cannot be edited")
-    }
-
-    fn pretty(&self) -> anyhow::Result<String> {
-        let data = match self {
-            Self::Plain(data) => Some(data),
-            Self::CloudEvent(members) => members.get("data"),
-        };
-        let data: serde_json::Value = serde_json::from_str(data.map_or("null", |data| data.get()))?;
-        Ok(serde_json::to_string_pretty(&data)? + "\n")
-    }
-}
-
-/// A new event, with an id of its own, for the same plugin.
-fn renew(
-    trail: &Trail,
-    recipient: &Recipient,
-    message: &Message,
-    body: Body,
-    data: Box<RawValue>,
-    id: &str,
-) -> (Trail, Message) {
-    let mut message = message.clone();
-    message.body = match body {
-        Body::Plain(_) => Bytes::from(data.get().to_owned()),
-        Body::CloudEvent(mut members) => {
-            members.insert("data".to_owned(), data);
-            if let Ok(id) = serde_json::value::to_raw_value(id) {
-                members.insert("id".to_owned(), id);
+        match original.succeed(after.trim(), &Uuid::now_v7().to_string(), now()) {
+            Ok(successor) => break successor,
+            Err(problem) => {
+                let question = format!("{problem}; edit it again?");
+                if !matches!(confirm(&question).await, Answer::Yes) {
+                    bail!("{problem}; the letter stays as it is, and what you wrote is in {}", draft.keep()?.display());
+                }
             }
-            // Texts as keys and JSON as values can always be written.
-            serde_json::to_vec(&members).unwrap_or_default().into()
         }
     };
-    message.properties.message_id = Some(id.to_owned());
-    for prefix in ["cloudEvents:", "cloudEvents_", "ce-"] {
-        let name = format!("{prefix}id");
-        if message.properties.headers.contains_key(&name) {
-            message.properties.headers.insert(name, Value::from(id));
-        }
+    if let Err(error) = put_in_place(config, url, &summary.id, &successor).await {
+        return Err(error).with_context(|| match draft.keep() {
+            Ok(path) => format!("it was not replaced; what you wrote is in {}", path.display()),
+            Err(_) => "it was not replaced".to_owned(),
+        });
     }
-    let mut trail = trail.clone().next_round(now());
-    trail.replaces = Some(recipient.event_id.clone());
-    (trail, message)
+    say!("replaced {} by an event with what you wrote", summary.id);
+    Ok(())
 }
 
-fn open_editor(text: &str) -> anyhow::Result<String> {
-    let editor =
-        ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|editor| !editor.is_empty()));
-    let editor = editor.unwrap_or_else(|| "vi".to_owned());
-    let mut file = tempfile::Builder::new().prefix("dead-letter-").suffix(".json").tempfile()?;
-    file.write_all(text.as_bytes())?;
-    file.flush()?;
-    // As git and others do: the variable may hold arguments, and is the user's own.
-    let status = Command::new("sh")
-        .args(["-c", &format!("{editor} \"$1\""), "sh"])
-        .arg(file.path())
-        .status()
-        .with_context(|| format!("cannot start the editor {editor:?}: set $EDITOR"))?;
-    if !status.success() {
-        bail!("the editor {editor:?} ended with {status}; the letter stays as it is");
+async fn put_in_place(config: &HostConfig, url: &BrokerUrl, id: &str, successor: &Successor) -> anyhow::Result<()> {
+    let found = find(config, url, &Selection::of_id(id), Need::Summary).await?;
+    let Some((browser, mut letters)) = found else { bail!("the queue of the dead letters is gone") };
+    let Some(letter) = letters.pop() else {
+        browser.close().await?;
+        bail!("dead letter {id} is not there any more: somebody else replayed, edited or deleted it");
+    };
+    if let Err(error) = replay::one(&browser.broker, config, &successor.trail, &successor.message).await {
+        // The reason counts, not how the good-bye went.
+        let _ = browser.close().await;
+        return Err(error);
     }
-    let mut edited = String::new();
-    // By its name, for many editors put a new file in its place.
-    std::fs::File::open(file.path())?.read_to_string(&mut edited).context("what you wrote is no text")?;
-    file.rewind()?;
-    Ok(edited)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn renewed(message: &Message) -> (Trail, Message) {
-        let trail = Trail::read(&letter(message)).unwrap();
-        let recipient = trail.recipient.clone().unwrap();
-        let data = RawValue::from_string("{\"fixed\": true}".to_owned()).unwrap();
-        renew(&trail, &recipient, message, Body::read(&message.body).unwrap(), data, "new")
-    }
-
-    fn letter(message: &Message) -> Message {
-        let mut message = message.clone();
-        for (name, value) in [("x-notify-plugin", "email"), ("x-notify-event-id", "old"), ("x-notify-first-at", "1")] {
-            message.properties.headers.insert(name.to_owned(), value.into());
-        }
-        message
-    }
-
-    #[test]
-    fn plain_data_becomes_a_new_event() {
-        let (trail, message) = renewed(&Message::json("{\"order_id\": 1}"));
-        assert_eq!(&*message.body, b"{\"fixed\": true}");
-        assert_eq!(message.properties.message_id.as_deref(), Some("new"));
-        assert_eq!((trail.replaces.as_deref(), trail.attempts), (Some("old"), 0));
-    }
-
-    #[test]
-    fn a_cloud_event_keeps_all_but_id_and_data() {
-        let event = r#"{"specversion":"1.0","id":"old","source":"shop","type":"t","data":{"a":1},"big":1e400}"#;
-        let (_, message) = renewed(&Message::json(event));
-        let body = std::str::from_utf8(&message.body).unwrap();
-        assert_eq!(
-            body,
-            r#"{"big":1e400,"data":{"fixed": true},"id":"new","source":"shop","specversion":"1.0","type":"t"}"#
-        );
-    }
+    letter.remove();
+    browser.close().await.context("the event is replaced, but the old one may be among the dead letters again")
 }

@@ -1,10 +1,10 @@
 //! A dead letter, as the operator sees it.
 
-use broker::{Delivery, Message};
+use broker::{Delivery, Headers, Message, Value};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::delivery::Trail;
+use crate::delivery::{Fault, Trail};
 
 /// Characters of an id: enough to tell a million letters apart, and few enough to type.
 const ID_CHARACTERS: usize = 10;
@@ -13,7 +13,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x8d0c_5b1f_3e0a_4c52_a7a1_2d0e_94f6_5c1
 /// What is known of a dead letter. Times are RFC 3339.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Summary {
-    /// The same at each look.
+    /// The same at each look. Only letters that are copies of each other share one.
     pub(super) id: String,
     /// Absent where the message was no event.
     pub(super) plugin: Option<String>,
@@ -24,21 +24,53 @@ pub(super) struct Summary {
     pub(super) given_up: String,
     pub(super) attempts: u32,
     pub(super) round: u32,
-    pub(super) first_at: String,
-    pub(super) last_at: String,
+    /// Absent where nobody wrote it down.
+    pub(super) first_at: Option<String>,
+    pub(super) last_at: Option<String>,
     pub(super) exchange: String,
     pub(super) routing_key: String,
     /// How earlier rounds ended.
     pub(super) history: Vec<String>,
+    /// The event that this one, edited, stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replaces: Option<String>,
     pub(super) bytes: usize,
     #[serde(skip)]
-    pub(super) last_at_millis: i64,
+    pub(super) last_at_millis: Option<i64>,
 }
 
-/// The trail of a message in the dead-letter queue. RabbitMQ itself puts messages there, too: what
-/// a plugin's queue gave up has the trail of its last attempt, or none.
+/// The trail of a message in the dead-letter queue.
 pub(super) fn trail_of(delivery: &Delivery) -> Trail {
-    Trail::read(&delivery.message).unwrap_or_else(|| Trail::begin(delivery, None, 0))
+    Trail::read(&delivery.message).unwrap_or_else(|| given_up_by_the_broker(delivery))
+}
+
+/// RabbitMQ itself gives up what came back to its queue too often, and says so in a header
+/// (<https://www.rabbitmq.com/docs/dlx#effects>). Without that, somebody put it there by hand.
+fn given_up_by_the_broker(delivery: &Delivery) -> Trail {
+    let nothing = Headers::new();
+    let death = match delivery.message.properties.headers.get("x-death") {
+        Some(Value::List(deaths)) => deaths.iter().find_map(|death| match death {
+            Value::Table(death) => Some(death),
+            _ => None,
+        }),
+        _ => None,
+    };
+    let death = death.unwrap_or(&nothing);
+    let text = |name: &str| death.get(name).and_then(Value::to_text);
+    let seconds = text("time").and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(0);
+    let mut trail = Trail::begin(delivery, None, seconds.saturating_mul(1000));
+    if let Some(reason) = text("reason") {
+        let queue = text("queue").unwrap_or_default();
+        trail.fault =
+            Some(Fault::new(reason.replace('_', "-"), format!("the broker took it out of queue {queue:?}: {reason}")));
+        trail.given_up = Some("by-the-broker".to_owned());
+        trail.exchange = text("exchange").unwrap_or_default();
+        trail.routing_key = match death.get("routing-keys") {
+            Some(Value::List(keys)) => keys.first().and_then(Value::to_text).unwrap_or_default(),
+            _ => String::new(),
+        };
+    }
+    trail
 }
 
 impl Summary {
@@ -60,20 +92,24 @@ impl Summary {
             exchange: trail.exchange.clone(),
             routing_key: trail.routing_key.clone(),
             history: trail.history.clone(),
+            replaces: trail.replaces.clone(),
             bytes: message.body.len(),
-            last_at_millis: trail.last_at,
+            last_at_millis: Some(trail.last_at).filter(|millis| *millis > 0),
         }
     }
 }
 
+/// From what never changes about a letter, and differs between the rounds of one delivery.
 fn id(trail: &Trail, message: &Message) -> String {
     let body = Uuid::new_v5(&NAMESPACE, &message.body);
     let recipient = trail.recipient.as_ref().map(|recipient| (&recipient.plugin, &recipient.event_id));
-    let name = format!("{recipient:?} {} {} {body}", trail.first_at, trail.round);
+    let name = format!("{recipient:?} {} {} {} {body}", trail.first_at, trail.last_at, trail.round);
     let id = Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple().to_string();
     id.chars().take(ID_CHARACTERS).collect()
 }
 
-fn time(millis: i64) -> String {
-    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| "unknown".to_owned(), |time| time.to_string())
+/// Milliseconds since 1970; of those before nobody writes letters.
+fn time(millis: i64) -> Option<String> {
+    let time = jiff::Timestamp::from_millisecond(millis).ok().filter(|_| millis > 0)?;
+    Some(format!("{time:.3}"))
 }

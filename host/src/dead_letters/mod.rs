@@ -3,22 +3,32 @@
 //! They work on the queue itself, while hosts run. A letter that is replayed is published to the
 //! plugin's own queue and only then removed: a crash in between repeats it, and loses nothing.
 
+/// A sentence on standard error. Unlike `eprintln!` it does not mind when nobody reads on.
+macro_rules! say {
+    ($($sentence:tt)*) => {
+        // There is nowhere else to tell it.
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($sentence)*)));
+    };
+}
+
 mod ask;
 mod browse;
+mod change;
 mod edit;
+mod editor;
+mod indent;
 mod letter;
 mod print;
 mod replay;
 mod select;
-
-use std::io::Write as _;
+mod successor;
 
 use broker::BrokerUrl;
+use clap::builder::NonEmptyStringValueParser as NotEmpty;
 use clap::{Args, Subcommand};
 
 use crate::config::HostConfig;
-use crate::dead_letters::ask::{Answer, confirm};
-use crate::dead_letters::browse::{Browser, Letter, connect};
+use crate::dead_letters::browse::{Browser, Letter, Need};
 use crate::dead_letters::select::Selection;
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +44,7 @@ pub(crate) enum Action {
     /// Shows all that is known of one
     Show {
         /// The letter's id, or the beginning of it, or the event's id
+        #[arg(value_parser = NotEmpty::new())]
         id: String,
         /// As one JSON object
         #[arg(long)]
@@ -41,22 +52,24 @@ pub(crate) enum Action {
     },
     /// Gives letters back to the plugin that failed, and to no other, with fresh attempts
     ///
-    /// A message that was no event goes back to the source's queue: the rules that read it may have
-    /// changed. What the letter says of earlier rounds is kept.
+    /// What the letter says of earlier rounds is kept. A message that was no event goes back to the
+    /// source's queue, if the rules of this configuration can read it now.
     Replay(Change),
     /// Deletes letters for good
     Purge(Change),
     /// Opens an event's data in $VISUAL or $EDITOR, and gives the changed one to the plugin that failed
     ///
-    /// The changed event is a new one with an id of its own; x-notify-replaces names the old one.
+    /// The changed event is a new one with an id of its own; the header x-notify-replaces names the
+    /// old one. Of a message that was no event, all of it is opened.
     Edit {
         /// The letter's id, or the beginning of it, or the event's id
+        #[arg(value_parser = NotEmpty::new())]
         id: String,
     },
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "these are switches of a command line")]
 pub(crate) struct Change {
     #[command(flatten)]
     selection: Selection,
@@ -77,75 +90,37 @@ pub(crate) struct Change {
 pub(crate) async fn run(action: Action, config: &HostConfig, url: &BrokerUrl) -> anyhow::Result<()> {
     match action {
         Action::List { selection, json } => {
-            let Some((browser, letters)) = find(config, url, &selection).await? else { return Ok(()) };
+            let Some((browser, letters)) = find(config, url, &selection, Need::Summary).await? else { return Ok(()) };
             let printed = print::list(&letters, json);
-            let count = letters.len();
-            browser.close(letters).await?;
+            browser.close().await?;
             if !json {
-                eprintln!("{}", print::letters(count));
+                say!("{}", print::letters(letters.len()));
             }
-            ignore_broken_pipe(printed)
+            print::unless_cut_off(printed)
         }
         Action::Show { id, json } => {
             let (browser, letter) = find_one(config, url, &id).await?;
             let printed = print::show(&letter, json);
-            browser.close(vec![letter]).await?;
-            ignore_broken_pipe(printed)
+            browser.close().await?;
+            print::unless_cut_off(printed)
         }
-        Action::Replay(change) => {
-            let Some((browser, letters)) = find_for_change(config, url, &change, "replay").await? else {
-                return Ok(());
-            };
-            let (done, left) = replay::all(&browser.broker, config, letters).await;
-            finish(browser, "replayed", done, left, change.json).await
-        }
-        Action::Purge(change) => {
-            let Some((browser, letters)) = find_for_change(config, url, &change, "delete").await? else {
-                return Ok(());
-            };
-            let count = letters.len();
-            letters.into_iter().for_each(Letter::remove);
-            finish(browser, "deleted", count, Ok(()), change.json).await
-        }
-        Action::Edit { id } => {
-            let (browser, letter) = find_one(config, url, &id).await?;
-            let edited = edit::edit(&letter.trail, &letter.message);
-            match edited {
-                Ok(Some((trail, message))) => {
-                    let id = letter.summary.id.clone();
-                    let published = replay::one(&browser.broker, config, &trail, &message).await;
-                    if let Err(error) = published {
-                        browser.close(vec![letter]).await?;
-                        return Err(error);
-                    }
-                    letter.remove();
-                    browser.close(Vec::new()).await?;
-                    eprintln!("replaced {id} by an event with the data you wrote");
-                    Ok(())
-                }
-                Ok(None) => {
-                    browser.close(vec![letter]).await?;
-                    eprintln!("nothing was changed: the letter stays as it is");
-                    Ok(())
-                }
-                Err(error) => {
-                    browser.close(vec![letter]).await?;
-                    Err(error)
-                }
-            }
-        }
+        Action::Replay(change) => change::replay(config, url, &change).await,
+        Action::Purge(change) => change::purge(config, url, &change).await,
+        Action::Edit { id } => edit::edit(config, url, &id).await,
     }
 }
 
+/// `None`: there can be none, and the user knows it.
 async fn find(
     config: &HostConfig,
     url: &BrokerUrl,
     selection: &Selection,
+    need: Need,
 ) -> anyhow::Result<Option<(Browser, Vec<Letter>)>> {
     let names = &config.source.names;
-    let found = Browser::find(connect(url).await?, names, selection).await?;
+    let found = Browser::find(url, names, selection, need).await?;
     if found.is_none() {
-        eprintln!("there are no dead letters: no host has made the queue {:?} at {url} yet", names.dead());
+        say!("there are no dead letters: no host has made the queue {:?} at {url} yet", names.dead());
     }
     Ok(found)
 }
@@ -153,82 +128,24 @@ async fn find(
 async fn find_one(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyhow::Result<(Browser, Letter)> {
     let none =
         || anyhow::anyhow!("there is no dead letter {id:?}: `notify-host dead-letters list` shows those there are");
-    let Some((browser, mut letters)) = find(config, url, &Selection::of_id(id)).await? else { return Err(none()) };
+    let found = find(config, url, &Selection::of_id(id), Need::Message).await?;
+    let Some((browser, mut letters)) = found else { return Err(none()) };
+    // Copies of one letter share an id, and all else with it.
+    letters.sort_by(|one, other| one.summary.id.cmp(&other.summary.id));
+    letters.dedup_by(|next, letter| next.summary.id == letter.summary.id);
     match (letters.pop(), letters.len()) {
         (Some(letter), 0) => Ok((browser, letter)),
-        (Some(letter), others) => {
-            let ids: Vec<_> = letters.iter().map(|letter| letter.summary.id.clone()).take(5).collect();
-            letters.push(letter);
-            browser.close(letters).await?;
-            anyhow::bail!(
-                "{id:?} stands for {} dead letters ({}, …): give more of the letter's id",
-                others + 1,
-                ids.join(", ")
-            )
-        }
         (None, _) => {
-            browser.close(Vec::new()).await?;
+            browser.close().await?;
             Err(none())
         }
-    }
-}
-
-/// `None`: there is nothing to do, and the user knows it.
-async fn find_for_change(
-    config: &HostConfig,
-    url: &BrokerUrl,
-    change: &Change,
-    verb: &str,
-) -> anyhow::Result<Option<(Browser, Vec<Letter>)>> {
-    if change.selection.is_empty() && !change.all {
-        anyhow::bail!(
-            "say which letters to {verb}, by --plugin, --event-type, --reason, --older-than, --newer-than or --id; or --all"
-        );
-    }
-    let Some((browser, letters)) = find(config, url, &change.selection).await? else { return Ok(None) };
-    let count = print::letters(letters.len());
-    if letters.is_empty() {
-        eprintln!("no dead letter matches");
-    } else if change.dry_run {
-        let printed = print::list(&letters, change.json);
-        eprintln!("would {verb} {count}");
-        browser.close(letters).await?;
-        return ignore_broken_pipe(printed).map(|()| None);
-    } else {
-        match confirm(&format!("{verb} {count}?"), change.yes) {
-            Answer::Yes => return Ok(Some((browser, letters))),
-            Answer::No => eprintln!("nothing was done"),
-            Answer::NobodyToAsk => {
-                browser.close(letters).await?;
-                anyhow::bail!("there is nobody to ask whether to {verb} {count}: add --yes");
-            }
+        (Some(letter), others) => {
+            browser.close().await?;
+            let name = |letter: &Letter| {
+                format!("{} of {}", letter.summary.id, letter.summary.plugin.as_deref().unwrap_or("no plugin"))
+            };
+            let some: Vec<_> = std::iter::once(&letter).chain(&letters).take(5).map(name).collect();
+            anyhow::bail!("event {id:?} has {} dead letters: say which, by its id ({}, …)", others + 1, some.join(", "))
         }
-    }
-    browser.close(letters).await?;
-    Ok(None)
-}
-
-/// Closes, which makes the removals certain, and then says what was done.
-async fn finish(
-    browser: Browser,
-    done: &str,
-    count: usize,
-    outcome: anyhow::Result<()>,
-    json: bool,
-) -> anyhow::Result<()> {
-    browser.close(Vec::new()).await?;
-    if json {
-        ignore_broken_pipe(writeln!(std::io::stdout(), "{{\"{done}\":{count}}}"))?;
-    } else {
-        eprintln!("{done} {}", print::letters(count));
-    }
-    outcome
-}
-
-/// Whoever reads our output may have read enough.
-fn ignore_broken_pipe(printed: std::io::Result<()>) -> anyhow::Result<()> {
-    match printed {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -2,9 +2,17 @@
 
 use std::io::{self, Write};
 
+use broker::{Headers, Message, Properties, Value};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::dead_letters::browse::Letter;
+use crate::dead_letters::indent::indent;
+use crate::dead_letters::letter::Summary;
+use crate::telemetry::printable;
+
+/// Of the headers that make up the trail, which is shown in words.
+const PREFIX: &str = "x-notify-";
 
 /// Characters of a reason in a list.
 const REASON_CHARACTERS_MAX: usize = 60;
@@ -46,10 +54,11 @@ fn row(letter: &Letter) -> [String; 7] {
     let summary = &letter.summary;
     let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), shown);
     let reason: String = shown(&summary.reason).chars().take(REASON_CHARACTERS_MAX).collect();
-    let died = summary.last_at.split('.').next().unwrap_or_default().trim_end_matches('Z');
+    // To the second is enough to look at.
+    let died = summary.last_at.as_deref().and_then(|time| time.split('.').next());
     [
         summary.id.clone(),
-        format!("{died}Z"),
+        died.map_or_else(|| "-".to_owned(), |died| format!("{died}Z")),
         or_dash(&summary.plugin),
         or_dash(&summary.event_type),
         or_dash(&summary.event_id),
@@ -58,47 +67,154 @@ fn row(letter: &Letter) -> [String; 7] {
     ]
 }
 
-/// Without what a terminal might take for an order.
-fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+/// On one line, and without what a terminal might take for an order.
+pub(super) fn shown(text: &str) -> String {
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 pub(super) fn show(letter: &Letter, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let (summary, message) = (&letter.summary, &letter.message);
-    let body = String::from_utf8_lossy(&message.body);
+    let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
-        let whole = json!({ "letter": summary, "properties": message.properties, "body": body });
-        return writeln!(out, "{whole}");
+        writeln!(out, "{}", as_json(&letter.summary, &letter.message))?;
+        return out.flush();
     }
+    let (summary, message) = (&letter.summary, &letter.message);
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     for (name, value) in [
         ("letter", summary.id.clone()),
         ("plugin", or_dash(&summary.plugin)),
         ("event type", or_dash(&summary.event_type)),
         ("event id", or_dash(&summary.event_id)),
+        ("replaces", or_dash(&summary.replaces)),
         ("given up", summary.given_up.clone()),
         ("code", summary.code.clone()),
         ("reason", summary.reason.clone()),
         ("attempts", format!("{} in round {}", summary.attempts, summary.round)),
-        ("first seen", summary.first_at.clone()),
-        ("last tried", summary.last_at.clone()),
+        ("first seen", or_dash(&summary.first_at)),
+        ("last tried", or_dash(&summary.last_at)),
         ("came by", format!("exchange {:?}, routing key {:?}", summary.exchange, summary.routing_key)),
     ] {
-        writeln!(out, "{name:<12}{}", shown(&value))?;
+        line(&mut out, name, &value)?;
     }
     for round in &summary.history {
-        writeln!(out, "{:<12}{}", "earlier", shown(round))?;
+        line(&mut out, "earlier", round)?;
     }
-    for (name, value) in &message.properties.headers {
-        if !name.starts_with("x-notify-") {
-            let value = value.to_text().unwrap_or_else(|| format!("{value:?}"));
-            writeln!(out, "{:<12}{}: {}", "header", shown(name), shown(&value))?;
+    if let serde_json::Value::Object(properties) = properties_as_json(message) {
+        for (name, value) in properties {
+            line(&mut out, "property", &format!("{name}: {}", plain(&value)))?;
         }
     }
+    for (name, value) in foreign_headers(message) {
+        line(&mut out, "header", &format!("{name}: {}", plain(&as_plain_json(value))))?;
+    }
     writeln!(out)?;
-    match serde_json::from_slice::<serde_json::Value>(&message.body) {
-        Ok(value) => writeln!(out, "{value:#}"),
-        Err(_) => writeln!(out, "{}", body.lines().map(shown).collect::<Vec<_>>().join("\n")),
+    let body = match serde_json::from_slice::<&RawValue>(&message.body) {
+        Ok(json) => indent(json),
+        Err(_) => String::from_utf8_lossy(&message.body).into_owned(),
+    };
+    for line in body.lines() {
+        writeln!(out, "{}", printable(line))?;
+    }
+    out.flush()
+}
+
+fn line(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
+    writeln!(out, "{name:<12}{}", shown(value))
+}
+
+/// A text without its quotes.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// All there is. The body is `data` where it is JSON (as it is written), else `text`, else `bytes`.
+fn as_json(summary: &Summary, message: &Message) -> String {
+    let headers: serde_json::Map<_, _> =
+        foreign_headers(message).map(|(name, value)| (name.clone(), as_plain_json(value))).collect();
+    let (name, body) = match (serde_json::from_slice::<&RawValue>(&message.body), std::str::from_utf8(&message.body)) {
+        (Ok(json), _) => ("data", json.get().to_owned()),
+        (Err(_), Ok(text)) => ("text", json!(text).to_string()),
+        (Err(_), Err(_)) => ("bytes", json!(&message.body[..]).to_string()),
+    };
+    let (letter, properties) = (json!(summary), properties_as_json(message));
+    // The data is put in as it is, which a JSON value could not hold.
+    let headers = serde_json::Value::Object(headers);
+    format!(r#"{{"letter":{letter},"properties":{properties},"headers":{headers},"{name}":{body}}}"#).replace('\n', " ")
+}
+
+/// Those that are not of our own trail.
+fn foreign_headers(message: &Message) -> impl Iterator<Item = (&String, &Value)> {
+    message.properties.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX))
+}
+
+fn properties_as_json(message: &Message) -> serde_json::Value {
+    json!(Properties { headers: Headers::new(), ..message.properties.clone() })
+}
+
+/// Without the exact types, which nobody asks for who looks at a letter.
+fn as_plain_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Void => serde_json::Value::Null,
+        Value::Bool(value) => json!(value),
+        Value::I8(number) => json!(number),
+        Value::U8(number) => json!(number),
+        Value::I16(number) => json!(number),
+        Value::U16(number) => json!(number),
+        Value::I32(number) => json!(number),
+        Value::U32(number) => json!(number),
+        Value::I64(number) => json!(number),
+        Value::Timestamp(seconds) => json!(seconds),
+        Value::F32(bits) => json!(f32::from_bits(*bits)),
+        Value::F64(bits) => json!(f64::from_bits(*bits)),
+        Value::Decimal(scale, number) => json!({ "scale": scale, "number": number }),
+        Value::Text(text) => json!(text),
+        Value::LongString(bytes) | Value::Bytes(bytes) => json!(bytes),
+        Value::List(values) => values.iter().map(as_plain_json).collect(),
+        Value::Table(headers) => serde_json::Value::Object(
+            headers.iter().map(|(name, value)| (name.clone(), as_plain_json(value))).collect(),
+        ),
+    }
+}
+
+/// Whoever reads our output may have read enough.
+pub(super) fn unless_cut_off(printed: io::Result<()>) -> anyhow::Result<()> {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::Trail;
+
+    fn letter(body: impl Into<bytes::Bytes>) -> (Summary, Message) {
+        let mut message = Message::json(body);
+        message.properties.headers.insert("x-foreign".to_owned(), Value::List(vec![Value::I8(1), "a".into()]));
+        message.properties.headers.insert("x-notify-first-at".to_owned(), Value::I64(1));
+        (Summary::new(&Trail::read(&message).unwrap(), &message), message)
+    }
+
+    #[test]
+    fn a_body_is_shown_as_what_it_is() {
+        for (body, shown) in [
+            (&b"{\"n\":\n1.00000000000000000001}"[..], r#""data":{"n": 1.00000000000000000001}}"#),
+            (b"{\"n\":", r#""text":"{\"n\":"}"#),
+            (b"a\nb", r#""text":"a\nb"}"#),
+            (b"\xff\x00", r#""bytes":[255,0]}"#),
+        ] {
+            let (summary, message) = letter(body);
+            let json = as_json(&summary, &message);
+            assert!(json.ends_with(shown), "{json}");
+            assert!(json.contains(r#""headers":{"x-foreign":[1,"a"]}"#), "{json}");
+            assert!(!json.contains('\n'), "one line");
+            serde_json::from_str::<&RawValue>(&json).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_text_from_outside_stays_on_its_line() {
+        assert_eq!(shown("one\n\ttwo\x1b[2J \u{202e}x"), "one two\\u{1b}[2J \\u{202e}x");
     }
 }

@@ -1,60 +1,199 @@
 //! Replaying: first the copy, confirmed by the broker, then the removal.
 
 use std::collections::BTreeSet;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use broker::{Broker, Message, Target};
+use broker::{Broker, Message, PublishError, Target};
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::config::HostConfig;
-use crate::dead_letters::browse::Letter;
+use crate::dead_letters::browse::{Letter, within_time};
 use crate::delivery::Trail;
 use crate::delivery::clock::now;
+use crate::event::{Arrived, decode};
 
 /// Letters that are on their way at once: confirmations come in batches.
 const AT_ONCE: usize = 64;
+/// How often somebody who watches is told how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Replays the letters; those that could not be are given back. How many were, and the first error.
-pub(super) async fn all(broker: &Broker, config: &HostConfig, letters: Vec<Letter>) -> (usize, anyhow::Result<()>) {
+/// What became of the letters.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) done: usize,
+    /// Letters that stay: id and reason.
+    pub(super) stayed: Vec<(String, String)>,
+    /// Why it ended before its time; what was not done then stays, too.
+    pub(super) lost: Option<anyhow::Error>,
+}
+
+/// Replays the letters. One that cannot be does not keep the others.
+pub(super) async fn all(broker: &Broker, config: &HostConfig, letters: Vec<Letter>) -> Tally {
+    let mut tally = Tally::default();
     let plugins: BTreeSet<_> =
         letters.iter().filter_map(|letter| Some(letter.trail.recipient.as_ref()?.plugin.clone())).collect();
-    for plugin in plugins {
-        if let Err(error) = broker.declare_plugin(&config.source.names, &plugin).await {
-            return (0, Err(error.into()));
+    for plugin in &plugins {
+        if let Err(error) = within_time(broker.declare_plugin(&config.source.names, plugin)).await {
+            tally.lost = Some(error.into());
+            return tally;
         }
     }
-    let now = now();
-    let mut done = 0;
+    let (total, now) = (letters.len(), now());
     let mut replays = stream::iter(letters)
         .map(|letter| async move {
             let trail = letter.trail.clone().next_round(now);
-            publish(broker, config, &trail, &letter.message).await?;
+            publish(broker, config, &trail, &letter.message)
+                .await
+                .map_err(|error| (letter.summary.id.clone(), error))?;
             letter.remove();
-            anyhow::Ok(())
+            Ok(())
         })
         .buffer_unordered(AT_ONCE);
+    let mut progress = Progress::new(total);
     while let Some(replayed) = replays.next().await {
         match replayed {
-            Ok(()) => done += 1,
-            Err(error) => return (done, Err(error)),
+            Ok(()) => tally.done += 1,
+            Err((_, Failure::Lost(error))) => {
+                tally.lost = Some(error);
+                break;
+            }
+            Err((id, Failure::Refused(reason))) => tally.stayed.push((id, reason)),
         }
+        progress.show(tally.done);
     }
-    (done, Ok(()))
+    progress.clear();
+    drop(replays);
+    if tally.lost.is_none() {
+        say_who_waits(broker, config, &plugins).await;
+    }
+    tally
 }
 
 /// One whose trail is ready.
 pub(super) async fn one(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> anyhow::Result<()> {
     if let Some(recipient) = &trail.recipient {
-        broker.declare_plugin(&config.source.names, &recipient.plugin).await?;
+        within_time(broker.declare_plugin(&config.source.names, &recipient.plugin)).await?;
     }
-    publish(broker, config, trail, message).await
+    publish(broker, config, trail, message).await.map_err(|failure| match failure {
+        Failure::Refused(reason) => anyhow::anyhow!(reason),
+        Failure::Lost(error) => error,
+    })
 }
 
-async fn publish(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> anyhow::Result<()> {
+enum Failure {
+    /// This letter cannot be replayed.
+    Refused(String),
+    /// None can, any more.
+    Lost(anyhow::Error),
+}
+
+async fn publish(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> Result<(), Failure> {
     let names = &config.source.names;
-    let published = match &trail.recipient {
-        Some(recipient) => broker.publish(Target::Queue(&names.plugin(&recipient.plugin)), &trail.write(message)).await,
-        None => broker.publish(Target::Queue(names.source()), &Trail::erase(message)).await,
+    let published = if let Some(recipient) = &trail.recipient {
+        let (queue, message) = (names.plugin(&recipient.plugin), trail.write(message));
+        within_time(broker.publish(Target::Queue(&queue), &message)).await
+    } else {
+        let message = Trail::erase(message);
+        readable_at_source(&message, trail, config).map_err(Failure::Refused)?;
+        within_time(broker.publish(Target::Queue(names.source()), &message)).await
     };
-    published.context("a letter could not be replayed, and stays where it is")
+    published.map_err(|error| match error {
+        PublishError::Unconfirmed(error) => {
+            Failure::Lost(anyhow::Error::new(error).context("not all is replayed; what is not stays where it is"))
+        }
+        refused => Failure::Refused(refused.to_string()),
+    })
+}
+
+/// What was no event, and still is none, would only die again. And since it goes to the queue itself,
+/// the rules must not take the queue's name, which is then its routing key, for the type.
+fn readable_at_source(message: &Message, trail: &Trail, config: &HostConfig) -> Result<(), String> {
+    let came = Arrived { message, exchange: &trail.exchange, routing_key: &trail.routing_key };
+    let event = decode(came, &config.rules)
+        .map_err(|error| format!("{error}, by the rules of this configuration ([decode]); edit or purge it"))?;
+    let comes = Arrived { message, exchange: "", routing_key: config.source.names.source() };
+    match decode(comes, &config.rules) {
+        Ok(again) if again.event_type == event.event_type => Ok(()),
+        _ => Err(format!(
+            "its type {:?} is only in the routing key, which a replay does not keep: publish it anew, or edit it",
+            event.event_type
+        )),
+    }
+}
+
+/// A replayed letter may have to wait for somebody to take it: better said now than wondered at.
+async fn say_who_waits(broker: &Broker, config: &HostConfig, plugins: &BTreeSet<String>) {
+    for plugin in plugins {
+        let queue = config.source.names.plugin(plugin);
+        if let Ok(Some(state)) = within_time(broker.inspect(&queue)).await
+            && state.consumers == 0
+        {
+            say!(
+                "no host takes from queue {queue:?} now: what plugin {plugin:?} got waits there until a host runs it \
+                 and it is not paused"
+            );
+        }
+    }
+}
+
+/// Tells a person at a terminal how far it is.
+struct Progress {
+    total: usize,
+    last: Instant,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(total: usize) -> Self {
+        Self { total, last: Instant::now(), shown: false }
+    }
+
+    fn show(&mut self, done: usize) {
+        if self.last.elapsed() >= PROGRESS_INTERVAL && std::io::stderr().is_terminal() {
+            let _ = write!(std::io::stderr(), "\r{done} of {}", self.total);
+            (self.last, self.shown) = (Instant::now(), true);
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_die_again_or_change_its_type_is_not_replayed() {
+        for (body, routing_key, problem) in [
+            (r#"{"event":"E"}"#, "", None),
+            (r#"{"x":1}"#, "", Some("says nowhere what type")),
+            (r#"{"x":1}"#, "order.created", Some("only in the routing key")),
+            ("{", "order.created", Some("not JSON")),
+        ] {
+            let trail = Trail {
+                recipient: None,
+                attempts: 0,
+                fault: None,
+                given_up: None,
+                first_at: 1,
+                last_at: 1,
+                round: 1,
+                round_at: 1,
+                history: Vec::new(),
+                replaces: None,
+                exchange: "orders".to_owned(),
+                routing_key: routing_key.to_owned(),
+            };
+            let readable = readable_at_source(&Message::json(body.to_owned()), &trail, &HostConfig::default());
+            match problem {
+                None => assert_eq!(readable, Ok(())),
+                Some(problem) => assert!(readable.as_ref().unwrap_err().contains(problem), "{readable:?}"),
+            }
+        }
+    }
 }

@@ -1,25 +1,32 @@
 //! Which dead letters are meant.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use broker::topic_matches;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser as NotEmpty;
 
 use crate::config::parse_duration;
 use crate::dead_letters::letter::Summary;
 use crate::delivery::clock::between;
 
-/// All that are given must match.
+/// All that are given must match. No text may be empty: it would match every letter, and an empty
+/// variable in a script would delete them all.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Selection {
     /// Of this plugin
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NotEmpty::new())]
     pub(super) plugin: Option<String>,
     /// Of this event type; `*` stands for a word, `#` for any number of them
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = NotEmpty::new())]
     pub(super) event_type: Option<String>,
+    /// Whose code contains this text
+    #[arg(long, value_name = "TEXT", value_parser = NotEmpty::new())]
+    pub(super) code: Option<String>,
     /// Whose code or reason contains this text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NotEmpty::new())]
     pub(super) reason: Option<String>,
     /// That were last tried longer ago than this, e.g. 2h or 7d
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -27,9 +34,52 @@ pub(crate) struct Selection {
     /// That were last tried within this time
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(super) newer_than: Option<Duration>,
-    /// By the letter's id, or the beginning of it, or the event's id
-    #[arg(long, value_name = "ID")]
+    /// By the event's id, or the letter's id, or the beginning of that
+    #[arg(long, value_name = "ID", value_parser = NotEmpty::new())]
     pub(super) id: Option<String>,
+    /// At most so many, those that died first
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<NonZeroUsize>,
+}
+
+/// What an id stands for among the letters.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// The letters of the event with this id.
+    Event,
+    /// One letter, by its id in full.
+    Letter(String),
+    Nothing,
+    /// Several letters' ids begin with it.
+    Several(Vec<String>),
+}
+
+impl Meant {
+    /// An event's id comes first: it may well look like the beginning of some letter's.
+    pub(super) fn by<'a>(id: &str, letters: impl Iterator<Item = &'a Summary>) -> Self {
+        let mut begin_with_it = BTreeSet::new();
+        for letter in letters {
+            if letter.event_id.as_deref() == Some(id) {
+                return Self::Event;
+            }
+            if letter.id.starts_with(id) {
+                begin_with_it.insert(letter.id.clone());
+            }
+        }
+        match begin_with_it.len() {
+            0 => Self::Nothing,
+            1 => begin_with_it.pop_first().map_or(Self::Nothing, Self::Letter),
+            _ => Self::Several(begin_with_it.into_iter().collect()),
+        }
+    }
+
+    pub(super) fn includes(&self, id: &str, letter: &Summary) -> bool {
+        match self {
+            Self::Event => letter.event_id.as_deref() == Some(id),
+            Self::Letter(id) => letter.id == *id,
+            Self::Nothing | Self::Several(_) => false,
+        }
+    }
 }
 
 impl Selection {
@@ -37,25 +87,27 @@ impl Selection {
         Self { id: Some(id.to_owned()), ..Self::default() }
     }
 
-    /// Nothing is said: all are meant.
+    /// Nothing is said: all are meant. A number alone says nothing of which.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { plugin, event_type, reason, older_than, newer_than, id } = self;
-        let texts = [plugin, event_type, reason, id];
+        let Self { plugin, event_type, code, reason, older_than, newer_than, id, limit: _ } = self;
+        let texts = [plugin, event_type, code, reason, id];
         texts.iter().all(|text| text.is_none()) && older_than.is_none() && newer_than.is_none()
     }
 
-    /// `now` in milliseconds since 1970.
+    /// `now` in milliseconds since 1970. A letter of unknown age is neither old nor new. What an id
+    /// stands for can only be said of all letters together, see [`Meant`].
     pub(super) fn matches(&self, letter: &Summary, now: i64) -> bool {
         let is = |wanted: &Option<String>, matches: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(matches);
-        let age = between(letter.last_at_millis, now);
+        let age = letter.last_at_millis.map(|last_at| between(last_at, now));
         is(&self.plugin, &|plugin| letter.plugin.as_deref() == Some(plugin))
             && is(&self.event_type, &|pattern| {
                 letter.event_type.as_deref().is_some_and(|event_type| topic_matches(pattern, event_type))
             })
+            && is(&self.code, &|text| letter.code.contains(text))
             && is(&self.reason, &|text| letter.code.contains(text) || letter.reason.contains(text))
             && is(&self.id, &|id| letter.id.starts_with(id) || letter.event_id.as_deref() == Some(id))
-            && self.older_than.is_none_or(|limit| age > limit)
-            && self.newer_than.is_none_or(|limit| age <= limit)
+            && self.older_than.is_none_or(|limit| age.is_some_and(|age| age > limit))
+            && self.newer_than.is_none_or(|limit| age.is_some_and(|age| age <= limit))
     }
 }
 
@@ -69,7 +121,11 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     fn letter() -> Summary {
-        let trail = Trail {
+        Summary::new(&trail(), &Message::json("{}"))
+    }
+
+    fn trail() -> Trail {
+        Trail {
             recipient: Some(Recipient {
                 plugin: "email".to_owned(),
                 event_id: "4711".to_owned(),
@@ -87,8 +143,7 @@ mod tests {
             replaces: None,
             exchange: "orders".to_owned(),
             routing_key: "order.created".to_owned(),
-        };
-        Summary::new(&trail, &Message::json("{}"))
+        }
     }
 
     #[test]
@@ -102,6 +157,8 @@ mod tests {
             (Selection { plugin: text("mail"), ..all() }, false),
             (Selection { event_type: text("order.*"), ..all() }, true),
             (Selection { event_type: text("order"), ..all() }, false),
+            (Selection { code: text("timed"), ..all() }, true),
+            (Selection { code: text("limit"), ..all() }, false),
             (Selection { reason: text("timed"), ..all() }, true),
             (Selection { reason: text("time limit"), ..all() }, true),
             (Selection { reason: text("trapped"), ..all() }, false),
@@ -118,5 +175,38 @@ mod tests {
         }
         assert!(all().is_empty());
         assert!(!Selection { newer_than: hours(1), ..all() }.is_empty());
+        assert!(Selection { limit: NonZeroUsize::new(5), ..all() }.is_empty());
+    }
+
+    #[test]
+    fn a_letter_of_unknown_age_is_neither_old_nor_new() {
+        let unknown = Summary { last_at_millis: None, ..letter() };
+        let (hour, all) = (Some(Duration::from_hours(1)), Selection::default);
+        assert!(all().matches(&unknown, HOUR));
+        assert!(!Selection { older_than: hour, ..all() }.matches(&unknown, HOUR));
+        assert!(!Selection { newer_than: hour, ..all() }.matches(&unknown, HOUR));
+    }
+
+    #[test]
+    fn an_id_stands_for_an_event_or_for_one_letter_only() {
+        let letters: Vec<_> = [("aa11", "4711"), ("aa22", "4711"), ("4711bb", "other"), ("cc", "x"), ("cc", "x")]
+            .map(|(id, event)| Summary { id: id.to_owned(), event_id: Some(event.to_owned()), ..letter() })
+            .into();
+        let meant = |id| Meant::by(id, letters.iter());
+        assert_eq!(meant("4711"), Meant::Event, "though a letter's id begins with it");
+        assert_eq!(meant("4711b"), Meant::Letter("4711bb".to_owned()));
+        assert_eq!(meant("aa"), Meant::Several(vec!["aa11".to_owned(), "aa22".to_owned()]));
+        assert_eq!(meant("c"), Meant::Letter("cc".to_owned()), "copies of one letter are not two");
+        assert_eq!(meant("zz"), Meant::Nothing);
+        let included = |id| letters.iter().filter(|letter| meant(id).includes(id, letter)).count();
+        assert_eq!((included("4711"), included("aa2"), included("aa")), (2, 1, 0));
+    }
+
+    #[test]
+    fn rounds_of_one_delivery_are_different_letters() {
+        let first = letter();
+        let trail = Trail { last_at: 2 * HOUR, ..trail() };
+        assert_ne!(Summary::new(&trail, &Message::json("{}")).id, first.id);
+        assert_eq!(letter().id, first.id);
     }
 }

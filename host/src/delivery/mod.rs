@@ -22,7 +22,6 @@ mod trail;
 mod worker;
 
 pub(crate) use crate::delivery::duplicates::Duplicates;
-#[cfg(test)]
 pub(crate) use crate::delivery::policy::Fault;
 pub(crate) use crate::delivery::runner::Runner;
 pub(crate) use crate::delivery::session::{Dispatcher, Ended};

@@ -9,9 +9,7 @@ mod plain;
 use uuid::Uuid;
 
 pub(crate) use crate::event::decode::{Arrived, decode};
-#[cfg(test)]
-pub(crate) use crate::event::plain::Finder;
-pub(crate) use crate::event::plain::Rules;
+pub(crate) use crate::event::plain::{Finder, Property, Rules};
 use crate::plugin::contract::types;
 
 /// One event.

@@ -97,7 +97,7 @@ on_both_engines! {
         }
 
         // Nothing happens without a word on which, or without a yes.
-        assert_eq!(command(world, &["purge", "--yes"]).status.code(), Some(1));
+        assert_eq!(command(world, &["purge", "--yes"]).status.code(), Some(2));
         assert_eq!(command(world, &["purge", "--all"]).status.code(), Some(1), "there is no terminal to ask on");
         succeed(world, &["purge", "--all", "--dry-run"]);
         eventually(SOON, "all are still there", || dead() == ALL as u64);
@@ -139,6 +139,73 @@ on_both_engines! {
         let orders = || host.said("alpha").into_iter().map(|(_, line)| line).collect::<BTreeSet<_>>();
         eventually(SOON, "every one is handled", || orders().len() == ALPHA);
         host.stop();
+    }
+
+    fn what_is_named_badly_is_left_alone(world: &World) {
+        let broker = world.broker();
+        fill(world, &broker);
+        for (arguments, code) in [
+            // As an empty variable in a script would have it.
+            (["purge", "--yes", "--id", ""], 2),
+            (["purge", "--yes", "--reason", ""], 2),
+            (["replay", "--yes", "--limit", "5"], 2),
+            // Of a thousand ids some sixty begin with it.
+            (["purge", "--yes", "--id", "a"], 1),
+        ] {
+            let output = command(world, &arguments);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!(listed(world, &[]).len(), ALL);
+        let one = listed(world, &["--limit", "1", "--plugin", "beta"]).remove(0);
+        let (id, event) = (one["id"].as_str().unwrap(), one["event_id"].as_str().unwrap());
+        succeed(world, &["purge", "--yes", "--id", id]);
+        assert_eq!(listed(world, &["--id", event]).len(), 0);
+        assert_eq!(listed(world, &[]).len(), ALL - 1);
+    }
+
+    fn two_replays_at_once_share_the_letters(world: &World) {
+        let broker = world.broker();
+        fill(world, &broker);
+        let names = world.names();
+        let replay = || Leash::spawn(world.host_command(&["dead-letters", "replay", "--plugin", "alpha", "--yes"]));
+        for command in [replay(), replay()] {
+            let status = command.wait_timeout(SOON).expect("it ends");
+            assert!(status.success(), "{}", command.stderr());
+        }
+        let ready = |queue: &str| world.block_on(broker.inspect(queue)).unwrap().map_or(0, |state| state.ready);
+        let alpha = || ready(&names.plugin("alpha"));
+        eventually(SOON, "what one of them held is back", || alpha() + ready(&names.dead()) == ALL as u64);
+        // What came back after the other had counted is for another go.
+        succeed(world, &["replay", "--plugin", "alpha", "--yes"]);
+        assert_eq!((alpha(), ready(&names.dead())), (ALPHA as u64, (BETA + GAMMA) as u64), "each once");
+    }
+
+    fn what_was_no_event_is_replayed_only_if_it_is_one_now(world: &World) {
+        let broker = world.broker();
+        world.plug_logger();
+        let host = world.host();
+        let dead = world.names().dead();
+        let undecodable = |body: &'static str, routing_key: &str| {
+            let mut message = Message::json(body);
+            let headers = [
+                ("x-notify-code", "no-type".into()),
+                ("x-notify-first-at", Value::I64(1)),
+                ("x-notify-exchange", "orders".into()),
+                ("x-notify-routing-key", routing_key.into()),
+            ];
+            message.properties.headers.extend(headers.map(|(name, value): (&str, Value)| (name.to_owned(), value)));
+            world.block_on(broker.publish(Target::Queue(&dead), &message)).unwrap();
+        };
+        undecodable(r#"{"event":"OrderCreated","order_id":"readable"}"#, "");
+        undecodable(r#"{"order_id":"nothing"}"#, "");
+        // The queue's name, by which it would come, is not its type.
+        undecodable(r#"{"order_id":"by-its-key"}"#, "order.created");
+        assert_eq!(command(world, &["replay", "--all", "--yes"]).status.code(), Some(1));
+        host.wait_for("readable");
+        let left: BTreeSet<_> = listed(world, &[]).iter().map(|letter| letter["routing_key"].to_string()).collect();
+        assert_eq!(left, BTreeSet::from([json!("").to_string(), json!("order.created").to_string()]));
+        host.stop();
+        assert_eq!(host.orders(), ["readable"]);
     }
 
     fn a_letter_keeps_its_history_over_replays(world: &World) {
