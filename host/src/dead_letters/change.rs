@@ -1,0 +1,103 @@
+//! What changes many letters at once: nothing happens before it is said which, and agreed to.
+
+use std::io::Write as _;
+
+use broker::BrokerUrl;
+
+use crate::config::HostConfig;
+use crate::dead_letters::ask::{Answer, confirm};
+use crate::dead_letters::browse::{Browser, Letter, Need};
+use crate::dead_letters::replay::{self, Tally};
+use crate::dead_letters::{Change, find, print};
+use crate::exit::WrongArguments;
+
+/// Reasons that are shown; the others are counted.
+const REASONS_SHOWN_MAX: usize = 10;
+
+pub(super) async fn replay(config: &HostConfig, url: &BrokerUrl, change: &Change) -> anyhow::Result<()> {
+    let Some((browser, letters)) = agreed(config, url, change, "replay", Need::Message).await? else {
+        return Ok(());
+    };
+    let tally = replay::all(&browser.broker, config, letters).await;
+    finish(browser, "replayed", tally, change.json).await
+}
+
+pub(super) async fn purge(config: &HostConfig, url: &BrokerUrl, change: &Change) -> anyhow::Result<()> {
+    let Some((browser, letters)) = agreed(config, url, change, "delete", Need::Summary).await? else {
+        return Ok(());
+    };
+    let tally = Tally { done: letters.len(), ..Tally::default() };
+    letters.into_iter().for_each(Letter::remove);
+    finish(browser, "deleted", tally, change.json).await
+}
+
+/// The letters that are meant, once the user agrees. `None`: there is nothing to do, and the user
+/// knows it.
+async fn agreed(
+    config: &HostConfig,
+    url: &BrokerUrl,
+    change: &Change,
+    verb: &str,
+    need: Need,
+) -> anyhow::Result<Option<(Browser, Vec<Letter>)>> {
+    if change.selection.is_empty() && !change.all {
+        return Err(WrongArguments(format!(
+            "say which letters to {verb}, by --plugin, --event-type, --code, --reason, --older-than, --newer-than or \
+             --id; or --all"
+        ))
+        .into());
+    }
+    let Some((browser, letters)) = find(config, url, &change.selection, need).await? else { return Ok(None) };
+    let count = print::letters(letters.len());
+    if letters.is_empty() {
+        browser.close().await?;
+        say!("no dead letter matches");
+        return Ok(None);
+    }
+    if change.dry_run {
+        let printed = print::list(&letters, change.json);
+        browser.close().await?;
+        say!("would {verb} {count}");
+        return print::unless_cut_off(printed).map(|()| None);
+    }
+    let answer = if change.yes { Answer::Yes } else { confirm(&format!("{verb} {count}?")).await };
+    let refused = match answer {
+        Answer::Yes => return Ok(Some((browser, letters))),
+        Answer::No => None,
+        Answer::NobodyToAsk => Some(format!("there is nobody to ask whether to {verb} {count}: add --yes")),
+        Answer::NotGiven => Some("nobody answered, and nothing was done".to_owned()),
+    };
+    browser.close().await?;
+    match refused {
+        None => {
+            say!("nothing was done");
+            Ok(None)
+        }
+        Some(problem) => anyhow::bail!(problem),
+    }
+}
+
+/// Closes, which makes the removals certain, and says what was done.
+async fn finish(browser: Browser, done: &str, tally: Tally, json: bool) -> anyhow::Result<()> {
+    let Tally { done: count, stayed, lost } = tally;
+    let closed = browser.close().await;
+    if json {
+        print::unless_cut_off(writeln!(std::io::stdout(), "{{\"{done}\":{count}}}"))?;
+    } else {
+        say!("{done} {}", print::letters(count));
+    }
+    for (id, reason) in stayed.iter().take(REASONS_SHOWN_MAX) {
+        say!("{id} stays: {}", print::shown(reason));
+    }
+    if let Some(error) = lost {
+        return Err(error);
+    }
+    if let Err(error) = closed {
+        let problem = format!("some of what was {done} may be among the dead letters again: look before you repeat it");
+        return Err(error.context(problem));
+    }
+    match stayed.len() {
+        0 => Ok(()),
+        count => anyhow::bail!("{} could not be {done}", print::letters(count)),
+    }
+}
