@@ -81,7 +81,7 @@ fn plug_logger(project: &Project, plugins: &Path) -> anyhow::Result<()> {
 }
 
 /// A program of ours, which what the user has set for other hosts does not reach.
-fn program(project: &Project, name: &str) -> Command {
+pub(crate) fn program(project: &Project, name: &str) -> Command {
     let mut command = Command::new(project.programs().join(name));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
         command.env_remove(name);

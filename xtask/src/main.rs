@@ -4,6 +4,7 @@
 //! Nothing here is part of the product: host, order-cli and guests build without it.
 
 mod architecture;
+mod bench;
 mod check;
 mod demo;
 mod guests;
@@ -55,6 +56,11 @@ enum Task {
     /// plugin, publishes two orders, shows what the logger writes, and stops the host. Fails if an
     /// order did not arrive. Nothing stays behind outside the target folder.
     Demo,
+    /// Measures, and prints ratios
+    ///
+    /// How the logger fares beside a plugin that hangs on every event and one that fails on every
+    /// event, compared with how it fares alone, in one run.
+    Bench,
     /// Installs what the tests need, builds everything, runs every test
     ///
     /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
@@ -120,6 +126,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             guests::build(&project, &progress, Wanted::Everything, arguments.compiler)
         }
         Task::Demo => demo::run(&project, &Progress::new(false)),
+        Task::Bench => bench::run(&project, &Progress::new(false)),
         Task::Test(arguments) => test::run(&project, &Progress::new(false), &arguments.cargo_test),
         Task::Check(arguments) if arguments.fix => check::fix(&project, &Progress::new(false)),
         Task::Check(_) => check::run(&project, &Progress::new(false)),
