@@ -162,7 +162,8 @@ impl Runner {
             },
         };
         let room = Some(room.ok_or(Refusal::Busy)?);
-        let probe = match self.breaker().admit(Instant::now()) {
+        let admission = self.breaker().admit(Instant::now());
+        let probe = match admission {
             Admission::Go => false,
             Admission::Probe => true,
             Admission::Wait(_) => return Err(Refusal::Unwell),
@@ -171,7 +172,8 @@ impl Runner {
     }
 
     fn look(&self) -> Result<(), Refusal> {
-        match self.breaker().look(Instant::now()) {
+        let admission = self.breaker().look(Instant::now());
+        match admission {
             Admission::Go | Admission::Probe => Ok(()),
             Admission::Wait(_) => Err(Refusal::Unwell),
         }
@@ -206,7 +208,9 @@ impl Runner {
     pub(super) async fn when_different(&self, probing: bool) {
         let mut changed = self.changed.subscribe();
         loop {
-            let same = match self.breaker().look(Instant::now()) {
+            // Not in the match, which would hold the lock to its end.
+            let admission = self.breaker().look(Instant::now());
+            let same = match admission {
                 Admission::Go => !probing,
                 Admission::Probe => probing,
                 // While the probe runs its consumer must stay.

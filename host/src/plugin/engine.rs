@@ -18,6 +18,8 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
 };
 
+use crate::plugin::turns::Turns;
+
 /// How often a guest that computes is made to look up from its work.
 pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(5);
 /// What any plugin's memory limit may be raised to: a pool's places are all of one size.
@@ -38,6 +40,7 @@ const BACKTRACE_FRAMES_MAX: usize = 20;
 #[derive(Clone)]
 pub(crate) struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
+    pub(super) turns: Turns,
     clock: Arc<Clock>,
 }
 
@@ -62,7 +65,7 @@ impl Engine {
                         );
                     }
                     let clock = Arc::new(Clock::start(engine.clone())?);
-                    return Ok(Self { wasmtime: engine, clock });
+                    return Ok(Self { wasmtime: engine, turns: Turns::new(), clock });
                 }
                 Err(error) => refusal = Some(error),
             }

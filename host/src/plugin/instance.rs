@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::PluginLog;
 use crate::plugin::bindings::notify::plugin as imports;
 use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
+use crate::plugin::turns::Turn;
 
 /// Bytes that may be copied out of the guest in one call back into the host.
 const HOST_CALL_BYTES_MAX: usize = 32 << 20;
@@ -22,6 +23,7 @@ pub(crate) struct Guest {
     resources: ResourceTable,
     pub(crate) limiter: Limiter,
     pub(crate) log: PluginLog,
+    turn: Turn,
     /// The operator's settings, as a JSON object.
     pub(crate) settings: Arc<serde_json::Map<String, serde_json::Value>>,
 }
@@ -57,13 +59,17 @@ pub(crate) fn store(
     resources.set_max_capacity(HANDLES_MAX);
     // No arguments, environment, files or sockets; standard output and error lead nowhere.
     let wasi = WasiCtx::builder().build();
-    let mut store =
-        Store::new(&engine.wasmtime, Guest { wasi, resources, limiter: Limiter::new(limits), log, settings });
+    let (limiter, turn) = (Limiter::new(limits), Turn::default());
+    let mut store = Store::new(&engine.wasmtime, Guest { wasi, resources, limiter, log, turn, settings });
     store.limiter(|guest| &mut guest.limiter);
     // The first deadline is 0 unless it is set, and would be passed already.
     store.set_epoch_deadline(1);
-    // At every tick the guest gives way, so that the time limit around the call can act.
-    store.epoch_deadline_async_yield_and_update(1);
+    // At every tick the guest gives way, so that the time limit around the call can act, and
+    // others get their turn.
+    let turns = engine.turns.clone();
+    store.epoch_deadline_callback(move |mut store| {
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns.next(&mut store.data_mut().turn))))
+    });
     store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_MAX);
     store

@@ -10,6 +10,7 @@ mod folder;
 mod instance;
 mod limits;
 mod load;
+mod turns;
 
 use std::sync::Arc;
 

@@ -54,4 +54,23 @@ on_both_engines! {
         assert_eq!(world.queue_state(&broker, &world.queue).ready, 0);
         assert_eq!(world.queue_state(&broker, &world.names().dead()).ready, 0, "none is given up");
     }
+
+    fn a_plugin_that_recovers_gets_all_that_waited(world: &World) {
+        world.plug_logger();
+        world.plug_misbehaver_with("twice", "[breaker]\ncalls = 3\npause-min = \"1s\"\npause-max = \"1s\"\n");
+        let host = world.host();
+        let count = 6;
+        world.order(&["--quiet", "load", "--count", &count.to_string(), "--mix", "created=100"]);
+        // Every event fails twice, so that it takes several probes.
+        host.wait_for("failing: it is left alone");
+        host.wait_for("recovered: it gets its events again");
+        host.wait_for("notify.plugin.recovered");
+        let successes = || {
+            let said = host.said("misbehaver-twice").into_iter();
+            said.filter(|(_, line)| line.starts_with("success")).count()
+        };
+        eventually(SOON, "all get through", || successes() >= count);
+        host.stop();
+        assert_eq!(world.queue_state(&world.broker(), &world.names().dead()).ready, 0, "none is given up");
+    }
 }
