@@ -39,7 +39,10 @@ pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<Connecti
                 // An error means that it is closed already.
                 let _ = socket.shutdown(Shutdown::Both);
             }
-            Err(ConnectError::TimedOut { broker, seconds: options.timeout.as_secs() + u64::from(options.timeout.subsec_nanos() > 0) })
+            Err(ConnectError::TimedOut {
+                broker,
+                seconds: options.timeout.as_secs() + u64::from(options.timeout.subsec_nanos() > 0),
+            })
         }
     }
 }
