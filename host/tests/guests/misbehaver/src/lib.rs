@@ -24,13 +24,11 @@ impl Plugin for Misbehaver {
                 notify_plugin::info!("call {} for {}", delivery.attempt, event.id);
                 Err(retry("told to fail twice"))
             }
-            "twice" => {
-                notify_plugin::info!("success with {}", event.id);
-                done()
-            }
             // One call in eight, by chance that is the same each time.
-            "sometimes" if chance(&event.id, delivery.attempt) % 8 == 0 => Err(retry("told to fail now and then")),
-            "sometimes" => {
+            "sometimes" if chance(&event.id, delivery.attempt).is_multiple_of(8) => {
+                Err(retry("told to fail now and then"))
+            }
+            "twice" | "sometimes" => {
                 notify_plugin::info!("success with {}", event.id);
                 done()
             }
