@@ -47,6 +47,9 @@ pub enum ConnectError {
         /// The limit.
         seconds: u64,
     },
+    /// Of the nodes of a cluster none can be used; each with its own reason.
+    #[error("no node of the cluster can be used: {}", list(.0))]
+    NoNode(Vec<ConnectError>),
     /// Anything else, TLS and a damaged file among them.
     #[error("cannot open the broker {broker}: {problem}")]
     Failed {
@@ -55,6 +58,10 @@ pub enum ConnectError {
         /// What.
         problem: String,
     },
+}
+
+fn list(errors: &[ConnectError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// A session, or one operation on it, failed.

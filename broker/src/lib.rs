@@ -84,11 +84,20 @@ pub struct QueueState {
 }
 
 impl Broker {
-    /// Opens a session.
+    /// Opens a session. Of the nodes of a cluster it takes one that can be used, in no particular
+    /// order, so that many hosts spread over them.
     pub async fn connect(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self, ConnectError> {
         match url {
-            BrokerUrl::Amqp(url) => Ok(Self::Amqp(amqp::Session::connect(url, options).await?)),
+            BrokerUrl::Amqp(nodes) => Ok(Self::Amqp(amqp::Session::connect(nodes, options).await?)),
             BrokerUrl::Sqlite(path) => Ok(Self::Sqlite(sqlite::Session::connect(path, options).await?)),
+        }
+    }
+
+    /// Where this session is: of the nodes of a cluster, the one that it has taken.
+    pub fn url(&self) -> BrokerUrl {
+        match self {
+            Self::Amqp(session) => session.url(),
+            Self::Sqlite(session) => session.url(),
         }
     }
 

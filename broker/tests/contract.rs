@@ -1,4 +1,4 @@
-//! The contract that both engines keep, as one suite that runs on each.
+//! The contract that both engines keep, as one suite that runs on each; RabbitMQ in two releases.
 
 #![allow(clippy::unwrap_used, reason = "in a test, that is how a failure is told")]
 
@@ -12,13 +12,22 @@ mod publishing;
 mod topology;
 
 /// Makes one test per engine out of each promise.
-macro_rules! on_both_engines {
+macro_rules! on_each_engine {
     ($($module:ident: $($promise:ident)*;)*) => {
         mod on_rabbitmq {
             $($(
                 #[tokio::test]
                 async fn $promise() {
                     crate::$module::$promise(crate::bed::Bed::rabbitmq()).await;
+                }
+            )*)*
+        }
+
+        mod on_rabbitmq_4 {
+            $($(
+                #[tokio::test]
+                async fn $promise() {
+                    crate::$module::$promise(crate::bed::Bed::rabbitmq_4()).await;
                 }
             )*)*
         }
@@ -34,7 +43,7 @@ macro_rules! on_both_engines {
     };
 }
 
-on_both_engines! {
+on_each_engine! {
     publishing:
         a_message_arrives_once_and_is_gone_after_its_ack
         every_property_header_and_byte_arrives_as_it_was_sent

@@ -53,7 +53,8 @@ pub(crate) struct BrokerArguments {
     config: Option<PathBuf>,
     /// amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH
     ///
-    /// Without it, a file in your state directory (on Linux ~/.local/state/notify-host/queue.db).
+    /// Several amqp URLs, with commas between them, are the nodes of one cluster: one that can be
+    /// used is used, and another when it is lost. Without a URL, a file in your state directory (on Linux ~/.local/state/notify-host/queue.db).
     // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
     broker: Option<String>,

@@ -52,7 +52,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
             broker.close().await;
             return Ok(());
         }
-        let (queue, url) = (config.source.names.source(), &sessions.url);
+        let (queue, url) = (config.source.names.source(), broker.url());
         info!("ready: consuming queue {queue:?} at {url} with {} plugins: {}", names.len(), names.join(", "));
         let started = Instant::now();
         match dispatcher.run(broker.clone(), consumer, stop).await {

@@ -30,7 +30,8 @@ pub(crate) struct Arguments {
 pub(crate) struct Global {
     /// The broker: amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://…, or sqlite:PATH
     ///
-    /// Without it, a file in your state directory, which notify-host takes too when it is told nothing else.
+    /// Several amqp URLs, with commas between them, are the nodes of one cluster: one that can be used is used. Without
+    /// a URL, a file in your state directory, which notify-host takes too when it is told nothing else.
     // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
     broker: Option<String>,

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod guests;
 mod project;
+mod rabbitmq;
 mod test;
 mod tools;
 
@@ -65,7 +66,9 @@ enum Task {
     ///
     /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
     /// of its own), and a Python that has `pika` (in target/test-venv). What lacks is installed
-    /// where that needs no password, else one sentence says what to do.
+    /// where that needs no password, else one sentence says what to do. RabbitMQ 4 is set up as
+    /// well (in target/rabbitmq-4), where debootstrap can be had and we are root; elsewhere the
+    /// tests that want it are left out, and in CI that is an error.
     ///
     /// The tests find what they need by these variables:
     ///
@@ -74,6 +77,7 @@ enum Task {
     ///   NOTIFY_TEST_GUESTS        the tests' own guests
     ///   NOTIFY_TEST_BIN           the folder of notify-host and order-cli
     ///   NOTIFY_TEST_PYTHON        an interpreter that can import pika
+    ///   NOTIFY_TEST_RABBITMQ_4    the folder of a system with RabbitMQ 4 in it
     #[command(verbatim_doc_comment)]
     Test(TestArguments),
     /// Checks what needs no test: format, lints, docs, licences, the contract, the architecture

@@ -7,19 +7,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use testbed::rabbitmq::FOUR_VARIABLE;
 
 use crate::guests::{self, Choice, GUESTS, PLUGINS, PLUGINS_CORE, Wanted};
 use crate::project::Project;
+use crate::rabbitmq;
 use crate::tools::{self, Installer, Progress};
 
 /// The folder of the Python that has pika, below target/.
 const VENV: &str = "test-venv";
 const PIKA: &str = "pika~=1.4";
 const PYTHON_VARIABLE: &str = "NOTIFY_TEST_PYTHON";
+/// What the names of the tests have in common that want RabbitMQ 4.
+const TESTS_OF_FOUR: &str = "rabbitmq_4";
 
 /// Installs, builds, and runs `cargo test` with these arguments.
 pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) -> anyhow::Result<()> {
-    provide_rabbitmq(progress)?;
+    rabbitmq::provide(progress)?;
+    let four = rabbitmq::provide_four(project, progress)?;
     let python = provide_python(project, progress)?;
     guests::build(project, progress, Wanted::Everything, Choice::Auto)?;
 
@@ -32,7 +37,8 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
     cargo
         .arg("test")
         .args(packages(arguments, project.without_guests()))
-        .args(arguments)
+        .args(with_skips(arguments, if four.is_some() { &[] } else { &[TESTS_OF_FOUR] }))
+        .envs(four.map(|folder| (FOUR_VARIABLE, folder)))
         .env("NOTIFY_TEST_PLUGINS", project.target.join(PLUGINS))
         .env("NOTIFY_TEST_PLUGINS_CORE", project.target.join(PLUGINS_CORE))
         .env("NOTIFY_TEST_GUESTS", project.target.join(GUESTS))
@@ -63,19 +69,14 @@ fn packages(arguments: &[String], all: Vec<String>) -> Vec<String> {
     if names_some { Vec::new() } else { all }
 }
 
-fn provide_rabbitmq(progress: &Progress) -> anyhow::Result<()> {
-    if testbed::rabbitmq::is_installed() {
-        return Ok(());
+/// The arguments, with tests to leave out.
+fn with_skips(arguments: &[String], skips: &[&str]) -> Vec<String> {
+    let mut arguments = arguments.to_vec();
+    if !skips.is_empty() && !arguments.iter().any(|argument| argument == "--") {
+        arguments.push("--".to_owned());
     }
-    let Some(installer) = Installer::find() else {
-        bail!("the tests want a RabbitMQ server: run `sudo apt-get install rabbitmq-server`, then try again");
-    };
-    progress.heading("apt-get install rabbitmq-server");
-    installer.install(&["rabbitmq-server"])?;
-    if !testbed::rabbitmq::is_installed() {
-        bail!("the package rabbitmq-server is installed, but its programs are not where they were looked for");
-    }
-    Ok(())
+    arguments.extend(skips.iter().flat_map(|skip| ["--skip".to_owned(), (*skip).to_owned()]));
+    arguments
 }
 
 /// A Python that can import pika: one that is named already, else one below target/.
@@ -121,6 +122,18 @@ fn makes_venv(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_that_cannot_run_are_left_out_by_name() {
+        for (arguments, skips, all) in [
+            ("-p broker", &[][..], "-p broker"),
+            ("-p broker", &["four"], "-p broker -- --skip four"),
+            ("-p broker -- --nocapture", &["four"], "-p broker -- --nocapture --skip four"),
+        ] {
+            let split: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(with_skips(&split, skips).join(" "), all);
+        }
+    }
 
     #[test]
     fn whoever_names_packages_gets_those_alone() {

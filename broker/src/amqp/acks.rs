@@ -26,8 +26,8 @@ pub(super) struct Ack {
 
 #[derive(Debug)]
 pub(super) struct AckTracker {
-    /// Delivered and not acknowledged, by tag; true when settled.
-    outstanding: BTreeMap<u64, bool>,
+    /// Delivered and not acknowledged, by tag, with the time at which it was settled.
+    outstanding: BTreeMap<u64, Option<Instant>>,
     run: Option<Run>,
     run_length_max: usize,
     /// Settled out of order, oldest first; may name some that have been acknowledged since.
@@ -39,6 +39,7 @@ pub(super) struct AckTracker {
 struct Run {
     last: u64,
     length: usize,
+    /// When the first of them was settled: what waited for an older one has waited enough.
     since: Instant,
 }
 
@@ -50,14 +51,14 @@ impl AckTracker {
 
     /// A delivery came; tags only grow.
     pub(super) fn deliver(&mut self, tag: u64) {
-        self.outstanding.insert(tag, false);
+        self.outstanding.insert(tag, None);
     }
 
     /// A delivery is done with.
     pub(super) fn settle(&mut self, tag: u64, now: Instant) {
         let Some(settled) = self.outstanding.get_mut(&tag) else { return };
-        *settled = true;
-        if !self.extend_run(now) && self.run.is_none_or(|run| run.last < tag) {
+        *settled = Some(now);
+        if !self.extend_run() && self.run.is_none_or(|run| run.last < tag) {
             self.stuck.push_back((now, tag));
         }
     }
@@ -83,7 +84,7 @@ impl AckTracker {
     pub(super) fn flush(&mut self) -> Vec<Ack> {
         let mut acks: Vec<_> = self.run.map(|run| self.take_run(run)).into_iter().collect();
         self.stuck.clear();
-        let settled = self.outstanding.extract_if(.., |_, settled| *settled);
+        let settled = self.outstanding.extract_if(.., |_, settled| settled.is_some());
         acks.extend(settled.map(|(tag, _)| Ack { tag, multiple: false }));
         acks
     }
@@ -96,11 +97,12 @@ impl AckTracker {
     }
 
     /// Whether the run became longer.
-    fn extend_run(&mut self, now: Instant) -> bool {
+    fn extend_run(&mut self) -> bool {
         let first = self.run.map_or(0, |run| run.last + 1);
         let mut run = self.run;
-        for (&tag, _) in self.outstanding.range(first..).take_while(|(_, settled)| **settled) {
-            let (length, since) = run.map_or((0, now), |run| (run.length, run.since));
+        for (&tag, settled) in self.outstanding.range(first..) {
+            let Some(settled) = *settled else { break };
+            let (length, since) = run.map_or((0, settled), |run| (run.length, run.since.min(settled)));
             run = Some(Run { last: tag, length: length + 1, since });
         }
         let longer = run.map(|run| run.last) != self.run.map(|run| run.last);
@@ -178,6 +180,14 @@ mod tests {
         tracker.settle(3, now + STUCK_TIME);
         tracker.settle(5, now + STUCK_TIME);
         assert_eq!(tracker.flush(), [up_to(5)]);
+    }
+
+    #[test]
+    fn what_has_waited_for_an_older_one_does_not_wait_for_more() {
+        let (mut tracker, now) = (tracker(100, 9), Instant::now());
+        tracker.settle(2, now);
+        tracker.settle(1, now + STUCK_TIME / 2);
+        assert_eq!(tracker.due(now + STUCK_TIME / 2), [up_to(2)]);
     }
 
     #[derive(Clone, Debug)]

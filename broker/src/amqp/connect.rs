@@ -20,7 +20,7 @@ const DEFAULT_VHOST: &str = "/";
 
 pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<Connection, ConnectError> {
     use_aws_lc();
-    let broker = BrokerUrl::Amqp(url.clone()).to_string();
+    let broker = BrokerUrl::Amqp(vec![url.clone()]).to_string();
     let uri = match to_uri(url) {
         Ok(uri) => uri,
         Err(problem) => return Err(ConnectError::Failed { broker, problem }),

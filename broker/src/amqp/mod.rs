@@ -1,6 +1,6 @@
 //! RabbitMQ as a broker, through lapin.
 //!
-//! A session is two connections, which are lost together: one that publishes, and one for all
+//! A session is two connections to one node, which are lost together: one that publishes, and one for all
 //! else, because RabbitMQ stops reading from a connection that publishes while it is short of
 //! memory or disk (<https://www.rabbitmq.com/docs/alarms>), acknowledgements and all.
 //!
@@ -22,17 +22,19 @@ use std::time::Instant;
 
 use lapin::options::QueuePurgeOptions;
 use tokio_util::task::AbortOnDropHandle;
+use url::Url;
 
 use crate::amqp::link::{Link, refused_name};
 use crate::amqp::publish::Publisher;
 use crate::{
-    BrokerError, ConnectError, ConnectOptions, Consumer, Message, PublishError, QueueNames, QueueState, Source, Target,
-    Warning,
+    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Message, PublishError, QueueNames, QueueState,
+    Source, Target, Warning,
 };
 
 /// One session.
 #[derive(Clone, Debug)]
 pub struct Session {
+    url: Arc<Url>,
     publishing: Arc<Link>,
     /// Consumes, declares and asks.
     link: Arc<Link>,
@@ -41,7 +43,26 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) async fn connect(url: &url::Url, options: &ConnectOptions) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect(nodes: &[Url], options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let started = Instant::now();
+        let mut left: Vec<_> = (0..nodes.len()).collect();
+        let mut errors: Vec<Option<ConnectError>> = nodes.iter().map(|_| None).collect();
+        fastrand::shuffle(&mut left);
+        while let Some(at) = left.pop() {
+            // A node that does not answer leaves time for the others.
+            let shares = u32::try_from(left.len() + 1).unwrap_or(u32::MAX);
+            let timeout = options.timeout.saturating_sub(started.elapsed()) / shares;
+            match Self::open(&nodes[at], &ConnectOptions { timeout, ..options.clone() }).await {
+                Ok(session) => return Ok(session),
+                Err(error) => errors[at] = Some(error),
+            }
+        }
+        // In the order of the URLs, so that the same trouble is told in the same words.
+        let mut errors: Vec<_> = errors.into_iter().flatten().collect();
+        Err(if errors.len() == 1 { errors.remove(0) } else { ConnectError::NoNode(errors) })
+    }
+
+    async fn open(url: &Url, options: &ConnectOptions) -> Result<Self, ConnectError> {
         let started = Instant::now();
         let open = async |what: &str| {
             let timeout = options.timeout.saturating_sub(started.elapsed());
@@ -53,7 +74,12 @@ impl Session {
         let link = open("consuming").await?;
         let publisher = Arc::new(Publisher::start(Arc::clone(&publishing)));
         let watch = tokio::spawn(watch::watch(Arc::clone(&publishing), Arc::clone(&link)));
-        Ok(Self { publishing, link, publisher, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+        let url = Arc::new(url.clone());
+        Ok(Self { url, publishing, link, publisher, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+    }
+
+    pub(crate) fn url(&self) -> BrokerUrl {
+        BrokerUrl::Amqp(vec![(*self.url).clone()])
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {

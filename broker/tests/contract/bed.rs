@@ -32,6 +32,10 @@ impl Bed {
         Self::on(Engine::Shared(rabbitmq::shared()))
     }
 
+    pub(crate) fn rabbitmq_4() -> Self {
+        Self::on(Engine::Shared(rabbitmq::shared_four()))
+    }
+
     pub(crate) fn sqlite() -> Self {
         Self::on(Engine::File(tempfile::tempdir().unwrap()))
     }
@@ -45,7 +49,7 @@ impl Bed {
     /// The same engine, but one that this test may restart.
     pub(crate) fn alone(self) -> Self {
         let engine = match self.engine {
-            Engine::Shared(_) => Engine::Own(Box::new(Node::start())),
+            Engine::Shared(node) => Engine::Own(Box::new(Node::start_release(node.release()))),
             other @ (Engine::Own(_) | Engine::File(_)) => other,
         };
         Self { engine, name: self.name }

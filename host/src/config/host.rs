@@ -90,7 +90,7 @@ impl HostConfig {
             // A relative folder is meant from the file, wherever the host is started.
             let beside = |path: String| file.parent().unwrap_or(Path::new("")).join(path);
             let config = Self {
-                broker: top.parsed(faults, "broker"),
+                broker: top.one_or_more(faults, "broker", BrokerUrl::together),
                 broker_timeout: top.duration(faults, "broker-timeout", SECOND..DAY),
                 plugins: top.parsed(faults, "plugins").map_or(default.plugins, beside),
                 drain_timeout: top
@@ -162,6 +162,15 @@ mod tests {
         assert_eq!((config.source.kind, config.source.names.dead().as_str()), (ExchangeKind::Fanout, "q.dead"));
         assert_eq!(config.rules.event_type, [Finder::Pointer(vec!["kind".to_owned()]), Finder::RoutingKey]);
         assert_eq!(config.log_format, Some(LogFormat::Json));
+    }
+
+    #[test]
+    fn a_list_of_brokers_is_a_cluster() {
+        let config =
+            |text| HostConfig::parse(Path::new("host.toml"), text).map(|config| config.broker.unwrap().to_string());
+        assert_eq!(config("broker = [\"amqp://a\", \"amqp://b\"]").unwrap(), "amqp://a,amqp://b");
+        let error = config("broker = [\"amqp://a\", \"sqlite:b\"]").unwrap_err();
+        assert!(error.starts_with("host.toml:1: broker: several URLs"), "{error}");
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl<'a> Table<'a> {
 
     /// A text that parses.
     pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, faults: &mut Faults<'_>, key: &'static str) -> Option<T> {
-        self.get(faults, key, |value| text(value)?.parse().map_err(|error: T::Err| error.to_string()))
+        self.get(faults, key, parsed)
     }
 
     /// A list of texts that parse.
@@ -111,10 +111,23 @@ impl<'a> Table<'a> {
     ) -> Option<Vec<T>> {
         self.get(faults, key, |value| {
             let DeValue::Array(array) = value else { return Err(expected("a list of texts", value)) };
-            array
-                .iter()
-                .map(|entry| text(entry.get_ref())?.parse().map_err(|error: T::Err| error.to_string()))
-                .collect()
+            array.iter().map(|entry| parsed(entry.get_ref())).collect()
+        })
+    }
+
+    /// What `together` makes of one text or a list of them.
+    pub(super) fn one_or_more<T: FromStr<Err: Display>, R>(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+        together: impl FnOnce(Vec<T>) -> Result<R, String>,
+    ) -> Option<R> {
+        self.get(faults, key, |value| {
+            let all = match value {
+                DeValue::Array(array) => array.iter().map(|entry| parsed(entry.get_ref())).collect(),
+                one => parsed(one).map(|one| vec![one]),
+            };
+            together(all?)
         })
     }
 
@@ -250,6 +263,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     Duration::try_from(duration).map_err(|_| wrong())
+}
+
+fn parsed<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Result<T, String> {
+    text(value)?.parse().map_err(|error: T::Err| error.to_string())
 }
 
 fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::{Broker, BrokerUrl, ConnectOptions, Message, Target};
-use testbed::{eventually, rabbitmq::Node};
+use testbed::eventually;
+use testbed::rabbitmq::{Node, Release};
 
 use crate::world::World;
 
@@ -20,7 +21,15 @@ const LONG: Duration = Duration::from_mins(3);
 
 #[test]
 fn a_broker_that_is_killed_five_times_loses_nothing_that_it_confirmed() {
-    let node = Node::start();
+    kill_five_times(&Node::start());
+}
+
+#[test]
+fn a_rabbitmq_4_that_is_killed_five_times_loses_nothing_that_it_confirmed() {
+    kill_five_times(&Node::start_release(Release::Four));
+}
+
+fn kill_five_times(node: &Node) {
     let world = World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
     world.plug_logger();
     world.plug_misbehaver_with("sometimes", "[retry]\npause-max = \"2s\"\n");

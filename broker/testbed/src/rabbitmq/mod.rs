@@ -3,25 +3,20 @@
 //! It has its own name, its own port mapper (`epmd`) and its own files in a temporary folder, and
 //! listens on 127.0.0.1 only. It may be killed and started again, and keeps its messages.
 
+mod release;
+
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{env, fs};
 
+pub use self::release::{FOUR_VARIABLE, Release, is_installed, is_system};
 use crate::{Leash, eventually, free_port};
-
-/// Names the folder with `rabbitmq-server` and `rabbitmqctl`.
-const SBIN_VARIABLE: &str = "NOTIFY_RABBITMQ_SBIN";
-
-/// Where packages put that folder: Debian, the official image, Homebrew.
-const SBIN_PLACES: [&str; 3] =
-    ["/opt/rabbitmq/sbin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"];
-const DEBIAN: &str = "/usr/lib/rabbitmq/lib";
 
 /// It takes 5 s on a quiet machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -31,12 +26,24 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Node {
     server: Mutex<Option<Leash>>,
-    // Holds the folder too, and so goes last.
-    _port_mapper: Leash,
+    // Holds the folder, and so goes last.
+    home: Arc<Home>,
+    /// As the node sees it.
     folder: PathBuf,
     port: u16,
-    port_mapper_port: u16,
     distribution_port: u16,
+}
+
+/// What the nodes of a cluster share: Erlang's port mapper and cookie, and a folder.
+#[derive(Debug)]
+struct Home {
+    _port_mapper: Leash,
+    port_mapper_port: u16,
+    release: Release,
+    /// As the nodes see it.
+    folder: PathBuf,
+    /// As it is.
+    folder_outside: PathBuf,
 }
 
 /// The node that the tests of one process share; started when first asked for.
@@ -45,27 +52,39 @@ pub fn shared() -> &'static Node {
     SHARED.get_or_init(Node::start)
 }
 
-impl Node {
-    /// Starts a node of its own for the caller. Returns when it answers.
-    pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("rabbitmq-").tempdir();
-        let folder = folder.unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"));
-        let path = folder.path().to_owned();
-        let (port, port_mapper_port, distribution_port) = (free_port(), free_port(), free_port());
+/// The same, of RabbitMQ 4.
+pub fn shared_four() -> &'static Node {
+    static SHARED: OnceLock<Node> = OnceLock::new();
+    SHARED.get_or_init(|| Node::start_release(Release::Four))
+}
 
-        write(&path.join("enabled_plugins"), "[].\n");
-        write(
-            &path.join("rabbitmq.conf"),
-            &format!(
-                "listeners.tcp.default = 127.0.0.1:{port}\n\
-                 disk_free_limit.absolute = 1MB\n\
-                 raft.wal_max_size_bytes = 67108864\n"
-            ),
-        );
+/// Starts a cluster of that many nodes, for the caller alone.
+pub fn cluster(size: usize) -> Vec<Node> {
+    let home = Arc::new(Home::make(Release::Installed));
+    let nodes: Vec<_> = (0..size).map(|_| Node::prepare(Arc::clone(&home))).collect();
+    std::thread::scope(|scope| {
+        for node in &nodes {
+            scope.spawn(|| node.start_again());
+        }
+    });
+    let Some((first, others)) = nodes.split_first() else { return nodes };
+    for node in others {
+        node.ctl(&["stop_app"]);
+        node.ctl(&["join_cluster", &first.name()]);
+        node.ctl(&["start_app"]);
+    }
+    nodes
+}
+
+impl Home {
+    fn make(release: Release) -> Self {
+        let folder = release.folder();
+        let path = folder.path().to_owned();
+        let port_mapper_port = free_port();
         // Erlang accepts the cookie only if nobody else can read it.
         let cookie = path.join(".erlang.cookie");
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&cookie);
-        file.and_then(|mut file| write!(file, "testbed-{port}"))
+        file.and_then(|mut file| write!(file, "testbed-{port_mapper_port}"))
             .unwrap_or_else(|error| panic!("cannot write {}: {error}", cookie.display()));
 
         let mut epmd = Command::new("epmd");
@@ -73,17 +92,45 @@ impl Node {
         let port_mapper = Leash::spawn_in(epmd, folder);
         let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port_mapper_port)).is_ok();
         eventually(ANSWER_LIMIT, "epmd, Erlang's port mapper, listens", answers);
-
-        let node = Self {
-            server: Mutex::new(None),
+        Self {
             _port_mapper: port_mapper,
-            folder: path,
-            port,
             port_mapper_port,
-            distribution_port,
-        };
+            release,
+            folder: release.inside(&path),
+            folder_outside: path,
+        }
+    }
+}
+
+impl Node {
+    /// Starts a node of its own for the caller. Returns when it answers.
+    pub fn start() -> Self {
+        Self::start_release(Release::Installed)
+    }
+
+    /// The same, of this release.
+    pub fn start_release(release: Release) -> Self {
+        let node = Self::prepare(Arc::new(Home::make(release)));
         node.start_again();
         node
+    }
+
+    /// Its files and ports, before it is started.
+    fn prepare(home: Arc<Home>) -> Self {
+        let (port, distribution_port) = (free_port(), free_port());
+        let outside = home.folder_outside.join(port.to_string());
+        fs::create_dir(&outside).unwrap_or_else(|error| panic!("cannot create {}: {error}", outside.display()));
+        write(&outside.join("enabled_plugins"), "[].\n");
+        write(
+            &outside.join("rabbitmq.conf"),
+            &format!(
+                "listeners.tcp.default = 127.0.0.1:{port}\n\
+                 disk_free_limit.absolute = 1MB\n\
+                 raft.wal_max_size_bytes = 67108864\n"
+            ),
+        );
+        let folder = home.folder.join(port.to_string());
+        Self { server: Mutex::new(None), home, folder, port, distribution_port }
     }
 
     /// The port it speaks AMQP on, at 127.0.0.1. It stays the same over restarts.
@@ -94,6 +141,16 @@ impl Node {
     /// Where to connect.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2F", self.port)
+    }
+
+    /// Which RabbitMQ it is.
+    pub fn release(&self) -> Release {
+        self.home.release
+    }
+
+    /// Its name among Erlang's nodes.
+    pub fn name(&self) -> String {
+        format!("testbed-{}@localhost", self.port)
     }
 
     /// Kills it with SIGKILL.
@@ -147,15 +204,15 @@ impl Node {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(sbin().join(program));
+        let mut command = self.home.release.command(program);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RABBITMQ_")) {
             command.env_remove(name);
         }
         let settings: [(&str, OsString); 13] = [
-            ("HOME", self.folder.clone().into()),
+            ("HOME", self.home.folder.clone().into()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-            ("ERL_EPMD_PORT", self.port_mapper_port.to_string().into()),
-            ("RABBITMQ_NODENAME", format!("testbed-{}@localhost", self.port).into()),
+            ("ERL_EPMD_PORT", self.home.port_mapper_port.to_string().into()),
+            ("RABBITMQ_NODENAME", self.name().into()),
             ("RABBITMQ_DIST_PORT", self.distribution_port.to_string().into()),
             ("RABBITMQ_CONFIG_FILE", self.folder.join("rabbitmq.conf").into()),
             ("RABBITMQ_CONF_ENV_FILE", self.folder.join("none").into()),
@@ -178,35 +235,6 @@ impl Node {
         // A panic while starting leaves no server, which is a fine state.
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether there is a server that could be started.
-pub fn is_installed() -> bool {
-    find_sbin().is_some()
-}
-
-fn sbin() -> &'static Path {
-    static SBIN: OnceLock<PathBuf> = OnceLock::new();
-    SBIN.get_or_init(|| {
-        find_sbin().unwrap_or_else(|| {
-            panic!(
-                "no RabbitMQ server to test against: run `apt-get install rabbitmq-server`, \
-                 or name the folder of its programs in {SBIN_VARIABLE}"
-            )
-        })
-    })
-}
-
-/// The folder with RabbitMQ's own programs. Not the ones on the PATH: Debian's switch the user.
-fn find_sbin() -> Option<PathBuf> {
-    let named = env::var_os(SBIN_VARIABLE).map(PathBuf::from);
-    let debian = fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|entry| entry.path().join("sbin"));
-    let places = debian.chain(SBIN_PLACES.map(PathBuf::from));
-    let mut candidates: Vec<_> = named.map_or_else(|| places.collect(), |named| vec![named]);
-    candidates.retain(|place| place.join("rabbitmq-server").is_file());
-    // The newest of several versions.
-    candidates.sort();
-    candidates.pop()
 }
 
 /// Whether the server answers the AMQP greeting: it does when it is up and not before.
@@ -240,8 +268,17 @@ mod tests {
         node.start_again();
         assert!(node.ctl(&["list_users"]).contains("somebody"));
         assert!(node.log().contains("started TCP listener on 127.0.0.1"), "{}", node.log());
-        let folder = node.folder.clone();
+        let folder = node.home.folder_outside.clone();
         drop(node);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_know_each_other() {
+        let nodes = cluster(2);
+        let status = nodes[0].ctl(&["cluster_status", "--formatter", "json"]);
+        for node in &nodes {
+            assert!(status.contains(&node.name()), "{status}");
+        }
     }
 }

@@ -1,0 +1,70 @@
+//! The RabbitMQ servers that the tests start: the one that Debian's release of today has, and
+//! RabbitMQ 4 in a folder below target/, which is a small Debian of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context as _, bail};
+use testbed::rabbitmq::{is_installed, is_system};
+
+use crate::project::Project;
+use crate::tools::{self, Installer, Progress};
+
+/// The folder of RabbitMQ 4, below target/.
+const FOUR: &str = "rabbitmq-4";
+/// Debian's first release with RabbitMQ 4.
+const FOUR_DEBIAN: &str = "trixie";
+
+/// Makes sure that there is a server.
+pub(crate) fn provide(progress: &Progress) -> anyhow::Result<()> {
+    if is_installed() {
+        return Ok(());
+    }
+    let Some(installer) = Installer::find() else {
+        bail!("the tests want a RabbitMQ server: run `sudo apt-get install rabbitmq-server`, then try again");
+    };
+    progress.heading("apt-get install rabbitmq-server");
+    installer.install(&["rabbitmq-server"])?;
+    if !is_installed() {
+        bail!("the package rabbitmq-server is installed, but its programs are not where they were looked for");
+    }
+    Ok(())
+}
+
+/// The folder with RabbitMQ 4. `None` where it cannot be had, which is said; in CI that is an error.
+pub(crate) fn provide_four(project: &Project, progress: &Progress) -> anyhow::Result<Option<PathBuf>> {
+    let folder = project.target.join(FOUR);
+    if is_system(&folder) {
+        return Ok(Some(folder));
+    }
+    let Err(error) = make_four(&folder, progress) else { return Ok(Some(folder)) };
+    if env::var_os("CI").is_some_and(|value| !value.is_empty()) {
+        return Err(error.context("the tests want RabbitMQ 4"));
+    }
+    progress.heading(format!("RabbitMQ 4 is not to be had here ({error:#}): its tests are left out"));
+    Ok(None)
+}
+
+fn make_four(folder: &Path, progress: &Progress) -> anyhow::Result<()> {
+    // To run what is in there takes root, too.
+    let Some(installer @ Installer::Root) = Installer::find() else { bail!("that takes root, and apt-get") };
+    if tools::find_program("debootstrap").is_none() {
+        progress.heading("apt-get install debootstrap");
+        installer.install(&["debootstrap", "debian-archive-keyring"])?;
+    }
+    progress.heading(format!("debootstrap: a Debian {FOUR_DEBIAN} with RabbitMQ 4, in target/{FOUR}"));
+    let unfinished = folder.with_extension("unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
+    }
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap.args(["--variant=minbase", "--include=rabbitmq-server", FOUR_DEBIAN]).arg(&unfinished);
+    // It lists every package, and its errors, on stdout.
+    let output = debootstrap.stdin(Stdio::null()).output().context("cannot start debootstrap")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        bail!("debootstrap failed: {}", text.lines().last().unwrap_or_default());
+    }
+    fs::rename(&unfinished, folder).with_context(|| format!("cannot make {}", folder.display()))
+}
