@@ -15,6 +15,7 @@ mod amqp;
 mod consumer;
 mod error;
 mod message;
+mod part;
 mod sqlite;
 mod topic;
 mod topology;
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub use crate::consumer::{Consumer, Delivery, Receipt};
 pub use crate::error::{BrokerError, ConnectError, PublishError, UrlError};
 pub use crate::message::{Headers, Message, Properties, Value};
+pub use crate::part::{Finding, GivesUp, Object, Part, Presence, Role};
 pub use crate::topic::matches as topic_matches;
 pub use crate::topology::{ExchangeKind, QueueNames, RETRY_TIERS, RetryTier, Source, Warning};
 pub use crate::url::BrokerUrl;
@@ -110,11 +112,20 @@ impl Broker {
         }
     }
 
-    /// Makes a plugin's own queue, and the exchanges and tiers by which retries reach it.
-    pub async fn declare_plugin(&self, names: &QueueNames, plugin: &str) -> Result<(), BrokerError> {
+    /// Makes the queues of these plugins, and the exchanges and tiers by which retries reach them. What
+    /// exists is used as it is; the warnings name what differs from what would be made.
+    pub async fn declare_plugins(&self, names: &QueueNames, plugins: &[&str]) -> Result<Vec<Warning>, BrokerError> {
         match self {
-            Self::Amqp(session) => session.declare_plugin(names, plugin).await,
-            Self::Sqlite(session) => session.declare_plugin(names, plugin).await,
+            Self::Amqp(session) => session.declare_plugins(names, plugins).await,
+            Self::Sqlite(session) => session.declare_plugins(names, plugins).await,
+        }
+    }
+
+    /// Looks at each of these parts, and changes nothing.
+    pub async fn survey(&self, parts: &[Part]) -> Result<Vec<Finding>, BrokerError> {
+        match self {
+            Self::Amqp(session) => session.survey(parts).await,
+            Self::Sqlite(session) => session.survey(parts).await,
         }
     }
 

@@ -72,5 +72,6 @@ on_each_engine! {
         declaring_again_changes_nothing
         two_sessions_may_declare_at_the_same_time
         a_message_for_later_comes_to_its_plugin_and_not_before
-        a_queue_can_be_inspected_and_purged;
+        a_queue_can_be_inspected_and_purged
+        a_survey_tells_what_is_missing_and_what_is_there_and_makes_nothing;
 }

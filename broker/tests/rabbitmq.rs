@@ -104,7 +104,13 @@ async fn what_loses_messages_in_an_existing_queue_is_warned_about() {
             "limited-quorum",
             QueueDeclareOptions::durable(),
             vec![("x-queue-type", text("quorum")), ("x-max-length-bytes", long(1 << 20))],
-            vec!["x-max-length-bytes 1048576"],
+            vec!["x-max-length-bytes 1048576", "came back 20 times"],
+        ),
+        (
+            "impatient-quorum",
+            QueueDeclareOptions::durable(),
+            vec![("x-queue-type", text("quorum")), ("x-delivery-limit", long(3))],
+            vec!["came back 3 times is dropped"],
         ),
         (
             "auto-delete",
@@ -126,6 +132,71 @@ async fn what_loses_messages_in_an_existing_queue_is_warned_about() {
         }
         broker.publish(Target::Queue(queue), &Message::json("{}")).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_somebody_made_in_our_name_is_told_by_what_differs() {
+    let node = rabbitmq::shared();
+    let (_connection, operator) = stranger(node).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(1000));
+    operator.queue_declare("meddled.retry.5s".into(), QueueDeclareOptions::durable(), arguments).await.unwrap();
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let kind = lapin::ExchangeKind::Topic;
+    operator.exchange_declare("meddled.deliver".into(), kind, options, FieldTable::default()).await.unwrap();
+
+    let broker = connect(node).await;
+    let names = QueueNames::new("meddled");
+    let text = warnings_text(&broker.declare_plugins(&names, &[]).await.unwrap());
+    assert!(text.contains("exchange \"meddled.deliver\" is not as this host makes it"), "{text}");
+    assert!(text.contains("queue \"meddled.retry.5s\" is not as this host makes it"), "{text}");
+    let findings = broker.survey(&names.plugins_parts(&[])).await.unwrap();
+    let text = findings.iter().map(|finding| warnings_text(&finding.warnings)).collect::<String>();
+    for difference in ["type is topic, not \"direct\"", "x-message-ttl is 1000, not 5000", "x-queue-type is"] {
+        assert!(text.contains(difference), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_configure_is_served_once_everything_is_there() {
+    let node = rabbitmq::shared();
+    node.ctl(&["add_user", "worker", "worker"]);
+    node.ctl(&["set_permissions", "-p", "/", "worker", "^$", ".*", ".*"]);
+    let worker = try_connect(&node.url().replace("guest:guest", "worker:worker"), SOON).await.unwrap();
+    let source = source("guarded", "guarded", ExchangeKind::Topic, &["#"]);
+    let error = worker.declare_source(&source).await.unwrap_err().to_string();
+    assert!(error.contains("there is no queue \"guarded.dead\", and this user may not make it"), "{error}");
+    assert!(error.contains("notify-host topology apply"), "{error}");
+
+    let operator = connect(node).await;
+    operator.declare_source(&source).await.unwrap();
+    operator.declare_plugins(&source.names, &["mail"]).await.unwrap();
+    assert_eq!(worker.declare_source(&source).await.unwrap(), []);
+    assert_eq!(worker.declare_plugins(&source.names, &["mail"]).await.unwrap(), []);
+    let target = Target::PluginLater { names: &source.names, plugin: "mail", delay: Duration::from_secs(1) };
+    worker.publish(target, &Message::json("{}")).await.unwrap();
+    let mut consumer = worker.consume(&source.names.plugin("mail"), 1).await.unwrap();
+    next(&mut consumer).await.unwrap().unwrap().receipt.ack();
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_several_nodes_one_that_can_be_used_is_used() {
+    let node = rabbitmq::shared();
+    let (good, closed) = (node.url(), free_port());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().port();
+    let bad = format!("amqp://guest:guest@127.0.0.1:{closed},amqp://guest:guest@127.0.0.1:{silent}");
+    // They are taken in no particular order, so try it several times.
+    for _ in 0..6 {
+        let broker = try_connect(&format!("{bad},{good}"), Duration::from_secs(3)).await.unwrap();
+        assert_eq!(broker.url(), good.parse().unwrap());
+        broker.close().await;
+    }
+    let error = try_connect(&bad, Duration::from_secs(2)).await.unwrap_err().to_string();
+    let nothing = format!("cannot reach the broker at amqp://guest:***@127.0.0.1:{closed}: nothing listens there");
+    assert!(error.starts_with(&format!("no node of the cluster can be used: {nothing}")), "{error}");
+    assert!(error.contains(&format!("; the broker at amqp://guest:***@127.0.0.1:{silent} did not answer")), "{error}");
 }
 
 #[tokio::test]

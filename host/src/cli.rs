@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, LogFormat, parse_duration};
-use crate::dead_letters;
+use crate::{dead_letters, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -42,6 +42,20 @@ pub(crate) enum Command {
         action: dead_letters::Action,
         #[command(flatten)]
         broker: BrokerArguments,
+    },
+    /// Shows, checks and makes the exchanges and queues that a host needs in its broker
+    ///
+    /// Works while hosts run.
+    ///
+    /// Exit codes: 0 done, or all is there; 1 failed; 2 wrong arguments; 3 something is missing or could
+    /// lose messages; 78 wrong configuration.
+    Topology {
+        #[command(subcommand)]
+        action: topology::Action,
+        #[command(flatten)]
+        broker: BrokerArguments,
+        #[command(flatten)]
+        folder: topology::PluginFolder,
     },
 }
 

@@ -153,17 +153,17 @@ impl Sessions<'_> {
     async fn try_open(&mut self) -> Result<(Broker, Consumer), OpenError> {
         let options = ConnectOptions { name: "notify-host".to_owned(), timeout: CONNECT_TIMEOUT };
         let broker = Broker::connect(&self.url, &options).await?;
-        for warning in broker.declare_source(&self.config.source).await? {
+        let source = &self.config.source;
+        let mut warnings = broker.declare_source(source).await?;
+        warnings.extend(broker.declare_plugins(&source.names, self.plugins).await?);
+        for warning in warnings {
             let warning = warning.to_string();
             if !self.warned.contains(&warning) {
                 warn!("{warning}");
                 self.warned.push(warning);
             }
         }
-        for plugin in self.plugins {
-            broker.declare_plugin(&self.config.source.names, plugin).await?;
-        }
-        let consumer = broker.consume(self.config.source.names.source(), self.config.prefetch).await?;
+        let consumer = broker.consume(source.names.source(), self.config.prefetch).await?;
         Ok((broker, consumer))
     }
 }

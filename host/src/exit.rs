@@ -9,6 +9,14 @@ pub(crate) const INTERRUPTED: i32 = 130;
 /// As clap exits, for what only the command itself can see.
 pub(crate) const WRONG_ARGUMENTS: u8 = 2;
 
+/// A command that compares found a difference.
+pub(crate) const DIFFERS: u8 = 3;
+
+/// The broker does not have all that a host needs; what lacks.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotAsNeeded(pub(crate) String);
+
 /// The arguments make no sense together; why, and what would.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -16,5 +24,11 @@ pub(crate) struct WrongArguments(pub(crate) String);
 
 /// The code for what went wrong.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<WrongArguments>() { WRONG_ARGUMENTS } else { FAILED }
+    if error.is::<WrongArguments>() {
+        WRONG_ARGUMENTS
+    } else if error.is::<NotAsNeeded>() {
+        DIFFERS
+    } else {
+        FAILED
+    }
 }

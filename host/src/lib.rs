@@ -6,6 +6,7 @@
 
 mod capability;
 mod cli;
+mod command;
 mod config;
 mod daemon;
 mod dead_letters;
@@ -15,6 +16,7 @@ mod exit;
 mod plugin;
 mod shutdown;
 mod telemetry;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,9 @@ pub fn main() -> ExitCode {
         }
         Command::DeadLetters { action, broker } => {
             with_settings(broker.settle(), None, async |config, url| dead_letters::run(action, &config, &url).await)
+        }
+        Command::Topology { action, broker, folder } => {
+            with_settings(broker.settle(), None, async |config, url| topology::run(action, folder, config, &url).await)
         }
     }
 }

@@ -13,8 +13,12 @@ mod connect;
 mod consume;
 mod convert;
 mod declare;
+mod desk;
+mod differences;
+mod judge;
 mod link;
 mod publish;
+mod survey;
 mod watch;
 
 use std::sync::Arc;
@@ -24,11 +28,12 @@ use lapin::options::QueuePurgeOptions;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use crate::amqp::desk::Desk;
 use crate::amqp::link::{Link, refused_name};
 use crate::amqp::publish::Publisher;
 use crate::{
-    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Message, PublishError, QueueNames, QueueState,
-    Source, Target, Warning,
+    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, Part, PublishError, QueueNames,
+    QueueState, Source, Target, Warning,
 };
 
 /// One session.
@@ -86,8 +91,16 @@ impl Session {
         declare::source(&self.link, source).await
     }
 
-    pub(crate) async fn declare_plugin(&self, names: &QueueNames, plugin: &str) -> Result<(), BrokerError> {
-        declare::plugin(&self.link, names, plugin).await
+    pub(crate) async fn declare_plugins(
+        &self,
+        names: &QueueNames,
+        plugins: &[&str],
+    ) -> Result<Vec<Warning>, BrokerError> {
+        declare::plugins(&self.link, names, plugins).await
+    }
+
+    pub(crate) async fn survey(&self, parts: &[Part]) -> Result<Vec<Finding>, BrokerError> {
+        survey::survey(&self.link, parts).await
     }
 
     pub(crate) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
@@ -99,13 +112,8 @@ impl Session {
     }
 
     pub(crate) async fn inspect(&self, queue: &str) -> Result<Option<QueueState>, BrokerError> {
-        let found = declare::find_queue(&self.link, queue).await?;
-        // What waits for its time is in the queues of the tiers, not in this one.
-        Ok(found.map(|queue| QueueState {
-            ready: queue.message_count().into(),
-            delayed: 0,
-            consumers: queue.consumer_count().into(),
-        }))
+        let found = Desk::new(&self.link).find_queue(queue).await?;
+        Ok(found.map(|queue| state_of(&queue)))
     }
 
     pub(crate) async fn purge(&self, queue: &str) -> Result<u64, BrokerError> {
@@ -118,4 +126,9 @@ impl Session {
     pub(crate) async fn close(self) {
         tokio::join!(self.link.close(), self.publishing.close());
     }
+}
+
+/// What waits for its time is in the queues of the tiers, not in the plugin's.
+fn state_of(queue: &lapin::Queue) -> QueueState {
+    QueueState { ready: queue.message_count().into(), delayed: 0, consumers: queue.consumer_count().into() }
 }

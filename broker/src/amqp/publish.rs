@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::amqp::convert::{self, short_string};
-use crate::amqp::declare;
+use crate::amqp::desk::Desk;
 use crate::amqp::link::{Link, refusal};
 use crate::{BrokerError, Message, PublishError, RetryTier, Target};
 
@@ -112,7 +112,7 @@ impl Publisher {
         if is_known() {
             return Ok(());
         }
-        if !declare::exchange_exists(&self.link, &place.exchange).await? {
+        if !Desk::new(&self.link).exchange_exists(&place.exchange).await? {
             return Err(PublishError::NotFound { what: "exchange", name: place.exchange.clone() });
         }
         self.exchanges().insert(place.exchange.clone());

@@ -3,13 +3,17 @@
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{BrokerError, Delivery, ExchangeKind, PublishError, QueueState};
+use crate::{BrokerError, Delivery, Finding, Part, PublishError, QueueState};
 
 /// What a session asks for. An answer is sent after the commit.
 pub(super) enum Command {
     Declare {
-        declaration: Declaration,
+        parts: Vec<Part>,
         reply: oneshot::Sender<()>,
+    },
+    Survey {
+        parts: Vec<Part>,
+        reply: oneshot::Sender<Vec<Finding>>,
     },
     Publish {
         publication: Publication,
@@ -39,14 +43,6 @@ pub(super) enum Command {
 }
 
 pub(super) type Deliveries = mpsc::Sender<Result<Delivery, BrokerError>>;
-
-/// What is to exist.
-pub(super) struct Declaration {
-    pub(super) exchanges: Vec<(String, ExchangeKind)>,
-    pub(super) queues: Vec<String>,
-    /// Exchange, routing key, queue.
-    pub(super) bindings: Vec<(String, String, String)>,
-}
 
 /// A message on its way into the file.
 pub(super) struct Publication {

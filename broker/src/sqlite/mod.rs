@@ -22,10 +22,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sqlite::command::{Command, Declaration, Place, Publication};
+use crate::sqlite::command::{Command, Place, Publication};
 use crate::{
-    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, ExchangeKind, Message, PublishError, QueueNames,
-    QueueState, Source, Target, Warning,
+    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, Part, PublishError, QueueNames,
+    QueueState, Role, Source, Target, Warning,
 };
 
 /// What callers may have waiting for the thread; beyond that they wait to hand it over.
@@ -70,29 +70,25 @@ impl Session {
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {
-        let queue = source.names.source();
-        let bindings = source.bindings.iter().map(|key| (source.exchange.clone(), key.clone(), queue.to_owned()));
-        self.declare(Declaration {
-            exchanges: vec![(source.exchange.clone(), source.kind)],
-            queues: vec![queue.to_owned(), source.names.dead()],
-            bindings: bindings.collect(),
-        })
-        .await?;
-        Ok(Vec::new())
+        self.declare(source.parts()).await.map(|()| Vec::new())
     }
 
-    pub(crate) async fn declare_plugin(&self, names: &QueueNames, plugin: &str) -> Result<(), BrokerError> {
-        let (deliver, queue) = (names.deliver(), names.plugin(plugin));
-        self.declare(Declaration {
-            exchanges: vec![(deliver.clone(), ExchangeKind::Direct)],
-            queues: vec![queue.clone()],
-            bindings: vec![(deliver, plugin.to_owned(), queue)],
-        })
-        .await
+    pub(crate) async fn declare_plugins(
+        &self,
+        names: &QueueNames,
+        plugins: &[&str],
+    ) -> Result<Vec<Warning>, BrokerError> {
+        self.declare(names.plugins_parts(plugins)).await.map(|()| Vec::new())
     }
 
-    async fn declare(&self, declaration: Declaration) -> Result<(), BrokerError> {
-        self.ask(|reply| Command::Declare { declaration, reply }).await
+    async fn declare(&self, mut parts: Vec<Part>) -> Result<(), BrokerError> {
+        parts.retain(is_needed);
+        self.ask(|reply| Command::Declare { parts, reply }).await
+    }
+
+    pub(crate) async fn survey(&self, parts: &[Part]) -> Result<Vec<Finding>, BrokerError> {
+        let parts = parts.iter().filter(|part| is_needed(part)).cloned().collect();
+        self.ask(|reply| Command::Survey { parts, reply }).await
     }
 
     pub(crate) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
@@ -141,6 +137,11 @@ impl Session {
         self.commands.send(command(reply)).await.map_err(|_| lost())?;
         answer.await.map_err(|_| lost())
     }
+}
+
+/// What waits has a time at which it is due, and needs no place to wait in.
+fn is_needed(part: &Part) -> bool {
+    !matches!(part.role, Role::Retry(_))
 }
 
 fn publication(target: Target<'_>, message: &Message) -> Result<Publication, PublishError> {

@@ -3,7 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::{ExchangeKind, Message, QueueState, topic_matches};
+use crate::part::kind_note;
+use crate::{Finding, Message, Object, Part, Presence, QueueState, topic_matches};
 
 /// One row that a consumer was given.
 #[derive(Debug)]
@@ -24,21 +25,57 @@ pub(super) enum Routed {
     Nowhere,
 }
 
-pub(super) fn declare_exchange(db: &Connection, name: &str, kind: ExchangeKind) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO exchange (name, kind) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-        .execute([name, kind.as_str()])?;
+/// Makes it where it is missing; a binding with its queue.
+pub(super) fn declare(db: &Connection, object: &Object) -> rusqlite::Result<()> {
+    match object {
+        Object::Exchange { name, kind } => {
+            db.prepare_cached("INSERT INTO exchange (name, kind) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+                .execute([name, kind.as_str()])?;
+        }
+        Object::Queue { name, .. } => {
+            declare_queue(db, name)?;
+        }
+        Object::Binding { exchange, routing_key, queue } => {
+            let queue = declare_queue(db, queue)?;
+            db.prepare_cached(
+                "INSERT INTO binding (exchange, routing_key, queue) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![exchange, routing_key, queue])?;
+        }
+    }
     Ok(())
 }
 
-pub(super) fn declare_queue(db: &Connection, name: &str) -> rusqlite::Result<i64> {
+fn declare_queue(db: &Connection, name: &str) -> rusqlite::Result<i64> {
     db.prepare_cached("INSERT INTO queue (name) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([name])?;
     db.prepare_cached("SELECT id FROM queue WHERE name = ?1")?.query_row([name], |row| row.get(0))
 }
 
-pub(super) fn bind(db: &Connection, exchange: &str, routing_key: &str, queue: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO binding (exchange, routing_key, queue) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
-        .execute(params![exchange, routing_key, queue])?;
-    Ok(())
+/// What there is of it.
+pub(super) fn survey(db: &Connection, part: &Part, now: i64) -> rusqlite::Result<Finding> {
+    let mut notes = Vec::new();
+    let there = match &part.object {
+        Object::Exchange { name, kind } => find_exchange(db, name)?.map(|found| {
+            notes.extend((found != kind.as_str()).then(|| kind_note(name, &found, *kind)));
+            None
+        }),
+        Object::Queue { name, .. } => match find_queue(db, name)? {
+            Some(queue) => Some(Some(inspect(db, queue, now)?)),
+            None => None,
+        },
+        Object::Binding { exchange, routing_key, queue } => db
+            .prepare_cached(
+                "SELECT 1 FROM binding JOIN queue ON queue.id = binding.queue
+                 WHERE exchange = ?1 AND routing_key = ?2 AND queue.name = ?3",
+            )?
+            .exists([exchange, routing_key, queue])?
+            .then_some(None),
+    };
+    Ok(Finding { notes, ..Finding::new(part, there.map_or(Presence::Missing, Presence::There)) })
+}
+
+fn find_exchange(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT kind FROM exchange WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
 }
 
 pub(super) fn find_queue(db: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
@@ -50,11 +87,7 @@ pub(super) fn route_to_queue(db: &Connection, queue: &str) -> rusqlite::Result<R
 }
 
 pub(super) fn route_by_exchange(db: &Connection, exchange: &str, routing_key: &str) -> rusqlite::Result<Routed> {
-    let kind: Option<String> = db
-        .prepare_cached("SELECT kind FROM exchange WHERE name = ?1")?
-        .query_row([exchange], |row| row.get(0))
-        .optional()?;
-    let Some(kind) = kind else { return Ok(Routed::NoExchange) };
+    let Some(kind) = find_exchange(db, exchange)? else { return Ok(Routed::NoExchange) };
     let mut queues = Vec::new();
     let mut bindings = db.prepare_cached("SELECT routing_key, queue FROM binding WHERE exchange = ?1")?;
     let mut rows = bindings.query([exchange])?;

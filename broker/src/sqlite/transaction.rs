@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sqlite::command::{Command, Declaration, Deliveries, Place, Publication, Ticket};
+use crate::sqlite::command::{Command, Deliveries, Place, Publication, Ticket};
 use crate::sqlite::doorbell::Doorbell;
 use crate::sqlite::now;
 use crate::sqlite::presence::{self, Presence};
@@ -56,9 +56,16 @@ impl Intake {
 impl Hands<'_> {
     pub(super) fn execute(&mut self, command: Command, effects: &mut Effects) -> rusqlite::Result<()> {
         match command {
-            Command::Declare { declaration, reply } => {
-                self.declare(&declaration)?;
+            Command::Declare { parts, reply } => {
+                for part in &parts {
+                    store::declare(self.db, &part.object)?;
+                }
                 answer(effects, reply, ());
+            }
+            Command::Survey { parts, reply } => {
+                self.forget_the_dead(effects)?;
+                let findings = parts.iter().map(|part| store::survey(self.db, part, now())).collect();
+                answer(effects, reply, rusqlite::Result::<Vec<_>>::from(findings)?);
             }
             Command::Publish { publication, reply } => {
                 let published = self.publish(publication)?;
@@ -74,10 +81,7 @@ impl Hands<'_> {
                 answer(effects, reply, ());
             }
             Command::Inspect { queue, reply } => {
-                let own = self.presence.as_ref().map_or("", Presence::name);
-                for consumer in dead_consumers(self.db, self.path, own)? {
-                    effects.ring |= store::remove_consumer(self.db, consumer)?;
-                }
+                self.forget_the_dead(effects)?;
                 let state = match store::find_queue(self.db, &queue)? {
                     Some(queue) => Some(store::inspect(self.db, queue, now())?),
                     None => None,
@@ -101,16 +105,11 @@ impl Hands<'_> {
         Ok(())
     }
 
-    fn declare(&self, declaration: &Declaration) -> rusqlite::Result<()> {
-        for (name, kind) in &declaration.exchanges {
-            store::declare_exchange(self.db, name, *kind)?;
-        }
-        for name in &declaration.queues {
-            store::declare_queue(self.db, name)?;
-        }
-        for (exchange, routing_key, queue) in &declaration.bindings {
-            let queue = store::declare_queue(self.db, queue)?;
-            store::bind(self.db, exchange, routing_key, queue)?;
+    /// So that only those consumers are counted that are alive.
+    fn forget_the_dead(&self, effects: &mut Effects) -> rusqlite::Result<()> {
+        let own = self.presence.as_ref().map_or("", Presence::name);
+        for consumer in dead_consumers(self.db, self.path, own)? {
+            effects.ring |= store::remove_consumer(self.db, consumer)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use broker::{ExchangeKind, Target};
+use broker::{ExchangeKind, Object, Presence, Target};
 
 use crate::bed::{Bed, body, eventually, next, stays_quiet, text};
 
@@ -41,13 +41,13 @@ pub(crate) async fn a_fanout_exchange_routes_everything(bed: Bed) {
 pub(crate) async fn declaring_again_changes_nothing(bed: Bed) {
     let broker = bed.open().await;
     let source = bed.source(ExchangeKind::Topic, &["#"]);
-    broker.declare_plugin(&source.names, "logger").await.unwrap();
+    broker.declare_plugins(&source.names, &["logger"]).await.unwrap();
     bed.publish(&broker, "kept").await;
     broker.publish(Target::Queue(&source.names.plugin("logger")), &text("kept")).await.unwrap();
 
     let broker = bed.connect().await;
     assert_eq!(broker.declare_source(&source).await.unwrap(), []);
-    broker.declare_plugin(&source.names, "logger").await.unwrap();
+    broker.declare_plugins(&source.names, &["logger"]).await.unwrap();
     for queue in [source.names.source().to_owned(), source.names.plugin("logger")] {
         let mut consumer = broker.consume(&queue, 5).await.unwrap();
         assert_eq!(body(&next(&mut consumer).await), "kept");
@@ -59,7 +59,7 @@ pub(crate) async fn two_sessions_may_declare_at_the_same_time(bed: Bed) {
     let sessions = [bed.connect().await, bed.connect().await, bed.connect().await];
     let declared = sessions.iter().map(|session| async {
         session.declare_source(&source).await?;
-        session.declare_plugin(&source.names, "logger").await
+        session.declare_plugins(&source.names, &["logger"]).await
     });
     for result in futures_util::future::join_all(declared).await {
         result.unwrap();
@@ -71,9 +71,7 @@ pub(crate) async fn a_message_for_later_comes_to_its_plugin_and_not_before(bed: 
     const DELAY: Duration = Duration::from_secs(2);
     let broker = bed.open().await;
     let names = bed.source(ExchangeKind::Topic, &[]).names;
-    for plugin in ["logger", "mail"] {
-        broker.declare_plugin(&names, plugin).await.unwrap();
-    }
+    broker.declare_plugins(&names, &["logger", "mail"]).await.unwrap();
     let mut logger = broker.consume(&names.plugin("logger"), 5).await.unwrap();
     let mut mail = broker.consume(&names.plugin("mail"), 5).await.unwrap();
     let published = Instant::now();
@@ -116,4 +114,31 @@ pub(crate) async fn a_queue_can_be_inspected_and_purged(bed: Bed) {
     eventually("none is ready", async || bed.state(&broker).await.ready == 0).await;
     drop((held, consumer));
     eventually("those that were held are back", async || bed.state(&broker).await.ready == 2).await;
+}
+
+pub(crate) async fn a_survey_tells_what_is_missing_and_what_is_there_and_makes_nothing(bed: Bed) {
+    let broker = bed.connect().await;
+    let source = bed.source(ExchangeKind::Topic, &["#"]);
+    let parts = [source.parts(), source.names.plugins_parts(&["mail"])].concat();
+    for _ in 0..2 {
+        for finding in broker.survey(&parts).await.unwrap() {
+            let binding = matches!(finding.part.object, Object::Binding { .. });
+            assert!(finding.presence == Presence::Missing || binding, "{finding:?}");
+        }
+    }
+    broker.declare_source(&source).await.unwrap();
+    assert_eq!(broker.declare_plugins(&source.names, &["mail"]).await.unwrap(), []);
+    bed.publish(&broker, "one").await;
+    eventually("it is counted", async || bed.state(&broker).await.ready == 1).await;
+    for finding in broker.survey(&parts).await.unwrap() {
+        let ready = match (&finding.presence, &finding.part.object) {
+            (Presence::There(state), Object::Queue { .. }) => state.unwrap().ready,
+            (Presence::There(None), Object::Exchange { .. } | Object::Binding { .. })
+            | (Presence::Unknown, Object::Binding { .. }) => 0,
+            other => panic!("{other:?}"),
+        };
+        let is_source = matches!(&finding.part.object, Object::Queue { name, .. } if *name == bed.queue());
+        assert_eq!(ready, u64::from(is_source), "{finding:?}");
+        assert_eq!((finding.warnings, finding.notes), (Vec::new(), Vec::new()));
+    }
 }

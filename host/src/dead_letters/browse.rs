@@ -3,22 +3,20 @@
 
 use std::time::Duration;
 
-use broker::{Broker, BrokerError, BrokerUrl, ConnectOptions, Consumer, Delivery, Message, QueueNames, Receipt};
+use broker::{Broker, BrokerUrl, Consumer, Delivery, Message, QueueNames, Receipt};
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::command::{connect, within_time};
 use crate::dead_letters::letter::{Summary, trail_of};
 use crate::dead_letters::select::{Meant, Selection};
 use crate::delivery::Trail;
 use crate::delivery::clock::now;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many letters are looked at in one go: what one consumer can hold.
 const LOOKED_AT_MAX: u16 = u16::MAX;
 /// How long the next letter may take to come.
 const NEXT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the broker may take for any other answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The bodies that are kept in memory; letters beyond that wait for the next go.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 
@@ -51,15 +49,6 @@ pub(super) struct Browser {
     consumer: Consumer,
 }
 
-/// The broker's answer, or that there was none.
-pub(super) async fn within_time<T, E: From<BrokerError>>(answer: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let seconds = ANSWER_TIMEOUT.as_secs();
-    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
-        let problem = format!("it did not answer within {seconds} s; it may be short of memory or disk");
-        Err(BrokerError::Lost(problem).into())
-    })
-}
-
 impl Browser {
     /// Finds the letters that are selected, those that died last at the end. `None`: there is no
     /// dead-letter queue.
@@ -69,8 +58,7 @@ impl Browser {
         selection: &Selection,
         need: Need,
     ) -> anyhow::Result<Option<(Self, Vec<Letter>)>> {
-        let options = ConnectOptions { name: "notify-host dead-letters".to_owned(), timeout: CONNECT_TIMEOUT };
-        let broker = Broker::connect(url, &options).await?;
+        let broker = connect(url, "dead-letters").await?;
         let queue = names.dead();
         let Some(state) = within_time(broker.inspect(&queue)).await? else { return Ok(None) };
         if state.consumers > 0 {

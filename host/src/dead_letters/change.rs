@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use broker::BrokerUrl;
 
+use crate::command::{counted, say, shown, unless_cut_off};
 use crate::config::HostConfig;
 use crate::dead_letters::ask::{Answer, confirm};
 use crate::dead_letters::browse::{Browser, Letter, Need};
@@ -11,6 +12,7 @@ use crate::dead_letters::replay::{self, Tally};
 use crate::dead_letters::{Change, find, print};
 use crate::exit::WrongArguments;
 
+const LETTER: &str = "dead letter";
 /// Reasons that are shown; the others are counted.
 const REASONS_SHOWN_MAX: usize = 10;
 
@@ -48,7 +50,7 @@ async fn agreed(
         .into());
     }
     let Some((browser, letters)) = find(config, url, &change.selection, need).await? else { return Ok(None) };
-    let count = print::letters(letters.len());
+    let count = counted(letters.len(), LETTER);
     if letters.is_empty() {
         browser.close().await?;
         say!("no dead letter matches");
@@ -58,7 +60,7 @@ async fn agreed(
         let printed = print::list(&letters, change.json);
         browser.close().await?;
         say!("would {verb} {count}");
-        return print::unless_cut_off(printed).map(|()| None);
+        return unless_cut_off(printed).map(|()| None);
     }
     let answer = if change.yes { Answer::Yes } else { confirm(&format!("{verb} {count}?")).await };
     let refused = match answer {
@@ -82,12 +84,12 @@ async fn finish(browser: Browser, done: &str, tally: Tally, json: bool) -> anyho
     let Tally { done: count, stayed, lost } = tally;
     let closed = browser.close().await;
     if json {
-        print::unless_cut_off(writeln!(std::io::stdout(), "{{\"{done}\":{count}}}"))?;
+        unless_cut_off(writeln!(std::io::stdout(), "{{\"{done}\":{count}}}"))?;
     } else {
-        say!("{done} {}", print::letters(count));
+        say!("{done} {}", counted(count, LETTER));
     }
     for (id, reason) in stayed.iter().take(REASONS_SHOWN_MAX) {
-        say!("{id} stays: {}", print::shown(reason));
+        say!("{id} stays: {}", shown(reason));
     }
     if let Some(error) = lost {
         return Err(error);
@@ -98,6 +100,6 @@ async fn finish(browser: Browser, done: &str, tally: Tally, json: bool) -> anyho
     }
     match stayed.len() {
         0 => Ok(()),
-        count => anyhow::bail!("{} could not be {done}", print::letters(count)),
+        count => anyhow::bail!("{} could not be {done}", counted(count, LETTER)),
     }
 }

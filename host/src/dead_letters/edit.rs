@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use broker::BrokerUrl;
 use uuid::Uuid;
 
+use crate::command::say;
 use crate::config::HostConfig;
 use crate::dead_letters::ask::{Answer, confirm};
 use crate::dead_letters::browse::{Letter, Need};

@@ -3,14 +3,6 @@
 //! They work on the queue itself, while hosts run. A letter that is replayed is published to the
 //! plugin's own queue and only then removed: a crash in between repeats it, and loses nothing.
 
-/// A sentence on standard error. Unlike `eprintln!` it does not mind when nobody reads on.
-macro_rules! say {
-    ($($sentence:tt)*) => {
-        // There is nowhere else to tell it.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($sentence)*)));
-    };
-}
-
 mod ask;
 mod browse;
 mod change;
@@ -27,6 +19,7 @@ use broker::BrokerUrl;
 use clap::builder::NonEmptyStringValueParser as NotEmpty;
 use clap::{Args, Subcommand};
 
+use crate::command::{counted, say, unless_cut_off};
 use crate::config::HostConfig;
 use crate::dead_letters::browse::{Browser, Letter, Need};
 use crate::dead_letters::select::Selection;
@@ -94,15 +87,15 @@ pub(crate) async fn run(action: Action, config: &HostConfig, url: &BrokerUrl) ->
             let printed = print::list(&letters, json);
             browser.close().await?;
             if !json {
-                say!("{}", print::letters(letters.len()));
+                say!("{}", counted(letters.len(), "dead letter"));
             }
-            print::unless_cut_off(printed)
+            unless_cut_off(printed)
         }
         Action::Show { id, json } => {
             let (browser, letter) = find_one(config, url, &id).await?;
             let printed = print::show(&letter, json);
             browser.close().await?;
-            print::unless_cut_off(printed)
+            unless_cut_off(printed)
         }
         Action::Replay(change) => change::replay(config, url, &change).await,
         Action::Purge(change) => change::purge(config, url, &change).await,

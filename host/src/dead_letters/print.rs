@@ -6,6 +6,7 @@ use broker::{Headers, Message, Properties, Value};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::command::{shown, write_table};
 use crate::dead_letters::browse::Letter;
 use crate::dead_letters::indent::indent;
 use crate::dead_letters::letter::Summary;
@@ -18,11 +19,6 @@ const PREFIX: &str = "x-notify-";
 const REASON_CHARACTERS_MAX: usize = 60;
 const HEADINGS: [&str; 7] = ["ID", "DIED", "PLUGIN", "EVENT TYPE", "EVENT ID", "CODE", "REASON"];
 
-/// `1 dead letter`, `2 dead letters`.
-pub(super) fn letters(count: usize) -> String {
-    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
-}
-
 pub(super) fn list(letters: &[Letter], json: bool) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
@@ -33,20 +29,7 @@ pub(super) fn list(letters: &[Letter], json: bool) -> io::Result<()> {
         return out.flush();
     }
     let rows: Vec<_> = letters.iter().map(row).collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let headings = HEADINGS.map(str::to_owned);
-    let mut widths = headings.each_ref().map(|cell| cell.chars().count());
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in std::iter::once(&headings).chain(&rows) {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
+    write_table(&mut out, HEADINGS, &rows, |_| Vec::new())?;
     out.flush()
 }
 
@@ -65,11 +48,6 @@ fn row(letter: &Letter) -> [String; 7] {
         shown(&summary.code),
         reason,
     ]
-}
-
-/// On one line, and without what a terminal might take for an order.
-pub(super) fn shown(text: &str) -> String {
-    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 pub(super) fn show(letter: &Letter, json: bool) -> io::Result<()> {
@@ -176,14 +154,6 @@ fn as_plain_json(value: &Value) -> serde_json::Value {
     }
 }
 
-/// Whoever reads our output may have read enough.
-pub(super) fn unless_cut_off(printed: io::Result<()>) -> anyhow::Result<()> {
-    match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,10 +181,5 @@ mod tests {
             assert!(!json.contains('\n'), "one line");
             serde_json::from_str::<&RawValue>(&json).unwrap();
         }
-    }
-
-    #[test]
-    fn a_text_from_outside_stays_on_its_line() {
-        assert_eq!(shown("one\n\ttwo\x1b[2J \u{202e}x"), "one two\\u{1b}[2J \\u{202e}x");
     }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use broker::{Broker, Message, PublishError, Target};
 use futures_util::stream::{self, StreamExt as _};
 
+use crate::command::{say, within_time};
 use crate::config::HostConfig;
-use crate::dead_letters::browse::{Letter, within_time};
+use crate::dead_letters::browse::Letter;
 use crate::delivery::Trail;
 use crate::delivery::clock::now;
 use crate::event::{Arrived, decode};
@@ -33,11 +34,10 @@ pub(super) async fn all(broker: &Broker, config: &HostConfig, letters: Vec<Lette
     let mut tally = Tally::default();
     let plugins: BTreeSet<_> =
         letters.iter().filter_map(|letter| Some(letter.trail.recipient.as_ref()?.plugin.clone())).collect();
-    for plugin in &plugins {
-        if let Err(error) = within_time(broker.declare_plugin(&config.source.names, plugin)).await {
-            tally.lost = Some(error.into());
-            return tally;
-        }
+    let names: Vec<_> = plugins.iter().map(String::as_str).collect();
+    if let Err(error) = within_time(broker.declare_plugins(&config.source.names, &names)).await {
+        tally.lost = Some(error.into());
+        return tally;
     }
     let (total, now) = (letters.len(), now());
     let mut replays = stream::iter(letters)
@@ -73,7 +73,7 @@ pub(super) async fn all(broker: &Broker, config: &HostConfig, letters: Vec<Lette
 /// One whose trail is ready.
 pub(super) async fn one(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> anyhow::Result<()> {
     if let Some(recipient) = &trail.recipient {
-        within_time(broker.declare_plugin(&config.source.names, &recipient.plugin)).await?;
+        within_time(broker.declare_plugins(&config.source.names, &[&recipient.plugin])).await?;
     }
     publish(broker, config, trail, message).await.map_err(|failure| match failure {
         Failure::Refused(reason) => anyhow::anyhow!(reason),

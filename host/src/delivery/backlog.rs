@@ -51,10 +51,10 @@ impl Backlog {
 
     async fn declare(&self) -> Result<(), BrokerError> {
         let Worker { broker, source, .. } = &self.worker;
-        match broker.declare_plugin(&source.names, &self.runner.name).await {
+        match broker.declare_plugins(&source.names, &[&self.runner.name]).await {
             // Tried again at the next turn.
             Err(error @ BrokerError::Lost(_)) => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

@@ -64,7 +64,7 @@ pub(super) async fn pass_on(
         match error {
             // Somebody deleted it.
             PublishError::NotFound { .. } | PublishError::Unroutable { .. } => match plugin {
-                Some(plugin) => broker.declare_plugin(names, plugin).await?,
+                Some(plugin) => drop(broker.declare_plugins(names, &[plugin]).await?),
                 None => drop(broker.declare_source(source).await?),
             },
             PublishError::Refused(_) => lighten(&mut carried),

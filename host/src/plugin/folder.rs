@@ -38,6 +38,16 @@ pub(crate) async fn load_folder(loader: &Loader, folder: &Path, policies: &Polic
     plugins
 }
 
+/// The names of the plugins in the folder, without loading them; less those that are switched off.
+pub(crate) fn plugin_names(folder: &Path, policies: &Policies) -> std::io::Result<Vec<String>> {
+    // One whose toml is wrong is wanted all the same.
+    let is_off =
+        |file: &Path| PluginConfig::read(&file.with_extension("toml"), policies).is_ok_and(|config| !config.enabled);
+    let files = wasm_files(folder)?.into_iter().filter(|file| !is_off(file));
+    let names = files.filter_map(|file| file.file_stem()?.to_str().map(str::to_owned));
+    Ok(names.filter(|name| is_plugin_name(name)).collect())
+}
+
 /// Loads one; `None` if its toml switches it off. The error is a sentence that names the file.
 pub(crate) async fn load_file(loader: &Loader, file: &Path, policies: &Policies) -> Result<Option<Plugin>, String> {
     let in_file = |problem: &dyn std::fmt::Display| format!("{}: {problem}", file.display());

@@ -25,7 +25,7 @@ pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
-pub(crate) use crate::plugin::folder::{load_file, load_folder};
+pub(crate) use crate::plugin::folder::{load_file, load_folder, plugin_names};
 pub(crate) use crate::plugin::instance::Guest;
 pub(crate) use crate::plugin::limits::Limits;
 pub(crate) use crate::plugin::load::Loader;

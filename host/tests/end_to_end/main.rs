@@ -16,6 +16,7 @@ mod neighbours;
 mod orders;
 mod pauses;
 mod retries;
+mod topology;
 mod world;
 
 /// Makes one test for each engine of each `fn NAME(world: &World)`.

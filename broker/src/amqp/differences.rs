@@ -1,9 +1,9 @@
-//! What about an existing exchange or queue can lose messages.
+//! How an existing exchange or queue differs from what was meant.
 //!
 //! AMQP has no question for that. But RabbitMQ refuses a declaration that differs from what exists,
 //! and says what differs. So this declares, learns one difference from the refusal, declares
 //! again with that, and so on until RabbitMQ agrees, which changes nothing. All of it is done to
-//! warn only: where it does not get on, there is no warning.
+//! tell only: where it does not get on, there is nothing to tell. What a policy sets is not seen.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,21 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::Warning;
 use crate::amqp::link::{Link, refusal, refused_name};
 
 /// More than there are properties and arguments to differ in.
 const ROUNDS_MAX: usize = 16;
 
-/// What was learned: the real value of each property or argument that differs; none if it is not set.
-type Differences = BTreeMap<String, Option<String>>;
+/// The real value of each property or argument that differs; none if it is not set.
+pub(super) type Differences = BTreeMap<String, Option<String>>;
 
-pub(super) async fn exchange(link: &Link, name: &str, kind: ExchangeKind) -> Vec<Warning> {
+/// Whether a property differs, and is this.
+pub(super) fn is(differences: &Differences, property: &str, value: &str) -> bool {
+    differences.get(property).and_then(Option::as_deref) == Some(value)
+}
+
+/// The exchange must exist.
+pub(super) async fn of_exchange(link: &Link, name: &str, kind: ExchangeKind) -> Differences {
     let mut differences = Differences::new();
     for _ in 0..ROUNDS_MAX {
         let Some(difference) = declare_exchange(link, name, &kind, &differences).await else { break };
@@ -28,58 +33,19 @@ pub(super) async fn exchange(link: &Link, name: &str, kind: ExchangeKind) -> Vec
             break;
         }
     }
-    let mut warnings = Vec::new();
-    if is(&differences, "durable", "false") {
-        warnings.push(format!(
-            "exchange {name:?} is not durable: a restart of RabbitMQ removes it, and what is published then is lost; \
-             it is used as it is"
-        ));
-    }
-    if is(&differences, "auto_delete", "true") {
-        warnings.push(format!("exchange {name:?} is auto-delete: it goes with its last binding; it is used as it is"));
-    }
-    warnings.into_iter().map(Warning).collect()
+    differences
 }
 
-pub(super) async fn queue(link: &Link, name: &str, arguments: FieldTable) -> Vec<Warning> {
+/// The queue must exist.
+pub(super) async fn of_queue(link: &Link, name: &str, arguments: &FieldTable) -> Differences {
     let mut differences = Differences::new();
     for _ in 0..ROUNDS_MAX {
-        let Some(difference) = declare_queue(link, name, &arguments, &differences).await else { break };
+        let Some(difference) = declare_queue(link, name, arguments, &differences).await else { break };
         if differences.insert(difference.0, difference.1).is_some() {
             break;
         }
     }
-    queue_warnings(name, &differences).into_iter().map(Warning).collect()
-}
-
-fn queue_warnings(name: &str, differences: &Differences) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if is(differences, "durable", "false") {
-        warnings.push(format!(
-            "queue {name:?} is not durable: a restart of RabbitMQ removes it with all its messages; \
-             it is used as it is (delete it once and the host makes a durable one)"
-        ));
-    }
-    if is(differences, "auto_delete", "true") {
-        warnings.push(format!(
-            "queue {name:?} is auto-delete: RabbitMQ removes it with all its messages when its last consumer goes"
-        ));
-    }
-    for (argument, loss) in [
-        ("x-expires", "RabbitMQ removes it with all its messages when it is unused for that long"),
-        ("x-message-ttl", "a message that waits longer leaves the queue without having been delivered"),
-        ("x-max-length", "beyond that it drops or refuses messages"),
-        ("x-max-length-bytes", "beyond that it drops or refuses messages"),
-    ] {
-        if let Some(Some(value)) = differences.get(argument) {
-            warnings.push(format!("queue {name:?} has {argument} {value}: {loss}"));
-        }
-    }
-    warnings
-}
-
-fn is(differences: &Differences, property: &str, value: &str) -> bool {
-    differences.get(property).and_then(Option::as_deref) == Some(value)
+    differences
 }
 
 async fn declare_exchange(

@@ -1,0 +1,95 @@
+//! What the operator's commands have in common: answers of the broker come within a time, data goes to
+//! standard output, talk to standard error.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions};
+
+use crate::telemetry::printable;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the broker may take for any other answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A sentence on standard error. Unlike `eprintln!` it does not mind when nobody reads on.
+macro_rules! say {
+    ($($sentence:tt)*) => {
+        // There is nowhere else to tell it.
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($sentence)*)));
+    };
+}
+pub(crate) use say;
+
+/// A session for this command.
+pub(crate) async fn connect(url: &BrokerUrl, command: &str) -> Result<Broker, ConnectError> {
+    let options = ConnectOptions { name: format!("notify-host {command}"), timeout: CONNECT_TIMEOUT };
+    Broker::connect(url, &options).await
+}
+
+/// The broker's answer, or that there was none.
+pub(crate) async fn within_time<T, E: From<BrokerError>>(answer: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let seconds = ANSWER_TIMEOUT.as_secs();
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let problem = format!("it did not answer within {seconds} s; it may be short of memory or disk");
+        Err(BrokerError::Lost(problem).into())
+    })
+}
+
+/// Whoever reads our output may have read enough.
+pub(crate) fn unless_cut_off(printed: io::Result<()>) -> anyhow::Result<()> {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Columns as wide as they must be, each row with what `below` has to say of it.
+pub(crate) fn write_table<const COLUMNS: usize>(
+    out: &mut impl Write,
+    headings: [&str; COLUMNS],
+    rows: &[[String; COLUMNS]],
+    below: impl Fn(usize) -> Vec<String>,
+) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut widths = headings.map(|heading| heading.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[&str; COLUMNS]| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    writeln!(out, "{}", line(&headings))?;
+    for (at, row) in rows.iter().enumerate() {
+        writeln!(out, "{}", line(&row.each_ref().map(String::as_str)))?;
+        for text in below(at) {
+            writeln!(out, "{text}")?;
+        }
+    }
+    Ok(())
+}
+
+/// On one line, and without what a terminal might take for an order.
+pub(crate) fn shown(text: &str) -> String {
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// `1 dead letter`, `2 dead letters`.
+pub(crate) fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_outside_stays_on_its_line() {
+        assert_eq!(shown("one\n\ttwo\x1b[2J \u{202e}x"), "one two\\u{1b}[2J \\u{202e}x");
+    }
+}
