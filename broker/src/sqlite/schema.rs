@@ -9,7 +9,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 const APPLICATION_ID: i32 = 0x6e74_6679;
 /// Of the layout below.
 const LAYOUT_VERSION: i32 = 1;
-/// How long a transaction waits for another process's. Ours take milliseconds.
+/// Between two tries of a transaction that waits for another process's. Ours take milliseconds.
+const BUSY_INTERVAL: Duration = Duration::from_millis(1);
+/// How long it waits at most.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of the log is kept in the file `-wal` after a checkpoint.
 const WAL_BYTES_KEPT: u32 = 64 << 20;
@@ -73,7 +75,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, String> {
     // Without SQLITE_OPEN_URI: a path is a path, whatever characters it has.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(explain)?;
+    connection.busy_handler(Some(wait_for_lock)).map_err(explain)?;
     // Look before the first write: a file of another program is left as it is.
     check(&connection)?;
     use_write_ahead_log(&connection).map_err(explain)?;
@@ -127,6 +129,13 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
             result => return result,
         }
     }
+}
+
+/// Another process is writing, which takes a few milliseconds. SQLite's own handler sleeps for up to
+/// 100 ms at a time, and so loses the lock again and again to whoever comes just in time.
+fn wait_for_lock(tries: i32) -> bool {
+    std::thread::sleep(BUSY_INTERVAL);
+    BUSY_INTERVAL.saturating_mul(tries.unsigned_abs()) < BUSY_TIMEOUT
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

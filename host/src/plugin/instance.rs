@@ -10,7 +10,7 @@ use crate::capability::PluginLog;
 use crate::plugin::bindings::notify::plugin as imports;
 use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
-use crate::plugin::turns::Turn;
+use crate::plugin::turns::{Tick, Turn};
 
 /// Bytes that may be copied out of the guest in one call back into the host.
 const HOST_CALL_BYTES_MAX: usize = 32 << 20;
@@ -68,7 +68,10 @@ pub(crate) fn store(
     // others get their turn.
     let turns = engine.turns.clone();
     store.epoch_deadline_callback(move |mut store| {
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns.next(&mut store.data_mut().turn))))
+        Ok(match turns.tick(&mut store.data_mut().turn) {
+            Tick::GiveWay => UpdateDeadline::Yield(1),
+            Tick::Wait(turn) => UpdateDeadline::YieldCustom(1, Box::pin(turn)),
+        })
     });
     store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_MAX);

@@ -17,10 +17,20 @@ pub(super) struct Turns {
     free: Arc<Semaphore>,
 }
 
-/// The turn that one guest has, if any.
+/// Where one guest stands. Its turn ends with it.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
+    /// It has computed for longer than a tick.
+    is_long: bool,
     held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+/// What a guest does at a tick.
+pub(super) enum Tick<Wait> {
+    /// Lets others go first, once.
+    GiveWay,
+    /// Goes on when this has ended.
+    Wait(Wait),
 }
 
 impl Turns {
@@ -29,12 +39,17 @@ impl Turns {
         Self { free: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
     }
 
-    /// Ends this guest's turn. The future ends when it has the next one; first come, first served.
-    pub(super) fn next(&self, turn: &mut Turn) -> impl Future<Output = ()> + Send + 'static {
-        turn.held.lock().unwrap_or_else(PoisonError::into_inner).take();
-        *turn = Turn::default();
+    /// Ends this guest's turn. It has the next one when it has waited; first come, first served. A call
+    /// that only happens to meet its first tick does not queue up behind those that are long.
+    pub(super) fn tick(&self, turn: &mut Turn) -> Tick<impl Future<Output = ()> + Send + 'static> {
+        let was_long = turn.is_long;
+        // Ends the turn.
+        *turn = Turn { is_long: true, held: Arc::default() };
+        if !was_long {
+            return Tick::GiveWay;
+        }
         let (free, held) = (Arc::clone(&self.free), Arc::clone(&turn.held));
-        async move {
+        Tick::Wait(async move {
             // It is never closed; if it were, the guest would go on without a turn.
             let permit = free.acquire_owned().await.ok();
             *held.lock().unwrap_or_else(PoisonError::into_inner) = permit;
@@ -42,7 +57,14 @@ impl Turns {
                 tokio::time::sleep(TURN_MAX).await;
                 held.lock().unwrap_or_else(PoisonError::into_inner).take();
             });
-        }
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // The clock that runs beside it would hold it for longer.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -50,19 +72,44 @@ impl Turns {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_turn_ends_with_the_next_one_or_by_itself() {
+    async fn wait(tick: Tick<impl Future<Output = ()>>) {
+        match tick {
+            Tick::GiveWay => panic!("it has been here before"),
+            Tick::Wait(turn) => turn.await,
+        }
+    }
+
+    /// The turns of a machine with two cores, and guests that have computed for a tick.
+    fn two_cores<const GUESTS: usize>() -> (Turns, [Turn; GUESTS]) {
         let turns = Turns { free: Arc::new(Semaphore::new(1)) };
-        let (mut one, mut other) = (Turn::default(), Turn::default());
-        turns.next(&mut one).await;
-        let mut waiting = Box::pin(turns.next(&mut other));
+        let mut guests = std::array::from_fn(|_| Turn::default());
+        for guest in &mut guests {
+            assert!(matches!(turns.tick(guest), Tick::GiveWay));
+        }
+        (turns, guests)
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_the_next_tick_or_by_itself() {
+        let (turns, [mut one, mut other]) = two_cores();
+        wait(turns.tick(&mut one)).await;
+        let mut waiting = Box::pin(wait(turns.tick(&mut other)));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         // Its next tick: it queues up behind the one that waits.
-        let mut again = Box::pin(turns.next(&mut one));
+        let mut again = Box::pin(wait(turns.tick(&mut one)));
         assert!(futures_util::poll!(&mut again).is_pending());
         waiting.await;
         assert!(futures_util::poll!(&mut again).is_pending());
         // The other one never ticks.
         again.await;
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_its_guest() {
+        let (turns, [mut one, mut other]) = two_cores();
+        wait(turns.tick(&mut one)).await;
+        drop(one);
+        let mut waiting = Box::pin(wait(turns.tick(&mut other)));
+        assert!(futures_util::poll!(&mut waiting).is_ready(), "at once");
     }
 }

@@ -17,7 +17,7 @@ const KILLS: usize = 5;
 const ROUND: usize = 300;
 const MOODY: &str = "misbehaver-sometimes";
 /// A restart takes several seconds.
-const LONG: Duration = Duration::from_mins(3);
+pub(crate) const LONG: Duration = Duration::from_mins(3);
 
 #[test]
 fn a_broker_that_is_killed_five_times_loses_nothing_that_it_confirmed() {
@@ -59,14 +59,14 @@ fn kill_five_times(node: &Node) {
 }
 
 /// Publishes without end, over whatever connection there is, and keeps book of what was confirmed.
-struct Publisher {
+pub(crate) struct Publisher {
     confirmed: Arc<Mutex<BTreeSet<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Publisher {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let (confirmed, stop) = (Arc::<Mutex<BTreeSet<String>>>::default(), Arc::<AtomicBool>::default());
         let url: BrokerUrl = world.url.parse().unwrap();
         let exchange = world.exchange.clone();
@@ -105,11 +105,11 @@ impl Publisher {
         Self { confirmed, stop, thread: Some(thread) }
     }
 
-    fn confirmed(&self) -> BTreeSet<String> {
+    pub(crate) fn confirmed(&self) -> BTreeSet<String> {
         self.confirmed.lock().unwrap().clone()
     }
 
-    fn stop(mut self) -> BTreeSet<String> {
+    pub(crate) fn stop(mut self) -> BTreeSet<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
         self.confirmed()

@@ -7,6 +7,7 @@
 mod broker_away;
 mod broker_crash;
 mod bytes;
+mod cluster;
 mod crash;
 mod dead_letters;
 mod duplicates;

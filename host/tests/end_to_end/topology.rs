@@ -70,7 +70,10 @@ fn what_loses_messages_in_somebody_elses_queue_is_told() {
     assert_eq!(output.status.code(), Some(DIFFERS));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.lines().count(), 4, "{text}");
-    assert!(text.contains(&format!("  warning: queue {:?} is not durable: a restart of RabbitMQ", world.queue)), "{text}");
+    assert!(
+        text.contains(&format!("  warning: queue {:?} is not durable: a restart of RabbitMQ", world.queue)),
+        "{text}"
+    );
     assert!(text.contains("  note: "), "{text}");
 }
 
