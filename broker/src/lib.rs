@@ -96,7 +96,7 @@ impl Broker {
     }
 
     /// Where this session is: of the nodes of a cluster, the one that it has taken.
-    pub fn url(&self) -> BrokerUrl {
+    pub fn url(&self) -> &BrokerUrl {
         match self {
             Self::Amqp(session) => session.url(),
             Self::Sqlite(session) => session.url(),

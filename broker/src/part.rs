@@ -77,6 +77,9 @@ pub struct Finding {
     pub part: Part,
     /// Whether it is there.
     pub presence: Presence,
+    /// Whether all about it could be seen. RabbitMQ says nothing of bindings, and nothing of the properties of
+    /// a queue to a user that may not configure it.
+    pub seen: bool,
     /// What about it loses messages, or keeps a host from working.
     pub warnings: Vec<Warning>,
     /// What else is worth knowing.
@@ -96,7 +99,8 @@ pub enum Presence {
 
 impl Finding {
     pub(crate) fn new(part: &Part, presence: Presence) -> Self {
-        Self { part: part.clone(), presence, warnings: Vec::new(), notes: Vec::new() }
+        let seen = presence != Presence::Unknown;
+        Self { part: part.clone(), presence, seen, warnings: Vec::new(), notes: Vec::new() }
     }
 }
 

@@ -21,12 +21,14 @@ pub(crate) enum Action {
     Show(Output),
     /// Shows only what is missing, and what is there and could lose messages
     ///
-    /// The exit code is 3 if there is something of that kind. What policies set in RabbitMQ is not seen.
+    /// The exit code is 3 if there is something of that kind. RabbitMQ does not tell of bindings, nor of what
+    /// policies set, nor of the properties of what this user may not configure.
     Check(Output),
     /// Makes what is missing, and leaves what exists as it is
     ///
-    /// The host does the same when it starts; this is for a user that may configure RabbitMQ, so that
-    /// the host can do with one that may only read and write.
+    /// The host does the same when it starts; this is for a user that may configure, read and write in
+    /// RabbitMQ, so that the host can do with one that may only read and write. Do it again for each
+    /// plugin that is added. The exit code is 3 if what exists could lose messages.
     Apply {
         /// Only say what would be made
         #[arg(long)]
@@ -100,26 +102,37 @@ async fn act(action: Action, config: &HostConfig, plugins: &[&str], broker: &Bro
             Ok(())
         }
         Action::Check(output) => {
+            let summary = summary(&findings);
             let wrong: Vec<_> = findings.into_iter().filter(is_wrong).collect();
             unless_cut_off(print(&wrong, MISSING, output.json))?;
             if wrong.is_empty() {
-                say!("{}: all that the host needs is there", broker.url());
+                say!("{}: {summary}", broker.url());
                 return Ok(());
             }
             let advice =
                 if wrong.iter().any(is_missing) { "; `notify-host topology apply` makes what is missing" } else { "" };
-            Err(NotAsNeeded(format!("{}: {}{advice}", broker.url(), summary(&wrong))).into())
+            Err(NotAsNeeded(format!("{}: {summary}{advice}", broker.url())).into())
         }
         Action::Apply { dry_run, output } => {
             let missing: Vec<_> = findings.into_iter().filter(is_missing).collect();
-            if !dry_run {
-                within_time(broker.declare_source(&config.source)).await?;
-                within_time(broker.declare_plugins(names, plugins)).await?;
+            let count = counted(missing.len(), "part");
+            if dry_run {
+                unless_cut_off(print(&missing, MISSING, output.json))?;
+                say!("{}: would make {count}; what exists stays as it is", broker.url());
+                return Ok(());
             }
-            unless_cut_off(print(&missing, if dry_run { MISSING } else { "made" }, output.json))?;
-            let verb = if dry_run { "would make" } else { "made" };
-            say!("{}: {verb} {}; what exists stays as it is", broker.url(), counted(missing.len(), "part"));
-            Ok(())
+            let mut warnings = within_time(broker.declare_source(&config.source)).await?;
+            warnings.extend(within_time(broker.declare_plugins(names, plugins)).await?);
+            unless_cut_off(print(&missing, "made", output.json))?;
+            for warning in &warnings {
+                say!("warning: {}", shown(&warning.0));
+            }
+            let done = format!("{}: made {count}; what exists stays as it is", broker.url());
+            if warnings.is_empty() {
+                say!("{done}");
+                return Ok(());
+            }
+            Err(NotAsNeeded(format!("{done}, with {}", counted(warnings.len(), "warning"))).into())
         }
     }
 }
@@ -135,7 +148,11 @@ fn is_wrong(finding: &Finding) -> bool {
 fn summary(findings: &[Finding]) -> String {
     let missing = findings.iter().filter(|finding| is_missing(finding)).count();
     let warnings = findings.iter().map(|finding| finding.warnings.len()).sum();
-    format!("{missing} of {} missing, {}", counted(findings.len(), "part"), counted(warnings, "warning"))
+    let (parts, warnings) = (counted(findings.len(), "part"), counted(warnings, "warning"));
+    match findings.iter().filter(|finding| !finding.seen && !is_missing(finding)).count() {
+        0 => format!("{missing} of {parts} missing, {warnings}"),
+        unseen => format!("{missing} of {parts} missing, {warnings}; {unseen} cannot be seen, or not wholly"),
+    }
 }
 
 /// `missing` is what is said of a part that was not there.

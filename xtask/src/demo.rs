@@ -47,7 +47,7 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
     }
 
     progress.heading("notify-host run, with a queue in one file and the logger as its one plugin");
-    let mut host = program(project, "notify-host");
+    let mut host = program(&project.programs(), "notify-host");
     host.args(["run", "--log-format", "human", "--broker", &queue]).arg("--plugins").arg(&plugins);
     let mut host = Host { leash: Leash::spawn(host), shown: 0, interrupted };
     if !host.wait_until(READY_LIMIT, says_ready)? {
@@ -55,7 +55,9 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
     }
 
     progress.heading("order-cli demo");
-    let ids = tools::capture(program(project, "order-cli").args(["--broker", &queue, "demo"]).stdin(Stdio::null()))?;
+    let ids = tools::capture(
+        program(&project.programs(), "order-cli").args(["--broker", &queue, "demo"]).stdin(Stdio::null()),
+    )?;
     let ids: Vec<&str> = ids.lines().collect();
     if ids.is_empty() {
         bail!("order-cli published no order");
@@ -81,8 +83,8 @@ fn plug_logger(project: &Project, plugins: &Path) -> anyhow::Result<()> {
 }
 
 /// A program of ours, which what the user has set for other hosts does not reach.
-pub(crate) fn program(project: &Project, name: &str) -> Command {
-    let mut command = Command::new(project.programs().join(name));
+pub(crate) fn program(folder: &Path, name: &str) -> Command {
+    let mut command = Command::new(folder.join(name));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
         command.env_remove(name);
     }

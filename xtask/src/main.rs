@@ -60,7 +60,8 @@ enum Task {
     /// Measures, and prints ratios
     ///
     /// How the logger fares beside a plugin that hangs on every event and one that fails on every
-    /// event, compared with how it fares alone, in one run.
+    /// event, compared with how it fares alone, in one run. With optimised programs, which take
+    /// several minutes to build the first time.
     Bench,
     /// Installs what the tests need, builds everything, runs every test
     ///

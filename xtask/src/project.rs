@@ -67,6 +67,11 @@ impl Project {
         self.target.join("debug")
     }
 
+    /// Where cargo puts those that are optimised.
+    pub(crate) fn release_programs(&self) -> PathBuf {
+        self.target.join("release")
+    }
+
     /// The plugins that this project ships.
     pub(crate) fn plugins(&self) -> Vec<&Package> {
         self.guests_below("plugins")

@@ -22,7 +22,7 @@ pub(super) async fn source(link: &Link, source: &Source) -> Result<Vec<Warning>,
                 Object::Binding { .. } => false,
             };
         if exists {
-            found.extend(examine(link, &part).await.0);
+            found.extend(examine(link, &part).await.warnings);
             continue;
         }
         match (desk.make(&part.object).await, &part.object) {

@@ -21,6 +21,8 @@ const NEVER_LIMIT: i64 = i32::MAX as i64;
 pub(super) struct Desk<'a> {
     link: &'a Link,
     channel: Option<Channel>,
+    /// This user was refused once: then it is cheaper to look first.
+    refused: bool,
 }
 
 /// What making a part came to.
@@ -34,7 +36,7 @@ pub(super) enum Made {
 
 impl<'a> Desk<'a> {
     pub(super) fn new(link: &'a Link) -> Self {
-        Self { link, channel: None }
+        Self { link, channel: None, refused: false }
     }
 
     /// Makes it, durable. If there is one of that name already, it stays as it is.
@@ -73,6 +75,9 @@ impl<'a> Desk<'a> {
     }
 
     async fn make_exchange(&mut self, name: &str, kind: ExchangeKind) -> Result<Made, BrokerError> {
+        if self.refused && self.exchange_exists(name).await? {
+            return Ok(Made::Fits);
+        }
         let exchange = refused_name("exchange name", name)?;
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let kind = kind_in_amqp(kind);
@@ -80,30 +85,43 @@ impl<'a> Desk<'a> {
         let Err(error) = made else { return Ok(Made::Fits) };
         match refusal(&error) {
             Some((PRECONDITION_FAILED, _)) => Ok(Made::Differs),
-            Some((ACCESS_REFUSED, _)) if self.exchange_exists(name).await? => Ok(Made::Fits),
-            Some((ACCESS_REFUSED, text)) => Err(may_not_make("exchange", name, &text)),
+            Some((ACCESS_REFUSED, text)) => {
+                self.refused = true;
+                if self.exchange_exists(name).await? {
+                    Ok(Made::Fits)
+                } else {
+                    Err(may_not_make("exchange", name, &text))
+                }
+            }
             _ => Err(self.link.explain(&error)),
         }
     }
 
     async fn make_queue(&mut self, name: &str, gives_up: &GivesUp) -> Result<Made, BrokerError> {
+        if self.refused && self.find_queue(name).await?.is_some() {
+            return Ok(Made::Fits);
+        }
         let queue = refused_name("queue name", name)?;
         let (options, arguments) = (QueueDeclareOptions::durable(), arguments(gives_up));
         let made = self.channel().await?.queue_declare(queue, options, arguments).await;
         let Err(error) = made else { return Ok(Made::Fits) };
         match refusal(&error) {
             // Either it exists and differs, or RabbitMQ cannot make such a queue.
-            Some((PRECONDITION_FAILED, _)) => match self.find_queue(name).await? {
-                Some(_) => Ok(Made::Differs),
-                None => Err(BrokerError::Refused(format!(
-                    "it cannot make the quorum queue {name:?} with at-least-once dead-lettering; \
-                     that needs RabbitMQ 3.10 or newer"
-                ))),
-            },
-            Some((ACCESS_REFUSED, text)) => match self.find_queue(name).await? {
-                Some(_) => Ok(Made::Fits),
-                None => Err(may_not_make("queue", name, &text)),
-            },
+            Some((PRECONDITION_FAILED, text)) => {
+                if self.find_queue(name).await?.is_some() {
+                    return Ok(Made::Differs);
+                }
+                let hint =
+                    if text.contains("invalid arg") { "; such a queue needs RabbitMQ 3.10 or newer" } else { "" };
+                Err(BrokerError::Refused(format!("it cannot make the quorum queue {name:?} ({text}){hint}")))
+            }
+            Some((ACCESS_REFUSED, text)) => {
+                self.refused = true;
+                match self.find_queue(name).await? {
+                    Some(_) => Ok(Made::Fits),
+                    None => Err(may_not_make("queue", name, &text)),
+                }
+            }
             _ => Err(self.link.explain(&error)),
         }
     }
@@ -120,7 +138,14 @@ impl<'a> Desk<'a> {
     fn unless_absent<T>(&self, result: lapin::Result<T>) -> Result<Option<T>, BrokerError> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) if refusal(&error).is_some_and(|(code, _)| code == NOT_FOUND) => Ok(None),
+            // It says so, too, of a queue that it has and cannot reach, as its node is down.
+            Err(error)
+                if refusal(&error).is_some_and(|(code, text)| {
+                    code == NOT_FOUND && (text.contains("no queue '") || text.contains("no exchange '"))
+                }) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(self.link.explain(&error)),
         }
     }
@@ -129,8 +154,8 @@ impl<'a> Desk<'a> {
 /// A user that may read and write and not configure is good practice, once everything is there.
 fn may_not_make(what: &str, name: &str, text: &str) -> BrokerError {
     BrokerError::Refused(format!(
-        "there is no {what} {name:?}, and this user may not make it ({text}): run `notify-host topology apply` once \
-         as a user with the configure permission"
+        "there is no {what} {name:?}, and this user may not make it ({text}): run `notify-host topology apply` as a \
+         user that may configure, read and write"
     ))
 }
 

@@ -2,8 +2,8 @@
 //!
 //! AMQP has no question for that. But RabbitMQ refuses a declaration that differs from what exists,
 //! and says what differs. So this declares, learns one difference from the refusal, declares
-//! again with that, and so on until RabbitMQ agrees, which changes nothing. All of it is done to
-//! tell only: where it does not get on, there is nothing to tell. What a policy sets is not seen.
+//! again with that, and so on until RabbitMQ agrees, which changes nothing (unless the queue went away
+//! just now: then it is made anew). All of it is done to tell only. What a policy sets is not seen.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,11 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
+use crate::BrokerError;
 use crate::amqp::link::{Link, refusal, refused_name};
 
 /// More than there are properties and arguments to differ in.
-const ROUNDS_MAX: usize = 16;
+const DIFFERENCES_MAX: usize = 16;
 
 /// The real value of each property or argument that differs; none if it is not set.
 pub(super) type Differences = BTreeMap<String, Option<String>>;
@@ -24,28 +25,56 @@ pub(super) fn is(differences: &Differences, property: &str, value: &str) -> bool
     differences.get(property).and_then(Option::as_deref) == Some(value)
 }
 
+/// What was learned.
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    pub(super) differences: Differences,
+    /// RabbitMQ agreed in the end. It tells nothing to a user that may not configure.
+    pub(super) all: bool,
+}
+
 /// The exchange must exist.
-pub(super) async fn of_exchange(link: &Link, name: &str, kind: ExchangeKind) -> Differences {
-    let mut differences = Differences::new();
-    for _ in 0..ROUNDS_MAX {
-        let Some(difference) = declare_exchange(link, name, &kind, &differences).await else { break };
-        if differences.insert(difference.0, difference.1).is_some() {
-            break;
-        }
-    }
-    differences
+pub(super) async fn of_exchange(link: &Link, name: &str, kind: ExchangeKind) -> Learned {
+    let mut learned = Learned::default();
+    while learned.go_on(declare_exchange(link, name, &kind, &learned.differences).await) {}
+    learned
 }
 
 /// The queue must exist.
-pub(super) async fn of_queue(link: &Link, name: &str, arguments: &FieldTable) -> Differences {
-    let mut differences = Differences::new();
-    for _ in 0..ROUNDS_MAX {
-        let Some(difference) = declare_queue(link, name, arguments, &differences).await else { break };
-        if differences.insert(difference.0, difference.1).is_some() {
-            break;
+pub(super) async fn of_queue(link: &Link, name: &str, arguments: &FieldTable) -> Learned {
+    let mut learned = Learned::default();
+    while learned.go_on(declare_queue(link, name, arguments, &learned.differences).await) {}
+    learned
+}
+
+impl Learned {
+    /// Takes what a declaration came to. Whether there may be more to learn.
+    fn go_on(&mut self, declared: Result<(), Refused>) -> bool {
+        match declared {
+            Ok(()) => self.all = true,
+            Err(Refused(None)) => {}
+            Err(Refused(Some((property, value)))) => {
+                let is_new = self.differences.insert(property, value).is_none();
+                return is_new && self.differences.len() < DIFFERENCES_MAX;
+            }
         }
+        false
     }
-    differences
+}
+
+/// With the difference that RabbitMQ tells, if it is one.
+struct Refused(Option<(String, Option<String>)>);
+
+impl From<BrokerError> for Refused {
+    fn from(_: BrokerError) -> Self {
+        Self(None)
+    }
+}
+
+impl From<lapin::Error> for Refused {
+    fn from(error: lapin::Error) -> Self {
+        Self(refusal(&error).and_then(|(_, text)| difference(&text)))
+    }
 }
 
 async fn declare_exchange(
@@ -53,7 +82,7 @@ async fn declare_exchange(
     name: &str,
     kind: &ExchangeKind,
     differences: &Differences,
-) -> Option<(String, Option<String>)> {
+) -> Result<(), Refused> {
     let kind = match differences.get("type") {
         Some(Some(kind)) => ExchangeKind::Custom(kind.clone()),
         _ => kind.clone(),
@@ -64,10 +93,9 @@ async fn declare_exchange(
         internal: is(differences, "internal", "true"),
         ..ExchangeDeclareOptions::default()
     };
-    let channel = link.channel().await.ok()?;
-    let name = refused_name("exchange name", name).ok()?;
-    let refused = channel.exchange_declare(name, kind, options, FieldTable::default()).await.err()?;
-    difference(&refusal(&refused)?.1)
+    let channel = link.channel().await?;
+    let name = refused_name("exchange name", name)?;
+    Ok(channel.exchange_declare(name, kind, options, FieldTable::default()).await?)
 }
 
 async fn declare_queue(
@@ -75,7 +103,7 @@ async fn declare_queue(
     name: &str,
     arguments: &FieldTable,
     differences: &Differences,
-) -> Option<(String, Option<String>)> {
+) -> Result<(), Refused> {
     let transient = is(differences, "durable", "false") || is(differences, "auto_delete", "true");
     let mut known = FieldTable::default();
     for (argument, value) in arguments {
@@ -98,10 +126,10 @@ async fn declare_queue(
         auto_delete: is(differences, "auto_delete", "true"),
         ..QueueDeclareOptions::default()
     };
-    let channel = link.channel().await.ok()?;
-    let name = refused_name("queue name", name).ok()?;
-    let refused = channel.queue_declare(name, options, known).await.err()?;
-    difference(&refusal(&refused)?.1)
+    let channel = link.channel().await?;
+    let name = refused_name("queue name", name)?;
+    channel.queue_declare(name, options, known).await?;
+    Ok(())
 }
 
 /// Reads one difference out of RabbitMQ's words: the name, and the value that it really has.

@@ -37,7 +37,7 @@ pub(super) fn source_queue(name: &str, found: &Differences) -> Judgement {
     if transient {
         warnings.push(format!(
             "queue {name:?} is not durable: a restart of RabbitMQ removes it with all its messages; \
-             it is used as it is (delete it once and the host makes a durable one)"
+             it is used as it is (delete it when it is empty, and the host makes a durable one)"
         ));
     }
     if is(found, "auto_delete", "true") {
@@ -67,7 +67,8 @@ pub(super) fn source_queue(name: &str, found: &Differences) -> Judgement {
         }
     } else {
         notes.push(format!(
-            "queue {name:?} is not a quorum queue: it is on one node, and while that is down so are its messages"
+            "queue {name:?} is not a quorum queue: unless it is replicated in another way, it is on one node, and while \
+             that is down so are its messages"
         ));
     }
     if is(found, "x-single-active-consumer", "true") {
@@ -88,8 +89,8 @@ fn delivery_limit(name: &str, found: &Differences) -> Option<String> {
     };
     dropped.then(|| {
         format!(
-            "queue {name:?} has a delivery limit and no dead-letter exchange: {limit}; \
-             delete it once and the host makes one that keeps it"
+            "queue {name:?} has no dead-letter exchange of its own: unless a policy names one, {limit} \
+             (delete it when it is empty, and the host makes one that keeps it)"
         )
     })
 }

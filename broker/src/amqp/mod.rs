@@ -39,7 +39,8 @@ use crate::{
 /// One session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    url: Arc<Url>,
+    /// Of the node that was taken.
+    url: Arc<BrokerUrl>,
     publishing: Arc<Link>,
     /// Consumes, declares and asks.
     link: Arc<Link>,
@@ -49,15 +50,14 @@ pub struct Session {
 
 impl Session {
     pub(crate) async fn connect(nodes: &[Url], options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let started = Instant::now();
-        let mut left: Vec<_> = (0..nodes.len()).collect();
+        // A node that does not answer leaves time for the others.
+        let timeout = options.timeout / u32::try_from(nodes.len().max(1)).unwrap_or(u32::MAX);
+        let options = ConnectOptions { timeout, ..options.clone() };
         let mut errors: Vec<Option<ConnectError>> = nodes.iter().map(|_| None).collect();
-        fastrand::shuffle(&mut left);
-        while let Some(at) = left.pop() {
-            // A node that does not answer leaves time for the others.
-            let shares = u32::try_from(left.len() + 1).unwrap_or(u32::MAX);
-            let timeout = options.timeout.saturating_sub(started.elapsed()) / shares;
-            match Self::open(&nodes[at], &ConnectOptions { timeout, ..options.clone() }).await {
+        let mut order: Vec<_> = (0..nodes.len()).collect();
+        fastrand::shuffle(&mut order);
+        for at in order {
+            match Self::open(&nodes[at], &options).await {
                 Ok(session) => return Ok(session),
                 Err(error) => errors[at] = Some(error),
             }
@@ -79,12 +79,12 @@ impl Session {
         let link = open("consuming").await?;
         let publisher = Arc::new(Publisher::start(Arc::clone(&publishing)));
         let watch = tokio::spawn(watch::watch(Arc::clone(&publishing), Arc::clone(&link)));
-        let url = Arc::new(url.clone());
+        let url = Arc::new(BrokerUrl::Amqp(vec![url.clone()]));
         Ok(Self { url, publishing, link, publisher, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 
-    pub(crate) fn url(&self) -> BrokerUrl {
-        BrokerUrl::Amqp(vec![(*self.url).clone()])
+    pub(crate) fn url(&self) -> &BrokerUrl {
+        &self.url
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {

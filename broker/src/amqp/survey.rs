@@ -1,6 +1,6 @@
 //! Looking at what a host needs: whether it is there, and what about it differs.
 
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 
 use crate::amqp::desk::{Desk, arguments, kind_in_amqp};
 use crate::amqp::link::Link;
@@ -22,36 +22,54 @@ pub(super) async fn survey(link: &Link, parts: &[Part]) -> Result<Vec<Finding>, 
         };
         let mut finding = Finding::new(part, presence);
         if matches!(presence, Presence::There(_)) {
-            (finding.warnings, finding.notes) = examine(link, part).await;
+            let Examined { warnings, notes, all } = examine(link, part).await;
+            (finding.warnings, finding.notes, finding.seen) = (warnings, notes, all);
         }
         findings.push(finding);
     }
     Ok(findings)
 }
 
-/// What is to be said of a part that exists: warnings, and notes.
-pub(super) async fn examine(link: &Link, part: &Part) -> (Vec<Warning>, Vec<String>) {
+/// What is to be said of a part that exists.
+pub(super) struct Examined {
+    pub(super) warnings: Vec<Warning>,
+    pub(super) notes: Vec<String>,
+    /// All about it could be seen.
+    pub(super) all: bool,
+}
+
+pub(super) async fn examine(link: &Link, part: &Part) -> Examined {
     let somebody_elses = part.role == Role::Source;
-    match &part.object {
+    let (learned, (warnings, mut notes)) = match &part.object {
         Object::Exchange { name, kind } => {
-            let found = differences::of_exchange(link, name, kind_in_amqp(*kind)).await;
-            if somebody_elses {
-                judge::source_exchange(name, *kind, &found)
+            let learned = differences::of_exchange(link, name, kind_in_amqp(*kind)).await;
+            let found = &learned.differences;
+            let judgement = if somebody_elses {
+                judge::source_exchange(name, *kind, found)
             } else {
                 let mut meant = FieldTable::default();
-                meant.insert("type".into(), lapin::types::AMQPValue::LongString(kind.as_str().into()));
-                judge::own("exchange", name, &meant, &found)
-            }
+                meant.insert("type".into(), AMQPValue::LongString(kind.as_str().into()));
+                judge::own("exchange", name, &meant, found)
+            };
+            (learned, judgement)
         }
         Object::Queue { name, gives_up } => {
             let arguments = arguments(gives_up);
-            let found = differences::of_queue(link, name, &arguments).await;
-            if somebody_elses {
-                judge::source_queue(name, &found)
+            let learned = differences::of_queue(link, name, &arguments).await;
+            let found = &learned.differences;
+            let judgement = if !somebody_elses {
+                judge::own("queue", name, &arguments, found)
+            } else if learned.all || !found.is_empty() {
+                judge::source_queue(name, found)
             } else {
-                judge::own("queue", name, &arguments, &found)
-            }
+                (Vec::new(), Vec::new())
+            };
+            (learned, judgement)
         }
-        Object::Binding { .. } => (Vec::new(), Vec::new()),
+        Object::Binding { .. } => return Examined { warnings: Vec::new(), notes: Vec::new(), all: false },
+    };
+    if !learned.all {
+        notes.push("whether it is as it should be cannot be seen, by a user that may not configure it".to_owned());
     }
+    Examined { warnings, notes, all: learned.all }
 }

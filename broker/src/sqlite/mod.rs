@@ -38,7 +38,7 @@ const SHORT_STRING_BYTES_MAX: usize = 255;
 /// One session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    path: Arc<Path>,
+    url: Arc<BrokerUrl>,
     commands: mpsc::Sender<Command>,
     /// Why the session was lost, once it is.
     lost: Arc<OnceLock<String>>,
@@ -51,22 +51,22 @@ impl Session {
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         let lost = Arc::new(OnceLock::new());
         let (opened, when_opened) = oneshot::channel();
-        let path: Arc<Path> = path.into();
-        let (in_thread, reason) = (Arc::clone(&path), Arc::clone(&lost));
+        let url = Arc::new(BrokerUrl::Sqlite(path.to_owned()));
+        let (path, reason) = (path.to_owned(), Arc::clone(&lost));
         std::thread::Builder::new()
             .name("sqlite-broker".to_owned())
-            .spawn(move || writer::run(&in_thread, receiver, reason, opened))
+            .spawn(move || writer::run(&path, receiver, reason, opened))
             .map_err(|error| failed(format!("cannot start its thread: {error}")))?;
         match tokio::time::timeout(options.timeout, when_opened).await {
-            Ok(Ok(Ok(()))) => Ok(Self { path, commands, lost }),
+            Ok(Ok(Ok(()))) => Ok(Self { url, commands, lost }),
             Ok(Ok(Err(problem))) => Err(failed(problem)),
             Ok(Err(_)) => Err(failed("its thread ended".to_owned())),
             Err(_) => Err(ConnectError::TimedOut { broker, seconds: options.timeout.as_secs() }),
         }
     }
 
-    pub(crate) fn url(&self) -> BrokerUrl {
-        BrokerUrl::Sqlite(self.path.to_path_buf())
+    pub(crate) fn url(&self) -> &BrokerUrl {
+        &self.url
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {

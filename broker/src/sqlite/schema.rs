@@ -75,7 +75,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, String> {
     // Without SQLITE_OPEN_URI: a path is a path, whatever characters it has.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
-    connection.busy_handler(Some(wait_for_lock)).map_err(explain)?;
+    connection.busy_handler(Some(waiting())).map_err(explain)?;
     // Look before the first write: a file of another program is left as it is.
     check(&connection)?;
     use_write_ahead_log(&connection).map_err(explain)?;
@@ -133,9 +133,15 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Another process is writing, which takes a few milliseconds. SQLite's own handler sleeps for up to
 /// 100 ms at a time, and so loses the lock again and again to whoever comes just in time.
-fn wait_for_lock(tries: i32) -> bool {
-    std::thread::sleep(BUSY_INTERVAL);
-    BUSY_INTERVAL.saturating_mul(tries.unsigned_abs()) < BUSY_TIMEOUT
+fn waiting() -> impl FnMut(i32) -> bool + Send {
+    let mut since = Instant::now();
+    move |tries| {
+        if tries == 0 {
+            since = Instant::now();
+        }
+        std::thread::sleep(BUSY_INTERVAL);
+        since.elapsed() < BUSY_TIMEOUT
+    }
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

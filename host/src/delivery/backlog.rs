@@ -5,7 +5,7 @@
 //! (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{BrokerError, Delivery};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,8 @@ use crate::delivery::worker::{Seen, Worker};
 use crate::event::{Arrived, Rules, decode};
 
 /// Before the queue is asked for again, when it was taken away.
-const LOST_QUEUE_PAUSE: Duration = Duration::from_secs(1);
+const LOST_QUEUE_PAUSE_MIN: Duration = Duration::from_secs(1);
+const LOST_QUEUE_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// One plugin's backlog.
 #[derive(Clone)]
@@ -34,27 +35,41 @@ impl Backlog {
     /// Works it off until `stop`. Returns how many messages were given back unfinished; an error
     /// means that the session is lost.
     pub(super) async fn run(self, stop: CancellationToken, give_up: CancellationToken) -> Result<usize, BrokerError> {
+        let (mut pause, mut said) = (LOST_QUEUE_PAUSE_MIN, String::new());
         loop {
             let Some(probing) = stop.run_until_cancelled(self.runner.when_well()).await else { return Ok(0) };
+            let began = Instant::now();
             match self.work(probing, &stop, &give_up).await {
                 Ok(given_back) if stop.is_cancelled() => return Ok(given_back),
                 Ok(_) => {}
                 Err(error @ BrokerError::Lost(_)) => return Err(error),
                 Err(error @ (BrokerError::ConsumerCancelled { .. } | BrokerError::Refused(_))) => {
-                    warn!(plugin = &*self.runner.name, "cannot take from its queue: {error}; making it anew");
-                    let _ = stop.run_until_cancelled(tokio::time::sleep(LOST_QUEUE_PAUSE)).await;
-                    self.declare().await?;
+                    if began.elapsed() > LOST_QUEUE_PAUSE_MAX {
+                        (pause, said) = (LOST_QUEUE_PAUSE_MIN, String::new());
+                    }
+                    let problem = match self.declare().await? {
+                        None => format!("{error}; made it anew"),
+                        Some(refusal) => format!("{error}; cannot make it anew, and goes on trying: {refusal}"),
+                    };
+                    // Once for each kind of trouble, not at every try.
+                    if problem != said {
+                        warn!(plugin = &*self.runner.name, "cannot take from its queue: {problem}");
+                        said = problem;
+                    }
+                    let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                    pause = pause.saturating_mul(2).min(LOST_QUEUE_PAUSE_MAX);
                 }
             }
         }
     }
 
-    async fn declare(&self) -> Result<(), BrokerError> {
+    /// Makes what is missing; why not, if the broker refuses.
+    async fn declare(&self) -> Result<Option<BrokerError>, BrokerError> {
         let Worker { broker, source, .. } = &self.worker;
         match broker.declare_plugins(&source.names, &[&self.runner.name]).await {
-            // Tried again at the next turn.
+            Ok(_) => Ok(None),
             Err(error @ BrokerError::Lost(_)) => Err(error),
-            Ok(_) | Err(_) => Ok(()),
+            Err(error) => Ok(Some(error)),
         }
     }
 

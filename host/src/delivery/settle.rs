@@ -63,10 +63,17 @@ pub(super) async fn pass_on(
         tokio::time::sleep(pause).await;
         match error {
             // Somebody deleted it.
-            PublishError::NotFound { .. } | PublishError::Unroutable { .. } => match plugin {
-                Some(plugin) => drop(broker.declare_plugins(names, &[plugin]).await?),
-                None => drop(broker.declare_source(source).await?),
-            },
+            PublishError::NotFound { .. } | PublishError::Unroutable { .. } => {
+                let made = match plugin {
+                    Some(plugin) => broker.declare_plugins(names, &[plugin]).await,
+                    None => broker.declare_source(source).await,
+                };
+                match made {
+                    Ok(_) => {}
+                    Err(error @ BrokerError::Lost(_)) => return Err(error),
+                    Err(error) => warn!(queue, "cannot make what is missing: {error}"),
+                }
+            }
             PublishError::Refused(_) => lighten(&mut carried),
             PublishError::Unconfirmed(error) => return Err(error),
         }

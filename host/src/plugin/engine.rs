@@ -21,7 +21,7 @@ use wasmtime::{
 use crate::plugin::turns::Turns;
 
 /// How often a guest that computes is made to look up from its work.
-pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(5);
+pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(1);
 /// What any plugin's memory limit may be raised to: a pool's places are all of one size.
 pub(crate) const MEMORY_BYTES_MAX: usize = 256 << 20;
 /// Attempts that run at once, of all plugins together.

@@ -1,6 +1,8 @@
-//! A turn lets a guest that computes for long go on for one tick of the clock. There are fewer turns
-//! than cores, so that guests which never end leave one core to all others, whose calls take
-//! far less than a tick.
+//! A turn lets a guest that has been at it for more than a tick of the clock go on until the next
+//! one. There are fewer turns than cores (where there are several), so that guests which never end
+//! leave one core to all others, whose calls take far less than a tick.
+//!
+//! The clock goes on while a guest waits for the host, so that waiting counts as computing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A turn ends with the guest's next tick, or after this, if it waits for the host meanwhile.
-const TURN_MAX: Duration = Duration::from_millis(20);
+const TURN_MAX: Duration = Duration::from_millis(5);
 
 /// The turns of one engine.
 #[derive(Clone, Debug)]
@@ -20,7 +22,7 @@ pub(super) struct Turns {
 /// Where one guest stands. Its turn ends with it.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
-    /// It has computed for longer than a tick.
+    /// It has met a tick before.
     is_long: bool,
     held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
 }

@@ -118,7 +118,7 @@ fn a_plugins_queue_that_is_deleted() {
     world.plug_misbehaver_with("twice", "");
     let host = world.host();
     rabbitmq::shared().ctl(&["delete_queue", &world.names().plugin("misbehaver-twice")]);
-    host.wait_for("making it anew");
+    host.wait_for("made it anew");
     world.order(&["demo"]);
     let successes = || host.said("misbehaver-twice").iter().filter(|(_, line)| line.starts_with("success")).count();
     eventually(SOON, "both get through", || successes() == 2);

@@ -49,7 +49,9 @@ on_both_engines! {
         let source = parts.iter().find(|part| part["kind"] == "queue" && part["role"] == "source").unwrap();
         assert_eq!(source["name"], *world.queue);
         let host = world.host();
-        ids.iter().for_each(|id| host.wait_for_order(id));
+        for id in &ids {
+            host.wait_for_order(id);
+        }
         assert_eq!(json(world, &["check"]).0, ALL_THERE);
         host.stop();
         let text = String::from_utf8(topology(world, &["show"]).stdout).unwrap();
