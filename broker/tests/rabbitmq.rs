@@ -14,7 +14,7 @@ use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use testbed::free_port;
-use testbed::rabbitmq::{self, Node};
+use testbed::rabbitmq::{self, Node, let_new_queues_settle};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -275,8 +275,7 @@ async fn a_killed_server_ends_the_session_and_a_new_one_goes_on() {
     broker.publish(target, &Message::json("1")).await.unwrap();
     let mut consumer = broker.consume("notifications", 10).await.unwrap();
     let held = next(&mut consumer).await.unwrap().unwrap();
-    // See `what_was_confirmed_survives_a_restart` in the contract.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::task::spawn_blocking(let_new_queues_settle).await.unwrap();
     node.kill();
 
     let error = next(&mut consumer).await.unwrap().unwrap_err();
@@ -305,7 +304,7 @@ async fn publishes_in_flight_when_the_server_is_killed_are_unconfirmed_or_there(
     let node = Node::start();
     let broker = connect(&node).await;
     broker.declare_source(&source("orders", "notifications", ExchangeKind::Topic, &["#"])).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::task::spawn_blocking(let_new_queues_settle).await.unwrap();
     let publishes = (0..3000_u32).map(|number| {
         let broker = &broker;
         async move {

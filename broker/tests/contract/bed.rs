@@ -8,7 +8,7 @@ use broker::{
     Target,
 };
 use tempfile::TempDir;
-use testbed::rabbitmq::{self, Node};
+use testbed::rabbitmq::{self, Node, let_new_queues_settle};
 
 /// How long what must come may take.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -56,10 +56,11 @@ impl Bed {
     }
 
     /// Nothing restarts a file: there it is enough that every session is gone.
-    pub(crate) fn restart(&self) {
+    pub(crate) async fn restart(&self) {
         match &self.engine {
             Engine::Shared(_) => panic!("the node belongs to all tests"),
             Engine::Own(node) => {
+                tokio::task::spawn_blocking(let_new_queues_settle).await.unwrap();
                 node.kill();
                 node.start_again();
             }

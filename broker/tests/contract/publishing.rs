@@ -179,10 +179,7 @@ pub(crate) async fn what_was_confirmed_survives_a_restart(bed: Bed) {
     }
     consumer.close().await.unwrap();
     drop(broker);
-    // RabbitMQ 3.10 writes down a new quorum queue's members only after half a second, and a queue
-    // that is younger when the node is killed never has a leader again.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    bed.restart();
+    bed.restart().await;
 
     let broker = bed.connect().await;
     let mut consumer = bed.consume(&broker, 100).await;

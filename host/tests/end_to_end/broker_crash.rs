@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker::{Broker, BrokerUrl, ConnectOptions, Message, Target};
 use testbed::eventually;
-use testbed::rabbitmq::{Node, Release};
+use testbed::rabbitmq::{Node, Release, let_new_queues_settle};
 
 use crate::world::World;
 
@@ -34,8 +34,7 @@ fn kill_five_times(node: &Node) {
     world.plug_logger();
     world.plug_misbehaver_with("sometimes", "[retry]\npause-max = \"2s\"\n");
     let host = world.host();
-    // See Node::kill: its queues must be a second old.
-    std::thread::sleep(Duration::from_secs(1));
+    let_new_queues_settle();
 
     let publisher = Publisher::start(&world);
     for round in 1..=KILLS {

@@ -18,6 +18,9 @@ on_both_engines! {
         eventually(SOON, "the logger gets everything", || host.orders().len() == COUNT);
         let broker = world.broker();
         let source = || world.queue_state(&broker, &world.queue);
+        // News of both goes by the source's queue, too, some time after the orders.
+        let news = || host.said("logger").iter().filter(|(_, line)| line.contains("notify.plugin.failing")).count();
+        eventually(SOON, "the logger is told of both", || news() == 2);
         eventually(SOON, "the source's queue is empty", || source().ready == 0);
         host.stop();
         assert_eq!(host.orders().len(), COUNT, "once each");

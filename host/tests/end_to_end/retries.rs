@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use broker::RetryTier;
-use testbed::{eventually, rabbitmq::Node};
+use testbed::eventually;
+use testbed::rabbitmq::{Node, let_new_queues_settle};
 
 use crate::on_both_engines;
 use crate::world::{SOON, World};
@@ -67,6 +68,7 @@ fn on_rabbitmq_a_wait_survives_host_and_broker() {
     let node = Node::start();
     let world = World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
     a_wait_survives(&world, || {
+        let_new_queues_settle();
         node.kill();
         node.start_again();
     });

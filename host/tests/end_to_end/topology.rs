@@ -89,7 +89,7 @@ fn a_user_without_the_right_to_make_queues_is_told_who_could() {
     world.plug_logger();
     world.host_url = node.url().replace("guest:guest", "worker:worker");
     let host = world.host_with(&[]);
-    host.wait_for("run `notify-host topology apply` once as a user with the configure permission");
+    host.wait_for("run `notify-host topology apply` as a user that may configure, read and write");
     world.host_url = node.url();
     assert_eq!(topology(&world, &["apply"]).status.code(), Some(0));
     host.wait_for("ready: ");

@@ -20,6 +20,8 @@ use crate::{Leash, eventually, free_port};
 
 /// It takes 5 s on a quiet machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
+/// Far more than the half second.
+const QUEUE_SETTLE_TIME: Duration = Duration::from_secs(2);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A node, running or killed. Dropping it ends it and removes its files.
@@ -56,6 +58,14 @@ pub fn shared() -> &'static Node {
 pub fn shared_four() -> &'static Node {
     static SHARED: OnceLock<Node> = OnceLock::new();
     SHARED.get_or_init(|| Node::start_release(Release::Four))
+}
+
+/// Waits until quorum queues that were just made survive a kill.
+///
+/// RabbitMQ 3.10 writes down the members of a new one only after half a second, and shows nobody when. A
+/// queue that is younger than that comes back without a leader, for good.
+pub fn let_new_queues_settle() {
+    std::thread::sleep(QUEUE_SETTLE_TIME);
 }
 
 /// Starts a cluster of that many nodes, for the caller alone.
@@ -155,8 +165,7 @@ impl Node {
 
     /// Kills it with SIGKILL.
     ///
-    /// RabbitMQ 3.10 writes down the members of a new quorum queue only after half a second. A queue
-    /// that is younger than that comes back without a leader, for good: let it be a second old.
+    /// Mind [`let_new_queues_settle`].
     pub fn kill(&self) {
         if let Some(server) = self.lock().take() {
             server.kill();
