@@ -10,6 +10,7 @@ mod bytes;
 mod cluster;
 mod crash;
 mod dead_letters;
+mod drain;
 mod duplicates;
 mod interop;
 mod isolation;

@@ -1,7 +1,12 @@
 //! A guest that fails in the way that its configuration says.
 
+use std::time::{Duration, Instant};
+
 use notify_plugin::{Delivery, Event, Handled, Info, Plugin, done, misconfigured, reject, retry, skipped};
 use serde::Deserialize;
+
+/// How long a slow call takes.
+const SLOW: Duration = Duration::from_secs(2);
 
 #[derive(Deserialize)]
 struct Settings {
@@ -39,6 +44,15 @@ impl Plugin for Misbehaver {
             "loop" => loop {
                 std::hint::spin_loop();
             },
+            "slow" => {
+                notify_plugin::info!("begun with {}", event.id);
+                let begun = Instant::now();
+                while begun.elapsed() < SLOW {
+                    std::hint::spin_loop();
+                }
+                notify_plugin::info!("success with {}", event.id);
+                done()
+            }
             "memory" => {
                 let mut hoard = Vec::new();
                 loop {
