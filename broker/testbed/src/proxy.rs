@@ -152,6 +152,10 @@ fn forward(mut from: TcpStream, mut to: TcpStream, to_client: bool, shared: &Sha
         }
         left = left.map(|left| left - read);
     }
+    if shared.mode() == Mode::HalfOpen {
+        // It was the other direction that closed the server's end: the client must not hear of it.
+        return;
+    }
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
 }
