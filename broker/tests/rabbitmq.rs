@@ -152,7 +152,9 @@ async fn what_somebody_made_in_our_name_is_told_by_what_differs() {
     assert!(text.contains("queue \"meddled.retry.5s\" is not as this host makes it"), "{text}");
     let findings = broker.survey(&names.plugins_parts(&[])).await.unwrap();
     let text = findings.iter().map(|finding| warnings_text(&finding.warnings)).collect::<String>();
-    for difference in ["type is topic, not \"direct\"", "x-message-ttl is 1000, not 5000", "x-queue-type is"] {
+    for difference in
+        ["type is topic, and should be \"direct\"", "x-message-ttl is 1000, and should be 5000", "x-queue-type is"]
+    {
         assert!(text.contains(difference), "{text}");
     }
 }

@@ -103,10 +103,10 @@ pub(super) fn own(what: &str, name: &str, meant: &FieldTable, found: &Difference
     let differences: Vec<_> = found
         .iter()
         .map(|(property, value)| {
-            let value = value.as_deref().unwrap_or("not set");
+            let value = value.as_deref().unwrap_or("absent");
             let meant = meant.inner().get(property.as_str()).map(shown);
             let meant = meant.or_else(|| (property == "durable").then(|| "true".to_owned()));
-            format!("{property} is {value}, not {}", meant.as_deref().unwrap_or("absent"))
+            format!("{property} is {value}, and should be {}", meant.as_deref().unwrap_or("absent"))
         })
         .collect();
     let warning = format!(
@@ -167,7 +167,10 @@ mod tests {
         let found = differences(&[("x-message-ttl", Some("1000")), ("x-max-length", Some("9"))]);
         let (warnings, _) = own("queue", "n.retry.5s", &meant, &found);
         let text = warnings[0].to_string();
-        assert!(text.contains("(x-max-length is 9, not absent; x-message-ttl is 1000, not 5000)"), "{text}");
+        assert!(
+            text.contains("(x-max-length is 9, and should be absent; x-message-ttl is 1000, and should be 5000)"),
+            "{text}"
+        );
         assert_eq!(own("queue", "n.retry.5s", &meant, &Differences::new()).0, []);
     }
 }
