@@ -18,7 +18,11 @@ use crate::{BrokerUrl, ConnectError, ConnectOptions};
 const HEARTBEAT_SECONDS: u16 = 20;
 const DEFAULT_VHOST: &str = "/";
 
-pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<Connection, ConnectError> {
+/// A handle on the socket below a connection, once there is one: to close it when a peer is silent.
+pub(super) type SocketHandle = Arc<OnceLock<Socket>>;
+
+/// Opens a connection, with a handle on its socket.
+pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<(Connection, SocketHandle), ConnectError> {
     use_aws_lc();
     let broker = BrokerUrl::Amqp(vec![url.clone()]).to_string();
     let uri = match to_uri(url) {
@@ -30,20 +34,25 @@ pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<Connecti
         .with_connection_name(options.name.as_str().into())
         .with_client_property("product".into(), options.name.as_str().into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let socket = Arc::new(OnceLock::new());
+    let socket = SocketHandle::default();
     match tokio::time::timeout(options.timeout, dial(uri, properties, options.timeout, Arc::clone(&socket))).await {
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(connection)) => Ok((connection, socket)),
         Ok(Err(error)) => Err(explain(broker, user, vhost, &error)),
         Err(_) => {
-            if let Some(socket) = socket.get() {
-                // An error means that it is closed already.
-                let _ = socket.shutdown(Shutdown::Both);
-            }
+            hang_up(&socket);
             Err(ConnectError::TimedOut {
                 broker,
                 seconds: options.timeout.as_secs() + u64::from(options.timeout.subsec_nanos() > 0),
             })
         }
+    }
+}
+
+/// Ends the connection without a good-bye.
+pub(super) fn hang_up(socket: &SocketHandle) {
+    if let Some(socket) = socket.get() {
+        // An error means that it is closed already.
+        let _ = socket.shutdown(Shutdown::Both);
     }
 }
 
@@ -53,7 +62,7 @@ async fn dial(
     uri: AMQPUri,
     properties: ConnectionProperties,
     limit: Duration,
-    socket: Arc<OnceLock<Socket>>,
+    socket: SocketHandle,
 ) -> lapin::Result<Connection> {
     let runtime = lapin::runtime::default_runtime()?;
     Connection::connector(

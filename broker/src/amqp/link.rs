@@ -9,6 +9,7 @@ use lapin::types::ShortString;
 use lapin::{Channel, Connection, ErrorKind, Event};
 
 use crate::BrokerError;
+use crate::amqp::connect::{SocketHandle, hang_up};
 use crate::amqp::convert::short_string;
 
 /// How long a peer may take to answer a good-bye.
@@ -19,12 +20,13 @@ const CHANNEL_NUMBERS_MAX: usize = u16::MAX as usize;
 #[derive(Debug)]
 pub(super) struct Link {
     connection: Connection,
+    socket: SocketHandle,
     lost: OnceLock<String>,
 }
 
 impl Link {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, lost: OnceLock::new() }
+    pub(super) fn new((connection, socket): (Connection, SocketHandle)) -> Self {
+        Self { connection, socket, lost: OnceLock::new() }
     }
 
     /// A new channel. It closes when its last clone is dropped.
@@ -73,18 +75,20 @@ impl Link {
         self.connection.events_listener()
     }
 
-    /// Closes, because the other connection of the session is lost; for the same reason.
-    pub(super) async fn lose_with(&self, other: &Self) {
+    /// Ends, because the other connection of the session is lost; for the same reason. At once: lapin waits for
+    /// the answer to a good-bye for ever, and its consumers with it, and the peer may be silent here too.
+    pub(super) fn lose_with(&self, other: &Self) {
         if let BrokerError::Lost(reason) = other.lost(None) {
             let _ = self.lost.set(reason);
         }
-        self.close().await;
+        hang_up(&self.socket);
     }
 
     pub(super) async fn close(&self) {
         let close = self.connection.close(REPLY_SUCCESS, "OK".into());
-        // One that is lost is closed already; one that does not answer is left to itself.
+        // One that is lost is closed already; one that does not answer is not waited for.
         let _ = tokio::time::timeout(CLOSE_LIMIT, close).await;
+        hang_up(&self.socket);
     }
 }
 

@@ -9,12 +9,12 @@ use tracing::{info, warn};
 
 use crate::amqp::link::{Link, refusal};
 
-/// Ends when both are gone.
+/// Ends when one is gone, and the other with it.
 pub(super) async fn watch(publishing: Arc<Link>, consuming: Arc<Link>) {
     let (publishing_events, consuming_events) = (publishing.events(), consuming.events());
     tokio::select! {
-        () = until_lost(&publishing, publishing_events) => consuming.lose_with(&publishing).await,
-        () = until_lost(&consuming, consuming_events) => publishing.lose_with(&consuming).await,
+        () = until_lost(&publishing, publishing_events) => consuming.lose_with(&publishing),
+        () = until_lost(&consuming, consuming_events) => publishing.lose_with(&consuming),
     }
 }
 
