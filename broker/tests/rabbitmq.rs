@@ -14,6 +14,7 @@ use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use testbed::free_port;
+use testbed::proxy::{Mode, Proxy};
 use testbed::rabbitmq::{self, Node, let_new_queues_settle};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -299,6 +300,21 @@ async fn a_killed_server_ends_the_session_and_a_new_one_goes_on() {
     let delivery = next(&mut consumer).await.unwrap().unwrap();
     assert_eq!(delivery.message.body, "1");
     assert!(delivery.redelivered);
+}
+
+#[tokio::test]
+async fn a_session_that_loses_one_connection_does_not_wait_for_the_other() {
+    let node = rabbitmq::shared();
+    let proxy = Proxy::to(node.port());
+    let broker =
+        try_connect(&node.url().replace(&node.port().to_string(), &proxy.port().to_string()), SOON).await.unwrap();
+    broker.declare_source(&source("severed", "severed", ExchangeKind::Topic, &["#"])).await.unwrap();
+    let mut consumer = broker.consume("severed", 10).await.unwrap();
+    // Nobody answers any more, and one end is seen, before any heartbeat is missed.
+    proxy.set(Mode::Stall);
+    proxy.drop_oldest_connection();
+    let error = next(&mut consumer).await.unwrap().unwrap_err();
+    assert!(matches!(error, BrokerError::Lost(_)), "{error}");
 }
 
 #[tokio::test]

@@ -68,6 +68,14 @@ impl Proxy {
         state.mode = mode;
     }
 
+    /// Closes the oldest connection, on the client's side.
+    pub fn drop_oldest_connection(&self) {
+        if let Some(client) = self.shared.state().streams.first() {
+            // It may be closed already.
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Closes every connection.
     pub fn drop_connections(&self) {
         for stream in self.shared.state().streams.drain(..) {
