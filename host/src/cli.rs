@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, LogFormat, parse_duration};
-use crate::{dead_letters, topology};
+use crate::plugin::COMPILE_COMMAND;
+use crate::{dead_letters, plugin_commands, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -57,6 +58,18 @@ pub(crate) enum Command {
         #[command(flatten)]
         folder: topology::PluginFolder,
     },
+    /// Lists, switches, reloads and rolls back plugins
+    ///
+    /// Exit codes: 0 done; 1 failed; 2 wrong arguments; 78 wrong configuration.
+    Plugin {
+        #[command(subcommand)]
+        action: plugin_commands::Action,
+        #[command(flatten)]
+        folder: plugin_commands::PluginFolder,
+    },
+    /// The host starts itself so, to compile a plugin
+    #[command(name = COMPILE_COMMAND, hide = true)]
+    CompilePlugin { output: PathBuf, memory_reservation: u64 },
 }
 
 /// Where the queues are.
@@ -95,6 +108,9 @@ pub(crate) struct RunArguments {
     /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins]
     #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS")]
     plugins: Option<PathBuf>,
+    /// The host's own folder, for compiled plugins and such [default: notify-host in your state directory]
+    #[arg(long, value_name = "DIR", env = "NOTIFY_STATE")]
+    state: Option<PathBuf>,
     /// Give up if the broker cannot be reached at the start for so long, e.g. 30s [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     broker_timeout: Option<Duration>,
@@ -118,6 +134,7 @@ impl RunArguments {
         if let Some(plugins) = &self.plugins {
             config.plugins.clone_from(plugins);
         }
+        config.state = self.state.clone().or(config.state);
         config.drain_timeout = self.drain_timeout.unwrap_or(config.drain_timeout);
         Ok(config)
     }

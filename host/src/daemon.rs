@@ -1,17 +1,20 @@
-//! The daemon: load the plugins, hold a session with the broker, dispatch, drain.
+//! The daemon: load the plugins and follow their folder, hold a session with the broker, dispatch, drain.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer};
+use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::HostConfig;
-use crate::delivery::{Dispatcher, Duplicates, Ended, Runner};
-use crate::plugin::{Engine, Loader, load_folder};
+use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry};
+use crate::plugin::{Engine, Loader};
+use crate::reconcile::Reconciler;
+use crate::{control, state};
 
 /// One try to reach the broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,37 +28,41 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`. An error means that it never got to work.
 pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
-    let loader = Arc::new(Loader::new(Engine::new()?)?);
-    let plugins = load_folder(&loader, &config.plugins, &config.policies).await;
-    let runners: Vec<_> = plugins.into_iter().map(|(file, plugin)| Arc::new(Runner::new(plugin, file))).collect();
+    let state = config.state_folder();
+    let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
+    let registry = Arc::new(Registry::new());
+    let loader = Loader::new(Engine::new()?, state.as_deref())?;
+    let (mut reconciler, catalog, reloads) =
+        Reconciler::new(&config.plugins, folder_state.as_deref(), config.policies, loader, Arc::clone(&registry));
+    reconciler.begin().await;
+    // Dropped, and so ended, with this function.
+    let mut helpers = JoinSet::new();
+    helpers.spawn(reconciler.run(stop.clone()));
+    match folder_state.as_deref().map(control::listen) {
+        Some(Ok(listening)) => {
+            let server = control::Server { registry: Arc::clone(&registry), catalog, reloads };
+            helpers.spawn(server.run(listening, stop.clone()));
+        }
+        Some(Err(error)) => warn!("commands such as `notify-host plugin list` cannot reach this host: {error}"),
+        None => warn!("commands such as `notify-host plugin list` cannot reach this host: there is no home directory; name a folder by --state"),
+    }
     let dispatcher = Dispatcher {
         source: Arc::new(config.source.clone()),
         rules: Arc::new(config.rules.clone()),
-        policies: config.policies,
-        loader,
-        runners: runners.into(),
+        registry,
+        folder: config.plugins.as_path().into(),
         duplicates: Duplicates::new(config.duplicates_window),
         prefetch: config.prefetch,
         drain_timeout: config.drain_timeout,
     };
-    let names: Vec<_> = dispatcher.runners.iter().map(|runner| &*runner.name).collect();
     let mut short_sessions = 0;
-    let mut sessions = Sessions { url: broker, config: &config, plugins: &names, worked: false, warned: Vec::new() };
+    let mut sessions =
+        Sessions { url: broker, config: &config, registry: &dispatcher.registry, worked: false, warned: Vec::new() };
     loop {
-        let Some((broker, consumer)) = sessions.open(stop).await? else { return Ok(()) };
-        if names.is_empty() {
-            // To take events and tell nobody would be to lose them.
-            let folder = config.plugins.display();
-            warn!("there is no plugin in {folder}: events stay in the queue; put one there and start the host again");
-            consumer.close().await?;
-            stop.cancelled().await;
-            broker.close().await;
-            return Ok(());
-        }
-        let (queue, url) = (config.source.names.source(), broker.url());
-        info!("ready: consuming queue {queue:?} at {url} with {} plugins: {}", names.len(), names.join(", "));
+        let Some(opened) = sessions.open(stop).await? else { return Ok(()) };
+        let broker = opened.broker.clone();
         let started = Instant::now();
-        match dispatcher.run(broker.clone(), consumer, stop).await {
+        match dispatcher.run(opened, stop).await {
             Ended::Lost(error) => {
                 short_sessions = if started.elapsed() < SESSION_SHORT { short_sessions + 1 } else { 0 };
                 let pause = pause_after(short_sessions);
@@ -93,8 +100,8 @@ fn pause_after(short_sessions: u32) -> Duration {
 struct Sessions<'a> {
     url: BrokerUrl,
     config: &'a HostConfig,
-    /// Whose queues are needed.
-    plugins: &'a [&'a str],
+    /// Of the plugins whose queues are needed.
+    registry: &'a Registry,
     /// There was one that could consume.
     worked: bool,
     /// What has been said already.
@@ -111,7 +118,7 @@ enum OpenError {
 
 impl Sessions<'_> {
     /// `None`: asked to stop before there was one.
-    async fn open(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<(Broker, Consumer)>> {
+    async fn open(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<Opened>> {
         let started = Instant::now();
         let mut said = String::new();
         let mut pauses = ExponentialBuilder::default()
@@ -150,12 +157,14 @@ impl Sessions<'_> {
         }
     }
 
-    async fn try_open(&mut self) -> Result<(Broker, Consumer), OpenError> {
+    async fn try_open(&mut self) -> Result<Opened, OpenError> {
         let options = ConnectOptions { name: "notify-host".to_owned(), timeout: CONNECT_TIMEOUT };
         let broker = Broker::connect(&self.url, &options).await?;
         let source = &self.config.source;
         let mut warnings = broker.declare_source(source).await?;
-        warnings.extend(broker.declare_plugins(&source.names, self.plugins).await?);
+        let runners = self.registry.runners();
+        let names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
+        warnings.extend(broker.declare_plugins(&source.names, &names).await?);
         for warning in warnings {
             let warning = warning.to_string();
             if !self.warned.contains(&warning) {
@@ -163,8 +172,12 @@ impl Sessions<'_> {
                 self.warned.push(warning);
             }
         }
-        let consumer = broker.consume(source.names.source(), self.config.prefetch).await?;
-        Ok((broker, consumer))
+        let consumer = match names.is_empty() {
+            true => None,
+            false => Some(broker.consume(source.names.source(), self.config.prefetch).await?),
+        };
+        let declared = names.into_iter().map(str::to_owned).collect();
+        Ok(Opened { broker, consumer, declared })
     }
 }
 

@@ -8,13 +8,18 @@ mod capability;
 mod cli;
 mod command;
 mod config;
+mod control;
 mod daemon;
 mod dead_letters;
 mod delivery;
+mod digest;
 mod event;
 mod exit;
 mod plugin;
+mod plugin_commands;
+mod reconcile;
 mod shutdown;
+mod state;
 mod telemetry;
 mod topology;
 
@@ -36,6 +41,23 @@ pub fn main() -> ExitCode {
                 let stop = shutdown::on_signals()?;
                 daemon::run(config, broker, &stop).await
             })
+        }
+        Command::Plugin { action, folder } => match folder.settle() {
+            Ok(config) => {
+                telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
+                finish(block_on(plugin_commands::run(action, &config)))
+            }
+            Err(problem) => bad_config(&problem),
+        },
+        Command::CompilePlugin { output, memory_reservation } => {
+            match plugin::compile_standard_input(&output, memory_reservation) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    // For the host, which says whose fault it is.
+                    eprintln!("{error:#}");
+                    ExitCode::from(exit::FAILED)
+                }
+            }
         }
         Command::DeadLetters { action, broker } => {
             with_settings(broker.settle(), None, async |config, url| dead_letters::run(action, &config, &url).await)
@@ -60,22 +82,33 @@ fn with_settings(
     });
     let (config, broker) = match settings {
         Ok(settings) => settings,
-        Err(problem) => {
-            eprintln!("notify-host: {problem}");
-            return ExitCode::from(exit::BAD_CONFIG);
-        }
+        Err(problem) => return bad_config(&problem),
     };
     match log_level {
         Some(level) => telemetry::start(config.log_format, level),
         None => telemetry::start(Some(LogFormat::Human), LevelFilter::WARN),
     }
-    match block_on(command(config, broker)) {
+    let done = block_on(command(config, broker));
+    match (done, log_level) {
+        (Err(error), Some(_)) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(exit::code_of(&error))
+        }
+        (done, _) => finish(done),
+    }
+}
+
+fn bad_config(problem: &str) -> ExitCode {
+    eprintln!("notify-host: {problem}");
+    ExitCode::from(exit::BAD_CONFIG)
+}
+
+/// The end of a command that is no daemon.
+fn finish(done: anyhow::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            match log_level {
-                Some(_) => tracing::error!("{error:#}"),
-                None => eprintln!("notify-host: {error:#}"),
-            }
+            eprintln!("notify-host: {error:#}");
             ExitCode::from(exit::code_of(&error))
         }
     }

@@ -9,6 +9,7 @@ use broker::{BrokerUrl, ExchangeKind, QueueNames, Source};
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
 use crate::event::Rules;
+use crate::state;
 
 /// The host's settings; every one has a default.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct HostConfig {
     pub(crate) broker_timeout: Option<Duration>,
     /// The plugin folder.
     pub(crate) plugins: PathBuf,
+    /// The host's own folder. `None`: the user's own, see [`state::default_for_user`].
+    pub(crate) state: Option<PathBuf>,
     /// How long a stop waits for what is in flight.
     pub(crate) drain_timeout: Duration,
     /// Unacknowledged messages that the host may hold.
@@ -56,6 +59,7 @@ impl Default for HostConfig {
             broker: None,
             broker_timeout: None,
             plugins: PathBuf::from("plugins"),
+            state: None,
             drain_timeout: Duration::from_secs(25),
             prefetch: 256,
             log_format: None,
@@ -73,6 +77,11 @@ impl Default for HostConfig {
 }
 
 impl HostConfig {
+    /// The host's own folder, if there is any place for it.
+    pub(crate) fn state_folder(&self) -> Option<PathBuf> {
+        self.state.clone().or_else(state::default_for_user)
+    }
+
     /// Reads the file, which must exist. The error names file and line of every fault.
     pub(crate) fn read(file: &Path) -> Result<Self, String> {
         match reader::read(file)? {
@@ -93,6 +102,7 @@ impl HostConfig {
                 broker: top.one_or_more(faults, "broker", BrokerUrl::together),
                 broker_timeout: top.duration(faults, "broker-timeout", SECOND..DAY),
                 plugins: top.parsed(faults, "plugins").map_or(default.plugins, beside),
+                state: top.parsed(faults, "state").map(beside),
                 drain_timeout: top
                     .duration(faults, "drain-timeout", Duration::ZERO..HOUR)
                     .unwrap_or(default.drain_timeout),

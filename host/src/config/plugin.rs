@@ -1,16 +1,22 @@
 //! What stands beside a plugin, in `NAME.toml`.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
+use crate::digest::Digest;
 use crate::plugin::{Limits, MEMORY_BYTES_MAX, Subscription};
 
 /// How the operator wants one plugin to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PluginConfig {
     pub(crate) enabled: bool,
+    /// The plugin's file, relative to the plugin folder, where it is not `NAME.wasm`.
+    pub(crate) wasm: Option<PathBuf>,
+    /// What the plugin's file must be.
+    pub(crate) sha256: Option<Digest>,
     /// Instead of the plugin's own.
     pub(crate) subscriptions: Option<Vec<Subscription>>,
     pub(crate) limits: Limits,
@@ -23,6 +29,8 @@ impl Default for PluginConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            wasm: None,
+            sha256: None,
             subscriptions: None,
             limits: Limits::default(),
             policies: Policies::default(),
@@ -34,8 +42,18 @@ impl Default for PluginConfig {
 impl PluginConfig {
     /// Reads the file; the defaults if there is none. The error names file and line of every fault.
     pub(crate) fn read(file: &Path, policies: &Policies) -> Result<Self, String> {
-        match reader::read(file)? {
-            Some(text) => Self::parse(file, &text, policies),
+        Self::of_text(file, Self::text(file)?.as_deref(), policies)
+    }
+
+    /// The file's text; `None` if there is no such file.
+    pub(crate) fn text(file: &Path) -> Result<Option<String>, String> {
+        reader::read(file)
+    }
+
+    /// What the text of the file says; the defaults if there is none.
+    pub(crate) fn of_text(file: &Path, text: Option<&str>, policies: &Policies) -> Result<Self, String> {
+        match text {
+            Some(text) => Self::parse(file, text, policies),
             None => Ok(Self { policies: *policies, ..Self::default() }),
         }
     }
@@ -44,6 +62,8 @@ impl PluginConfig {
         reader::parse(file, text, |faults, mut top| {
             let config = Self {
                 enabled: top.boolean(faults, "enabled").unwrap_or(true),
+                wasm: top.parsed(faults, "wasm").map(|WasmPath(path)| path),
+                sha256: top.parsed(faults, "sha256"),
                 subscriptions: top
                     .tables(faults, "subscriptions")
                     .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
@@ -54,6 +74,23 @@ impl PluginConfig {
             top.finish(faults);
             config
         })
+    }
+}
+
+/// A file in the plugin folder or below it: what lies elsewhere is not watched.
+struct WasmPath(PathBuf);
+
+impl FromStr for WasmPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = PathBuf::from(text);
+        let is_within = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let is_wasm = path.extension().is_some_and(|extension| extension == "wasm");
+        if is_within && is_wasm {
+            return Ok(Self(path));
+        }
+        Err(format!("expected a .wasm file in the plugin folder or below it, such as \"email.wasm\", got {text:?}"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The breaker leaves a failing plugin alone for a while: it opens when too many calls fail, lets
 //! one probe through after a pause, and closes when that succeeds. A plugin that says that it is
-//! misconfigured is paused instead, until its files change.
+//! misconfigured is paused instead, until its files change. Whatever the state, an operator may hold the
+//! plugin, until he lets it go.
 //!
 //! What it keeps away from the plugin waits in the plugin's own queue, and is not counted as tried.
 //! It has no clock of its own.
@@ -17,12 +18,14 @@ const CALLS_REMEMBERED_MAX: usize = 1000;
 pub(super) struct Breaker {
     policy: BreakerPolicy,
     state: State,
+    /// By the operator.
+    held: bool,
     /// When recent calls ended, and whether they failed.
     calls: VecDeque<(Instant, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Closed,
     Open { until: Instant, pause: Duration, probing: bool },
     Paused,
@@ -49,11 +52,14 @@ pub(super) enum Change {
 
 impl Breaker {
     pub(super) fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed, calls: VecDeque::new() }
+        Self { policy, state: State::Closed, held: false, calls: VecDeque::new() }
     }
 
     /// Whether a call may be made; it is not counted as begun.
     pub(super) fn look(&self, now: Instant) -> Admission {
+        if self.held {
+            return Admission::Wait(None);
+        }
         match self.state {
             State::Closed => Admission::Go,
             State::Paused => Admission::Wait(None),
@@ -112,14 +118,28 @@ impl Breaker {
         (was != State::Paused).then_some(Change::Paused)
     }
 
+    /// Whether it waits for somebody rather than for a time.
     pub(super) fn is_paused(&self) -> bool {
-        self.state == State::Paused
+        self.held || self.state == State::Paused
     }
 
-    /// The plugin's files changed: it begins anew.
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// The operator's word. Whether it is news.
+    pub(super) fn hold(&mut self, held: bool) -> bool {
+        std::mem::replace(&mut self.held, held) != held
+    }
+
+    /// It begins anew, because its files changed or the operator says so; a hold stays.
     pub(super) fn resume(&mut self, policy: BreakerPolicy) -> Option<Change> {
         let was = self.state;
-        *self = Self::new(policy);
+        *self = Self { held: self.held, ..Self::new(policy) };
         (was != State::Closed).then_some(Change::Resumed)
     }
 
@@ -203,6 +223,19 @@ mod tests {
         assert_eq!(breaker.ended(false, false, now), None);
         assert_eq!(breaker.admit(now + Duration::from_hours(99)), Admission::Wait(None));
         assert_eq!(breaker.resume(BreakerPolicy::default()), Some(Change::Resumed));
+        assert_eq!(breaker.admit(now), Admission::Go);
+    }
+
+    #[test]
+    fn what_the_operator_holds_stays_held_until_he_lets_it_go() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        assert!(breaker.hold(true));
+        assert!(!breaker.hold(true), "told once");
+        assert_eq!(breaker.admit(now), Admission::Wait(None));
+        assert_eq!(breaker.pause(), Some(Change::Paused), "a call that was in flight");
+        assert_eq!(breaker.resume(BreakerPolicy::default()), Some(Change::Resumed));
+        assert_eq!(breaker.admit(now), Admission::Wait(None), "new files do not let it go");
+        assert!(breaker.hold(false));
         assert_eq!(breaker.admit(now), Admission::Go);
     }
 }

@@ -52,12 +52,11 @@ impl Herald {
                 "failing"
             }
             Change::Paused => {
-                let toml = runner.file.with_extension("toml");
-                let toml = toml.display();
+                let toml = runner.toml.display();
                 warn!(
                     plugin,
                     "paused: it says that it is misconfigured, and its events wait in its queue; \
-                    change {toml} (or `touch` it) to resume: {reason}"
+                    change {toml}, or resume it by `notify-host plugin resume {plugin}`: {reason}"
                 );
                 "paused"
             }
@@ -66,7 +65,7 @@ impl Herald {
                 "recovered"
             }
             Change::Resumed => {
-                info!(plugin, "resumed: its files changed, and it gets its events again");
+                info!(plugin, "resumed: it gets its events again");
                 "recovered"
             }
         };

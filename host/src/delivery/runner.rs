@@ -2,12 +2,14 @@
 //! when the session with the broker is lost, and when the plugin's files change.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::delivery::breaker::{Admission, Breaker, Change};
+use crate::config::BreakerPolicy;
+use crate::delivery::breaker::{Admission, Breaker, Change, State};
 use crate::delivery::policy::Outcome;
 use crate::event::Event;
 use crate::plugin::{Attempt, Plugin, Room};
@@ -21,11 +23,14 @@ const BACKLOG_PERCENT: usize = 25;
 
 pub(crate) struct Runner {
     pub(crate) name: Arc<str>,
-    /// Where the plugin was loaded from.
-    pub(crate) file: PathBuf,
+    /// Beside which the operator would look for it.
+    pub(crate) toml: PathBuf,
     current: RwLock<Version>,
     waiting: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
+    /// What a session must still tell.
+    news: Mutex<Option<Change>>,
+    in_flight: Arc<AtomicUsize>,
     /// Changes whenever the breaker may judge differently.
     changed: watch::Sender<()>,
 }
@@ -102,6 +107,18 @@ pub(super) enum Refusal {
     Unwell,
 }
 
+/// How a plugin is, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Well,
+    /// It is left alone for a while.
+    Failing,
+    /// It says so itself, and waits for new files.
+    Misconfigured,
+    /// The operator holds it.
+    Held,
+}
+
 /// The right to one attempt. Dropping it, or the attempt, gives it back.
 pub(super) struct Pass {
     runner: Arc<Runner>,
@@ -121,10 +138,12 @@ impl Drop for Pass {
 }
 
 impl Runner {
-    pub(crate) fn new(plugin: Plugin, file: PathBuf) -> Self {
+    pub(crate) fn new(plugin: Plugin, toml: PathBuf) -> Self {
         Self {
             name: Arc::clone(&plugin.name),
-            file,
+            toml,
+            news: Mutex::default(),
+            in_flight: Arc::default(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             breaker: Mutex::new(Breaker::new(plugin.policies.breaker)),
             changed: watch::Sender::new(()),
@@ -223,22 +242,68 @@ impl Runner {
         }
     }
 
-    /// Whether it was told to wait until its files change.
-    pub(super) fn is_paused(&self) -> bool {
+    /// Whether it waits for somebody: for new files, or for the operator's word.
+    fn is_paused(&self) -> bool {
         self.breaker().is_paused()
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
     /// Puts a new version of the plugin in the place of the old one. Calls in flight end on the old one.
-    pub(super) fn replace(&self, plugin: Plugin) -> Option<Change> {
+    pub(crate) fn replace(&self, plugin: Plugin) {
         let policy = plugin.policies.breaker;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Version::new(plugin);
-        let change = self.breaker().resume(policy);
+        self.begin_anew(policy);
+    }
+
+    /// The operator holds it: what comes waits in its queue. Whether that is news.
+    pub(crate) fn hold(&self) -> bool {
+        let news = self.breaker().hold(true);
         self.changed.send_replace(());
-        change
+        news
+    }
+
+    /// The operator lets it go, and forgives what it did. Whether that is news.
+    pub(crate) fn let_go(&self) -> bool {
+        let was_held = self.breaker().hold(false);
+        let policy = self.plugin().policies.breaker;
+        self.begin_anew(policy) || was_held
+    }
+
+    fn begin_anew(&self, policy: BreakerPolicy) -> bool {
+        let change = self.breaker().resume(policy);
+        if change.is_some() {
+            *self.news.lock().unwrap_or_else(PoisonError::into_inner) = change;
+        }
+        self.changed.send_replace(());
+        change.is_some()
+    }
+
+    /// Waits for a change that was not made in a session, and so was told to nobody.
+    pub(super) async fn news(&self) -> Change {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(news) = news {
+                return news;
+            }
+            // The sender is in `self`, so there is no error.
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// How it is.
+    pub(crate) fn health(&self) -> Health {
+        let breaker = self.breaker();
+        match breaker.state() {
+            _ if breaker.is_held() => Health::Held,
+            State::Closed => Health::Well,
+            State::Open { .. } => Health::Failing,
+            State::Paused => Health::Misconfigured,
+        }
+    }
+
+    /// Calls that are being made now.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -254,7 +319,9 @@ impl Pass {
 
     /// The one attempt, and what it changed about the plugin's health.
     pub(super) async fn attempt(mut self, event: &Event, attempt: Attempt) -> (Outcome, Option<Change>) {
+        let counted = Counted::new(&self.runner.in_flight);
         let outcome = Outcome::of(self.plugin.attempt(event, attempt, self.room.take()).await);
+        drop(counted);
         self.ended = true;
         let change = {
             let mut breaker = self.runner.breaker();
@@ -271,5 +338,21 @@ impl Pass {
             self.runner.changed.send_replace(());
         }
         (outcome, change)
+    }
+}
+
+/// One call more, for as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -2,26 +2,28 @@
 //! the broker.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Broker, BrokerError, Consumer, Source};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use crate::config::Policies;
 use crate::delivery::backlog::Backlog;
 use crate::delivery::duplicates::Duplicates;
 use crate::delivery::herald::Herald;
-use crate::delivery::pause::watch_paused;
-use crate::delivery::pump::pump;
+use crate::delivery::registry::{Registry, Runners};
 use crate::delivery::runner::Runner;
 use crate::delivery::source::Intake;
 use crate::delivery::stall::{self, Progress};
 use crate::delivery::worker::Worker;
 use crate::event::Rules;
-use crate::plugin::Loader;
+
+/// Between two tries to make a queue that the broker refuses to make.
+const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
 /// Why dispatch stopped.
 #[derive(Debug)]
@@ -40,59 +42,28 @@ pub(crate) enum Ended {
 pub(crate) struct Dispatcher {
     pub(crate) source: Arc<Source>,
     pub(crate) rules: Arc<Rules>,
-    pub(crate) policies: Policies,
-    pub(crate) loader: Arc<Loader>,
-    pub(crate) runners: Arc<[Arc<Runner>]>,
+    pub(crate) registry: Arc<Registry>,
+    /// Where the plugins come from.
+    pub(crate) folder: Arc<Path>,
     pub(crate) duplicates: Duplicates,
     pub(crate) prefetch: u16,
     pub(crate) drain_timeout: Duration,
 }
 
+/// A session that was opened.
+pub(crate) struct Opened {
+    pub(crate) broker: Broker,
+    /// Of the source's queue, unless there was no plugin yet.
+    pub(crate) consumer: Option<Consumer>,
+    /// The plugins whose queues are known to be there.
+    pub(crate) declared: Vec<String>,
+}
+
 impl Dispatcher {
     /// Works until it is stopped or the session is lost. When stopped it takes no more, lets what
     /// is in flight finish within the drain timeout, and gives back the rest.
-    pub(crate) async fn run(&self, broker: Broker, consumer: Consumer, stop: &CancellationToken) -> Ended {
-        // Dropping this set, when the session is lost, ends what belongs to it: those messages come
-        // again on the next one.
-        let mut parts = JoinSet::new();
+    pub(crate) async fn run(&self, opened: Opened, stop: &CancellationToken) -> Ended {
         let give_up = CancellationToken::new();
-        let progress = Arc::new(Progress::default());
-        let worker = Worker { broker, source: Arc::clone(&self.source), herald: Herald::new() };
-        let intake = Intake {
-            worker: worker.clone(),
-            rules: Arc::clone(&self.rules),
-            runners: Arc::clone(&self.runners),
-            duplicates: self.duplicates.clone(),
-            progress: Arc::clone(&progress),
-        };
-        {
-            let (stop, give_up) = (stop.clone(), give_up.clone());
-            parts.spawn(async move {
-                let enough = stop.cancelled();
-                pump(consumer, enough, &give_up, |delivery| intake.clone().see_through(delivery)).await
-            });
-        }
-        {
-            let (stop, worker, prefetch) = (stop.clone(), worker.clone(), self.prefetch);
-            parts.spawn(async move {
-                let queue = worker.source.names.source();
-                let watch = stall::watch(&worker.broker, queue, &progress, prefetch);
-                stop.run_until_cancelled(watch).await.map_or(Ok(0), Err)
-            });
-        }
-        for runner in self.runners.iter() {
-            let backlog =
-                Backlog { worker: worker.clone(), rules: Arc::clone(&self.rules), runner: Arc::clone(runner) };
-            parts.spawn(backlog.run(stop.clone(), give_up.clone()));
-            let (worker, loader, runner, policies) =
-                (worker.clone(), Arc::clone(&self.loader), Arc::clone(runner), self.policies);
-            let stop = stop.clone();
-            parts.spawn(async move {
-                let watch = watch_paused(&worker, &loader, &runner, &policies);
-                let _ = stop.run_until_cancelled(watch).await;
-                Ok(0)
-            });
-        }
         let drain_timeout = self.drain_timeout;
         let deadline = async {
             stop.cancelled().await;
@@ -101,20 +72,163 @@ impl Dispatcher {
             give_up.cancel();
             std::future::pending::<Infallible>().await
         };
-        let work = async {
-            let mut given_back = 0;
-            while let Some(part) = parts.join_next().await {
-                match part {
-                    Ok(Ok(count)) => given_back += count,
+        let Opened { broker, consumer, declared } = opened;
+        let mut session = Session {
+            dispatcher: self,
+            worker: Worker { broker, source: Arc::clone(&self.source), herald: Herald::new() },
+            members: Arc::new(Registry::new()),
+            serving: Vec::new(),
+            parts: JoinSet::new(),
+            joining: JoinSet::new(),
+            stop,
+            give_up: &give_up,
+        };
+        let registered = self.registry.subscribe();
+        session.follow(&declared);
+        session.start(consumer);
+        tokio::select! {
+            ended = session.work(registered) => ended,
+            never = deadline => match never {},
+        }
+    }
+}
+
+/// One session at work. Dropping it, when it is lost, ends what belongs to it: those messages come again
+/// on the next one.
+struct Session<'a> {
+    dispatcher: &'a Dispatcher,
+    worker: Worker,
+    /// The plugins whose queues are there, so that events may go to them. They follow the registry.
+    members: Arc<Registry>,
+    /// Each member, with what ends its service.
+    serving: Vec<(Arc<Runner>, CancellationToken)>,
+    parts: JoinSet<Result<usize, BrokerError>>,
+    /// Those whose queues are being made.
+    joining: JoinSet<Result<Arc<Runner>, BrokerError>>,
+    stop: &'a CancellationToken,
+    give_up: &'a CancellationToken,
+}
+
+impl Session<'_> {
+    /// Begins to take from the source's queue, and to watch that this goes on.
+    fn start(&mut self, consumer: Option<Consumer>) {
+        let progress = Arc::new(Progress::default());
+        let intake = Intake {
+            worker: self.worker.clone(),
+            rules: Arc::clone(&self.dispatcher.rules),
+            members: Arc::clone(&self.members),
+            prefetch: self.dispatcher.prefetch,
+            folder: Arc::clone(&self.dispatcher.folder),
+            duplicates: self.dispatcher.duplicates.clone(),
+            progress: Arc::clone(&progress),
+        };
+        self.parts.spawn(intake.run(consumer, self.stop.clone(), self.give_up.clone()));
+        let (stop, worker, prefetch) = (self.stop.clone(), self.worker.clone(), self.dispatcher.prefetch);
+        self.parts.spawn(async move {
+            let queue = worker.source.names.source();
+            let watch = stall::watch(&worker.broker, queue, &progress, prefetch);
+            stop.run_until_cancelled(watch).await.map_or(Ok(0), Err)
+        });
+    }
+
+    async fn work(&mut self, mut registered: watch::Receiver<Runners>) -> Ended {
+        let mut given_back = 0;
+        let failed = |error: &dyn std::fmt::Display| BrokerError::Lost(format!("the host failed in it: {error}"));
+        loop {
+            tokio::select! {
+                part = self.parts.join_next() => match part {
+                    Some(Ok(Ok(count))) => given_back += count,
+                    Some(Ok(Err(error))) => return Ended::Lost(error),
+                    Some(Err(error)) => return Ended::Lost(failed(&error)),
+                    None => return Ended::Stopped { given_back },
+                },
+                Some(joined) = self.joining.join_next() => match joined {
+                    Ok(Ok(runner)) => self.admit(runner),
                     Ok(Err(error)) => return Ended::Lost(error),
-                    Err(error) => return Ended::Lost(BrokerError::Lost(format!("the host failed in it: {error}"))),
+                    Err(error) => return Ended::Lost(failed(&error)),
+                },
+                Ok(()) = registered.changed() => {
+                    registered.mark_unchanged();
+                    self.follow(&[]);
                 }
             }
-            Ended::Stopped { given_back }
+        }
+    }
+
+    /// Does as the registry says; those that are `declared` need no queue made.
+    fn follow(&mut self, declared: &[String]) {
+        let registry = &self.dispatcher.registry;
+        let (stay, leave) = std::mem::take(&mut self.serving).into_iter().partition(|(runner, _)| registry.holds(runner));
+        self.serving = stay;
+        for (runner, service) in leave {
+            self.members.remove(&runner.name);
+            service.cancel();
+        }
+        // One that joins already may do so twice, which `admit` sees.
+        for runner in registry.runners().iter() {
+            if self.members.holds(runner) {
+                continue;
+            }
+            if declared.iter().any(|name| **name == *runner.name) {
+                self.admit(Arc::clone(runner));
+            } else {
+                self.joining.spawn(join(self.worker.clone(), Arc::clone(runner), self.stop.clone()));
+            }
+        }
+    }
+
+    /// From now on it gets events.
+    fn admit(&mut self, runner: Arc<Runner>) {
+        if !self.dispatcher.registry.holds(&runner) || self.members.holds(&runner) || self.stop.is_cancelled() {
+            return;
+        }
+        let service = self.stop.child_token();
+        let backlog = Backlog {
+            worker: self.worker.clone(),
+            rules: Arc::clone(&self.dispatcher.rules),
+            runner: Arc::clone(&runner),
         };
-        tokio::select! {
-            ended = work => ended,
-            never = deadline => match never {},
+        self.parts.spawn(serve(backlog, service.clone(), self.give_up.clone()));
+        self.serving.push((Arc::clone(&runner), service));
+        self.members.put(runner);
+    }
+}
+
+/// Works off one plugin's backlog, and tells what became of the plugin outside of this session.
+async fn serve(backlog: Backlog, stop: CancellationToken, give_up: CancellationToken) -> Result<usize, BrokerError> {
+    let (worker, runner) = (backlog.worker.clone(), Arc::clone(&backlog.runner));
+    let tell = async move {
+        loop {
+            let news = runner.news().await;
+            worker.herald.announce(&worker.broker, &worker.source, &runner, news, None).await;
+        }
+    };
+    tokio::select! {
+        ended = backlog.run(stop, give_up) => ended,
+        () = tell => Ok(0),
+    }
+}
+
+/// Makes the queue of a plugin that is new.
+async fn join(worker: Worker, runner: Arc<Runner>, stop: CancellationToken) -> Result<Arc<Runner>, BrokerError> {
+    let mut said = String::new();
+    loop {
+        let error = match worker.broker.declare_plugins(&worker.source.names, &[&runner.name]).await {
+            Ok(warnings) => {
+                for warning in warnings {
+                    warn!("{warning}");
+                }
+                return Ok(runner);
+            }
+            Err(error @ BrokerError::Lost(_)) => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        if error != said {
+            warn!(plugin = &*runner.name, "it gets no events yet, for its queue cannot be made: {error}; trying again");
+            said = error;
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(REFUSED_PAUSE)).await.is_none() {
+            return Ok(runner);
         }
     }
 }

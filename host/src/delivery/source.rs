@@ -1,16 +1,21 @@
 //! The source's messages: decoded, routed, tried at once by every plugin that wants them.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use broker::Delivery;
+use broker::{BrokerError, Consumer, Delivery};
 use futures_util::future::join_all;
-use tracing::debug;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::command::counted;
 
 use crate::delivery::clock::now;
 use crate::delivery::duplicates::{Claim, Duplicates};
 use crate::delivery::policy::Fault;
+use crate::delivery::pump::pump;
+use crate::delivery::registry::Registry;
 use crate::delivery::route::route;
-use crate::delivery::runner::Runner;
 use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
 use crate::delivery::worker::Worker;
@@ -21,13 +26,58 @@ use crate::event::{Arrived, Event, Rules, decode};
 pub(super) struct Intake {
     pub(super) worker: Worker,
     pub(super) rules: Arc<Rules>,
-    pub(super) runners: Arc<[Arc<Runner>]>,
+    /// Whom events may go to.
+    pub(super) members: Arc<Registry>,
+    pub(super) prefetch: u16,
+    /// Where the operator puts plugins.
+    pub(super) folder: Arc<Path>,
     pub(super) duplicates: Duplicates,
     pub(super) progress: Arc<Progress>,
 }
 
 impl Intake {
-    pub(super) async fn see_through(self, delivery: Delivery) {
+    /// Works until `stop`, as long as there is a plugin: to take events and tell nobody would be to lose
+    /// them. `first` is a consumer that is there already. Returns how many messages were given back
+    /// unfinished; an error means that the session is lost.
+    pub(super) async fn run(
+        self,
+        mut first: Option<Consumer>,
+        stop: CancellationToken,
+        give_up: CancellationToken,
+    ) -> Result<usize, BrokerError> {
+        let queue = self.worker.source.names.source();
+        let mut given_back = 0;
+        while !stop.is_cancelled() {
+            if self.members.runners().is_empty() {
+                let folder = self.folder.display();
+                warn!("there is no plugin in {folder}: events stay in the queue; put one there");
+                if stop.run_until_cancelled(self.members.until(true)).await.is_none() {
+                    break;
+                }
+            }
+            let broker = &self.worker.broker;
+            let consumer = match first.take() {
+                Some(consumer) => consumer,
+                None => broker.consume(queue, self.prefetch).await?,
+            };
+            let members = self.members.runners();
+            let names: Vec<_> = members.iter().map(|runner| &*runner.name).collect();
+            let (url, count) = (broker.url(), counted(names.len(), "plugin"));
+            info!("ready: consuming queue {queue:?} at {url} with {count}: {}", names.join(", "));
+            self.progress.consuming(true);
+            let enough = async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.members.until(false) => {}
+                }
+            };
+            given_back += pump(consumer, enough, &give_up, |delivery| self.clone().see_through(delivery)).await?;
+            self.progress.consuming(false);
+        }
+        Ok(given_back)
+    }
+
+    async fn see_through(self, delivery: Delivery) {
         self.progress.taken();
         self.work(delivery).await;
         self.progress.ended();
@@ -68,7 +118,8 @@ impl Intake {
 
     /// Runs all plugins that want the event, side by side. Whether all deliveries are settled.
     async fn offer(&self, event: &Event, delivery: &Delivery, trail: &Trail) -> bool {
-        let wanting: Vec<_> = route(&self.runners, event).collect();
+        let members = self.members.runners();
+        let wanting: Vec<_> = route(&members, event).collect();
         if wanting.is_empty() {
             debug!(event_id = event.id, event_type = event.event_type, "no plugin wants this event");
         }

@@ -3,7 +3,7 @@
 //! ends the session, so that a new one is opened; the second is only reported, for it has a reason
 //! elsewhere (a broker that blocks publishing, say).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker::{Broker, BrokerError};
@@ -17,11 +17,17 @@ const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How far a session's intake has come.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// Not while there is no plugin.
+    consuming: AtomicBool,
     taken: AtomicU64,
     ended: AtomicU64,
 }
 
 impl Progress {
+    pub(super) fn consuming(&self, consuming: bool) {
+        self.consuming.store(consuming, Ordering::Relaxed);
+    }
+
     pub(super) fn taken(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
@@ -37,7 +43,7 @@ impl Progress {
 struct Look {
     taken: u64,
     ended: u64,
-    /// Messages that wait in the queue; `None` if the broker did not say.
+    /// Messages that wait in the queue; `None` if the broker did not say, or none are wanted.
     ready: Option<u64>,
 }
 
@@ -69,10 +75,11 @@ pub(super) async fn watch(broker: &Broker, queue: &str, progress: &Progress, pre
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let inspected = tokio::time::timeout(INSPECT_TIMEOUT, broker.inspect(queue)).await;
+        let ready = inspected.ok().and_then(Result::ok).flatten().map(|state| state.ready);
         let now = Look {
             taken: progress.taken.load(Ordering::Relaxed),
             ended: progress.ended.load(Ordering::Relaxed),
-            ready: inspected.ok().and_then(Result::ok).flatten().map(|state| state.ready),
+            ready: ready.filter(|_| progress.consuming.load(Ordering::Relaxed)),
         };
         match judge(before, now, prefetch.into()) {
             Verdict::Starved => {

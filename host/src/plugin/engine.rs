@@ -13,10 +13,8 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tracing::{info, warn};
-use wasmtime::{
-    Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
-};
+use tracing::info;
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::plugin::turns::Turns;
 
@@ -40,6 +38,8 @@ const BACKTRACE_FRAMES_MAX: usize = 20;
 #[derive(Clone)]
 pub(crate) struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
+    /// What code for it must be compiled for.
+    pub(super) memory_reservation: u64,
     pub(super) turns: Turns,
     clock: Arc<Clock>,
 }
@@ -47,16 +47,9 @@ pub(crate) struct Engine {
 impl Engine {
     /// The fastest that this system allows.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let cache = match Cache::new(CacheConfig::new()) {
-            Ok(cache) => Some(cache),
-            Err(error) => {
-                warn!(%error, "compiled plugins are not kept: the cache folder cannot be used");
-                None
-            }
-        };
         let mut refusal = None;
         for instances in [ATTEMPTS_AT_ONCE_MAX, 16, 0] {
-            match wasmtime::Engine::new(&config(instances, cache.clone())) {
+            match wasmtime::Engine::new(&config(instances)) {
                 Ok(engine) => {
                     if let Some(refusal) = refusal {
                         info!(
@@ -65,7 +58,8 @@ impl Engine {
                         );
                     }
                     let clock = Arc::new(Clock::start(engine.clone())?);
-                    return Ok(Self { wasmtime: engine, turns: Turns::new(), clock });
+                    let memory_reservation = memory_reservation(instances);
+                    return Ok(Self { wasmtime: engine, memory_reservation, turns: Turns::new(), clock });
                 }
                 Err(error) => refusal = Some(error),
             }
@@ -87,19 +81,26 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// `instances` of 0: no pool.
-fn config(instances: usize, cache: Option<Cache>) -> Config {
+/// An engine that compiles, and runs nothing: it has no pool to make.
+pub(super) fn for_compiling(memory_reservation: u64) -> anyhow::Result<wasmtime::Engine> {
+    Ok(wasmtime::Engine::new(&code_config(memory_reservation))?)
+}
+
+/// Bytes of address space for each memory. `instances` of 0: no pool.
+fn memory_reservation(instances: usize) -> u64 {
+    if instances == 0 { 0 } else { MEMORY_BYTES_MAX as u64 }
+}
+
+/// What compiled code depends on.
+fn code_config(memory_reservation: u64) -> Config {
     let mut config = Config::new();
     config
-        .cache(cache)
         .epoch_interruption(true)
+        .memory_reservation(memory_reservation)
         .memory_guard_size(0)
         .signals_based_traps(false)
         .memory_init_cow(true)
-        .max_wasm_stack(STACK_BYTES_MAX)
-        .async_stack_size(FIBER_STACK_BYTES)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX))
         // Nothing that plugins need, each with a history of faults.
         .gc_support(false)
         .wasm_gc(false)
@@ -110,8 +111,17 @@ fn config(instances: usize, cache: Option<Cache>) -> Config {
         .wasm_memory64(false)
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false);
+    config
+}
+
+/// `instances` of 0: no pool.
+fn config(instances: usize) -> Config {
+    let mut config = code_config(memory_reservation(instances));
+    config
+        .max_wasm_stack(STACK_BYTES_MAX)
+        .async_stack_size(FIBER_STACK_BYTES)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
     if instances == 0 {
-        config.memory_reservation(0);
         return config;
     }
     let count = u32::try_from(instances).unwrap_or(u32::MAX);
@@ -127,7 +137,7 @@ fn config(instances: usize, cache: Option<Cache>) -> Config {
         .table_keep_resident(TABLE_BYTES_KEPT)
         // Linux 6.7 and newer can say which pages were written.
         .pagemap_scan(Enabled::Auto);
-    config.memory_reservation(MEMORY_BYTES_MAX as u64).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 

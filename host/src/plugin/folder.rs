@@ -1,83 +1,239 @@
-//! The plugin folder: each `NAME.wasm` is a plugin, and `NAME.toml` beside it says how to run it.
+//! The plugin folder: each `NAME.wasm` is a plugin, and `NAME.toml` beside it says how to run it. A toml
+//! may name another file instead, so that one file serves under several names.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-use tracing::{info, warn};
+use std::time::SystemTime;
 
 use crate::config::{PluginConfig, Policies};
+use crate::digest::Digest;
 use crate::plugin::{Loader, Plugin};
 
 /// It becomes a part of queue names and log lines.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Loads every plugin in the folder, in the order of their names. A bad one is reported and
-/// left out.
-pub(crate) async fn load_folder(loader: &Loader, folder: &Path, policies: &Policies) -> Vec<(PathBuf, Plugin)> {
-    let mut plugins = Vec::new();
-    let files = match wasm_files(folder) {
-        Ok(files) => files,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            warn!("there is no plugin folder {}: make it, and put plugins into it", folder.display());
-            return plugins;
+/// What stands in the folder under one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) toml: PathBuf,
+    pub(crate) wasm: PathBuf,
+    /// Changes whenever the files do.
+    pub(crate) stamp: [Option<Stamp>; 2],
+}
+
+/// What tells a file from what it was before, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    /// A copy may bring its old time of modification with it, but not this one.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None`: there is no such file, or none that can be seen.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// A plugin's files as they were read.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    pub(crate) name: String,
+    /// What errors in the settings are told to be in.
+    pub(crate) toml_path: PathBuf,
+    /// And those in the plugin.
+    pub(crate) wasm_path: PathBuf,
+    pub(crate) toml: Option<String>,
+    pub(crate) content: Vec<u8>,
+    pub(crate) digest: Digest,
+}
+
+/// A plugin that stands ready, or why there is none.
+pub(crate) enum Loaded {
+    Plugin(Box<Plugin>, Files),
+    /// Its toml switches it off.
+    Off,
+}
+
+/// Everything that stands in the folder, by name.
+pub(crate) fn scan(folder: &Path) -> io::Result<BTreeMap<String, Entry>> {
+    let mut entries = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if is_hidden || !matches!(extension, Some("wasm" | "toml")) {
+            continue;
         }
-        Err(error) => {
-            warn!("cannot read the plugin folder {}: {error}", folder.display());
-            return plugins;
+        let Some(name) = path.file_stem().map(|name| name.to_string_lossy().into_owned()) else { continue };
+        if entries.contains_key(&name) {
+            continue;
         }
-    };
-    for file in files {
-        match load_file(loader, &file, policies).await {
-            Ok(Some(plugin)) => {
-                info!(plugin = %plugin.name, version = plugin.version, "loaded: {}", plugin.description);
-                plugins.push((file, plugin));
-            }
-            Ok(None) => info!("{} is switched off by its toml", file.display()),
-            Err(problem) => warn!("{problem}; it is left out"),
+        if let Some(entry) = look(folder, &name) {
+            entries.insert(name, entry);
         }
     }
-    plugins
+    Ok(entries)
+}
+
+/// What stands under this name; `None` if there is no plugin.
+pub(crate) fn look(folder: &Path, name: &str) -> Option<Entry> {
+    let toml = folder.join(format!("{name}.toml"));
+    let own = folder.join(format!("{name}.wasm"));
+    let wasm = match named_file(&toml) {
+        Named::File(other) => folder.join(other),
+        Named::Nothing if own.exists() => own,
+        // A toml alone, which names no other file, waits for its plugin.
+        Named::Nothing => return None,
+        // Whoever loads it will say what is wrong with it.
+        Named::Unreadable => own,
+    };
+    let stamp = [Stamp::of(&toml), Stamp::of(&wasm)];
+    Some(Entry { name: name.to_owned(), toml, wasm, stamp })
+}
+
+/// What a toml says of the file that is meant.
+enum Named {
+    File(String),
+    Nothing,
+    Unreadable,
+}
+
+fn named_file(toml: &Path) -> Named {
+    let text = match fs::read_to_string(toml) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Named::Nothing,
+        Err(_) => return Named::Unreadable,
+    };
+    let Ok(table) = text.parse::<toml::Table>() else { return Named::Unreadable };
+    table.get("wasm").and_then(toml::Value::as_str).map_or(Named::Nothing, |file| Named::File(file.to_owned()))
 }
 
 /// The names of the plugins in the folder, without loading them; less those that are switched off.
-pub(crate) fn plugin_names(folder: &Path, policies: &Policies) -> std::io::Result<Vec<String>> {
+pub(crate) fn plugin_names(folder: &Path, policies: &Policies) -> io::Result<Vec<String>> {
     // One whose toml is wrong is wanted all the same.
-    let is_off =
-        |file: &Path| PluginConfig::read(&file.with_extension("toml"), policies).is_ok_and(|config| !config.enabled);
-    let files = wasm_files(folder)?.into_iter().filter(|file| !is_off(file));
-    let names = files.filter_map(|file| file.file_stem()?.to_str().map(str::to_owned));
-    Ok(names.filter(|name| is_plugin_name(name)).collect())
+    let is_off = |toml: &Path| PluginConfig::read(toml, policies).is_ok_and(|config| !config.enabled);
+    let entries = scan(folder)?.into_values().filter(|entry| is_plugin_name(&entry.name) && !is_off(&entry.toml));
+    Ok(entries.map(|entry| entry.name).collect())
 }
 
-/// Loads one; `None` if its toml switches it off. The error is a sentence that names the file.
-pub(crate) async fn load_file(loader: &Loader, file: &Path, policies: &Policies) -> Result<Option<Plugin>, String> {
-    let in_file = |problem: &dyn std::fmt::Display| format!("{}: {problem}", file.display());
-    let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-    if !is_plugin_name(name) {
-        return Err(in_file(&"a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it"));
+impl Entry {
+    /// Whether the files have changed, or are just being written, since they were looked at.
+    pub(crate) fn has_changed(&self) -> bool {
+        [Stamp::of(&self.toml), Stamp::of(&self.wasm)] != self.stamp
     }
-    // Its errors name the toml and the line.
-    let config = PluginConfig::read(&file.with_extension("toml"), policies)?;
-    if !config.enabled {
-        return Ok(None);
+
+    /// When one of the files was changed last; `None` where the clock says that this is yet to come.
+    pub(crate) fn age(&self) -> Option<std::time::Duration> {
+        let newest = [&self.toml, &self.wasm].into_iter().filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max();
+        SystemTime::now().duration_since(newest?).ok()
     }
-    loader.load(name, file, config).await.map(Some).map_err(|error| in_file(&format_args!("{error:#}")))
+
+    /// Loads it. The error is a sentence that names the file.
+    pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Loaded, String> {
+        let in_file = |problem: &dyn std::fmt::Display| format!("{}: {problem}", self.wasm.display());
+        if !is_plugin_name(&self.name) {
+            return Err(in_file(&"a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it"));
+        }
+        let toml = PluginConfig::text(&self.toml)?;
+        let config = PluginConfig::of_text(&self.toml, toml.as_deref(), policies)?;
+        if !config.enabled {
+            return Ok(Loaded::Off);
+        }
+        let content = Loader::read(&self.wasm).map_err(|error| in_file(&format_args!("{error:#}")))?;
+        let files = Files {
+            name: self.name.clone(),
+            toml_path: self.toml.clone(),
+            wasm_path: self.wasm.clone(),
+            toml,
+            digest: Digest::of(&content),
+            content,
+        };
+        let plugin = files.load_with(loader, config).await?;
+        Ok(Loaded::Plugin(Box::new(plugin), files))
+    }
+}
+
+impl Files {
+    /// Loads what was read before.
+    pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Plugin, String> {
+        let config = PluginConfig::of_text(&self.toml_path, self.toml.as_deref(), policies)?;
+        self.load_with(loader, config).await
+    }
+
+    async fn load_with(&self, loader: &Loader, config: PluginConfig) -> Result<Plugin, String> {
+        let loaded = loader.load_content(&self.name, &self.content, self.digest, config).await;
+        loaded.map_err(|error| format!("{}: {error:#}", self.wasm_path.display()))
+    }
 }
 
 /// Whether a plugin may be called so.
-fn is_plugin_name(name: &str) -> bool {
+pub(crate) fn is_plugin_name(name: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(allowed)
 }
 
-fn wasm_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "wasm") {
-            files.push(path);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
         }
+        folder
     }
-    files.sort();
-    Ok(files)
+
+    #[test]
+    fn plugins_are_found_by_their_files_and_by_tomls_that_name_one() {
+        let folder = folder(&[
+            ("email.wasm", ""),
+            ("email.toml", "enabled = false"),
+            ("email-sales.toml", "wasm = \"email.wasm\""),
+            ("waits.toml", "[config]"),
+            ("broken.toml", "wasm = "),
+            ("half.wasm", ""),
+            ("half.toml", "wasm = "),
+            (".hidden.wasm", ""),
+            ("notes.txt", ""),
+        ]);
+        let found = scan(folder.path()).unwrap();
+        let wasm = |name: &str| found[name].wasm.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["broken", "email", "email-sales", "half"]);
+        assert_eq!((wasm("email"), wasm("email-sales"), wasm("half")), ("email.wasm".into(), "email.wasm".into(), "half.wasm".into()));
+        assert_eq!(plugin_names(folder.path(), &Policies::default()).unwrap(), ["broken", "email-sales", "half"]);
+    }
+
+    #[test]
+    fn a_stamp_changes_with_either_file_and_with_what_replaces_it() {
+        let folder = folder(&[("a.wasm", "1")]);
+        let entry = look(folder.path(), "a").unwrap();
+        assert!(!entry.has_changed());
+        fs::write(folder.path().join("a.toml"), "").unwrap();
+        assert!(entry.has_changed());
+        let entry = look(folder.path(), "a").unwrap();
+        // As long, and with the old time of modification.
+        let (old, new) = (folder.path().join("a.wasm"), folder.path().join("b"));
+        let modified = fs::metadata(&old).unwrap().modified().unwrap();
+        fs::write(&new, "2").unwrap();
+        fs::File::options().write(true).open(&new).unwrap().set_modified(modified).unwrap();
+        fs::rename(&new, &old).unwrap();
+        assert!(entry.has_changed());
+    }
 }

@@ -1,5 +1,6 @@
 //! Loading makes a plugin of a file: compile, ask what it is, keep it ready.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,16 @@ use wasmtime::component::{Component, Linker};
 
 use crate::capability::PluginLog;
 use crate::config::PluginConfig;
+use crate::digest::Digest;
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 use crate::plugin::bindings::{Plugin as World, PluginPre};
+use crate::plugin::compile::Compiler;
 use crate::plugin::engine::Engine;
 use crate::plugin::failure::PluginFailure;
 use crate::plugin::instance::{self, Guest};
 use crate::plugin::{Plugin, Subscription};
 
+const WANTED: &str = "a plugin is a WebAssembly component that exports the world notify:plugin/plugin";
 /// A plugin's file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// `describe`, which computes nothing.
@@ -28,27 +32,47 @@ const ENTRIES_MAX: usize = 256;
 /// Makes plugins of files.
 pub(crate) struct Loader {
     engine: Engine,
+    compiler: Compiler,
     linker: Arc<Linker<Guest>>,
     /// Attempts of all plugins together.
     slots: Arc<Semaphore>,
 }
 
 impl Loader {
-    pub(crate) fn new(engine: Engine) -> anyhow::Result<Self> {
+    /// `state`: the state folder, where compiled plugins are kept.
+    pub(crate) fn new(engine: Engine, state: Option<&Path>) -> anyhow::Result<Self> {
+        let compiler = Compiler::new(engine.clone(), state)?;
         let linker = Arc::new(instance::linker(&engine)?);
         let slots = Arc::new(Semaphore::new(crate::plugin::engine::ATTEMPTS_AT_ONCE_MAX));
-        Ok(Self { engine, linker, slots })
+        Ok(Self { engine, compiler, linker, slots })
     }
 
-    /// Loads `file` under the name that the operator gave it. The error is one sentence, without
-    /// the file's name.
-    pub(crate) async fn load(&self, name: &str, file: &Path, config: PluginConfig) -> anyhow::Result<Plugin> {
-        let path = file.to_owned();
-        let (engine, linker) = (self.engine.clone(), Arc::clone(&self.linker));
-        // Compiling takes a core for as long as it takes.
-        let ready = tokio::task::spawn_blocking(move || prepare(&engine, &linker, &path))
-            .await
-            .map_err(|error| anyhow!("compiling it failed: {error}"))??;
+    /// Reads a plugin's file, within bounds.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+        let size = std::fs::metadata(path).context("cannot read it")?.len();
+        if size > FILE_BYTES_MAX {
+            bail!("it has {} MiB, and may have {} MiB", size >> 20, FILE_BYTES_MAX >> 20);
+        }
+        std::fs::read(path).context("cannot read it")
+    }
+
+    /// Loads a plugin's file under the name that the operator gave it. The error is one sentence,
+    /// without the file's name.
+    pub(crate) async fn load_content(
+        &self,
+        name: &str,
+        content: &[u8],
+        digest: Digest,
+        config: PluginConfig,
+    ) -> anyhow::Result<Plugin> {
+        if let Some(pin) = config.sha256.filter(|pin| *pin != digest) {
+            bail!("its SHA-256 is {digest}, and its toml demands {pin}; if you trust it, change the toml");
+        }
+        if let Kind::Neither(what) = Kind::of(content) {
+            bail!("{what}; {WANTED}");
+        }
+        let component = self.compiler.component(content, digest).await?;
+        let ready = prepare(&self.linker, &component)?;
         let info = self.describe(name, &ready, &config).await?;
         check(&info)?;
         let subscriptions = match &config.subscriptions {
@@ -58,6 +82,7 @@ impl Loader {
         Ok(Plugin {
             name: name.into(),
             version: info.version,
+            digest,
             description: info.description,
             subscriptions,
             settings: Arc::new(config.settings),
@@ -94,23 +119,19 @@ impl Loader {
     }
 }
 
-fn prepare(engine: &Engine, linker: &Linker<Guest>, path: &Path) -> anyhow::Result<PluginPre<Guest>> {
-    let size = std::fs::metadata(path).context("cannot read it")?.len();
-    if size > FILE_BYTES_MAX {
-        bail!("it has {} MiB, and may have {} MiB", size >> 20, FILE_BYTES_MAX >> 20);
-    }
-    let bytes = std::fs::read(path).context("cannot read it")?;
-    let bytes = match Kind::of(&bytes) {
-        Kind::Component => bytes,
-        Kind::CoreModule => componentize(&bytes)?,
-        Kind::Neither(what) => {
-            bail!("{what}; a plugin is a WebAssembly component that exports the world notify:plugin/plugin")
-        }
+/// The code of a plugin's file. The error is one sentence.
+pub(super) fn code_of(engine: &wasmtime::Engine, content: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let component = match Kind::of(content) {
+        Kind::Component => Cow::Borrowed(content),
+        Kind::CoreModule => componentize(content)?.into(),
+        Kind::Neither(what) => bail!("{what}; {WANTED}"),
     };
-    let component = Component::new(&engine.wasmtime, &bytes)
-        .map_err(|error| anyhow!("it does not compile: {}", last_line(&error)))?;
+    engine.precompile_component(&component).map_err(|error| anyhow!("it does not compile: {}", last_line(&error)))
+}
+
+fn prepare(linker: &Linker<Guest>, component: &Component) -> anyhow::Result<PluginPre<Guest>> {
     let pre = linker
-        .instantiate_pre(&component)
+        .instantiate_pre(component)
         .map_err(|error| anyhow!("it imports what the host does not offer: {error:#}"))?;
     PluginPre::new(pre).map_err(|error| anyhow!("it does not export the world notify:plugin/plugin: {error:#}"))
 }

@@ -4,6 +4,8 @@
 //! so that whatever it does ends with it. Nothing here knows queues.
 
 mod bindings;
+mod code;
+mod compile;
 mod engine;
 mod failure;
 mod folder;
@@ -19,13 +21,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::capability::PluginLog;
 use crate::config::Policies;
+use crate::digest::Digest;
 use crate::event::Event;
 use crate::plugin::bindings::PluginPre;
 pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
+pub(crate) use crate::plugin::compile::{COMMAND as COMPILE_COMMAND, compile_standard_input};
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
-pub(crate) use crate::plugin::folder::{load_file, load_folder, plugin_names};
+pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, look, plugin_names, scan};
 pub(crate) use crate::plugin::instance::Guest;
 pub(crate) use crate::plugin::limits::Limits;
 pub(crate) use crate::plugin::load::Loader;
@@ -35,6 +39,8 @@ pub(crate) struct Plugin {
     /// What the operator calls it: its file's name.
     pub(crate) name: Arc<str>,
     pub(crate) version: String,
+    /// Of its file.
+    pub(crate) digest: Digest,
     pub(crate) description: String,
     /// Which events it gets. None: all.
     pub(crate) subscriptions: Vec<Subscription>,

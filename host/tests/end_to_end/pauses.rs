@@ -27,7 +27,7 @@ on_both_engines! {
         assert_eq!(world.queue_state(&broker, &world.names().dead()).ready, 0);
 
         fs::write(world.plugins().join(format!("{name}.toml")), "[config]\nact = \"twice\"\n").unwrap();
-        host.wait_for("resumed: its files changed");
+        host.wait_for("resumed: it gets its events again");
         host.wait_for("notify.plugin.recovered");
         let successes = || host.said(name).iter().filter(|(_, line)| line.starts_with("success")).count();
         eventually(SOON, "both get through", || successes() == 2);

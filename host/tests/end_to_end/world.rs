@@ -46,7 +46,7 @@ impl World {
         fs::create_dir(world.plugins()).unwrap();
         fs::write(
             world.path("host.toml"),
-            format!("[source]\nexchange = {:?}\nqueue = {:?}\n", world.exchange, world.queue),
+            format!("state = \"state\"\n[source]\nexchange = {:?}\nqueue = {:?}\n", world.exchange, world.queue),
         )
         .unwrap();
         world
@@ -100,11 +100,24 @@ impl World {
 
     /// notify-host with this world's broker and configuration.
     pub(crate) fn host_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Self::notify_host(arguments);
+        command.args(["--broker", &self.host_url]).arg("--config").arg(self.path("host.toml"));
+        command
+    }
+
+    /// Runs `notify-host plugin …` on this world's folder to its end.
+    pub(crate) fn plugin_command(&self, arguments: &[&str]) -> Output {
+        let mut command = Self::notify_host(&[&["plugin"], arguments].concat());
+        command.arg("--config").arg(self.path("host.toml")).arg("--plugins").arg(self.plugins());
+        command.output().unwrap()
+    }
+
+    fn notify_host(arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
             command.env_remove(name);
         }
-        command.args(arguments).args(["--broker", &self.host_url]).arg("--config").arg(self.path("host.toml"));
+        command.args(arguments);
         command
     }
 

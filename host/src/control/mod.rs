@@ -1,0 +1,89 @@
+//! How commands reach the hosts that run: each listens on a socket in the state folder, among those of
+//! the same plugin folder. A line of JSON comes in, a line of JSON goes out.
+//!
+//! Who may open the socket may do everything, and that is the host's own user: the folder is private.
+
+mod client;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::control::client::{Hosts, ask};
+pub(crate) use crate::control::server::{Server, listen};
+use crate::digest::Digest;
+
+/// Of one request.
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+
+/// What a host is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub(crate) enum Request {
+    List,
+    Pause { plugin: String },
+    Resume { plugin: String },
+    Reload { plugin: String },
+}
+
+/// What it answers; an error is a sentence.
+pub(crate) type Answer = Result<Reply, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    Plugins { process: u32, plugins: Vec<PluginReport> },
+    Done(String),
+}
+
+/// How one plugin stands in one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PluginReport {
+    pub(crate) name: String,
+    pub(crate) state: PluginState,
+    pub(crate) version: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) sha256: Option<Digest>,
+    pub(crate) wasm: Option<PathBuf>,
+    pub(crate) loaded_at: Option<Timestamp>,
+    /// Calls that are being made.
+    pub(crate) in_flight: usize,
+    /// Why what is in the folder now did not load.
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PluginState {
+    Running,
+    /// Too many of its calls failed: it is left alone for a while.
+    Failing,
+    /// It says so itself, and waits for new files or a word.
+    Misconfigured,
+    /// The operator holds it.
+    Paused,
+    /// Its toml switches it off.
+    Disabled,
+    /// It never loaded.
+    Broken,
+}
+
+impl PluginState {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Failing => "failing",
+            Self::Misconfigured => "misconfigured",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// Where the hosts of one plugin folder listen; `state` is what belongs to it in the state folder.
+fn sockets(state: &Path) -> PathBuf {
+    state.join("hosts")
+}

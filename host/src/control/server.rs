@@ -1,0 +1,170 @@
+//! The host's end of the control socket.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::control::{Answer, PluginReport, PluginState, REQUEST_BYTES_MAX, Reply, Request, sockets};
+use crate::delivery::{Health, Registry, Runner};
+use crate::reconcile::{Catalog, Reload, Status};
+use crate::state::private_folder;
+
+/// Commands that are served at once.
+const CONNECTIONS_MAX: usize = 8;
+/// To say what it wants.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between two tries, when the system has no room for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What requests work on.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) reloads: mpsc::Sender<Reload>,
+}
+
+/// A socket that commands can find.
+pub(crate) struct Listening {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Whoever finds it later sees that nobody listens, and removes it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Begins to listen; `state` is what belongs to the plugin folder in the state folder.
+pub(crate) fn listen(state: &Path) -> io::Result<Listening> {
+    let folder = sockets(state);
+    private_folder(&folder)?;
+    // Not named after the process: in containers they are all called 1.
+    let path = folder.join(format!("{:08x}.sock", fastrand::u32(..)));
+    Ok(Listening { listener: UnixListener::bind(&path)?, path })
+}
+
+impl Server {
+    /// Serves until `stop`.
+    pub(crate) async fn run(self, listening: Listening, stop: CancellationToken) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        let work = async {
+            loop {
+                // It is never closed.
+                let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+                match listening.listener.accept().await {
+                    Ok((stream, _)) => {
+                        let server = self.clone();
+                        connections.spawn(async move {
+                            let _place = place;
+                            if let Err(error) = server.serve(stream).await {
+                                debug!(%error, "a command went away");
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        debug!(%error, "cannot take a command's connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        let (input, mut output) = stream.split();
+        let mut line = String::new();
+        let mut input = BufReader::new(input.take(REQUEST_BYTES_MAX));
+        let read = tokio::time::timeout(REQUEST_TIME_MAX, input.read_line(&mut line)).await;
+        read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let answer = match serde_json::from_str(&line) {
+            Ok(request) => self.answer(request).await,
+            Err(error) => Err(format!("this host does not understand the command ({error}); is it of another version?")),
+        };
+        let mut answer = serde_json::to_vec(&answer)?;
+        answer.push(b'\n');
+        output.write_all(&answer).await?;
+        output.shutdown().await
+    }
+
+    async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::List => Ok(Reply::Plugins { process: std::process::id(), plugins: self.list() }),
+            Request::Pause { plugin } => {
+                let runner = self.runner(&plugin)?;
+                let keep = self.catalog.hold(&plugin, true);
+                if runner.hold() {
+                    info!(plugin, "paused by the operator: its events wait in its queue");
+                }
+                keep.map_err(|error| format!("{plugin} is paused, but only until the host stops: {error}"))?;
+                Ok(Reply::Done(format!("{plugin} is paused: its events wait in its queue")))
+            }
+            Request::Resume { plugin } => {
+                let keep = self.catalog.hold(&plugin, false);
+                let news = self.runner(&plugin)?.let_go();
+                keep.map_err(|error| format!("{plugin} is resumed, but only until the host stops: {error}"))?;
+                if news {
+                    info!(plugin, "resumed by the operator");
+                    return Ok(Reply::Done(format!("{plugin} is resumed: it gets its events again")));
+                }
+                Ok(Reply::Done(format!("{plugin} was running already")))
+            }
+            Request::Reload { plugin } => {
+                let (answer, answered) = oneshot::channel();
+                let stopping = || "the host is stopping".to_owned();
+                self.reloads.send(Reload { name: plugin, answer }).await.map_err(|_| stopping())?;
+                answered.await.map_err(|_| stopping())?.map(Reply::Done)
+            }
+        }
+    }
+
+    fn runner(&self, plugin: &str) -> Result<Arc<Runner>, String> {
+        self.registry.get(plugin).ok_or_else(|| {
+            let runners = self.registry.runners();
+            let names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
+            format!("no plugin {plugin:?} runs; those that do: {}", names.join(", "))
+        })
+    }
+
+    fn list(&self) -> Vec<PluginReport> {
+        let all = self.catalog.all().into_iter();
+        all.map(|(name, status)| report(self.registry.get(&name).as_deref(), name, status)).collect()
+    }
+}
+
+fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport {
+    let state = match runner.map(Runner::health) {
+        Some(Health::Well) => PluginState::Running,
+        Some(Health::Failing) => PluginState::Failing,
+        Some(Health::Misconfigured) => PluginState::Misconfigured,
+        Some(Health::Held) => PluginState::Paused,
+        None if status.is_off => PluginState::Disabled,
+        None => PluginState::Broken,
+    };
+    let loaded = status.loaded;
+    PluginReport {
+        name,
+        state,
+        version: loaded.as_ref().map(|loaded| loaded.version.clone()),
+        description: loaded.as_ref().map(|loaded| loaded.description.clone()),
+        sha256: loaded.as_ref().map(|loaded| loaded.sha256),
+        wasm: loaded.as_ref().map(|loaded| loaded.wasm.clone()),
+        loaded_at: loaded.as_ref().map(|loaded| loaded.at),
+        in_flight: runner.map_or(0, Runner::in_flight),
+        problem: status.problem,
+    }
+}

@@ -1,0 +1,63 @@
+//! A registry holds the runners that there are now. The host's own outlives sessions, and whoever puts
+//! plugins into it knows none; each session has another, of those that events may go to.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::delivery::runner::Runner;
+
+/// Plugins in the order of their names.
+pub(crate) type Runners = Arc<[Arc<Runner>]>;
+
+pub(crate) struct Registry {
+    runners: watch::Sender<Runners>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { runners: watch::Sender::new(Arc::default()) }
+    }
+
+    pub(crate) fn runners(&self) -> Runners {
+        Arc::clone(&self.runners.borrow())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Runner>> {
+        self.runners.borrow().iter().find(|runner| &*runner.name == name).cloned()
+    }
+
+    pub(super) fn holds(&self, runner: &Arc<Runner>) -> bool {
+        self.runners.borrow().iter().any(|other| Arc::ptr_eq(other, runner))
+    }
+
+    /// In the place of the one of that name, if there is one.
+    pub(crate) fn put(&self, runner: Arc<Runner>) {
+        self.runners.send_modify(|runners| *runners = with(runners, runner));
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.runners.send_modify(|runners| *runners = without(runners, name).collect());
+    }
+
+    /// Waits until there is one, or until there is none any more.
+    pub(super) async fn until(&self, some: bool) {
+        // The sender is in `self`, so there is no error.
+        let _ = self.runners.subscribe().wait_for(|runners| runners.is_empty() != some).await;
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Runners> {
+        self.runners.subscribe()
+    }
+}
+
+fn with(runners: &Runners, runner: Arc<Runner>) -> Runners {
+    let mut all: Vec<_> = without(runners, &runner.name).collect();
+    let at = all.partition_point(|other| other.name < runner.name);
+    all.insert(at, runner);
+    all.into()
+}
+
+fn without(runners: &Runners, name: &str) -> impl Iterator<Item = Arc<Runner>> {
+    runners.iter().filter(move |runner| &*runner.name != name).cloned()
+}

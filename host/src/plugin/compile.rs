@@ -1,0 +1,139 @@
+//! Compiling turns a plugin's file into code, in a process of its own: what a file can make a compiler
+//! do, by malice or by size, ends with that process. One at a time, with bounds on time and memory, and
+//! with less right to the processor than the host that works beside it.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use rustix::process::{Resource, Rlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use wasmtime::component::Component;
+
+use crate::command::counted;
+use crate::digest::Digest;
+use crate::plugin::code::CodeCache;
+use crate::plugin::engine::{self, Engine};
+use crate::plugin::load::code_of;
+
+/// How long one plugin may take; a large one in Python takes four seconds.
+const TIME_MAX: Duration = Duration::from_mins(2);
+/// Of address space; a large one in JavaScript wants 400 MB.
+const MEMORY_BYTES_MAX: u64 = 3 << 30;
+/// Of what the process has to say.
+const MESSAGE_BYTES_MAX: u64 = 16 << 10;
+const NICENESS: i32 = 10;
+
+/// Makes code of files.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    engine: Engine,
+    cache: CodeCache,
+    one_at_a_time: Mutex<()>,
+}
+
+impl Compiler {
+    /// `state`: where code is kept for the next start.
+    pub(super) fn new(engine: Engine, state: Option<&Path>) -> anyhow::Result<Self> {
+        let cache = CodeCache::open(state, &engine.wasmtime).context("there is no place for compiled plugins")?;
+        Ok(Self { engine, cache, one_at_a_time: Mutex::default() })
+    }
+
+    /// The component that the file's content makes. The error is one sentence.
+    pub(super) async fn component(&self, content: &[u8], digest: Digest) -> anyhow::Result<Component> {
+        if let Some(component) = self.cache.load(&self.engine.wasmtime, digest) {
+            return Ok(component);
+        }
+        let _one = self.one_at_a_time.lock().await;
+        let path = self.cache.path(digest);
+        // Of another name until it is whole: somebody else may be at it too.
+        let part = path.with_extension(format!("{}.part", std::process::id()));
+        let compiled = compile(&self.engine, content, &part).await;
+        let compiled = compiled.and_then(|()| fs::rename(&part, &path).context("cannot keep the compiled code"));
+        if compiled.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        compiled?;
+        self.cache.load(&self.engine.wasmtime, digest).ok_or_else(|| anyhow!("its compiled code cannot be loaded"))
+    }
+}
+
+async fn compile(engine: &Engine, content: &[u8], output: &Path) -> anyhow::Result<()> {
+    // A test has no such program.
+    if cfg!(test) {
+        return Ok(fs::write(output, code_of(&engine.wasmtime, content)?)?);
+    }
+    let mut child = start(output, engine.memory_reservation).context("cannot start a process that compiles it")?;
+    let mut message = Vec::new();
+    let work = async {
+        if let Some(mut input) = child.stdin.take() {
+            // It may have seen enough; what it thinks of it is in its message.
+            let _ = input.write_all(content).await;
+        }
+        if let Some(said) = &mut child.stderr {
+            let _ = said.take(MESSAGE_BYTES_MAX).read_to_end(&mut message).await;
+        }
+        child.wait().await
+    };
+    let Ok(status) = tokio::time::timeout(TIME_MAX, work).await else {
+        bail!("it takes longer than {} to compile", counted(TIME_MAX.as_secs().try_into().unwrap_or(0), "second"));
+    };
+    let status = status.context("cannot wait for the process that compiles it")?;
+    if status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&message);
+    match (message.trim(), status.code()) {
+        // It had a reason, in a sentence.
+        (message, Some(1)) if !message.is_empty() => bail!("{message}"),
+        (message, _) => {
+            let last = message.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+            bail!("the compiler died of it ({status}, with up to {} GiB of memory){last}", MEMORY_BYTES_MAX >> 30)
+        }
+    }
+}
+
+fn start(output: &Path, memory_reservation: u64) -> anyhow::Result<Child> {
+    Command::new(own_program()?)
+        .arg(COMMAND)
+        .arg(output)
+        .arg(memory_reservation.to_string())
+        // Nothing of what the host knows.
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start itself")
+}
+
+/// This program, even if its file was replaced by a newer one since it was started.
+fn own_program() -> anyhow::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_owned()) } else { Ok(std::env::current_exe()?) }
+}
+
+/// The command of this program that compiles; for itself, not for people.
+pub(crate) const COMMAND: &str = "compile-plugin";
+
+/// What the process does that compiles: a plugin's file comes in by standard input, its code goes to
+/// the file `output`.
+pub(crate) fn compile_standard_input(output: &Path, memory_reservation: u64) -> anyhow::Result<()> {
+    let limit = |bytes: u64| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    rustix::process::setrlimit(Resource::As, limit(MEMORY_BYTES_MAX))?;
+    rustix::process::setrlimit(Resource::Core, limit(0))?;
+    // Of all its threads together, which the wall-clock limit does not see if the host is gone.
+    rustix::process::setrlimit(Resource::Cpu, limit(TIME_MAX.as_secs() * 4))?;
+    // Better a slow compilation than none.
+    let _ = rustix::process::nice(NICENESS);
+    let mut content = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut content).context("cannot read it")?;
+    let code = code_of(&engine::for_compiling(memory_reservation)?, &content)?;
+    fs::write(output, code).context("cannot write its code")
+}

@@ -1,0 +1,66 @@
+//! `plugin list`: how the plugins of the running hosts stand.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::bail;
+use serde_json::json;
+
+use crate::command::{say, shown, unless_cut_off, write_table};
+use crate::control::{PluginReport, Reply, Request, ask};
+
+const HEADINGS: [&str; 5] = ["NAME", "VERSION", "STATE", "CALLS", "DESCRIPTION"];
+
+pub(super) async fn list(state: &Path, plugins: &Path, json: bool) -> anyhow::Result<()> {
+    let mut hosts = Vec::new();
+    for answer in ask(state, plugins, &Request::List).await? {
+        match answer {
+            Ok(Reply::Plugins { process, plugins }) => hosts.push((process, plugins)),
+            Ok(Reply::Done(_)) => bail!("the host answered something else; is it of another version?"),
+            Err(problem) => bail!("{problem}"),
+        }
+    }
+    unless_cut_off(if json { print_json(&hosts) } else { print(&hosts) })?;
+    if !json && hosts.iter().all(|(_, plugins)| plugins.is_empty()) {
+        say!("the host has no plugin: put one into {}", plugins.display());
+    }
+    Ok(())
+}
+
+fn print_json(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (process, plugins) in hosts {
+        for plugin in plugins {
+            let mut line = json!(plugin);
+            line["process"] = json!(process);
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+fn print(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (process, plugins) in hosts {
+        if hosts.len() > 1 {
+            writeln!(out, "host with process id {process}:")?;
+        }
+        let rows: Vec<_> = plugins.iter().map(row).collect();
+        write_table(&mut out, HEADINGS, &rows, |at| {
+            let problem = plugins[at].problem.iter().flat_map(|problem| problem.lines());
+            problem.map(|line| format!("  {}", shown(line))).collect()
+        })?;
+    }
+    Ok(())
+}
+
+fn row(plugin: &PluginReport) -> [String; 5] {
+    let text = |text: &Option<String>| shown(text.as_deref().unwrap_or("-"));
+    [
+        plugin.name.clone(),
+        text(&plugin.version),
+        plugin.state.as_str().to_owned(),
+        plugin.in_flight.to_string(),
+        text(&plugin.description),
+    ]
+}

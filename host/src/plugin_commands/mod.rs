@@ -1,0 +1,96 @@
+//! The commands about plugins, for who writes them and for who runs them.
+
+mod edit;
+mod list;
+mod rollback;
+mod tell;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use crate::config::HostConfig;
+use crate::state;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Lists the plugins of the running host, and how each stands
+    ///
+    /// STATE is running; failing (too many of its calls fail, so it is left alone for a while); misconfigured
+    /// (it says so itself, and waits for a change of its files); paused (by `plugin pause`); disabled (by its
+    /// toml); broken (it does not load). What waits for a plugin is in `notify-host topology show`.
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Holds a plugin's events in its queue until it is resumed, also if the host is restarted
+    Pause { name: String },
+    /// Lets a paused, failing or misconfigured plugin go on with what waits for it
+    Resume { name: String },
+    /// Loads a plugin anew, whether or not its files have changed, and says what came of it
+    Reload { name: String },
+    /// Switches a plugin on in its toml
+    Enable { name: String },
+    /// Switches a plugin off in its toml: events that come meanwhile pass it by
+    ///
+    /// What waits in its queue stays there. To keep what comes meanwhile as well, pause it.
+    Disable { name: String },
+    /// Puts back the files with which a plugin worked before
+    ///
+    /// That is the version before the one that runs; or the one that runs, if what is in the folder now does not
+    /// load. The host keeps the last five of each plugin in its state folder.
+    Rollback {
+        name: String,
+        /// Only say what would be put back
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Whose plugins are meant.
+#[derive(Debug, Args)]
+pub(crate) struct PluginFolder {
+    /// The host's settings, which say where its plugins are
+    #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// The folder of the plugins [default: plugins]
+    #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS", global = true)]
+    plugins: Option<PathBuf>,
+    /// The host's own folder [default: notify-host in your state directory]
+    #[arg(long, value_name = "DIR", env = "NOTIFY_STATE", global = true)]
+    state: Option<PathBuf>,
+}
+
+impl PluginFolder {
+    /// The host's settings with these in them.
+    pub(crate) fn settle(&self) -> Result<HostConfig, String> {
+        let mut config = match &self.config {
+            Some(file) => HostConfig::read(file)?,
+            None => HostConfig::default(),
+        };
+        if let Some(plugins) = &self.plugins {
+            config.plugins.clone_from(plugins);
+        }
+        config.state = self.state.clone().or(config.state);
+        Ok(config)
+    }
+}
+
+pub(crate) async fn run(action: Action, config: &HostConfig) -> anyhow::Result<()> {
+    let plugins = &config.plugins;
+    let state = || {
+        let state = config.state_folder().context("there is no home directory: name the host's folder by --state")?;
+        anyhow::Ok(state::of_plugins(&state, plugins))
+    };
+    match action {
+        Action::List { json } => list::list(&state()?, plugins, json).await,
+        Action::Pause { name } => tell::pause(&state()?, plugins, name).await,
+        Action::Resume { name } => tell::resume(&state()?, plugins, name).await,
+        Action::Reload { name } => tell::reload(&state()?, plugins, name).await,
+        Action::Enable { name } => edit::switch(&state()?, plugins, &name, true).await,
+        Action::Disable { name } => edit::switch(&state()?, plugins, &name, false).await,
+        Action::Rollback { name, dry_run } => rollback::rollback(&state()?, plugins, &name, dry_run).await,
+    }
+}

@@ -1,0 +1,97 @@
+//! The catalog knows of every plugin in the folder how it stands, those included that do not run. And
+//! which ones the operator holds: that outlives the host.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::digest::Digest;
+use crate::plugin::{Entry, Plugin};
+use crate::state::{private_folder, write_whole};
+
+/// How the files of one plugin stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// What was loaded last with success, and runs unless it is switched off.
+    pub(crate) loaded: Option<LoadedAs>,
+    /// Why what is in the folder now did not load.
+    pub(crate) problem: Option<String>,
+    pub(crate) is_off: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoadedAs {
+    pub(crate) version: String,
+    pub(crate) description: String,
+    pub(crate) sha256: Digest,
+    pub(crate) wasm: PathBuf,
+    pub(crate) at: Timestamp,
+}
+
+/// Of all plugins of one folder.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    all: Mutex<BTreeMap<String, Status>>,
+    /// A file for each plugin that is held.
+    held: Option<PathBuf>,
+}
+
+impl Catalog {
+    pub(super) fn new(state: Option<&Path>) -> Self {
+        Self { all: Mutex::default(), held: state.map(|state| state.join("held")) }
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<String, Status> {
+        self.lock().clone()
+    }
+
+    pub(super) fn loaded(&self, name: &str, entry: &Entry, plugin: &Plugin) {
+        let loaded = LoadedAs {
+            version: plugin.version.clone(),
+            description: plugin.description.clone(),
+            sha256: plugin.digest,
+            wasm: entry.wasm.clone(),
+            at: Timestamp::now(),
+        };
+        self.lock().insert(name.to_owned(), Status { loaded: Some(loaded), ..Status::default() });
+    }
+
+    pub(super) fn failed(&self, name: &str, problem: &str) {
+        self.lock().entry(name.to_owned()).or_default().problem = Some(problem.to_owned());
+    }
+
+    pub(super) fn off(&self, name: &str) {
+        self.lock().insert(name.to_owned(), Status { is_off: true, ..Status::default() });
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// Whether the operator holds it.
+    pub(crate) fn is_held(&self, name: &str) -> bool {
+        self.held.as_ref().is_some_and(|held| held.join(name).exists())
+    }
+
+    /// Remembers that the operator holds it, or holds it no more.
+    pub(crate) fn hold(&self, name: &str, held: bool) -> io::Result<()> {
+        let Some(folder) = &self.held else { return Ok(()) };
+        private_folder(folder)?;
+        let file = folder.join(name);
+        if held {
+            return write_whole(&file, b"");
+        }
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Status>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,168 @@
+//! The versions of plugins that worked here, so that there is something to go back to: what was in the
+//! plugin's files, the last few times that they loaded.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::plugin::Files;
+use crate::state::{private_folder, write_whole};
+
+/// Of one plugin.
+const KEPT_MAX: usize = 5;
+
+/// The versions of the plugins of one folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Versions {
+    folder: PathBuf,
+}
+
+/// One that worked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Good {
+    pub(crate) version: String,
+    pub(crate) sha256: Digest,
+    /// Where in the plugin folder its file was.
+    pub(crate) wasm: PathBuf,
+    pub(crate) toml: Option<String>,
+    /// When it was loaded first.
+    pub(crate) since: Timestamp,
+}
+
+impl Good {
+    /// Whether the same files would be loaded.
+    fn is(&self, other: &Self) -> bool {
+        (self.sha256, &self.wasm, &self.toml) == (other.sha256, &other.wasm, &other.toml)
+    }
+}
+
+impl Versions {
+    /// `state`: what belongs to the plugin folder in the state folder.
+    pub(crate) fn of(state: &Path) -> Self {
+        Self { folder: state.join("versions") }
+    }
+
+    /// Oldest first.
+    pub(crate) fn of_plugin(&self, name: &str) -> Vec<Good> {
+        let text = fs::read(self.list(name)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Remembers what has just worked.
+    pub(crate) fn remember(&self, plugins: &Path, files: &Files, version: &str) -> io::Result<()> {
+        let wasm = files.wasm_path.strip_prefix(plugins).unwrap_or(&files.wasm_path).to_owned();
+        let new = Good {
+            version: version.to_owned(),
+            sha256: files.digest,
+            wasm,
+            toml: files.toml.clone(),
+            since: Timestamp::now(),
+        };
+        let mut all = self.of_plugin(&files.name);
+        if all.last().is_some_and(|last| last.is(&new)) {
+            return Ok(());
+        }
+        private_folder(&self.folder)?;
+        let content = self.content_path(new.sha256);
+        if !content.exists() {
+            write_whole(&content, &files.content)?;
+        }
+        all.push(new);
+        let superfluous = all.len().saturating_sub(KEPT_MAX);
+        self.write(&files.name, &all[superfluous..])?;
+        self.sweep()
+    }
+
+    /// Forgets what came after the last `count`th from the beginning.
+    pub(crate) fn truncate(&self, name: &str, count: usize) -> io::Result<()> {
+        let mut all = self.of_plugin(name);
+        all.truncate(count);
+        self.write(name, &all)?;
+        self.sweep()
+    }
+
+    /// The plugin's file as it was.
+    pub(crate) fn content(&self, good: &Good) -> io::Result<Vec<u8>> {
+        let content = fs::read(self.content_path(good.sha256))?;
+        if Digest::of(&content) == good.sha256 {
+            return Ok(content);
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the file that was kept is damaged"))
+    }
+
+    fn write(&self, name: &str, all: &[Good]) -> io::Result<()> {
+        write_whole(&self.list(name), &serde_json::to_vec_pretty(all)?)
+    }
+
+    fn list(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.json"))
+    }
+
+    fn content_path(&self, digest: Digest) -> PathBuf {
+        self.folder.join(format!("{digest}.wasm"))
+    }
+
+    /// Removes the files that no version has any more.
+    fn sweep(&self) -> io::Result<()> {
+        let mut used = Vec::new();
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => used.extend(self.of_plugin(&name).into_iter().map(|good| good.sha256.to_string())),
+                Some("wasm") => kept.push((name, path)),
+                _ => {}
+            }
+        }
+        for (_, path) in kept.into_iter().filter(|(name, _)| !used.contains(name)) {
+            // Another host may have been quicker.
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(content: &str, toml: Option<&str>) -> Files {
+        Files {
+            name: "email".to_owned(),
+            toml_path: "/plugins/email.toml".into(),
+            wasm_path: "/plugins/lib/email.wasm".into(),
+            toml: toml.map(str::to_owned),
+            content: content.into(),
+            digest: Digest::of(content.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn the_last_few_that_worked_are_kept_each_file_once() {
+        let state = tempfile::tempdir().unwrap();
+        let versions = Versions::of(state.path());
+        let remember = |content, toml| versions.remember(Path::new("/plugins"), &files(content, toml), content).unwrap();
+        assert_eq!(versions.of_plugin("email"), []);
+        remember("1", None);
+        remember("1", None);
+        remember("1", Some("[config]"));
+        let all = versions.of_plugin("email");
+        assert_eq!(all.len(), 2, "the same again is no version");
+        assert_eq!((all[1].toml.as_deref(), all[1].wasm.as_path()), (Some("[config]"), Path::new("lib/email.wasm")));
+        for content in ["2", "3", "4", "5", "1"] {
+            remember(content, None);
+        }
+        let all = versions.of_plugin("email");
+        assert_eq!(all.iter().map(|good| &*good.version).collect::<Vec<_>>(), ["2", "3", "4", "5", "1"]);
+        assert_eq!(versions.content(&all[0]).unwrap(), b"2");
+        versions.truncate("email", 1).unwrap();
+        assert!(versions.content(&all[4]).is_err(), "it is swept");
+        fs::write(versions.content_path(all[0].sha256), "x").unwrap();
+        assert_eq!(versions.content(&all[0]).unwrap_err().to_string(), "the file that was kept is damaged");
+    }
+}

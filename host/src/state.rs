@@ -1,0 +1,96 @@
+//! The state folder: what a host keeps of its own beside the queue. Compiled plugins, the versions of
+//! plugins that worked, and the sockets by which commands reach the hosts that run.
+//!
+//! Nothing in it is needed for an event to be delivered: a host whose state folder is lost compiles
+//! anew and forgets what it could roll back to.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+/// Where the host keeps things when nobody says where: in the user's state directory
+/// (`$XDG_STATE_HOME/notify-host` on Linux). `None` when the user has no home directory.
+pub(crate) fn default_for_user() -> Option<PathBuf> {
+    use etcetera::BaseStrategy as _;
+    let directories = etcetera::choose_base_strategy().ok()?;
+    Some(directories.state_dir().unwrap_or_else(|| directories.data_dir()).join("notify-host"))
+}
+
+/// What belongs to one plugin folder: all hosts that serve it share this.
+pub(crate) fn of_plugins(state: &Path, plugins: &Path) -> PathBuf {
+    // A folder that does not exist yet has no other name than the one it was given.
+    let real = fs::canonicalize(plugins).or_else(|_| std::path::absolute(plugins));
+    let real = real.unwrap_or_else(|_| plugins.to_owned());
+    state.join("folders").join(Digest::of(real.as_os_str().as_encoded_bytes()).short())
+}
+
+/// Makes a folder that only this user can read or write, or makes sure that it is one.
+pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let metadata = fs::metadata(folder)?;
+    let problem = if metadata.uid() != rustix::process::geteuid().as_raw() {
+        "it belongs to another user"
+    } else if metadata.mode() & 0o022 != 0 {
+        "others may write to it"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
+/// Puts a file in its place in one step, so that nobody ever sees half of it.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // Whoever watches a folder for plugins must not take this for one.
+    let mut file = tempfile::Builder::new().prefix(".new-").suffix(".part").tempfile_in(folder)?;
+    file.write_all(content)?;
+    // What replaces a file looks like it to everyone who may read it.
+    if let Ok(old) = fs::metadata(path) {
+        fs::set_permissions(file.path(), old.permissions())?;
+    }
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_not_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("a/b");
+        private_folder(&own).unwrap();
+        private_folder(&own).unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(private_folder(&own).unwrap_err().to_string(), "others may write to it");
+    }
+
+    #[test]
+    fn a_folder_of_plugins_is_the_same_by_whatever_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, plugins) = (Path::new("/state"), folder.path().join("plugins"));
+        let before = of_plugins(state, &plugins);
+        fs::create_dir(&plugins).unwrap();
+        assert_eq!(of_plugins(state, &plugins.join("../plugins")), before);
+        assert_ne!(of_plugins(state, folder.path()), before);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_who_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        write_whole(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
