@@ -44,7 +44,9 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
             helpers.spawn(server.run(listening, stop.clone()));
         }
         Some(Err(error)) => warn!("commands such as `notify-host plugin list` cannot reach this host: {error}"),
-        None => warn!("commands such as `notify-host plugin list` cannot reach this host: there is no home directory; name a folder by --state"),
+        None => warn!(
+            "commands such as `notify-host plugin list` cannot reach this host: there is no home directory; name a folder by --state"
+        ),
     }
     let dispatcher = Dispatcher {
         source: Arc::new(config.source.clone()),

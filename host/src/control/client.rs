@@ -49,7 +49,8 @@ impl Hosts {
         let mut answers = Vec::new();
         for stream in self.streams {
             let answer = tokio::time::timeout(ANSWER_TIME_MAX, exchange(stream, request)).await;
-            let answer = answer.with_context(|| format!("the host did not answer within {} s", ANSWER_TIME_MAX.as_secs()));
+            let answer =
+                answer.with_context(|| format!("the host did not answer within {} s", ANSWER_TIME_MAX.as_secs()));
             answers.push(answer??);
         }
         Ok(answers)
@@ -61,7 +62,9 @@ pub(crate) async fn ask(state: &Path, plugins: &Path, request: &Request) -> anyh
     let hosts = Hosts::find(state).await;
     if hosts.count() == 0 {
         let plugins = plugins.display();
-        bail!("no host of yours runs with the plugin folder {plugins}: start one, or name its folder by --plugins (and --state, if it has one)");
+        bail!(
+            "no host of yours runs with the plugin folder {plugins}: start one, or name its folder by --plugins (and --state, if it has one)"
+        );
     }
     hosts.ask(request).await
 }
@@ -81,7 +84,8 @@ async fn exchange(mut stream: UnixStream, request: &Request) -> anyhow::Result<A
 
 fn socket_files(folder: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect();
+    let mut files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect();
     files.sort();
     files
 }

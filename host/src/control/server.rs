@@ -93,7 +93,9 @@ impl Server {
         read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let answer = match serde_json::from_str(&line) {
             Ok(request) => self.answer(request).await,
-            Err(error) => Err(format!("this host does not understand the command ({error}); is it of another version?")),
+            Err(error) => {
+                Err(format!("this host does not understand the command ({error}); is it of another version?"))
+            }
         };
         let mut answer = serde_json::to_vec(&answer)?;
         answer.push(b'\n');

@@ -158,7 +158,8 @@ impl Session<'_> {
     /// Does as the registry says; those that are `declared` need no queue made.
     fn follow(&mut self, declared: &[String]) {
         let registry = &self.dispatcher.registry;
-        let (stay, leave) = std::mem::take(&mut self.serving).into_iter().partition(|(runner, _)| registry.holds(runner));
+        let (stay, leave) =
+            std::mem::take(&mut self.serving).into_iter().partition(|(runner, _)| registry.holds(runner));
         self.serving = stay;
         for (runner, service) in leave {
             self.members.remove(&runner.name);

@@ -110,7 +110,8 @@ mod tests {
         let cache = CodeCache::open(Some(state.path()), &engine).unwrap();
         let content = Digest::of(b"x");
         assert!(cache.load(&engine, content).is_none());
-        fs::write(cache.path(content), engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap()).unwrap();
+        fs::write(cache.path(content), engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap())
+            .unwrap();
         assert!(cache.load(&engine, content).is_some());
 
         let mut config = wasmtime::Config::new();

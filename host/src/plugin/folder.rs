@@ -140,7 +140,8 @@ impl Entry {
 
     /// When one of the files was changed last; `None` where the clock says that this is yet to come.
     pub(crate) fn age(&self) -> Option<std::time::Duration> {
-        let newest = [&self.toml, &self.wasm].into_iter().filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max();
+        let newest =
+            [&self.toml, &self.wasm].into_iter().filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max();
         SystemTime::now().duration_since(newest?).ok()
     }
 
@@ -216,7 +217,10 @@ mod tests {
         let found = scan(folder.path()).unwrap();
         let wasm = |name: &str| found[name].wasm.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["broken", "email", "email-sales", "half"]);
-        assert_eq!((wasm("email"), wasm("email-sales"), wasm("half")), ("email.wasm".into(), "email.wasm".into(), "half.wasm".into()));
+        assert_eq!(
+            (wasm("email"), wasm("email-sales"), wasm("half")),
+            ("email.wasm".into(), "email.wasm".into(), "half.wasm".into())
+        );
         assert_eq!(plugin_names(folder.path(), &Policies::default()).unwrap(), ["broken", "email-sales", "half"]);
     }
 

@@ -57,7 +57,11 @@ mod tests {
         check("", false, "enabled = false\n");
         check("", true, "");
         check("# mine\nenabled = true # for now\n[config]\n", false, "# mine\nenabled = false # for now\n[config]\n");
-        check("wasm = \"a.wasm\"\n\n[config]\nx = 1 # one\n", false, "wasm = \"a.wasm\"\nenabled = false\n\n[config]\nx = 1 # one\n");
+        check(
+            "wasm = \"a.wasm\"\n\n[config]\nx = 1 # one\n",
+            false,
+            "wasm = \"a.wasm\"\nenabled = false\n\n[config]\nx = 1 # one\n",
+        );
         assert_eq!(with_key("enabled = ", true).unwrap_err().lines().count(), 1);
         assert_eq!(with_key("[enabled]", true).unwrap_err(), "enabled is a table");
     }

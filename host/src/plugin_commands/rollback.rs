@@ -85,8 +85,11 @@ fn target(all: &[Good], is_now: impl Fn(&Good) -> bool) -> Option<usize> {
 /// Others may run the same file.
 fn shared_with(plugins: &Path, wasm: &Path, name: &str) -> String {
     let entries = scan(plugins).unwrap_or_default();
-    let others: Vec<_> =
-        entries.into_values().filter(|entry| entry.wasm == wasm && entry.name != name).map(|entry| entry.name).collect();
+    let others: Vec<_> = entries
+        .into_values()
+        .filter(|entry| entry.wasm == wasm && entry.name != name)
+        .map(|entry| entry.name)
+        .collect();
     if others.is_empty() { String::new() } else { format!("; the same file is run by {}", others.join(", ")) }
 }
 

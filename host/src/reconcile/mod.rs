@@ -116,7 +116,9 @@ impl Reconciler {
     async fn reload(&mut self, name: &str) -> Result<String, String> {
         let Some(entry) = look(&self.folder, name) else {
             let folder = self.folder.display();
-            return Err(format!("there is no plugin {name:?} in {folder}: no {name}.wasm, and no {name}.toml that names a file"));
+            return Err(format!(
+                "there is no plugin {name:?} in {folder}: no {name}.wasm, and no {name}.toml that names a file"
+            ));
         };
         self.gone.remove(name);
         let done = self.load(&entry, false).await;
@@ -163,7 +165,10 @@ impl Reconciler {
             self.catalog.remove(&name);
             if self.registry.get(&name).is_some() {
                 self.registry.remove(&name);
-                info!(plugin = name, "unloaded: its file is gone; what waits in its queue stays there until it comes back");
+                info!(
+                    plugin = name,
+                    "unloaded: its file is gone; what waits in its queue stays there until it comes back"
+                );
             }
         }
         pass
@@ -223,7 +228,10 @@ impl Reconciler {
             let runner = Runner::new(plugin, entry.toml.clone());
             if self.catalog.is_held(&name) {
                 runner.hold();
-                info!(plugin = &*name, "paused by the operator: its events wait in its queue; `notify-host plugin resume {name}` ends that");
+                info!(
+                    plugin = &*name,
+                    "paused by the operator: its events wait in its queue; `notify-host plugin resume {name}` ends that"
+                );
             }
             self.registry.put(Arc::new(runner));
             return format!("{name} {version} is loaded");
@@ -251,7 +259,9 @@ impl Reconciler {
             Ok(plugin) => {
                 self.take_in(plugin, entry);
             }
-            Err(problem) => info!(plugin = entry.name, "the version that worked last does not load any more: {problem}"),
+            Err(problem) => {
+                info!(plugin = entry.name, "the version that worked last does not load any more: {problem}")
+            }
         }
     }
 

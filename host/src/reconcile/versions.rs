@@ -146,7 +146,8 @@ mod tests {
     fn the_last_few_that_worked_are_kept_each_file_once() {
         let state = tempfile::tempdir().unwrap();
         let versions = Versions::of(state.path());
-        let remember = |content, toml| versions.remember(Path::new("/plugins"), &files(content, toml), content).unwrap();
+        let remember =
+            |content, toml| versions.remember(Path::new("/plugins"), &files(content, toml), content).unwrap();
         assert_eq!(versions.of_plugin("email"), []);
         remember("1", None);
         remember("1", None);

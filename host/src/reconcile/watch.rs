@@ -93,7 +93,9 @@ impl Seen {
     fn take(&self, event: notify::Result<Event>) {
         match event {
             // Reading is no change; we do it ourselves.
-            Ok(Event { kind: EventKind::Access(access), .. }) if access != AccessKind::Close(AccessMode::Write) => return,
+            Ok(Event { kind: EventKind::Access(access), .. }) if access != AccessKind::Close(AccessMode::Write) => {
+                return;
+            }
             Ok(Event { kind, paths, .. }) => {
                 let hold = match kind {
                     EventKind::Create(CreateKind::File) => Some(MADE_MAX),

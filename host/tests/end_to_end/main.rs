@@ -11,6 +11,7 @@ mod cluster;
 mod crash;
 mod dead_letters;
 mod drain;
+mod dropin;
 mod duplicates;
 mod interop;
 mod isolation;

@@ -85,7 +85,7 @@ fn a_broken_plugin_is_reported_and_left_out() {
         "cut.wasm: it is not WebAssembly",
         "Bad_Name.wasm: a plugin's file name is made of a-z, 0-9 and -",
         "misbehaver-skip.toml:1: unknown key \\\"limit\\\"; did you mean \\\"limits\\\"?",
-        "with 1 plugins: logger",
+        "with 1 plugin: logger",
     ] {
         assert!(host.logged(text), "{text} in:\n{}", host.leash.stderr());
     }
