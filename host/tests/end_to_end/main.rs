@@ -7,6 +7,7 @@
 mod broker_away;
 mod broker_crash;
 mod bytes;
+mod churn;
 mod cluster;
 mod crash;
 mod dead_letters;
@@ -16,6 +17,7 @@ mod duplicates;
 mod interop;
 mod isolation;
 mod neighbours;
+mod operating;
 mod orders;
 mod pauses;
 mod retries;

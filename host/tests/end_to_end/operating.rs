@@ -1,0 +1,222 @@
+//! What the operator does to the plugins of a running host.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use testbed::eventually;
+
+use crate::world::{Host, SOON, World, built};
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs it, and demands that it succeeds.
+fn plugin(world: &World, arguments: &[&str]) -> String {
+    let output = world.plugin_command(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    said(&output)
+}
+
+fn refused(world: &World, arguments: &[&str]) -> String {
+    let output = world.plugin_command(arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", said(&output));
+    said(&output)
+}
+
+fn listed(world: &World) -> Vec<Value> {
+    let output = world.plugin_command(&["list", "--json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn state(world: &World, name: &str) -> String {
+    let all = listed(world);
+    let plugin = all.iter().find(|plugin| plugin["name"] == name).unwrap_or_else(|| panic!("{name} in {all:?}"));
+    plugin["state"].as_str().unwrap().to_owned()
+}
+
+fn order(world: &World, host: &Host) {
+    let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
+    host.wait_for_order(&id);
+}
+
+fn successes(host: &Host, plugin: &str) -> usize {
+    host.said(plugin).iter().filter(|(_, line)| line.starts_with("success")).count()
+}
+
+#[test]
+fn the_list_says_how_each_plugin_stands() {
+    let world = World::on_sqlite();
+    assert!(refused(&world, &["list"]).contains("no host of yours runs with the plugin folder"));
+    world.plug_logger();
+    world.plug_misbehaver("misconfigured");
+    world.plug("off", &built("NOTIFY_TEST_PLUGINS", "logger.wasm"), "enabled = false\n");
+    fs::write(world.plugins().join("broken.wasm"), "no").unwrap();
+    let host = world.host();
+    order(&world, &host);
+    host.wait_for("paused: it says that it is misconfigured");
+    assert_eq!(plugin(&world, &["pause", "logger"]), "logger is paused: its events wait in its queue\n");
+    for (name, expected) in
+        [("broken", "broken"), ("logger", "paused"), ("misbehaver-misconfigured", "misconfigured"), ("off", "disabled")]
+    {
+        assert_eq!(state(&world, name), expected, "{name}");
+    }
+    let table = String::from_utf8(world.plugin_command(&["list"]).stdout).unwrap();
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].starts_with("NAME"), "{table}");
+    assert!(lines[1].starts_with("broken") && lines[2].contains("broken.wasm: it is not WebAssembly"), "{table}");
+    assert!(lines[3].starts_with("logger") && lines[3].contains("0.1.0") && lines[3].contains("paused"), "{table}");
+
+    // A second host of the same folder is listed, and told, as well.
+    let other = world.host();
+    plugin(&world, &["resume", "logger"]);
+    assert_eq!(listed(&world).iter().filter(|plugin| plugin["state"] == "running").count(), 2);
+    other.stop();
+    host.leash.kill();
+    eventually(SOON, "the socket of a host that was killed is no host", || {
+        world.plugin_command(&["list"]).status.code() == Some(1)
+    });
+}
+
+#[test]
+fn a_pause_outlives_the_host_and_ends_by_resume() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    world.plug_misbehaver_with("twice", "");
+    let name = "misbehaver-twice";
+    let host = world.host();
+    plugin(&world, &["pause", name]);
+    order(&world, &host);
+    assert!(
+        refused(&world, &["pause", "nobody"])
+            .contains("no plugin \"nobody\" runs; those that do: logger, misbehaver-twice")
+    );
+    host.stop();
+    let host = world.host();
+    assert_eq!(state(&world, name), "paused");
+    order(&world, &host);
+    let broker = world.broker();
+    eventually(SOON, "both wait", || world.queue_state(&broker, &world.names().plugin(name)).ready == 2);
+    assert_eq!(host.said(name), []);
+    assert!(plugin(&world, &["resume", name]).contains("it gets its events again"));
+    assert_eq!(plugin(&world, &["resume", name]), format!("{name} was running already\n"));
+    eventually(SOON, "both get through", || successes(&host, name) == 2);
+    host.stop();
+    let host = world.host();
+    assert_eq!(state(&world, name), "running");
+    host.stop();
+}
+
+#[test]
+fn a_misconfigured_plugin_goes_on_when_it_is_told_to() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    world.plug_misbehaver("misconfigured");
+    let host = world.host();
+    order(&world, &host);
+    host.wait_for("paused: it says that it is misconfigured");
+    plugin(&world, &["resume", "misbehaver-misconfigured"]);
+    eventually(SOON, "it says so again", || host.leash.stderr().matches("paused: it says").count() == 2);
+    host.stop();
+}
+
+#[test]
+fn a_plugin_is_switched_off_and_on_in_its_toml() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    world.plug("witness", &built("NOTIFY_TEST_GUESTS", "witness.wasm"), "# mine\n[config]\nlabel = \"a\" # one\n");
+    let host = world.host();
+    assert_eq!(plugin(&world, &["disable", "witness"]), "witness is switched off by its toml\n");
+    order(&world, &host);
+    assert_eq!(plugin(&world, &["enable", "witness"]), "witness 0.1.0 is loaded\n");
+    order(&world, &host);
+    eventually(SOON, "it sees the second", || host.said("witness").len() == 1);
+    let toml = fs::read_to_string(world.plugins().join("witness.toml")).unwrap();
+    assert_eq!(toml, "enabled = true\n# mine\n[config]\nlabel = \"a\" # one\n");
+    assert!(refused(&world, &["disable", "nobody"]).contains("there is no plugin \"nobody\""));
+    host.stop();
+    assert_eq!(host.said("witness").len(), 1);
+    assert!(plugin(&world, &["disable", "witness"]).contains("it takes effect when one starts"));
+}
+
+#[test]
+fn reload_says_what_came_of_it() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let host = world.host();
+    assert_eq!(plugin(&world, &["reload", "logger"]), "logger 0.1.0 is loaded\n");
+    let toml = world.plugins().join("logger.toml");
+    fs::write(&toml, "wrong").unwrap();
+    let problem = refused(&world, &["reload", "logger"]);
+    assert!(problem.contains("logger.toml:1: ") && problem.contains("version 0.1.0 goes on running"), "{problem}");
+    assert!(refused(&world, &["reload", "nobody"]).contains("there is no plugin \"nobody\""));
+    host.stop();
+}
+
+#[test]
+fn a_rollback_puts_back_what_worked_before() {
+    let world = World::on_sqlite();
+    let (wasm, toml) = (world.plugins().join("logger.wasm"), world.plugins().join("logger.toml"));
+    let original = fs::read(built("NOTIFY_TEST_PLUGINS", "logger.wasm")).unwrap();
+    assert!(refused(&world, &["rollback", "logger"]).contains("no earlier version of logger"));
+    world.plug_logger();
+    let host = world.host();
+    let wait_for_loads = |count| {
+        eventually(SOON, "it is loaded", || host.leash.stderr().matches("\"loaded").count() == count);
+    };
+    // Another file that works, then one that does not.
+    fs::copy(built("NOTIFY_TEST_PLUGINS_CORE", "logger.wasm"), &wasm).unwrap();
+    wait_for_loads(2);
+    let second = fs::read(&wasm).unwrap();
+    assert_ne!(second, original);
+    fs::write(&wasm, "no").unwrap();
+    fs::write(&toml, "[config]\nformat = \"json\" # mine\n").unwrap();
+    host.wait_for("logger.wasm: it is not WebAssembly");
+
+    assert!(plugin(&world, &["rollback", "logger", "--dry-run"]).starts_with("would put back: logger 0.1.0"));
+    assert_eq!(fs::read(&wasm).unwrap(), b"no");
+    let back = |expected: &[u8]| {
+        let said = plugin(&world, &["rollback", "logger"]);
+        assert!(said.contains("putting back: logger 0.1.0") && said.ends_with("logger 0.1.0 is loaded\n"), "{said}");
+        assert!(fs::read(&wasm).unwrap() == expected, "the file that worked is back");
+        assert_eq!(fs::read_to_string(&toml).unwrap(), "[config]\nformat = \"json\"\n");
+    };
+    back(&second);
+    back(&original);
+    assert!(refused(&world, &["rollback", "logger"]).contains("no earlier version of logger"));
+    order(&world, &host);
+
+    // One that was taken away comes back whole.
+    fs::remove_file(&wasm).unwrap();
+    fs::remove_file(&toml).unwrap();
+    host.wait_for("unloaded: ");
+    back(&original);
+    order(&world, &host);
+    host.stop();
+}
+
+#[test]
+fn what_the_host_keeps_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let host = world.host();
+    let mut folders = vec![world.path("state/compiled")];
+    let of_plugins = fs::read_dir(world.path("state/folders")).unwrap().next().unwrap().unwrap().path();
+    folders.extend(["hosts", "versions"].map(|name| of_plugins.join(name)));
+    let mode = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o777;
+    for folder in &folders {
+        assert_eq!(mode(folder), 0o700, "{}", folder.display());
+    }
+    host.stop();
+
+    // Compiled code that others could have written is not run.
+    fs::set_permissions(&folders[0], fs::Permissions::from_mode(0o777)).unwrap();
+    let host = world.host();
+    assert!(host.logged("compiled plugins are not kept for the next start"), "{}", host.leash.stderr());
+    order(&world, &host);
+    host.stop();
+}
