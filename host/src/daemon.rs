@@ -34,7 +34,9 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
     let loader = Loader::new(Engine::new()?, state.as_deref())?;
     let (mut reconciler, catalog, reloads) =
         Reconciler::new(&config.plugins, folder_state.as_deref(), config.policies, loader, Arc::clone(&registry));
-    reconciler.begin().await;
+    if stop.run_until_cancelled(reconciler.begin()).await.is_none() {
+        return Ok(());
+    }
     // Dropped, and so ended, with this function.
     let mut helpers = JoinSet::new();
     helpers.spawn(reconciler.run(stop.clone()));
@@ -174,9 +176,10 @@ impl Sessions<'_> {
                 self.warned.push(warning);
             }
         }
-        let consumer = match names.is_empty() {
-            true => None,
-            false => Some(broker.consume(source.names.source(), self.config.prefetch).await?),
+        let consumer = if names.is_empty() {
+            None
+        } else {
+            Some(broker.consume(source.names.source(), self.config.prefetch).await?)
         };
         let declared = names.into_iter().map(str::to_owned).collect();
         Ok(Opened { broker, consumer, declared })

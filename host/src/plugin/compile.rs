@@ -6,13 +6,14 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use rustix::process::{Resource, Rlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
+use tracing::info;
 use wasmtime::component::Component;
 
 use crate::command::counted;
@@ -45,12 +46,13 @@ impl Compiler {
     }
 
     /// The component that the file's content makes. The error is one sentence.
-    pub(super) async fn component(&self, content: &[u8], digest: Digest) -> anyhow::Result<Component> {
+    pub(super) async fn component(&self, name: &str, content: &[u8], digest: Digest) -> anyhow::Result<Component> {
         if let Some(component) = self.cache.load(&self.engine.wasmtime, digest) {
             return Ok(component);
         }
         let _one = self.one_at_a_time.lock().await;
         let path = self.cache.path(digest);
+        let begun = Instant::now();
         // Of another name until it is whole: somebody else may be at it too.
         let part = path.with_extension(format!("{}.part", std::process::id()));
         let compiled = compile(&self.engine, content, &part).await;
@@ -59,6 +61,7 @@ impl Compiler {
             let _ = fs::remove_file(&part);
         }
         compiled?;
+        info!(plugin = name, "compiled in {} ms", begun.elapsed().as_millis());
         self.cache.load(&self.engine.wasmtime, digest).ok_or_else(|| anyhow!("its compiled code cannot be loaded"))
     }
 }

@@ -178,8 +178,8 @@ impl Files {
     }
 
     async fn load_with(&self, loader: &Loader, config: PluginConfig) -> Result<Plugin, String> {
-        let loaded = loader.load_content(&self.name, &self.content, self.digest, config).await;
-        loaded.map_err(|error| format!("{}: {error:#}", self.wasm_path.display()))
+        let plugin = loader.load_content(&self.name, &self.content, self.digest, config).await;
+        plugin.map_err(|error| format!("{}: {error:#}", self.wasm_path.display()))
     }
 }
 

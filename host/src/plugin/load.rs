@@ -71,7 +71,7 @@ impl Loader {
         if let Kind::Neither(what) = Kind::of(content) {
             bail!("{what}; {WANTED}");
         }
-        let component = self.compiler.component(content, digest).await?;
+        let component = self.compiler.component(name, content, digest).await?;
         let ready = prepare(&self.linker, &component)?;
         let info = self.describe(name, &ready, &config).await?;
         check(&info)?;

@@ -260,7 +260,7 @@ impl Reconciler {
                 self.take_in(plugin, entry);
             }
             Err(problem) => {
-                info!(plugin = entry.name, "the version that worked last does not load any more: {problem}")
+                info!(plugin = entry.name, "the version that worked last does not load any more: {problem}");
             }
         }
     }
