@@ -9,10 +9,12 @@ mod versions;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -191,7 +193,7 @@ impl Reconciler {
     /// Loads one, and says what came of it.
     async fn load(&mut self, entry: &Entry, first: bool) -> Result<String, String> {
         let name = &*entry.name;
-        match entry.load(&self.loader, &self.policies).await {
+        match contained(entry.load(&self.loader, &self.policies)).await {
             Ok(Loaded::Plugin(plugin, files)) => {
                 self.remember(&files, &plugin.version);
                 Ok(self.take_in(*plugin, entry))
@@ -202,6 +204,8 @@ impl Reconciler {
                 info!(plugin = name, "switched off by its toml: it gets no events");
                 Ok(format!("{name} is switched off by its toml"))
             }
+            // The files were on their way, and this says nothing of where to: the next pass will tell.
+            Err(problem) if entry.has_changed() => Err(problem),
             Err(problem) => {
                 if self.registry.get(name).is_none() && first {
                     self.fall_back(entry).await;
@@ -255,7 +259,7 @@ impl Reconciler {
             digest: good.sha256,
             content,
         };
-        match files.load(&self.loader, &self.policies).await {
+        match contained(files.load(&self.loader, &self.policies)).await {
             Ok(plugin) => {
                 self.take_in(plugin, entry);
             }
@@ -270,5 +274,23 @@ impl Reconciler {
         if let Err(error) = versions.remember(&self.folder, files, version) {
             warn!(plugin = files.name, "this version cannot be rolled back to: {error}");
         }
+    }
+}
+
+/// A fault of the host's own in reading somebody's file is a fault of that file, and ends nothing else.
+async fn contained<T>(load: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let loaded = AssertUnwindSafe(load).catch_unwind().await;
+    loaded.unwrap_or_else(|_| Err("the host failed at it, which is a fault of the host's; see its log".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_loading_is_a_problem_of_that_plugin() {
+        let problem = contained::<()>(async { panic!("a fault") }).await.unwrap_err();
+        assert!(problem.contains("the host failed at it"), "{problem}");
+        assert_eq!(contained(async { Ok(1) }).await, Ok(1));
     }
 }
