@@ -16,11 +16,12 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --create-home notify
+    && useradd --uid 10001 --create-home notify \
+    && install -d --owner=10001 --mode=700 /var/lib/notify-host
 COPY --from=build /out/bin/ /usr/local/bin/
 COPY --from=build /out/plugins/ /plugins/
 USER 10001
-ENV NOTIFY_PLUGINS=/plugins
+ENV NOTIFY_PLUGINS=/plugins NOTIFY_STATE=/var/lib/notify-host
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["notify-host"]
 CMD ["run"]

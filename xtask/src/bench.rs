@@ -122,6 +122,7 @@ fn measure(project: &Project, neighbours: bool) -> anyhow::Result<Run> {
 fn start_host(project: &Project, queue: &str, plugins: &Path) -> anyhow::Result<Leash> {
     let mut host = program(&project.release_programs(), "notify-host");
     host.args(["run", "--log-format", "json", "--broker", queue]).arg("--plugins").arg(plugins);
+    host.arg("--state").arg(plugins.with_file_name("state"));
     let host = Leash::spawn(host);
     let started = Instant::now();
     while !host.stderr().contains("ready: ") {

@@ -49,6 +49,7 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
     progress.heading("notify-host run, with a queue in one file and the logger as its one plugin");
     let mut host = program(&project.programs(), "notify-host");
     host.args(["run", "--log-format", "human", "--broker", &queue]).arg("--plugins").arg(&plugins);
+    host.arg("--state").arg(folder.path().join("state"));
     let mut host = Host { leash: Leash::spawn(host), shown: 0, interrupted };
     if !host.wait_until(READY_LIMIT, says_ready)? {
         bail!("the host was not ready within {} s", READY_LIMIT.as_secs());
