@@ -3,12 +3,16 @@
 //! A file is checked as a whole before anything is opened, and every fault in it is reported at
 //! once, each with its line.
 
+mod grants;
 mod host;
 mod plugin;
 mod policies;
 mod reader;
+mod settings;
 
+pub(crate) use crate::config::grants::{Capability, Grants, Scope};
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
 pub(crate) use crate::config::plugin::PluginConfig;
 pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};
 pub(crate) use crate::config::reader::parse_duration;
+pub(crate) use crate::config::settings::Settings;

@@ -4,9 +4,12 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::config::grants::Grants;
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
+use crate::config::settings::Settings;
 use crate::digest::Digest;
+use crate::event::Filter;
 use crate::plugin::{Limits, MEMORY_BYTES_MAX, Subscription};
 
 /// How the operator wants one plugin to run.
@@ -19,10 +22,13 @@ pub(crate) struct PluginConfig {
     pub(crate) sha256: Option<Digest>,
     /// Instead of the plugin's own.
     pub(crate) subscriptions: Option<Vec<Subscription>>,
+    /// Of the events that are subscribed to, only those that match.
+    pub(crate) filter: Option<Filter>,
+    pub(crate) grants: Grants,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
     /// For the plugin itself.
-    pub(crate) settings: serde_json::Map<String, serde_json::Value>,
+    pub(crate) settings: Settings,
 }
 
 impl Default for PluginConfig {
@@ -32,9 +38,11 @@ impl Default for PluginConfig {
             wasm: None,
             sha256: None,
             subscriptions: None,
+            filter: None,
+            grants: Grants::default(),
             limits: Limits::default(),
             policies: Policies::default(),
-            settings: serde_json::Map::default(),
+            settings: Settings::default(),
         }
     }
 }
@@ -54,7 +62,11 @@ impl PluginConfig {
     pub(crate) fn of_text(file: &Path, text: Option<&str>, policies: &Policies) -> Result<Self, String> {
         match text {
             Some(text) => Self::parse(file, text, policies),
-            None => Ok(Self { policies: *policies, ..Self::default() }),
+            None => Ok(Self {
+                policies: *policies,
+                settings: Settings { file: file.to_owned(), ..Settings::default() },
+                ..Self::default()
+            }),
         }
     }
 
@@ -67,9 +79,16 @@ impl PluginConfig {
                 subscriptions: top
                     .tables(faults, "subscriptions")
                     .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
+                filter: top
+                    .expression(faults, "filter", |text| Filter::new(text).map_err(|error| (error.at, error.problem))),
+                grants: top.table(faults, "grants").map(|table| Grants::read(faults, table)).unwrap_or_default(),
                 limits: top.table(faults, "limits").map(|table| limits(faults, table)).unwrap_or_default(),
                 policies: policies.read(faults, &mut top),
-                settings: top.json(faults, "config").unwrap_or_default(),
+                settings: Settings {
+                    lines: top.lines(faults, "config"),
+                    file: file.to_owned(),
+                    values: top.json(faults, "config").unwrap_or_default(),
+                },
             };
             top.finish(faults);
             config
@@ -141,8 +160,55 @@ mod tests {
         let retry = config.policies.retry;
         assert_eq!((retry.attempts_max, retry.pause_max), (3, Duration::from_hours(1)), "what is not said stays");
         assert_eq!(config.policies.breaker.window, Duration::from_secs(10));
-        assert_eq!(serde_json::Value::from(config.settings), serde_json::json!({"recipients": ["a@example.com"]}));
-        assert_eq!(parse("").unwrap(), PluginConfig::default());
+        let values = serde_json::Value::from(config.settings.values.clone());
+        assert_eq!(values, serde_json::json!({"recipients": ["a@example.com"]}));
+        let nothing = parse("").unwrap();
+        assert_eq!(PluginConfig { settings: Settings::default(), ..nothing }, PluginConfig::default());
+    }
+
+    #[test]
+    fn each_setting_knows_its_line() {
+        let config = parse(
+            "enabled = true\n[config]\nrecipients = [\n  \"a\",\n  \"b\",\n]\n[config.smtp]\nport = 25\n[[config.rules]]\n\"a/b\" = 1\n",
+        );
+        let settings = config.unwrap().settings;
+        for (pointer, line) in [
+            ("", 2),
+            ("/recipients", 3),
+            ("/recipients/1", 5),
+            ("/recipients/7", 3),
+            ("/smtp", 7),
+            ("/smtp/port", 8),
+            ("/smtp/user/name", 7),
+            ("/rules/0/a~1b", 10),
+            ("/other", 2),
+        ] {
+            assert_eq!(settings.place(pointer), format!("plugins/email.toml:{line}"), "{pointer}");
+        }
+        assert_eq!(parse("").unwrap().settings.place("/other"), "plugins/email.toml");
+    }
+
+    #[test]
+    fn a_fault_in_a_filter_is_told_by_line_and_column() {
+        for (text, expected) in [
+            ("filter = 'data.total >'", "plugins/email.toml:1:23: filter: Syntax error"),
+            ("# it\nfilter = \"total > 1\"", "plugins/email.toml:2:11: filter: there is no \"total\""),
+            (
+                "filter = \"\"\"\ndata.a == 1 &&\n  totel > 1\"\"\"",
+                "plugins/email.toml:3:3: filter: there is no \"totel\"",
+            ),
+            // With escapes the column in the file is another one: the line is what can be told.
+            ("filter = \"\\\"a\\\" == b\"", "plugins/email.toml:1: filter: there is no \"b\""),
+            ("filter = 5", "plugins/email.toml:1: filter: expected a text in quotes, got a number"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let config = parse("filter = 'data.total > 100'\n[grants]\nhttp = [\"https://a.example\"]").unwrap();
+        assert_eq!(config.filter.unwrap().text(), "data.total > 100");
+        let error = parse("[grants]\nhttp = [\"a.example\"]\nsmtp = []").unwrap_err();
+        assert!(error.starts_with("plugins/email.toml:2: grants.http: expected scheme, host and"), "{error}");
+        assert!(error.contains("plugins/email.toml:3: unknown key \"grants.smtp\"; expected one of http"), "{error}");
     }
 
     #[test]

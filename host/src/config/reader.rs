@@ -1,5 +1,6 @@
 //! Reads a TOML file key by key, and remembers each fault with its line.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
@@ -17,7 +18,15 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct Faults<'a> {
     file: &'a Path,
     text: &'a str,
-    found: Vec<(usize, String)>,
+    found: Vec<Fault>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Fault {
+    at: usize,
+    /// The line alone would not do.
+    with_column: bool,
+    problem: String,
 }
 
 /// Reads the file's text; `None` if there is no such file.
@@ -54,19 +63,28 @@ pub(super) fn parse<T>(
 
 impl Faults<'_> {
     fn add(&mut self, at: Range<usize>, problem: String) {
-        self.found.push((at.start, problem));
+        self.found.push(Fault { at: at.start, with_column: false, problem });
     }
 
     fn report(mut self) -> String {
         self.found.sort();
-        let line = |at: usize| self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
-        let faults: Vec<_> = self
-            .found
-            .iter()
-            .map(|(at, problem)| format!("{}:{}: {problem}", self.file.display(), line(*at)))
-            .collect();
-        faults.join("\n")
+        let file = self.file.display();
+        let faults = self.found.iter().map(|Fault { at, with_column, problem }| {
+            let line = line_of(self.text, *at);
+            if *with_column {
+                let before = self.text.get(..*at).unwrap_or_default();
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                return format!("{file}:{line}:{column}: {problem}");
+            }
+            format!("{file}:{line}: {problem}")
+        });
+        faults.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// From 1.
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// A table, whose keys are asked for one by one.
@@ -103,15 +121,50 @@ impl<'a> Table<'a> {
         self.get(faults, key, parsed)
     }
 
+    /// A text in a language of its own; its error says at which byte of the text.
+    pub(super) fn expression<T>(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, (usize, String)>,
+    ) -> Option<T> {
+        let mut within = None;
+        let value = self.get(faults, key, |value| {
+            let text = text(value)?;
+            parse(text).map_err(|(at, problem)| {
+                within = Some((text.to_owned(), at));
+                problem
+            })
+        });
+        if let Some(((text, at), fault)) = within.zip(faults.found.last_mut()) {
+            // Where it stands in the file as it is, without escapes, the place in it is one in the file.
+            if let Some(start) = faults.text.get(fault.at..).and_then(|rest| rest.find(&text)) {
+                fault.at += start + at;
+                fault.with_column = true;
+            }
+        }
+        value
+    }
+
     /// A list of texts that parse.
     pub(super) fn list<T: FromStr<Err: Display>>(
         &mut self,
         faults: &mut Faults<'_>,
         key: &'static str,
     ) -> Option<Vec<T>> {
+        self.list_of(faults, key, |text| text.parse().map_err(|error: T::Err| error.to_string()))
+    }
+
+    /// A list of texts, and what `parse` makes of each.
+    pub(super) fn list_of<T>(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
         self.get(faults, key, |value| {
             let DeValue::Array(array) = value else { return Err(expected("a list of texts", value)) };
-            array.iter().map(|entry| parsed(entry.get_ref())).collect()
+            array.iter().map(|entry| parse(text(entry.get_ref())?)).collect()
         })
     }
 
@@ -230,6 +283,17 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// The line of each key and entry in a table of anything, by its JSON pointer; that of the table itself by "".
+    pub(super) fn lines(&self, faults: &Faults<'_>, key: &str) -> BTreeMap<String, usize> {
+        let mut lines = BTreeMap::new();
+        if let Some((name, value)) = self.entries.get_key_value(key) {
+            // A table's own span is that of its heading, or of what is in it.
+            lines.insert(String::new(), line_of(faults.text, name.span().start));
+            collect_lines(faults.text, "", value.get_ref(), &mut lines);
+        }
+        lines
+    }
+
     /// Where this table's first key stands, for a fault of the table as a whole.
     pub(super) fn span(&self) -> Range<usize> {
         self.entries.keys().map(Spanned::span).min_by_key(|span| span.start).unwrap_or(0..0)
@@ -254,6 +318,26 @@ impl<'a> Table<'a> {
             };
             faults.add(key.span(), format!("unknown key \"{}{name}\"; {hint}", self.path));
         }
+    }
+}
+
+fn collect_lines(text: &str, path: &str, value: &DeValue<'_>, lines: &mut BTreeMap<String, usize>) {
+    match value {
+        DeValue::Table(table) => {
+            for (name, value) in table {
+                let path = format!("{path}/{}", name.get_ref().replace('~', "~0").replace('/', "~1"));
+                collect_lines(text, &path, value.get_ref(), lines);
+                lines.insert(path, line_of(text, name.span().start));
+            }
+        }
+        DeValue::Array(entries) => {
+            for (number, value) in entries.iter().enumerate() {
+                let path = format!("{path}/{number}");
+                collect_lines(text, &path, value.get_ref(), lines);
+                lines.insert(path, line_of(text, value.span().start));
+            }
+        }
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
     }
 }
 

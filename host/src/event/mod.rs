@@ -4,11 +4,13 @@
 
 mod cloudevents;
 mod decode;
+mod filter;
 mod plain;
 
 use uuid::Uuid;
 
 pub(crate) use crate::event::decode::{Arrived, decode};
+pub(crate) use crate::event::filter::{Answer, Filter, FilterError, Look};
 pub(crate) use crate::event::plain::{Finder, Property, Rules};
 use crate::plugin::contract::types;
 

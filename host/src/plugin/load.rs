@@ -85,7 +85,7 @@ impl Loader {
             digest,
             description: info.description,
             subscriptions,
-            settings: Arc::new(config.settings),
+            settings: Arc::new(config.settings.values),
             policies: config.policies,
             limits: config.limits,
             ready,

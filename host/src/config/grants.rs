@@ -1,0 +1,240 @@
+//! What the operator grants one plugin, in `[grants]`: a list of scopes for each capability.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use crate::config::reader::{Faults, Table};
+
+/// Of a scope that a plugin asks for, and of one that is granted.
+const SCOPE_BYTES_MAX: usize = 512;
+
+/// What may be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Capability {
+    Http,
+    Mail,
+    Secret,
+}
+
+impl Capability {
+    pub(crate) const ALL: [Self; 3] = [Self::Http, Self::Mail, Self::Secret];
+
+    /// The key in `[grants]`, and what plugins call it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Mail => "mail",
+            Self::Secret => "secret",
+        }
+    }
+
+    /// Whether this version of the host has it, so that a grant does anything.
+    pub(crate) fn is_there(self) -> bool {
+        match self {
+            Self::Http | Self::Mail | Self::Secret => false,
+        }
+    }
+}
+
+impl FromStr for Capability {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|capability| capability.as_str() == text);
+        known.ok_or_else(|| format!("there is no capability {text:?}; there are http, mail and secret"))
+    }
+}
+
+/// One grant, in its one spelling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) capability: Capability,
+    text: String,
+}
+
+impl Scope {
+    /// The error says what was expected.
+    pub(crate) fn new(capability: Capability, text: &str) -> Result<Self, String> {
+        if text.len() > SCOPE_BYTES_MAX {
+            return Err(format!("it has {} bytes, and may have {SCOPE_BYTES_MAX}", text.len()));
+        }
+        let text = match capability {
+            Capability::Http => origin(text)?,
+            Capability::Mail => recipient(text)?,
+            Capability::Secret => secret(text)?,
+        };
+        Ok(Self { capability, text })
+    }
+
+    /// Whether all that `other` stands for is in this one.
+    fn covers(&self, other: &Self) -> bool {
+        // `*` stands for all that is in its place: `https://*.example.com`, `*@example.com`.
+        let within = |pattern: &str| {
+            let (before, after) = pattern.split_once('*')?;
+            let place = other.text.strip_prefix(before)?.strip_suffix(after)?;
+            Some(!place.is_empty() && !place.contains(['@', '/']))
+        };
+        self.capability == other.capability && (self.text == other.text || within(&self.text).unwrap_or(false))
+    }
+}
+
+impl Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// All grants of one plugin; none by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Grants(Vec<Scope>);
+
+impl Grants {
+    pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>) -> Self {
+        let mut scopes = Vec::new();
+        for capability in Capability::ALL {
+            let granted = table.list_of(faults, capability.as_str(), |text| Scope::new(capability, text));
+            scopes.extend(granted.unwrap_or_default());
+        }
+        table.finish(faults);
+        Self(scopes)
+    }
+
+    pub(crate) fn of(&self, capability: Capability) -> impl Iterator<Item = &Scope> {
+        self.0.iter().filter(move |scope| scope.capability == capability)
+    }
+
+    pub(crate) fn cover(&self, scope: &Scope) -> bool {
+        self.0.iter().any(|granted| granted.covers(scope))
+    }
+
+    /// Those that are granted in this file, and do nothing in this version of the host.
+    pub(crate) fn without_effect(&self) -> Vec<Capability> {
+        let has = |capability: &Capability| !capability.is_there() && self.of(*capability).next().is_some();
+        Capability::ALL.into_iter().filter(has).collect()
+    }
+}
+
+/// `https://api.example.com`, `https://*.example.com:8443`: scheme, host and port.
+fn origin(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "expected scheme, host and, if need be, port, such as \"https://api.example.com\" or \
+             \"https://*.example.com:8443\", got {text:?}"
+        )
+    };
+    let lower = text.trim_end_matches('/').to_ascii_lowercase();
+    let (scheme, default_port, rest) = match lower.split_once("://") {
+        Some(("https", rest)) => ("https", "443", rest),
+        Some(("http", rest)) => ("http", "80", rest),
+        Some(_) | None => return Err(wrong()),
+    };
+    let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, "")) => (format!("[{address}]"), None),
+        Some((address, port)) => (format!("[{address}]"), Some(port.strip_prefix(':').ok_or_else(wrong)?)),
+        None => match rest.split_once(':') {
+            Some((host, port)) => (host.to_owned(), Some(port)),
+            None => (rest.to_owned(), None),
+        },
+    };
+    let is_address =
+        |host: &str| host.strip_prefix('[').and_then(|host| host.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().ok());
+    if is_address(&host).is_none() && !is_domain(host.strip_prefix("*.").unwrap_or(&host)) {
+        return Err(wrong());
+    }
+    match port {
+        None => Ok(format!("{scheme}://{host}")),
+        Some(port) if port == default_port => Ok(format!("{scheme}://{host}")),
+        Some(port) if port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(format!("{scheme}://{host}:{port}")),
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// `ops@example.com`, or `*@example.com` for everybody there.
+fn recipient(text: &str) -> Result<String, String> {
+    let wrong = || format!("expected a recipient such as \"ops@example.com\" or \"*@example.com\", got {text:?}");
+    let (local, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
+    let domain = domain.to_ascii_lowercase();
+    let is_local = local == "*"
+        || (!local.is_empty() && local.chars().all(|c| c.is_alphanumeric() || ".!#$%&'+/=?^_`{|}~-".contains(c)));
+    if !is_local || !is_domain(&domain) {
+        return Err(wrong());
+    }
+    Ok(format!("{local}@{domain}"))
+}
+
+fn secret(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+    if text.is_empty() || !text.bytes().all(allowed) {
+        return Err(format!("expected a secret's name, made of a-z, A-Z, 0-9, -, _ and ., got {text:?}"));
+    }
+    Ok(text.to_owned())
+}
+
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    text.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(capability: Capability, text: &str, expected: Option<&str>) {
+        let scope = Scope::new(capability, text);
+        assert_eq!(scope.as_ref().ok().map(ToString::to_string).as_deref(), expected, "{text}: {scope:?}");
+    }
+
+    #[test]
+    fn a_scope_is_what_its_capability_can_mean() {
+        for (text, expected) in [
+            ("https://hooks.Example.com/", Some("https://hooks.example.com")),
+            ("https://hooks.example.com:443", Some("https://hooks.example.com")),
+            ("http://localhost:8080", Some("http://localhost:8080")),
+            ("http://[::1]:8080", Some("http://[::1]:8080")),
+            ("https://*.example.com", Some("https://*.example.com")),
+            ("https://*", None),
+            ("https://a.*.com", None),
+            ("https://example.com/path", None),
+            ("https://user@example.com", None),
+            ("https://example.com:0", None),
+            ("https://[::1", None),
+            ("ftp://example.com", None),
+            ("example.com", None),
+            ("https://", None),
+        ] {
+            check(Capability::Http, text, expected);
+        }
+        for (text, expected) in [
+            ("ops@Example.com", Some("ops@example.com")),
+            ("*@example.com", Some("*@example.com")),
+            ("*", None),
+            ("a*@example.com", None),
+            ("a b@example.com", None),
+            ("@example.com", None),
+            ("ops@", None),
+        ] {
+            check(Capability::Mail, text, expected);
+        }
+        check(Capability::Secret, "slack-token", Some("slack-token"));
+        check(Capability::Secret, "../token", None);
+        check(Capability::Secret, "", None);
+    }
+
+    #[test]
+    fn a_wider_scope_covers_a_narrower_one() {
+        for (capability, granted, asked, expected) in [
+            (Capability::Http, "https://*.example.com", "https://api.example.com", true),
+            (Capability::Http, "https://*.example.com", "https://example.com", false),
+            (Capability::Http, "https://*.example.com", "https://api.example.com:8443", false),
+            (Capability::Http, "https://api.example.com", "https://*.example.com", false),
+            (Capability::Http, "https://api.example.com", "http://api.example.com", false),
+            (Capability::Mail, "*@example.com", "ops@example.com", true),
+            (Capability::Mail, "*@example.com", "ops@example.org", false),
+        ] {
+            let scope = |text| Scope::new(capability, text).unwrap();
+            assert_eq!(scope(granted).covers(&scope(asked)), expected, "{granted} {asked}");
+        }
+    }
+}

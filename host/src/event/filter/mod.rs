@@ -1,0 +1,171 @@
+//! A filter is the operator's condition on events, in CEL (<https://cel.dev>):
+//! `data.total > 100 && data.country == "DE"`.
+//!
+//! It is checked and compiled when it is read, and then only asked. It sees the attributes by their
+//! names in CloudEvents (`type`, `source`, `subject`, `id`, `time`), `extensions`, and `data`.
+//! What an event lacks does not match. What the filter cannot look at is let through, because the host's
+//! own bounds must lose no event.
+
+mod check;
+mod look;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cel::common::types::CelBool;
+use cel::{ExecutionError, Value};
+
+pub(crate) use crate::event::filter::look::Look;
+
+/// An expression's text.
+const TEXT_BYTES_MAX: usize = 2048;
+/// Data that a filter is run on.
+const DATA_BYTES_MAX: usize = 1 << 20;
+/// Of the data, times the entries of the longest list in it for each level of `all`, `map` and the like:
+/// what one evaluation may have to go through.
+const WORK_BYTES_MAX: usize = 64 << 20;
+/// An evaluation that takes longer is worth a word.
+const SLOW: Duration = Duration::from_millis(20);
+
+/// A condition on events.
+#[derive(Clone)]
+pub(crate) struct Filter {
+    text: Arc<str>,
+    expression: Arc<cel::IdedExpr>,
+    /// `all`, `map` and the like within each other.
+    nesting: u32,
+    reads_data: bool,
+    /// Something was said of it already.
+    said: Arc<AtomicBool>,
+}
+
+/// What is wrong with an expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilterError {
+    /// Bytes from the beginning of the expression.
+    pub(crate) at: usize,
+    pub(crate) problem: String,
+}
+
+/// What a filter says of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+    /// The event lacks what the filter asks for: no.
+    Lacks(String),
+    /// The expression does not fit the event's values: no, and the operator should know.
+    Unfit(String),
+    /// It could not be asked: yes, and the operator should know.
+    NotAsked(String),
+}
+
+impl Answer {
+    pub(crate) fn matches(&self) -> bool {
+        match self {
+            Self::Yes | Self::NotAsked(_) => true,
+            Self::No | Self::Lacks(_) | Self::Unfit(_) => false,
+        }
+    }
+}
+
+impl Filter {
+    /// Compiles an expression.
+    pub(crate) fn new(text: &str) -> Result<Self, FilterError> {
+        let start = |problem: String| FilterError { at: 0, problem };
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(start(format!("it has {} bytes, and may have {TEXT_BYTES_MAX}", text.len())));
+        }
+        // The parser, and the tree that it makes, take a stack of their own size, whoever calls.
+        check::parse(text)
+    }
+
+    fn of(text: &str, expression: cel::IdedExpr, nesting: u32, reads_data: bool) -> Self {
+        Self { text: text.into(), expression: Arc::new(expression), nesting, reads_data, said: Arc::default() }
+    }
+
+    /// As the operator wrote it.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// True the first time only: what it says of one event it would say of thousands.
+    pub(crate) fn says_first(&self) -> bool {
+        !self.said.swap(true, Ordering::Relaxed)
+    }
+
+    /// Asks it. The time that it took, if that is worth a word.
+    pub(crate) fn ask(&self, look: &Look<'_>) -> (Answer, Option<Duration>) {
+        if self.reads_data
+            && let Err(problem) = self.can_read(look)
+        {
+            return (Answer::NotAsked(problem), None);
+        }
+        let begun = Instant::now();
+        // The crate has panics for what its parser should never make; an event must not end the host.
+        let result = catch_unwind(AssertUnwindSafe(|| self.evaluate(look)));
+        let answer = result.unwrap_or_else(|_| Answer::NotAsked("the CEL interpreter failed at it".to_owned()));
+        let took = begun.elapsed();
+        (answer, (took > SLOW).then_some(took))
+    }
+
+    fn can_read(&self, look: &Look<'_>) -> Result<(), String> {
+        let bytes = look.data_bytes();
+        if bytes > DATA_BYTES_MAX {
+            return Err(format!("its data has {} KiB, and filters read {} KiB", bytes >> 10, DATA_BYTES_MAX >> 10));
+        }
+        let data = look.data()?;
+        let work = bytes.saturating_mul(data.longest.max(1).saturating_pow(self.nesting));
+        if work > WORK_BYTES_MAX {
+            let longest = data.longest;
+            return Err(format!("it would take too long: a list of {longest} entries in {} KiB of data", bytes >> 10));
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, look: &Look<'_>) -> Answer {
+        let mut context = look::context();
+        context.set_variable_resolver(look);
+        let value = match Value::resolve_val(&self.expression, &context) {
+            Ok(value) => value,
+            Err(ExecutionError::NoSuchKey(key)) => return Answer::Lacks(format!("it has no {key:?}")),
+            Err(ExecutionError::IndexOutOfBounds(index)) => {
+                return Answer::Lacks(format!("it has no entry {}", shortened(&format!("{index:?}"))));
+            }
+            Err(error) => return Answer::Unfit(shortened(&error.to_string())),
+        };
+        match value.downcast_ref::<CelBool>() {
+            Some(answer) if *answer.inner() => Answer::Yes,
+            Some(_) => Answer::No,
+            None => Answer::Unfit(format!("it is of type {}, and a filter is true or false", value.get_type().name())),
+        }
+    }
+}
+
+/// An error may carry the values that it is about, whole.
+fn shortened(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 200;
+    match text.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Filter").field(&self.text).finish()
+    }
+}
+
+impl PartialEq for Filter {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Filter {}
+
+#[cfg(test)]
+mod tests;
