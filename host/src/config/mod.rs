@@ -8,6 +8,7 @@ mod host;
 mod plugin;
 mod policies;
 mod reader;
+mod schema;
 mod settings;
 
 pub(crate) use crate::config::grants::{Capability, Grants, Scope};
@@ -15,4 +16,5 @@ pub(crate) use crate::config::host::{HostConfig, LogFormat};
 pub(crate) use crate::config::plugin::PluginConfig;
 pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};
 pub(crate) use crate::config::reader::parse_duration;
+pub(crate) use crate::config::schema::{SettingsError, complete};
 pub(crate) use crate::config::settings::Settings;
