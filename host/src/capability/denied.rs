@@ -19,16 +19,19 @@ impl types::Host for Guest {}
 
 impl secrets::Host for Guest {
     async fn open(&mut self, name: String) -> Result<Resource<Secret>, HostError> {
+        self.calls.count("secrets.open");
         denied(&format!("the secret {name:?}"))
     }
 }
 
 impl secrets::HostSecret for Guest {
     async fn hmac_sha256(&mut self, _secret: Resource<Secret>, _data: Vec<u8>) -> Result<Vec<u8>, HostError> {
+        self.calls.count("secrets.hmac-sha256");
         denied("secrets")
     }
 
     async fn reveal(&mut self, _secret: Resource<Secret>) -> Result<String, HostError> {
+        self.calls.count("secrets.reveal");
         denied("secrets")
     }
 
@@ -39,12 +42,14 @@ impl secrets::HostSecret for Guest {
 
 impl http::Host for Guest {
     async fn send(&mut self, _request: http::Request) -> Result<http::Response, HostError> {
+        self.calls.count("http.send");
         denied("http")
     }
 }
 
 impl mail::Host for Guest {
     async fn send(&mut self, _message: mail::Message) -> Result<String, HostError> {
+        self.calls.count("mail.send");
         denied("mail")
     }
 }

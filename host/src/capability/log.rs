@@ -2,7 +2,7 @@
 //!
 //! They are written before the call returns, and so before the event is acknowledged.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Level, event, warn};
 
@@ -20,17 +20,50 @@ pub(crate) struct PluginLog {
     lines_left: usize,
     bytes_left: usize,
     lines_dropped: usize,
+    /// They go into the host's log.
+    shown: bool,
+    /// They are kept, for who watches the call.
+    kept: Option<KeptLines>,
+}
+
+/// One line of a plugin's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogLine {
+    pub(crate) level: &'static str,
+    pub(crate) message: String,
+    pub(crate) fields: Vec<(String, String)>,
+}
+
+/// Lines that outlive their call, even if the call is cut off.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeptLines(Arc<Mutex<Vec<LogLine>>>);
+
+impl KeptLines {
+    pub(crate) fn take(&self) -> Vec<LogLine> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl PluginLog {
     /// `event_id` says what the call is about.
     pub(crate) fn new(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits) -> Self {
-        Self { plugin, event_id, lines_left: limits.log_lines, bytes_left: limits.log_bytes, lines_dropped: 0 }
+        let (lines_left, bytes_left) = (limits.log_lines, limits.log_bytes);
+        Self { plugin, event_id, lines_left, bytes_left, lines_dropped: 0, shown: true, kept: None }
+    }
+
+    /// One whose lines are kept as well, or only kept.
+    pub(crate) fn keeping(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool) -> Self {
+        Self { shown, kept: Some(KeptLines::default()), ..Self::new(plugin, event_id, limits) }
+    }
+
+    /// What [`Self::keeping`] keeps.
+    pub(crate) fn kept(&self) -> KeptLines {
+        self.kept.clone().unwrap_or_default()
     }
 
     /// Says what did not fit.
     pub(crate) fn close(&self) {
-        if self.lines_dropped > 0 {
+        if self.lines_dropped > 0 && self.shown {
             let (plugin, event_id, lines) = (&*self.plugin, &*self.event_id, self.lines_dropped);
             warn!(plugin, event_id, lines, "log lines past the plugin's quota were dropped");
         }
@@ -50,6 +83,7 @@ impl PluginLog {
 
 impl Host for Guest {
     async fn enabled(&mut self, level: GuestLevel) -> bool {
+        self.calls.count("log.enabled");
         match level {
             GuestLevel::Trace => tracing::enabled!(target: LOG_TARGET, Level::TRACE),
             GuestLevel::Debug => tracing::enabled!(target: LOG_TARGET, Level::DEBUG),
@@ -60,8 +94,23 @@ impl Host for Guest {
     }
 
     async fn write(&mut self, level: GuestLevel, message: String, fields: Vec<(String, String)>) {
+        self.calls.count("log.write");
         let bytes = fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + message.len();
         if !self.log.admit(bytes) {
+            return;
+        }
+        if let Some(kept) = &self.log.kept {
+            let level = match level {
+                GuestLevel::Trace => "trace",
+                GuestLevel::Debug => "debug",
+                GuestLevel::Info => "info",
+                GuestLevel::Warn => "warn",
+                GuestLevel::Error => "error",
+            };
+            let line = LogLine { level, message: message.clone(), fields: fields.clone() };
+            kept.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+        if !self.log.shown {
             return;
         }
         let (plugin, event_id) = (&*self.log.plugin, &*self.log.event_id);

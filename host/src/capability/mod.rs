@@ -9,4 +9,4 @@ mod log;
 
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use crate::capability::denied::Secret;
-pub(crate) use crate::capability::log::{LOG_TARGET, PluginLog};
+pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};

@@ -36,6 +36,12 @@ impl Capability {
     }
 }
 
+impl Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl FromStr for Capability {
     type Err = String;
 

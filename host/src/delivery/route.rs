@@ -1,22 +1,111 @@
-//! Routing finds the plugins that want an event.
+//! Routing decides which plugins get an event, and by which rule.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker::topic_matches;
+use tracing::{debug, warn};
 
 use crate::delivery::herald::is_about;
 use crate::delivery::runner::Runner;
-use crate::event::Event;
-use crate::plugin::Subscription;
+use crate::event::{Answer, Event, Filter, Look};
+use crate::plugin::{Plugin, Subscription};
 
-/// Those with a subscription that matches, in the order of their names.
-pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event) -> impl Iterator<Item = &'a Arc<Runner>> {
-    runners.iter().filter(|runner| wants(&runner.plugin().subscriptions, event) && !is_about(event, &runner.name))
+/// Whether a plugin gets an event, and by which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict<'p> {
+    Wanted {
+        /// `None`: it has none, and gets every event.
+        subscription: Option<&'p Subscription>,
+        filter: Option<Asked<'p>>,
+    },
+    /// None of its subscriptions matches.
+    NotSubscribed,
+    Filtered(Asked<'p>),
+    /// It tells of the plugin's own health.
+    AboutItself,
 }
 
-/// None at all: every event.
-fn wants(subscriptions: &[Subscription], event: &Event) -> bool {
-    subscriptions.is_empty() || subscriptions.iter().any(|subscription| matches(subscription, event))
+/// A filter, and what it says of the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked<'p> {
+    pub(crate) filter: &'p Filter,
+    pub(crate) answer: Answer,
+    /// If it took longer than it should.
+    slow: Option<Duration>,
+}
+
+impl Verdict<'_> {
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(self, Self::Wanted { .. })
+    }
+}
+
+/// The one decision, for delivery and for who asks what it would be.
+pub(crate) fn verdict<'p>(plugin: &'p Plugin, look: &Look<'_>) -> Verdict<'p> {
+    if is_about(look.event(), &plugin.name) {
+        return Verdict::AboutItself;
+    }
+    let Some(subscription) = wanting(&plugin.subscriptions, look.event()) else { return Verdict::NotSubscribed };
+    let filter = plugin.filter.as_ref().map(|filter| {
+        let (answer, slow) = filter.ask(look);
+        Asked { filter, answer, slow }
+    });
+    match filter {
+        Some(asked) if !asked.answer.matches() => Verdict::Filtered(asked),
+        filter => Verdict::Wanted { subscription, filter },
+    }
+}
+
+/// Those that get the event, in the order of their names.
+pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event) -> Vec<&'a Arc<Runner>> {
+    let look = Look::new(event);
+    let wants = |runner: &&Arc<Runner>| {
+        let plugin = runner.plugin();
+        let verdict = verdict(&plugin, &look);
+        if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
+            tell(&runner.name, event, asked);
+        }
+        verdict.is_wanted()
+    };
+    runners.iter().filter(wants).collect()
+}
+
+fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {
+    let event_id = &event.id;
+    match &asked.answer {
+        Answer::Yes => {}
+        Answer::No => debug!(plugin, event_id, "its filter does not match"),
+        Answer::Lacks(what) => debug!(plugin, event_id, "its filter does not match: {what}"),
+        Answer::Unfit(problem) if asked.filter.says_first() => warn!(
+            plugin,
+            event_id,
+            "its filter does not fit this event, which counts as no match; from now on this is only said in the debug \
+             log: {problem}"
+        ),
+        Answer::Unfit(problem) => debug!(plugin, event_id, "its filter does not fit this event: {problem}"),
+        Answer::NotAsked(problem) if asked.filter.says_first() => warn!(
+            plugin,
+            event_id,
+            "its filter could not be asked, and it gets the event; from now on this is only said in the debug log: \
+             {problem}"
+        ),
+        Answer::NotAsked(problem) => debug!(plugin, event_id, "its filter could not be asked: {problem}"),
+    }
+    if let Some(took) = asked.slow {
+        let milliseconds = took.as_millis();
+        if asked.filter.says_first() {
+            warn!(plugin, event_id, milliseconds, "its filter is slow, and holds up all events");
+        }
+    }
+}
+
+/// The first that matches, where there are any; `None`: none does.
+fn wanting<'p>(subscriptions: &'p [Subscription], event: &Event) -> Option<Option<&'p Subscription>> {
+    if subscriptions.is_empty() {
+        return Some(None);
+    }
+    subscriptions.iter().find(|subscription| matches(subscription, event)).map(Some)
 }
 
 fn matches(subscription: &Subscription, event: &Event) -> bool {
@@ -31,8 +120,8 @@ fn matches(subscription: &Subscription, event: &Event) -> bool {
 mod tests {
     use super::*;
 
-    fn check(event_type: &str, source: Option<&str>, subject: Option<&str>, expected: bool) {
-        let event = Event {
+    fn event() -> Event {
+        Event {
             id: "1".to_owned(),
             has_own_id: true,
             source: "shop".to_owned(),
@@ -41,13 +130,17 @@ mod tests {
             time: None,
             data: "{}".to_owned(),
             extensions: Vec::new(),
-        };
+        }
+    }
+
+    fn check(event_type: &str, source: Option<&str>, subject: Option<&str>, expected: bool) {
         let subscription = Subscription {
             event_type: event_type.to_owned(),
             source: source.map(str::to_owned),
             subject: subject.map(str::to_owned),
         };
-        assert_eq!(wants(std::slice::from_ref(&subscription), &event), expected, "{subscription:?}");
+        let subscriptions = std::slice::from_ref(&subscription);
+        assert_eq!(wanting(subscriptions, &event()), expected.then_some(Some(&subscription)), "{subscription:?}");
     }
 
     #[test]
@@ -59,5 +152,6 @@ mod tests {
         // An event without a subject has one of no words.
         check("#", None, Some("#"), true);
         check("#", None, Some("*"), false);
+        assert_eq!(wanting(&[], &event()), Some(None), "no subscription: every event");
     }
 }

@@ -119,7 +119,7 @@ impl Intake {
     /// Runs all plugins that want the event, side by side. Whether all deliveries are settled.
     async fn offer(&self, event: &Event, delivery: &Delivery, trail: &Trail) -> bool {
         let members = self.members.runners();
-        let wanting: Vec<_> = route(&members, event).collect();
+        let wanting = route(&members, event);
         if wanting.is_empty() {
             debug!(event_id = event.id, event_type = event.event_type, "no plugin wants this event");
         }

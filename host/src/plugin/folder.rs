@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::config::{PluginConfig, Policies};
+use crate::config::{PluginConfig, Policies, SettingsError};
 use crate::digest::Digest;
 use crate::plugin::{Loader, Plugin};
 
@@ -179,7 +179,11 @@ impl Files {
 
     async fn load_with(&self, loader: &Loader, config: PluginConfig) -> Result<Plugin, String> {
         let plugin = loader.load_content(&self.name, &self.content, self.digest, config).await;
-        plugin.map_err(|error| format!("{}: {error:#}", self.wasm_path.display()))
+        plugin.map_err(|error| match error.downcast_ref() {
+            // They name the toml and the line.
+            Some(SettingsError::Faults(faults)) => faults.clone(),
+            _ => format!("{}: {error:#}", self.wasm_path.display()),
+        })
     }
 }
 

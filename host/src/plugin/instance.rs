@@ -11,6 +11,7 @@ use crate::plugin::bindings::notify::plugin as imports;
 use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
 use crate::plugin::turns::{Tick, Turn};
+use crate::plugin::usage::Calls;
 
 /// Bytes that may be copied out of the guest in one call back into the host.
 const HOST_CALL_BYTES_MAX: usize = 32 << 20;
@@ -23,6 +24,7 @@ pub(crate) struct Guest {
     resources: ResourceTable,
     pub(crate) limiter: Limiter,
     pub(crate) log: PluginLog,
+    pub(crate) calls: Calls,
     turn: Turn,
     /// The operator's settings, as a JSON object.
     pub(crate) settings: Arc<serde_json::Map<String, serde_json::Value>>,
@@ -60,7 +62,8 @@ pub(crate) fn store(
     // No arguments, environment, files or sockets; standard output and error lead nowhere.
     let wasi = WasiCtx::builder().build();
     let (limiter, turn) = (Limiter::new(limits), Turn::default());
-    let mut store = Store::new(&engine.wasmtime, Guest { wasi, resources, limiter, log, turn, settings });
+    let mut store =
+        Store::new(&engine.wasmtime, Guest { wasi, resources, limiter, log, calls: Calls::default(), turn, settings });
     store.limiter(|guest| &mut guest.limiter);
     // The first deadline is 0 unless it is set, and would be passed already.
     store.set_epoch_deadline(1);

@@ -41,6 +41,7 @@ const TABLES_MAX: usize = 32;
 /// failed, and then usually dies of something that says nothing.
 #[derive(Debug)]
 pub(crate) struct Limiter {
+    memory_bytes_max: usize,
     memory_bytes_left: usize,
     pub(crate) refused_memory: bool,
     pub(crate) refused_table: bool,
@@ -48,7 +49,17 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { memory_bytes_left: limits.memory_bytes, refused_memory: false, refused_table: false }
+        Self {
+            memory_bytes_max: limits.memory_bytes,
+            memory_bytes_left: limits.memory_bytes,
+            refused_memory: false,
+            refused_table: false,
+        }
+    }
+
+    /// Linear memory that there is now.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes_max - self.memory_bytes_left
     }
 }
 

@@ -1,16 +1,18 @@
 //! Loading makes a plugin of a file: compile, ask what it is, keep it ready.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::Semaphore;
+use tracing::{info, warn};
 use wasmtime::component::{Component, Linker};
 
 use crate::capability::PluginLog;
-use crate::config::PluginConfig;
+use crate::config::{PluginConfig, complete};
 use crate::digest::Digest;
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 use crate::plugin::bindings::{Plugin as World, PluginPre};
@@ -18,7 +20,8 @@ use crate::plugin::compile::Compiler;
 use crate::plugin::engine::Engine;
 use crate::plugin::failure::PluginFailure;
 use crate::plugin::instance::{self, Guest};
-use crate::plugin::{Plugin, Subscription};
+use crate::plugin::wish::{self, Sentence};
+use crate::plugin::{Chooser, Plugin, Subscription};
 
 const WANTED: &str = "a plugin is a WebAssembly component that exports the world notify:plugin/plugin";
 /// A plugin's file.
@@ -28,6 +31,8 @@ const DESCRIBE_TIME: Duration = Duration::from_secs(2);
 /// What `describe` may answer: each text, and the number of entries in each list.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 const ENTRIES_MAX: usize = 256;
+/// Sentences about plugins that are remembered.
+const SAID_MAX: usize = 1024;
 
 /// Makes plugins of files.
 pub(crate) struct Loader {
@@ -36,6 +41,23 @@ pub(crate) struct Loader {
     linker: Arc<Linker<Guest>>,
     /// Attempts of all plugins together.
     slots: Arc<Semaphore>,
+    /// What was said of plugins already.
+    said: Mutex<HashSet<Sentence>>,
+}
+
+/// What is in a file.
+pub(crate) struct Described {
+    pub(crate) info: PluginInfo,
+    ready: PluginPre<Guest>,
+}
+
+impl Described {
+    /// The names of what it imports: interfaces, with their versions.
+    pub(crate) fn imports(&self) -> Vec<String> {
+        let component = self.ready.instance_pre().component();
+        let imports = component.component_type();
+        imports.imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+    }
 }
 
 impl Loader {
@@ -44,7 +66,7 @@ impl Loader {
         let compiler = Compiler::new(engine.clone(), state)?;
         let linker = Arc::new(instance::linker(&engine)?);
         let slots = Arc::new(Semaphore::new(crate::plugin::engine::ATTEMPTS_AT_ONCE_MAX));
-        Ok(Self { engine, compiler, linker, slots })
+        Ok(Self { engine, compiler, linker, slots, said: Mutex::default() })
     }
 
     /// Reads a plugin's file, within bounds.
@@ -68,30 +90,64 @@ impl Loader {
         if let Some(pin) = config.sha256.filter(|pin| *pin != digest) {
             bail!("its SHA-256 is {digest}, and its toml demands {pin}; if you trust it, change the toml");
         }
-        if let Kind::Neither(what) = Kind::of(content) {
-            bail!("{what}; {WANTED}");
+        let Described { info, ready } = self.describe_content(name, content, digest, &config).await?;
+        for sentence in wish::report(name, &info, &config.grants) {
+            self.say_once(sentence);
         }
-        let component = self.compiler.component(name, content, digest).await?;
-        let ready = prepare(&self.linker, &component)?;
-        let info = self.describe(name, &ready, &config).await?;
-        check(&info)?;
-        let subscriptions = match &config.subscriptions {
-            Some(subscriptions) => subscriptions.clone(),
-            None => info.subscriptions.iter().map(Subscription::from).collect(),
+        let settings = match &info.config_schema {
+            Some(schema) => complete(schema.clone(), config.settings).await?,
+            None => config.settings.values,
+        };
+        let (subscriptions, subscribed_by) = match config.subscriptions {
+            Some(subscriptions) => (subscriptions, Chooser::Operator),
+            None => (info.subscriptions.iter().map(Subscription::from).collect(), Chooser::Plugin),
         };
         Ok(Plugin {
             name: name.into(),
-            version: info.version,
             digest,
-            description: info.description,
+            info,
             subscriptions,
-            settings: Arc::new(config.settings.values),
+            subscribed_by,
+            filter: config.filter,
+            settings: Arc::new(settings),
             policies: config.policies,
             limits: config.limits,
             ready,
             engine: self.engine.clone(),
             slots: Arc::clone(&self.slots),
         })
+    }
+
+    /// Compiles it and asks what it is, without taking its settings into use.
+    pub(crate) async fn describe_content(
+        &self,
+        name: &str,
+        content: &[u8],
+        digest: Digest,
+        config: &PluginConfig,
+    ) -> anyhow::Result<Described> {
+        if let Kind::Neither(what) = Kind::of(content) {
+            bail!("{what}; {WANTED}");
+        }
+        let component = self.compiler.component(name, content, digest).await?;
+        let ready = prepare(&self.linker, &component)?;
+        let info = self.describe(name, &ready, config).await?;
+        check(&info)?;
+        Ok(Described { info, ready })
+    }
+
+    /// A version that is loaded again, because its toml changed, has nothing new to say.
+    fn say_once(&self, sentence: Sentence) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() >= SAID_MAX {
+            said.clear();
+        }
+        match &sentence {
+            _ if said.contains(&sentence) => return,
+            Sentence::ToKnow(text) => info!("{text}"),
+            Sentence::ToChange(text) => warn!("{text}"),
+        }
+        said.insert(sentence);
     }
 
     async fn describe(

@@ -13,18 +13,21 @@ mod instance;
 mod limits;
 mod load;
 mod turns;
+mod usage;
+mod wish;
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::capability::PluginLog;
+use crate::capability::{LogLine, PluginLog};
 use crate::config::Policies;
 use crate::digest::Digest;
-use crate::event::Event;
+use crate::event::{Event, Filter};
 use crate::plugin::bindings::PluginPre;
 pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
+use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
 pub(crate) use crate::plugin::compile::{COMMAND as COMPILE_COMMAND, compile_standard_input};
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
@@ -32,18 +35,23 @@ pub(crate) use crate::plugin::failure::PluginFailure;
 pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, look, plugin_names, scan};
 pub(crate) use crate::plugin::instance::Guest;
 pub(crate) use crate::plugin::limits::Limits;
-pub(crate) use crate::plugin::load::Loader;
+pub(crate) use crate::plugin::load::{Described, Loader};
+pub(crate) use crate::plugin::usage::{Calls, Usage};
+pub(crate) use crate::plugin::wish::{Standing, Wish, wishes};
 
 /// A loaded plugin.
 pub(crate) struct Plugin {
     /// What the operator calls it: its file's name.
     pub(crate) name: Arc<str>,
-    pub(crate) version: String,
     /// Of its file.
     pub(crate) digest: Digest,
-    pub(crate) description: String,
+    /// What it says of itself.
+    pub(crate) info: PluginInfo,
     /// Which events it gets. None: all.
     pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) subscribed_by: Chooser,
+    /// Of those, only what matches.
+    pub(crate) filter: Option<Filter>,
     settings: Arc<serde_json::Map<String, serde_json::Value>>,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
@@ -57,6 +65,15 @@ pub(crate) struct Plugin {
 pub(crate) struct Room {
     _own: OwnedSemaphorePermit,
     _shared: Option<OwnedSemaphorePermit>,
+}
+
+/// Who chose a plugin's subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chooser {
+    /// In its toml.
+    Operator,
+    /// In what it says of itself.
+    Plugin,
 }
 
 /// Patterns for an event's attributes; all that are given must match.
@@ -103,6 +120,29 @@ impl Plugin {
         room: Option<Room>,
     ) -> Result<Answer, PluginFailure> {
         let log = PluginLog::new(Arc::clone(&self.name), event.id.as_str().into(), &self.limits);
+        self.call(event, attempt, room, log).await.0
+    }
+
+    /// One call that is watched: what it used, and what it logged. `shown`: in the host's log, too.
+    pub(crate) async fn rehearse(
+        &self,
+        event: &Event,
+        attempt: Attempt,
+        shown: bool,
+    ) -> (Result<Answer, PluginFailure>, Usage, Vec<LogLine>) {
+        let log = PluginLog::keeping(Arc::clone(&self.name), event.id.as_str().into(), &self.limits, shown);
+        let lines = log.kept();
+        let (answer, usage) = self.call(event, attempt, None, log).await;
+        (answer, usage, lines.take())
+    }
+
+    async fn call(
+        &self,
+        event: &Event,
+        attempt: Attempt,
+        room: Option<Room>,
+        log: PluginLog,
+    ) -> (Result<Answer, PluginFailure>, Usage) {
         let mut store = instance::store(&self.engine, &self.limits, log, Arc::clone(&self.settings));
         let ready = self.ready.clone();
         let (limits, engine) = (self.limits.clone(), self.engine.clone());
@@ -123,18 +163,21 @@ impl Plugin {
             };
             let answer = tokio::time::timeout(limits.time, call).await;
             store.data().log.close();
-            match answer {
+            let answer = match answer {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(error)) => Err(PluginFailure::of(&error, &store.data().limiter, limits.memory_bytes)),
                 Err(_) => Err(PluginFailure::TimedOut(limits.time)),
-            }
+            };
+            let usage = Usage::of(store.data_mut());
+            (answer, usage)
         });
-        AbortOnDropHandle::new(call).await.unwrap_or_else(|error| Err(PluginFailure::HostPanicked(error.to_string())))
+        let ended = AbortOnDropHandle::new(call).await;
+        ended.unwrap_or_else(|error| (Err(PluginFailure::HostPanicked(error.to_string())), Usage::default()))
     }
 }
 
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugin").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Plugin").field("name", &self.name).field("version", &self.info.version).finish_non_exhaustive()
     }
 }

@@ -51,8 +51,8 @@ impl Catalog {
 
     pub(super) fn loaded(&self, name: &str, entry: &Entry, plugin: &Plugin) {
         let loaded = LoadedAs {
-            version: plugin.version.clone(),
-            description: plugin.description.clone(),
+            version: plugin.info.version.clone(),
+            description: plugin.info.description.clone(),
             sha256: plugin.digest,
             wasm: entry.wasm.clone(),
             at: Timestamp::now(),

@@ -195,7 +195,7 @@ impl Reconciler {
         let name = &*entry.name;
         match contained(entry.load(&self.loader, &self.policies)).await {
             Ok(Loaded::Plugin(plugin, files)) => {
-                self.remember(&files, &plugin.version);
+                self.remember(&files, &plugin.info.version);
                 Ok(self.take_in(*plugin, entry))
             }
             Ok(Loaded::Off) => {
@@ -210,7 +210,7 @@ impl Reconciler {
                 if self.registry.get(name).is_none() && first {
                     self.fall_back(entry).await;
                 }
-                let running = self.registry.get(name).map(|runner| runner.plugin().version.clone());
+                let running = self.registry.get(name).map(|runner| runner.plugin().info.version.clone());
                 let then = match &running {
                     Some(version) => format!("version {version} goes on running"),
                     None => "it is left out".to_owned(),
@@ -225,10 +225,10 @@ impl Reconciler {
     /// From now on this version gets the events.
     fn take_in(&self, plugin: Plugin, entry: &Entry) -> String {
         let name = Arc::clone(&plugin.name);
-        let version = plugin.version.clone();
+        let version = plugin.info.version.clone();
         self.catalog.loaded(&name, entry, &plugin);
         let Some(runner) = self.registry.get(&name) else {
-            info!(plugin = &*name, version, "loaded: {}", plugin.description);
+            info!(plugin = &*name, version, "loaded: {}", plugin.info.description);
             let runner = Runner::new(plugin, entry.toml.clone());
             if self.catalog.is_held(&name) {
                 runner.hold();
@@ -241,7 +241,7 @@ impl Reconciler {
             return format!("{name} {version} is loaded");
         };
         let old = runner.plugin();
-        info!(plugin = &*name, version, "loaded anew, in the place of version {}: {}", old.version, plugin.description);
+        info!(plugin = &*name, version, "loaded anew, in the place of version {}: {}", old.info.version, plugin.info.description);
         runner.replace(plugin);
         format!("{name} {version} is loaded")
     }
