@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, LogFormat, parse_duration};
 use crate::plugin::COMPILE_COMMAND;
-use crate::{dead_letters, plugin_commands, topology};
+use crate::{dead_letters, plugin_commands, route, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -58,7 +58,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         folder: topology::PluginFolder,
     },
-    /// Lists, switches, reloads and rolls back plugins
+    /// Says which plugins would get an event, and by which rule
+    ///
+    /// Needs no broker, and calls no plugin but for what it says of itself.
+    ///
+    /// Exit codes: 0 said; 1 failed, or it is no event; 2 wrong arguments; 78 wrong configuration.
+    Route(route::Arguments),
+    /// Inspects, tries out and grants plugins; lists, switches, reloads and rolls them back
     ///
     /// Exit codes: 0 done; 1 failed; 2 wrong arguments; 78 wrong configuration.
     Plugin {

@@ -22,12 +22,19 @@ pub(crate) struct NotAsNeeded(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct WrongArguments(pub(crate) String);
 
+/// A file of the configuration is wrong; where and how.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadConfig(pub(crate) String);
+
 /// The code for what went wrong.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<WrongArguments>() {
         WRONG_ARGUMENTS
     } else if error.is::<NotAsNeeded>() {
         DIFFERS
+    } else if error.is::<BadConfig>() {
+        BAD_CONFIG
     } else {
         FAILED
     }

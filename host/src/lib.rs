@@ -4,6 +4,7 @@
 //! Downwards only: `cli` → `daemon` → `delivery` → `plugin` → `capability`; `event` and `config`
 //! are leaves.
 
+mod ask;
 mod capability;
 mod cli;
 mod command;
@@ -18,6 +19,8 @@ mod exit;
 mod plugin;
 mod plugin_commands;
 mod reconcile;
+mod route;
+mod sample;
 mod shutdown;
 mod state;
 mod telemetry;
@@ -44,7 +47,7 @@ pub fn main() -> ExitCode {
         }
         Command::Plugin { action, folder } => match folder.settle() {
             Ok(config) => {
-                telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
+                telemetry::start(Some(LogFormat::Human), action.log_level());
                 finish(block_on(plugin_commands::run(action, &config)))
             }
             Err(problem) => bad_config(&problem),
@@ -64,6 +67,10 @@ pub fn main() -> ExitCode {
         }
         Command::Topology { action, broker, folder } => {
             with_settings(broker.settle(), None, async |config, url| topology::run(action, folder, config, &url).await)
+        }
+        Command::Route(arguments) => {
+            telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
+            finish(block_on(route::run(arguments)))
         }
     }
 }

@@ -6,10 +6,13 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+
+/// Of a file that was not there.
+const NEW_FILE_MODE: u32 = 0o644;
 
 /// Where the host keeps things when nobody says where: in the user's state directory
 /// (`$XDG_STATE_HOME/notify-host` on Linux). `None` when the user has no home directory.
@@ -41,25 +44,38 @@ pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
-/// Puts a file in its place in one step, so that nobody ever sees half of it.
+/// Puts a file in its place in one step, so that nobody ever sees half of it. One that was there keeps its
+/// owner and its permissions, and a link to it stays one.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let (path, old) = match fs::canonicalize(path) {
+        Ok(real) => {
+            let old = fs::metadata(&real)?;
+            (real, Some(old))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
+        Err(error) => return Err(error),
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Whoever watches a folder for plugins must not take this for one.
     let mut file = tempfile::Builder::new().prefix(".new-").suffix(".part").tempfile_in(folder)?;
     file.write_all(content)?;
-    // What replaces a file looks like it to everyone who may read it.
-    if let Ok(old) = fs::metadata(path) {
-        fs::set_permissions(file.path(), old.permissions())?;
+    let mode = old.as_ref().map_or(NEW_FILE_MODE, |old| old.mode() & 0o7777);
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))?;
+    if let Some(old) = old {
+        let new = file.as_file().metadata()?;
+        // Else a host that runs as another user might not be able to read it any more.
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            std::os::unix::fs::chown(file.path(), Some(old.uid()), Some(old.gid()))?;
+        }
     }
+    file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -83,14 +99,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_replaced_keeps_who_may_read_it() {
+    fn a_file_is_replaced_with_its_permissions_and_behind_its_link() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a.toml");
+        let (file, link) = (folder.path().join("a.toml"), folder.path().join("link.toml"));
         fs::write(&file, "old").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        write_whole(&file, b"new").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_whole(&link, b"new").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"new");
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let new = folder.path().join("new.toml");
+        write_whole(&new, b"new").unwrap();
+        assert_eq!(fs::metadata(&new).unwrap().mode() & 0o777, NEW_FILE_MODE);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is left behind");
     }
 }

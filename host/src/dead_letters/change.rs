@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use broker::BrokerUrl;
 
+use crate::ask::{Answer, confirm};
 use crate::command::{counted, say, shown, unless_cut_off};
 use crate::config::HostConfig;
-use crate::dead_letters::ask::{Answer, confirm};
 use crate::dead_letters::browse::{Browser, Letter, Need};
 use crate::dead_letters::replay::{self, Tally};
 use crate::dead_letters::{Change, find, print};

@@ -4,9 +4,9 @@ use anyhow::{Context as _, bail};
 use broker::BrokerUrl;
 use uuid::Uuid;
 
+use crate::ask::{Answer, confirm};
 use crate::command::say;
 use crate::config::HostConfig;
-use crate::dead_letters::ask::{Answer, confirm};
 use crate::dead_letters::browse::{Letter, Need};
 use crate::dead_letters::editor::Draft;
 use crate::dead_letters::select::Selection;

@@ -3,7 +3,6 @@
 //! They work on the queue itself, while hosts run. A letter that is replayed is published to the
 //! plugin's own queue and only then removed: a crash in between repeats it, and loses nothing.
 
-mod ask;
 mod browse;
 mod change;
 mod edit;

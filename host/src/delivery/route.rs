@@ -46,7 +46,10 @@ pub(crate) fn verdict<'p>(plugin: &'p Plugin, look: &Look<'_>) -> Verdict<'p> {
     if is_about(look.event(), &plugin.name) {
         return Verdict::AboutItself;
     }
-    let Some(subscription) = wanting(&plugin.subscriptions, look.event()) else { return Verdict::NotSubscribed };
+    let subscription = first_match(&plugin.subscriptions, look.event());
+    if subscription.is_none() && !plugin.subscriptions.is_empty() {
+        return Verdict::NotSubscribed;
+    }
     let filter = plugin.filter.as_ref().map(|filter| {
         let (answer, slow) = filter.ask(look);
         Asked { filter, answer, slow }
@@ -100,12 +103,8 @@ fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {
     }
 }
 
-/// The first that matches, where there are any; `None`: none does.
-fn wanting<'p>(subscriptions: &'p [Subscription], event: &Event) -> Option<Option<&'p Subscription>> {
-    if subscriptions.is_empty() {
-        return Some(None);
-    }
-    subscriptions.iter().find(|subscription| matches(subscription, event)).map(Some)
+fn first_match<'p>(subscriptions: &'p [Subscription], event: &Event) -> Option<&'p Subscription> {
+    subscriptions.iter().find(|subscription| matches(subscription, event))
 }
 
 fn matches(subscription: &Subscription, event: &Event) -> bool {
@@ -140,7 +139,7 @@ mod tests {
             subject: subject.map(str::to_owned),
         };
         let subscriptions = std::slice::from_ref(&subscription);
-        assert_eq!(wanting(subscriptions, &event()), expected.then_some(Some(&subscription)), "{subscription:?}");
+        assert_eq!(first_match(subscriptions, &event()), expected.then_some(&subscription), "{subscription:?}");
     }
 
     #[test]
@@ -152,6 +151,5 @@ mod tests {
         // An event without a subject has one of no words.
         check("#", None, Some("#"), true);
         check("#", None, Some("*"), false);
-        assert_eq!(wanting(&[], &event()), Some(None), "no subscription: every event");
     }
 }

@@ -35,8 +35,8 @@ pub(crate) use crate::plugin::failure::PluginFailure;
 pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, look, plugin_names, scan};
 pub(crate) use crate::plugin::instance::Guest;
 pub(crate) use crate::plugin::limits::Limits;
-pub(crate) use crate::plugin::load::{Described, Loader};
-pub(crate) use crate::plugin::usage::{Calls, Usage};
+pub(crate) use crate::plugin::load::Loader;
+pub(crate) use crate::plugin::usage::Usage;
 pub(crate) use crate::plugin::wish::{Standing, Wish, wishes};
 
 /// A loaded plugin.

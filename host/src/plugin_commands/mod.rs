@@ -1,20 +1,41 @@
 //! The commands about plugins, for who writes them and for who runs them.
 
 mod edit;
+mod grant;
+mod inspect;
 mod list;
 mod rollback;
+mod settings;
 mod tell;
+mod test;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use tracing::level_filters::LevelFilter;
 
-use crate::config::HostConfig;
+use crate::config::{HostConfig, PluginConfig};
+use crate::exit::BadConfig;
+use crate::plugin::{Engine, Loader};
 use crate::state;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
+    /// Shows what is in a plugin's file: what it is, what it asks for and why, and the toml to write
+    ///
+    /// It is compiled, and asked to describe itself, in the sandbox and without any grant.
+    Inspect(inspect::Arguments),
+    /// Hands one event to a plugin, and shows what comes of it
+    ///
+    /// One attempt as in the host, with the same sandbox and limits, and nothing around it: no broker, no
+    /// retry. Its log lines go to standard error as they come. The exit code is 0 if the plugin is done with
+    /// the event or skips it, and 1 for any other outcome.
+    Test(test::Arguments),
+    /// Shows what a plugin asks for, and writes it into its toml after a yes
+    ///
+    /// What is in the toml stays, comments and all.
+    Grant(grant::Arguments),
     /// Lists the plugins of the running host, and how each stands
     ///
     /// STATE is running; failing (too many of its calls fail, so it is left alone for a while); misconfigured
@@ -47,6 +68,16 @@ pub(crate) enum Action {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+impl Action {
+    /// What is said beside the answer.
+    pub(crate) fn log_level(&self) -> LevelFilter {
+        match self {
+            Self::Test(arguments) => arguments.log_level,
+            _ => LevelFilter::WARN,
+        }
+    }
 }
 
 /// Whose plugins are meant.
@@ -85,6 +116,9 @@ pub(crate) async fn run(action: Action, config: &HostConfig) -> anyhow::Result<(
         anyhow::Ok(state::of_plugins(&state, plugins))
     };
     match action {
+        Action::Inspect(arguments) => inspect::run(&arguments, config).await,
+        Action::Test(arguments) => test::run(&arguments, config).await,
+        Action::Grant(arguments) => grant::run(&arguments, config).await,
         Action::List { json } => list::list(&state()?, plugins, json).await,
         Action::Pause { name } => tell::pause(&state()?, plugins, name).await,
         Action::Resume { name } => tell::resume(&state()?, plugins, name).await,
@@ -93,4 +127,19 @@ pub(crate) async fn run(action: Action, config: &HostConfig) -> anyhow::Result<(
         Action::Disable { name } => edit::switch(&state()?, plugins, &name, false).await,
         Action::Rollback { name, dry_run } => rollback::rollback(&state()?, plugins, &name, dry_run).await,
     }
+}
+
+/// What loads plugins as the host does, and finds what that has compiled before.
+fn loader(config: &HostConfig) -> anyhow::Result<Loader> {
+    Loader::new(Engine::new()?, config.state_folder().as_deref())
+}
+
+/// What a plugin in this file would be called.
+fn name_of(file: &Path) -> String {
+    file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What its toml says; the defaults if there is none.
+fn plugin_config(toml: &Path, host: &HostConfig) -> anyhow::Result<PluginConfig> {
+    PluginConfig::read(toml, &host.policies).map_err(|problem| BadConfig(problem).into())
 }

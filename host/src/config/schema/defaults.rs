@@ -31,7 +31,9 @@ fn fill_within(root: &Value, schema: &Value, value: &mut Value) {
         Value::Object(values) => fill(root, schema, values),
         Value::Array(entries) => {
             let items = schema["$ref"].as_str().and_then(|reference| follow(root, reference)).unwrap_or(schema);
-            entries.iter_mut().for_each(|entry| fill_within(root, &items["items"], entry));
+            for entry in entries {
+                fill_within(root, &items["items"], entry);
+            }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
@@ -39,25 +41,4 @@ fn fill_within(root: &Value, schema: &Value, value: &mut Value) {
 
 fn default_of<'s>(root: &'s Value, schema: &'s Value) -> Option<&'s Value> {
     schema.get("default").or_else(|| default_of(root, follow(root, schema.get("$ref")?.as_str()?)?))
-}
-
-/// Whether a value is one that was filled in.
-pub(super) fn made(pointer: &str, given: &Map<String, Value>, completed: &Value) -> bool {
-    let mut at = Some(given);
-    let mut within: Option<&Value> = None;
-    for part in pointer.split('/').skip(1) {
-        let name = part.replace("~1", "/").replace("~0", "~");
-        within = match (at, within) {
-            (Some(map), _) => map.get(&name),
-            (None, Some(Value::Object(map))) => map.get(&name),
-            (None, Some(Value::Array(list))) => name.parse::<usize>().ok().and_then(|index| list.get(index)),
-            (None, _) => None,
-        };
-        at = None;
-        if within.is_none() {
-            // What is nowhere is missing, not filled in.
-            return completed.pointer(pointer).is_some();
-        }
-    }
-    false
 }

@@ -67,10 +67,11 @@ fn complete_here(schema: &str, settings: &Settings) -> Result<Map<String, Value>
         .map_err(|error| SettingsError::Schema(sentence::of_schema(&error)))?;
     let mut values = settings.values.clone();
     defaults::fill(&schema, &schema, &mut values);
-    let completed = Value::Object(values);
+    let (given, completed) = (Value::Object(settings.values.clone()), Value::Object(values));
     let faults: Vec<_> =
         validator.iter_errors(&completed).take(FAULTS_MAX).flat_map(|error| sentence::of(&error, &schema)).collect();
-    if let Some(fault) = faults.iter().find(|fault| defaults::made(&fault.pointer, &settings.values, &completed)) {
+    let was_filled_in = |pointer: &str| given.pointer(pointer).is_none() && completed.pointer(pointer).is_some();
+    if let Some(fault) = faults.iter().find(|fault| was_filled_in(&fault.pointer)) {
         let problem = format!("its default for {} does not fit: {}", fault.key(), fault.problem);
         return Err(SettingsError::Schema(problem));
     }

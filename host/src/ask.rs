@@ -1,13 +1,13 @@
-//! Asking before something is done that cannot be undone.
+//! Asking before something is done that somebody must want.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-/// Meanwhile the letters are held, and no other command sees them; RabbitMQ itself would end that
+/// Dead letters are held meanwhile, and no other command sees them; RabbitMQ itself would end that
 /// after half an hour.
 const ANSWER_MINUTES_MAX: u64 = 5;
 
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Yes,
     No,
     NobodyToAsk,
@@ -16,7 +16,7 @@ pub(super) enum Answer {
 }
 
 /// Asks on the terminal.
-pub(super) async fn confirm(question: &str) -> Answer {
+pub(crate) async fn confirm(question: &str) -> Answer {
     if !io::stdin().is_terminal() {
         return Answer::NobodyToAsk;
     }

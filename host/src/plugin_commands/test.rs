@@ -1,0 +1,221 @@
+//! `notify-host plugin test`: attempts at one event, without a broker.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::json;
+use tracing::level_filters::LevelFilter;
+
+use crate::capability::LogLine;
+use crate::command::{say, shown, unless_cut_off};
+use crate::config::{HostConfig, SettingsError};
+use crate::delivery::verdict;
+use crate::digest::Digest;
+use crate::event::Look;
+use crate::exit::BadConfig;
+use crate::plugin::contract::types::{Failure, Outcome};
+use crate::plugin::{Answer, Attempt, Loader, Plugin, PluginFailure, Usage};
+use crate::plugin_commands::{loader, name_of, plugin_config};
+use crate::route::because;
+use crate::sample::Sample;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The plugin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    sample: Sample,
+    /// The plugin's toml [default: the one beside it, if there is one]
+    #[arg(long, value_name = "FILE")]
+    toml: Option<PathBuf>,
+    /// Attempts to make, one after the other, up to the first that fails; the log is that of the first
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    repeat: u32,
+    /// Which attempt at the event the plugin is told that it is
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: u32,
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Of the plugin's log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "NOTIFY_LOG_LEVEL")]
+    pub(super) log_level: LevelFilter,
+}
+
+/// What came of it.
+struct Report {
+    outcome: &'static str,
+    reason: Option<String>,
+    is_success: bool,
+    log: Vec<LogLine>,
+    /// Of the last attempt.
+    usage: Usage,
+    load: Duration,
+    /// Of each attempt, the shortest first.
+    times: Vec<Duration>,
+    memory_bytes_max: usize,
+}
+
+pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Result<()> {
+    let event = arguments.sample.read(host)?;
+    let toml = arguments.toml.clone().unwrap_or_else(|| arguments.file.with_extension("toml"));
+    if arguments.toml.is_some() && !toml.exists() {
+        return Err(BadConfig(format!("there is no file {}", toml.display())).into());
+    }
+    let config = plugin_config(&toml, host)?;
+    let name = name_of(&arguments.file);
+    let cannot = || format!("cannot load {}", arguments.file.display());
+    let loader = loader(host)?;
+    let begun = Instant::now();
+    let content = Loader::read(&arguments.file).with_context(cannot)?;
+    let plugin = loader.load_content(&name, &content, Digest::of(&content), config).await;
+    let plugin = plugin.map_err(|error| match error.downcast_ref() {
+        Some(SettingsError::Faults(faults)) => BadConfig(faults.clone()).into(),
+        _ => error.context(cannot()),
+    })?;
+    let load = begun.elapsed();
+    let look = Look::new(&event);
+    let verdict = verdict(&plugin, &look);
+    if !verdict.is_wanted() {
+        say!("in a host it would not get this event: {}", shown(&because(&plugin, &verdict)));
+    }
+
+    let mut report = Report::empty(&plugin, load);
+    for count in 0..arguments.repeat {
+        let attempt = Attempt {
+            number: arguments.attempt,
+            max: plugin.policies.retry.attempts_max.max(arguments.attempt),
+            idempotency_key: event.idempotency_key(&name),
+            transport: Vec::new(),
+        };
+        let begun = Instant::now();
+        let (answer, usage, log) = plugin.rehearse(&event, attempt, count == 0).await;
+        report.add(begun.elapsed(), answer, usage, log);
+        if !report.is_success {
+            break;
+        }
+    }
+    report.times.sort();
+    unless_cut_off(report.print(arguments.json))?;
+    if report.is_success {
+        return Ok(());
+    }
+    match &report.reason {
+        Some(reason) => bail!("{}: {}", report.outcome, shown(reason)),
+        None => bail!("{}", report.outcome),
+    }
+}
+
+impl Report {
+    fn empty(plugin: &Plugin, load: Duration) -> Self {
+        Self {
+            outcome: "",
+            reason: None,
+            is_success: true,
+            log: Vec::new(),
+            usage: Usage::default(),
+            load,
+            times: Vec::new(),
+            memory_bytes_max: plugin.limits.memory_bytes,
+        }
+    }
+
+    fn add(&mut self, time: Duration, answer: Result<Answer, PluginFailure>, usage: Usage, log: Vec<LogLine>) {
+        (self.outcome, self.reason) = words(answer);
+        self.is_success = matches!(self.outcome, "done" | "skipped");
+        if self.times.is_empty() {
+            self.log = log;
+        }
+        self.times.push(time);
+        self.usage = usage;
+    }
+
+    /// The time that so many per cent of the attempts did not pass.
+    fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.times.len() * percent).div_ceil(100).max(1);
+        self.times.get(rank - 1).copied().unwrap_or_default()
+    }
+
+    fn print(&self, json: bool) -> io::Result<()> {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        if json {
+            writeln!(out, "{}", self.as_json())?;
+            return out.flush();
+        }
+        let mut line = |name: &str, value: &str| writeln!(out, "{name:<12}{}", shown(value));
+        line("outcome", self.outcome)?;
+        if let Some(reason) = &self.reason {
+            line("reason", reason)?;
+        }
+        let first = self.percentile(0);
+        match self.times.len() {
+            1 => line("time", &in_units(first))?,
+            count => {
+                let (median, p99) = (self.percentile(50), self.percentile(99));
+                line("attempts", &count.to_string())?;
+                let all = [("min", first), ("median", median), ("p99", p99)];
+                let all: Vec<_> = all.iter().map(|(name, time)| format!("{name} {}", in_units(*time))).collect();
+                line("time", &all.join(", "))?;
+            }
+        }
+        let size = |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string();
+        line("memory", &format!("{} of {}", size(self.usage.memory_bytes), size(self.memory_bytes_max)))?;
+        let calls: Vec<_> = self.usage.calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        line("host calls", if calls.is_empty() { "none".to_owned() } else { calls.join(", ") }.as_str())?;
+        line("loaded in", &in_units(self.load))?;
+        out.flush()
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let calls: BTreeMap<_, _> = self.usage.calls.iter().collect();
+        let log = self.log.iter().map(|line| {
+            let fields: serde_json::Map<_, _> =
+                line.fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            json!({ "level": line.level, "message": line.message, "fields": fields })
+        });
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        json!({
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "log": log.collect::<Vec<_>>(),
+            "host_calls": calls,
+            "memory_bytes": self.usage.memory_bytes,
+            "load_ms": u64::try_from(self.load.as_millis()).unwrap_or(u64::MAX),
+            "time": {
+                "min_us": micros(self.percentile(0)),
+                "median_us": micros(self.percentile(50)),
+                "p99_us": micros(self.percentile(99)),
+            },
+            "attempts": self.times.len(),
+        })
+    }
+}
+
+/// Short and stable, and what there is to say of it.
+fn words(answer: Result<Answer, PluginFailure>) -> (&'static str, Option<String>) {
+    match answer {
+        Ok(Ok(Outcome::Done(note))) => ("done", note),
+        Ok(Ok(Outcome::Skipped(reason))) => ("skipped", Some(reason)),
+        Ok(Err(Failure::Retry(retry))) => {
+            let after = retry.after.map(|millis| format!(" (not before {millis} ms have passed)"));
+            ("retry", Some(format!("{}{}", retry.reason, after.unwrap_or_default())))
+        }
+        Ok(Err(Failure::Reject(rejection))) => ("reject", Some(format!("{} ({})", rejection.reason, rejection.code))),
+        Ok(Err(Failure::Misconfigured(reason))) => ("misconfigured", Some(reason)),
+        Err(failure) => (failure.code(), Some(failure.to_string())),
+    }
+}
+
+fn in_units(time: Duration) -> String {
+    let micros = time.as_micros();
+    match micros {
+        0..1000 => format!("{micros} µs"),
+        1000..1_000_000 => format!("{:.1} ms", time.as_secs_f64() * 1e3),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}

@@ -1,0 +1,177 @@
+//! `notify-host route`: which plugins would get an event, and which rule says so. It asks the same function
+//! as delivery does.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::command::{counted, say, shown, unless_cut_off, write_table};
+use crate::config::HostConfig;
+use crate::delivery::{Asked, Verdict, verdict};
+use crate::event::{Answer, Event, Look};
+use crate::plugin::{Chooser, Engine, Loaded, Loader, Plugin, Subscription, scan};
+use crate::sample::{Sample, host_config};
+
+const HEADINGS: [&str; 3] = ["PLUGIN", "GETS IT", "BECAUSE"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    sample: Sample,
+    /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins]
+    #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS")]
+    plugins: Option<PathBuf>,
+    /// The host's settings, in TOML: its rules find the attributes of plain JSON
+    #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG")]
+    config: Option<PathBuf>,
+    /// One JSON object a line, one for each plugin
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = host_config(arguments.config.as_deref())?;
+    let event = arguments.sample.read(&config)?;
+    let folder = arguments.plugins.as_ref().unwrap_or(&config.plugins);
+    let ways = ways(folder, &config, &event).await?;
+    unless_cut_off(print(&ways, arguments.json))?;
+    if !arguments.json {
+        let wanted = ways.iter().filter(|way| way.gets).count();
+        let all = counted(ways.len(), "plugin");
+        say!("{wanted} of {all} would get event {:?} of type {:?}", shown(&event.id), shown(&event.event_type));
+    }
+    Ok(())
+}
+
+/// What would become of the event at one plugin.
+struct Way {
+    plugin: String,
+    gets: bool,
+    /// Short and stable, for scripts.
+    rule: &'static str,
+    because: String,
+    filter: Option<String>,
+    subscription: Option<Subscription>,
+}
+
+async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Result<Vec<Way>> {
+    let entries =
+        scan(folder).map_err(|error| anyhow::anyhow!("cannot read the plugin folder {}: {error}", folder.display()))?;
+    let loader = Loader::new(Engine::new()?, config.state_folder().as_deref())?;
+    let look = Look::new(event);
+    let mut ways = Vec::new();
+    for (name, entry) in entries {
+        let no = |rule, because: String| Way {
+            plugin: name.clone(),
+            gets: false,
+            rule,
+            because,
+            filter: None,
+            subscription: None,
+        };
+        ways.push(match entry.load(&loader, &config.policies).await {
+            Ok(Loaded::Plugin(plugin, _)) => way(&plugin, &look),
+            Ok(Loaded::Off) => no("switched-off", "its toml switches it off".to_owned()),
+            Err(problem) => no("not-loaded", format!("it does not load: {problem}")),
+        });
+    }
+    Ok(ways)
+}
+
+fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
+    let verdict = verdict(plugin, look);
+    let (rule, subscription, filter) = match &verdict {
+        Verdict::Wanted { subscription, filter: Some(asked) } => ("filter", *subscription, Some(asked.filter)),
+        Verdict::Wanted { subscription: None, filter: None } => ("every-event", None, None),
+        Verdict::Wanted { subscription, filter: None } => ("subscription", *subscription, None),
+        Verdict::NotSubscribed => ("subscription", None, None),
+        Verdict::Filtered(asked) => ("filter", None, Some(asked.filter)),
+        Verdict::AboutItself => ("about-itself", None, None),
+    };
+    Way {
+        plugin: plugin.name.to_string(),
+        gets: verdict.is_wanted(),
+        rule,
+        because: because(plugin, &verdict),
+        filter: filter.map(|filter| filter.text().to_owned()),
+        subscription: subscription.cloned(),
+    }
+}
+
+/// The rule, in words.
+pub(crate) fn because(plugin: &Plugin, verdict: &Verdict<'_>) -> String {
+    let whose = match plugin.subscribed_by {
+        Chooser::Operator => "of its toml",
+        Chooser::Plugin => "of the plugin itself",
+    };
+    match verdict {
+        Verdict::Wanted { subscription, filter } => {
+            let subscribed = match subscription {
+                Some(subscription) => format!("subscription {} {whose}", patterns(subscription)),
+                None => "it has no subscription, and gets every event".to_owned(),
+            };
+            match filter {
+                Some(asked) => format!("{subscribed}; {}", said(asked)),
+                None => subscribed,
+            }
+        }
+        Verdict::NotSubscribed => {
+            let all: Vec<_> = plugin.subscriptions.iter().map(patterns).collect();
+            format!("no subscription {whose} matches: {}", all.join(", "))
+        }
+        Verdict::Filtered(asked) => said(asked),
+        Verdict::AboutItself => "the event tells of its own health".to_owned(),
+    }
+}
+
+fn patterns(subscription: &Subscription) -> String {
+    let Subscription { event_type, source, subject } = subscription;
+    let more = [("source", source), ("subject", subject)];
+    let more = more.into_iter().filter_map(|(name, pattern)| Some(format!(" with {name} {:?}", pattern.as_ref()?)));
+    format!("{event_type:?}{}", more.collect::<String>())
+}
+
+fn said(asked: &Asked<'_>) -> String {
+    let text = asked.filter.text();
+    match &asked.answer {
+        Answer::Yes => format!("filter {text} matches"),
+        Answer::No => format!("filter {text} does not match"),
+        Answer::Lacks(what) => format!("filter {text} does not match: {what}"),
+        Answer::Unfit(problem) => format!("filter {text} does not fit the event, and so does not match: {problem}"),
+        Answer::NotAsked(problem) => format!("filter {text} cannot be asked, and so lets it through: {problem}"),
+    }
+}
+
+fn print(ways: &[Way], json: bool) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if json {
+        for way in ways {
+            let subscription = way.subscription.as_ref().map(|subscription| {
+                json!({
+                    "event_type": subscription.event_type,
+                    "source": subscription.source,
+                    "subject": subscription.subject,
+                })
+            });
+            let line = json!({
+                "plugin": way.plugin,
+                "gets": way.gets,
+                "rule": way.rule,
+                "because": way.because,
+                "subscription": subscription,
+                "filter": way.filter,
+            });
+            writeln!(out, "{line}")?;
+        }
+        return out.flush();
+    }
+    let row = |way: &Way| {
+        let gets = if way.gets { "yes" } else { "no" };
+        [shown(&way.plugin), gets.to_owned(), shown(&way.because)]
+    };
+    let rows: Vec<_> = ways.iter().map(row).collect();
+    write_table(&mut out, HEADINGS, &rows, |_| Vec::new())?;
+    out.flush()
+}
