@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use crate::delivery::herald::is_about;
 use crate::delivery::runner::Runner;
-use crate::event::{Answer, Event, Filter, Look};
+use crate::event::{Answer, Event, Filter, Look, Matter};
 use crate::plugin::{Plugin, Subscription};
 
 /// Whether a plugin gets an event, and by which rule.
@@ -80,14 +80,14 @@ fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {
         Answer::Yes => {}
         Answer::No => debug!(plugin, event_id, "its filter does not match"),
         Answer::Lacks(what) => debug!(plugin, event_id, "its filter does not match: {what}"),
-        Answer::Unfit(problem) if asked.filter.says_first() => warn!(
+        Answer::Unfit(problem) if asked.filter.is_first(Matter::Unfit) => warn!(
             plugin,
             event_id,
             "its filter does not fit this event, which counts as no match; from now on this is only said in the debug \
              log: {problem}"
         ),
         Answer::Unfit(problem) => debug!(plugin, event_id, "its filter does not fit this event: {problem}"),
-        Answer::NotAsked(problem) if asked.filter.says_first() => warn!(
+        Answer::NotAsked(problem) if asked.filter.is_first(Matter::NotAsked) => warn!(
             plugin,
             event_id,
             "its filter could not be asked, and it gets the event; from now on this is only said in the debug log: \
@@ -97,7 +97,7 @@ fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {
     }
     if let Some(took) = asked.slow {
         let milliseconds = took.as_millis();
-        if asked.filter.says_first() {
+        if asked.filter.is_first(Matter::Slow) {
             warn!(plugin, event_id, milliseconds, "its filter is slow, and holds up all events");
         }
     }

@@ -10,7 +10,7 @@ mod plain;
 use uuid::Uuid;
 
 pub(crate) use crate::event::decode::{Arrived, DecodeError, decode};
-pub(crate) use crate::event::filter::{Answer, Filter, Look};
+pub(crate) use crate::event::filter::{Answer, Filter, Look, Matter};
 pub(crate) use crate::event::plain::{Finder, Property, Rules};
 use crate::plugin::contract::types;
 

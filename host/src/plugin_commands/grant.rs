@@ -125,6 +125,10 @@ fn with_grants(text: &str, scopes: &[&Scope]) -> anyhow::Result<String> {
             push(list, scope);
         }
     }
+    if let Some(Item::Value(Value::InlineTable(grants))) = document.get_mut("grants") {
+        // Else the new key stands behind the last one's blank.
+        grants.fmt();
+    }
     Ok(document.to_string())
 }
 

@@ -99,7 +99,11 @@ impl Inspection {
         line("sha256", &self.digest.to_string())?;
         let (contract, wasi, other) = self.imports_by_kind();
         line("imports", &or_nothing(&contract))?;
-        line("of WASI", &or_nothing(&wasi))?;
+        // Most compilers import all of it, whatever the plugin uses.
+        let mut packages: Vec<_> = wasi.iter().filter_map(|name| name.split('/').next().map(str::to_owned)).collect();
+        packages.sort();
+        packages.dedup();
+        line("of WASI", &or_nothing(&packages))?;
         if !other.is_empty() {
             line("and", &other.join(", "))?;
         }
@@ -123,7 +127,10 @@ impl Inspection {
         for import in &self.imports {
             let bare = import.split('@').next().unwrap_or_default();
             if let Some(interface) = bare.strip_prefix("notify:plugin/") {
-                contract.push(interface.to_owned());
+                // The types say nothing of what it does.
+                if interface != "types" {
+                    contract.push(interface.to_owned());
+                }
             } else if let Some(interface) = bare.strip_prefix("wasi:") {
                 wasi.push(interface.to_owned());
             } else {

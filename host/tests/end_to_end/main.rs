@@ -20,7 +20,9 @@ mod neighbours;
 mod operating;
 mod orders;
 mod pauses;
+mod plugin_tools;
 mod retries;
+mod routing;
 mod topology;
 mod world;
 

@@ -37,8 +37,8 @@ pub(crate) struct Filter {
     /// `all`, `map` and the like within each other.
     nesting: u32,
     reads_data: bool,
-    /// Something was said of it already.
-    said: Arc<AtomicBool>,
+    /// What was said of it already.
+    said: Arc<[AtomicBool; 3]>,
 }
 
 /// What is wrong with an expression.
@@ -47,6 +47,14 @@ pub(crate) struct FilterError {
     /// Bytes from the beginning of the expression.
     pub(crate) at: usize,
     pub(crate) problem: String,
+}
+
+/// What an operator is warned of, once for each filter: what it says of one event it would say of thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Matter {
+    Unfit,
+    NotAsked,
+    Slow,
 }
 
 /// What a filter says of an event.
@@ -91,9 +99,9 @@ impl Filter {
         &self.text
     }
 
-    /// True the first time only: what it says of one event it would say of thousands.
-    pub(crate) fn says_first(&self) -> bool {
-        !self.said.swap(true, Ordering::Relaxed)
+    /// Whether this is the first time that it comes up.
+    pub(crate) fn is_first(&self, matter: Matter) -> bool {
+        !self.said[matter as usize].swap(true, Ordering::Relaxed)
     }
 
     /// Asks it. The time that it took, if that is worth a word.
