@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::config::settings::key_of;
 
+/// A schema may know any number of ways.
+const PROBLEM_CHARACTERS_MAX: usize = 500;
+
 pub(super) struct Fault {
     /// JSON pointer of the setting.
     pub(super) pointer: String,
@@ -26,7 +29,7 @@ pub(super) fn of_schema(error: &ValidationError<'_>) -> String {
         "" => "it".to_owned(),
         pointer => format!("its {pointer}"),
     };
-    let problem: String = error.masked_with("it").to_string().chars().take(300).collect();
+    let problem: String = error.masked_with("it").to_string().chars().take(PROBLEM_CHARACTERS_MAX).collect();
     format!("{place}: {}", lower(&problem))
 }
 
@@ -56,7 +59,8 @@ pub(super) fn of(error: &ValidationError<'_>, schema: &Value) -> Vec<Fault> {
             // The first way's first fault says more than that no way fits.
             let ways = context.iter().filter_map(|errors| of(errors.first()?, schema).into_iter().next());
             let ways: Vec<_> = ways.map(|fault| fault.problem).collect();
-            one(format!("it fits none of the ways it may be: {}", ways.join("; or ")))
+            let problem = format!("it fits none of the ways it may be: {}", ways.join("; or "));
+            one(problem.chars().take(PROBLEM_CHARACTERS_MAX).collect())
         }
         _ => one(lower(&error.masked_with("it").to_string())),
     }

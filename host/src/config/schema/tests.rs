@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -158,4 +159,89 @@ async fn the_deepest_schema_that_is_let_in_does_not_overflow_the_stack() {
     }
     let values = settings(values, &[]);
     assert!(complete(schema.to_string(), values).await.is_ok());
+}
+
+/// Schemas made of what schemas are made of, sensible or not.
+fn any_schema() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        (-2..3_i64).prop_map(Value::from),
+        proptest::sample::select(vec![
+            "string",
+            "integer",
+            "object",
+            "#/$defs/a",
+            "#/$defs/b",
+            "#",
+            "^(a|a)*$",
+            "(",
+            "a"
+        ])
+        .prop_map(Value::from),
+        Just(Value::Null),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let keyword = proptest::sample::select(vec![
+            "$ref",
+            "$defs",
+            "a",
+            "b",
+            "type",
+            "properties",
+            "patternProperties",
+            "additionalProperties",
+            "items",
+            "prefixItems",
+            "anyOf",
+            "oneOf",
+            "allOf",
+            "not",
+            "if",
+            "then",
+            "else",
+            "required",
+            "enum",
+            "const",
+            "default",
+            "pattern",
+            "minLength",
+            "multipleOf",
+            "uniqueItems",
+            "contains",
+            "minContains",
+            "dependentSchemas",
+            "dependentRequired",
+            "propertyNames",
+            "unevaluatedProperties",
+            "unevaluatedItems",
+            "format",
+            "$id",
+            "$schema",
+            "$anchor",
+            "$vocabulary",
+            "contentSchema",
+            "discriminator",
+            "^a",
+            "[",
+        ]);
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((keyword, inner), 0..5)
+                .prop_map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_schema_is_answered_soon(schema in any_schema()) {
+        let begun = Instant::now();
+        let values = json!({"a": {"a": [1, "a", {"b": null}]}, "b": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"});
+        if let Err(error) = complete_here(&schema.to_string(), &settings(values, &[])) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+        prop_assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
 }
