@@ -64,7 +64,7 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 said; 1 failed, or it is no event; 2 wrong arguments; 78 wrong configuration.
     Route(route::Arguments),
-    /// Inspects, tries out and grants plugins; lists, switches, reloads and rolls them back
+    /// Makes, inspects, tries out and grants plugins; lists, switches, reloads and rolls them back
     ///
     /// Exit codes: 0 done; 1 failed; 2 wrong arguments; 78 wrong configuration.
     Plugin {

@@ -26,6 +26,8 @@ pub(crate) const MEMORY_BYTES_MAX: usize = 256 << 20;
 pub(crate) const ATTEMPTS_AT_ONCE_MAX: usize = 64;
 /// A Python component consists of 14.
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 32;
+/// JavaScript on QuickJS has five: its own, and those of what stands in for the system.
+const MEMORIES_PER_COMPONENT_MAX: u32 = 8;
 /// Of linear memory, kept warm for the next attempt.
 const MEMORY_BYTES_KEPT: usize = 2 << 20;
 /// Of tables, kept warm for the next attempt.
@@ -109,7 +111,9 @@ fn code_config(memory_reservation: u64) -> Config {
         .wasm_threads(false)
         .shared_memory(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // What passes values from one component inside another to the next has the memories of both: JavaScript
+        // on QuickJS comes so composed, and without this wasmtime panics as it compiles.
+        .wasm_multi_memory(true)
         .wasm_relaxed_simd(false);
     config
 }
@@ -129,7 +133,8 @@ fn config(instances: usize) -> Config {
     pool.total_component_instances(count)
         .total_core_instances(count.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
-        .total_memories(count)
+        .total_memories(count.saturating_mul(MEMORIES_PER_COMPONENT_MAX))
+        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
         .total_tables(count.saturating_mul(4))
         .total_stacks(count)
         .max_memory_size(MEMORY_BYTES_MAX)

@@ -217,11 +217,15 @@ impl Kind {
     }
 }
 
-/// A plain core module that carries its component type: what `wasm32-unknown-unknown` builds.
+/// A plain core module that carries its component type: what `wasm32-unknown-unknown` builds. One that
+/// was built for WASI's first version gets what translates that into the second.
 fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
+    use wasi_preview1_component_adapter_provider as preview1;
+    let (name, adapter) =
+        (preview1::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, preview1::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER);
     wit_component::ComponentEncoder::default()
         .module(module)
-        .and_then(|encoder| encoder.validate(true).encode())
+        .and_then(|encoder| encoder.adapter(name, adapter)?.validate(true).encode())
         .map_err(|error| anyhow!("it is a core module that cannot be made a component: {error:#}"))
 }
 

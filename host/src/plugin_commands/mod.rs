@@ -4,9 +4,12 @@ mod edit;
 mod grant;
 mod inspect;
 mod list;
+mod new;
 mod rollback;
 mod settings;
 mod tell;
+
+mod template;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +39,11 @@ pub(crate) enum Action {
     ///
     /// What is in the toml stays, comments and all.
     Grant(grant::Arguments),
+    /// Makes a project for a plugin, which builds and works at once
+    ///
+    /// Everything it needs of us is in it: it builds without this repository. Its README says how to build,
+    /// try and use it.
+    New(new::Arguments),
     /// Lists the plugins of the running host, and how each stands
     ///
     /// STATE is running; failing (too many of its calls fail, so it is left alone for a while); misconfigured
@@ -119,6 +127,7 @@ pub(crate) async fn run(action: Action, config: &HostConfig) -> anyhow::Result<(
         Action::Inspect(arguments) => inspect::run(&arguments, config).await,
         Action::Test(arguments) => test::run(&arguments, config).await,
         Action::Grant(arguments) => grant::run(&arguments, config).await,
+        Action::New(arguments) => new::run(&arguments),
         Action::List { json } => list::list(&state()?, plugins, json).await,
         Action::Pause { name } => tell::pause(&state()?, plugins, name).await,
         Action::Resume { name } => tell::resume(&state()?, plugins, name).await,

@@ -241,7 +241,10 @@ impl Reconciler {
             return format!("{name} {version} is loaded");
         };
         let old = runner.plugin();
-        info!(plugin = &*name, version, "loaded anew, in the place of version {}: {}", old.info.version, plugin.info.description);
+        info!(
+            plugin = &*name,
+            version, "loaded anew, in the place of version {}: {}", old.info.version, plugin.info.description
+        );
         runner.replace(plugin);
         format!("{name} {version} is loaded")
     }

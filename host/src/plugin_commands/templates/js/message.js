@@ -1,0 +1,5 @@
+// Plain JavaScript, which any runtime can test: `npm test`.
+
+export function message(greeting, order) {
+  return `${greeting}, ${order.user_id ?? 'stranger'}: ${order.product} is ordered`;
+}
