@@ -103,6 +103,11 @@ pub(crate) fn platform_for_lints(project: &Project) -> Option<&'static str> {
         .map(Platform::name)
 }
 
+/// Whether the compiler that authors have can write components; asks rustup for it if it cannot.
+pub(crate) fn provide_components(project: &Project, progress: &Progress) -> bool {
+    has_standard_library(project, Platform::WasiP2) || add_by_rustup(project, progress, Platform::WasiP2)
+}
+
 impl Compiler {
     /// The first that can be had: for the platform that is wanted best, else for core modules,
     /// which the host turns into components as it loads them.

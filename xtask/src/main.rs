@@ -5,9 +5,11 @@
 
 mod architecture;
 mod bench;
+mod bench_languages;
 mod check;
 mod demo;
 mod guests;
+mod languages;
 mod project;
 mod rabbitmq;
 mod test;
@@ -57,19 +59,20 @@ enum Task {
     /// plugin, publishes two orders, shows what the logger writes, and stops the host. Fails if an
     /// order did not arrive. Nothing stays behind outside the target folder.
     Demo,
-    /// Measures, and prints ratios
+    /// Measures
     ///
-    /// How the logger fares beside a plugin that hangs on every event and one that fails on every
-    /// event, compared with how it fares alone, in one run. With optimised programs, which take
-    /// several minutes to build the first time.
-    Bench,
+    /// With optimised programs, which take several minutes to build the first time.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Installs what the tests need, builds everything, runs every test
     ///
     /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
     /// of its own), and a Python that has `pika` (in target/test-venv). What lacks is installed
     /// where that needs no password, else one sentence says what to do. RabbitMQ 4 is set up as
     /// well (in target/rabbitmq-4), where debootstrap can be had and we are root; elsewhere the
-    /// tests that want it are left out, and in CI that is an error.
+    /// tests that want it are left out, and in CI that is an error. What makes plugins of JavaScript,
+    /// Python and C comes from npm and PyPI (in target/languages), with Debian's nodejs and npm where
+    /// there is none.
     ///
     /// The tests find what they need by these variables:
     ///
@@ -78,6 +81,7 @@ enum Task {
     ///   NOTIFY_TEST_GUESTS        the tests' own guests
     ///   NOTIFY_TEST_BIN           the folder of notify-host and order-cli
     ///   NOTIFY_TEST_PYTHON        an interpreter that can import pika
+    ///   NOTIFY_TEST_LANGUAGES     the folder with venv (componentize-py, ziglang) and npm (componentize-…)
     ///   NOTIFY_TEST_RABBITMQ_4    the folder of a system with RabbitMQ 4 in it
     #[command(verbatim_doc_comment)]
     Test(TestArguments),
@@ -86,6 +90,21 @@ enum Task {
     /// All steps run, whatever fails; the last lines name those that did. cargo-deny is skipped,
     /// and said to be, where it is not installed.
     Check(CheckArguments),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// How the logger fares beside bad neighbours
+    ///
+    /// Beside a plugin that hangs on every event and one that fails on every event, compared with how it
+    /// fares alone, in one run. Prints ratios.
+    Isolation,
+    /// What an event costs a plugin in each language, in a fresh instance
+    Languages {
+        /// With programs that are not optimised: to see that it works
+        #[arg(long)]
+        unoptimised: bool,
+    },
 }
 
 #[derive(Args)]
@@ -131,7 +150,10 @@ fn run(task: Task) -> anyhow::Result<()> {
             guests::build(&project, &progress, Wanted::Everything, arguments.compiler)
         }
         Task::Demo => demo::run(&project, &Progress::new(false)),
-        Task::Bench => bench::run(&project, &Progress::new(false)),
+        Task::Bench(Bench::Isolation) => bench::run(&project, &Progress::new(false)),
+        Task::Bench(Bench::Languages { unoptimised }) => {
+            bench_languages::run(&project, &Progress::new(false), unoptimised)
+        }
         Task::Test(arguments) => test::run(&project, &Progress::new(false), &arguments.cargo_test),
         Task::Check(arguments) if arguments.fix => check::fix(&project, &Progress::new(false)),
         Task::Check(_) => check::run(&project, &Progress::new(false)),

@@ -1,4 +1,5 @@
-//! The tests want more than cargo can build: guests, a RabbitMQ server, a Python that has pika.
+//! The tests want more than cargo can build: guests, a RabbitMQ server, a Python that has pika, what
+//! makes plugins of other languages.
 //!
 //! What lacks is installed where that asks nobody for a password. What cannot be had fails the
 //! run before the first test: a test that is skipped promises nothing.
@@ -10,9 +11,10 @@ use anyhow::{Context, bail};
 use testbed::rabbitmq::FOUR_VARIABLE;
 
 use crate::guests::{self, Choice, GUESTS, PLUGINS, PLUGINS_CORE, Wanted};
+use crate::languages;
 use crate::project::Project;
 use crate::rabbitmq;
-use crate::tools::{self, Installer, Progress};
+use crate::tools::{self, Progress};
 
 /// The folder of the Python that has pika, below target/.
 const VENV: &str = "test-venv";
@@ -26,6 +28,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
     rabbitmq::provide(progress)?;
     let four = rabbitmq::provide_four(project, progress)?;
     let python = provide_python(project, progress)?;
+    let languages = languages::provide(project, progress)?;
     guests::build(project, progress, Wanted::Everything, Choice::Auto)?;
 
     progress.heading("build the programs");
@@ -43,7 +46,8 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
         .env("NOTIFY_TEST_PLUGINS_CORE", project.target.join(PLUGINS_CORE))
         .env("NOTIFY_TEST_GUESTS", project.target.join(GUESTS))
         .env("NOTIFY_TEST_BIN", project.programs())
-        .env(PYTHON_VARIABLE, python);
+        .env(PYTHON_VARIABLE, python)
+        .env(languages::VARIABLE, languages);
     tools::run(&mut cargo)?;
     if arguments.is_empty() {
         progress.heading("run the plugins' own tests, which are plain Rust");
@@ -93,16 +97,7 @@ fn provide_python(project: &Project, progress: &Progress) -> anyhow::Result<Path
         return Ok(python);
     }
     progress.heading(format!("make a Python with {PIKA} in target/{VENV}"));
-    if !makes_venv(&venv) {
-        let Some(installer) = Installer::find() else {
-            bail!("the tests want Python with venv: run `sudo apt-get install python3-venv`, then try again");
-        };
-        progress.heading("apt-get install python3-venv");
-        installer.install(&["python3-venv"])?;
-        if !makes_venv(&venv) {
-            bail!("`python3 -m venv {}` fails even with the package python3-venv", venv.display());
-        }
-    }
+    tools::make_venv(progress, &venv)?;
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", PIKA]);
     tools::run(&mut pip).context("the tests want Python's pika")?;
@@ -111,12 +106,6 @@ fn provide_python(project: &Project, progress: &Progress) -> anyhow::Result<Path
 
 fn has_pika(python: &Path) -> bool {
     tools::succeeds(Command::new(python).args(["-c", "import pika"]))
-}
-
-/// Says nothing if it fails: Python's own words would be about a package of some distribution.
-fn makes_venv(folder: &Path) -> bool {
-    // What an interrupted try has left would be taken for good.
-    tools::succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))
 }
 
 #[cfg(test)]

@@ -87,6 +87,25 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// Makes a Python environment of its own. Debian's python3 cannot until a package is added.
+pub(crate) fn make_venv(progress: &Progress, folder: &Path) -> anyhow::Result<()> {
+    // What an interrupted try has left would be taken for good. It says nothing if it fails: Python's
+    // own words would be about a package of some distribution.
+    let makes = || succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
+    if makes() {
+        return Ok(());
+    }
+    let Some(installer) = Installer::find() else {
+        bail!("the tests want Python with venv: run `sudo apt-get install python3-venv`, then try again");
+    };
+    progress.heading("apt-get install python3-venv");
+    installer.install(&["python3-venv"])?;
+    if !makes() {
+        bail!("`python3 -m venv {}` fails even with the package python3-venv", folder.display());
+    }
+    Ok(())
+}
+
 /// How Debian's packages can be installed here without asking anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Installer {

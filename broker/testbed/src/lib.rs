@@ -7,6 +7,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "in a library for tests, panicking is how a failure is told")]
 
+pub mod languages;
 mod leash;
 mod patience;
 mod ports;
