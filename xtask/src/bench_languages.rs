@@ -27,11 +27,15 @@ struct Report {
     load_ms: u64,
 }
 
+/// Microseconds.
 #[derive(Deserialize)]
 struct Times {
-    min_us: u64,
-    median_us: u64,
-    p99_us: u64,
+    #[serde(rename = "min_us")]
+    min: u64,
+    #[serde(rename = "median_us")]
+    median: u64,
+    #[serde(rename = "p99_us")]
+    p99: u64,
 }
 
 /// Builds, measures, and prints the table.
@@ -67,16 +71,16 @@ pub(crate) fn run(project: &Project, progress: &Progress, unoptimised: bool) -> 
         let (_, first) = test(&host, &wasm, &event, &cache, 1)?;
         let (report, _) = test(&host, &wasm, &event, &cache, ATTEMPTS)?;
         #[expect(clippy::cast_precision_loss, reason = "they are some thousands")]
-        let per_second = 1e6 / report.time.median_us.max(1) as f64;
+        let per_second = 1e6 / report.time.median.max(1) as f64;
         println!(
             "{:<27}{:>7} KB{:>6} ms{:>6} ms{:>8} µs{:>8} µs{:>8} µs{:>7} KB{per_second:>11.0}",
             language.title(),
             size >> 10,
             first.as_millis(),
             report.load_ms,
-            report.time.min_us,
-            report.time.median_us,
-            report.time.p99_us,
+            report.time.min,
+            report.time.median,
+            report.time.p99,
             report.memory_bytes >> 10,
         );
     }

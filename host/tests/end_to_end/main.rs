@@ -16,6 +16,7 @@ mod dropin;
 mod duplicates;
 mod interop;
 mod isolation;
+mod languages;
 mod neighbours;
 mod operating;
 mod orders;

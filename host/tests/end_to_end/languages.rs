@@ -1,0 +1,122 @@
+//! A project of `plugin new`, built as its README says, works in a running host, in each language: all
+//! that a plugin can answer arrives as what it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use testbed::languages::{Language, Tools, VARIABLE};
+use testbed::{eventually, eventually_some};
+
+use crate::world::{Host, SOON, World};
+
+const NAME: &str = "order-thanks";
+/// All of Python is compiled within, on two cores that other tests use as well.
+const LOADED: Duration = Duration::from_mins(4);
+
+pub(crate) fn tools() -> Tools {
+    let folder = std::env::var_os(VARIABLE);
+    Tools::in_folder(folder.unwrap_or_else(|| panic!("{VARIABLE} is not set: run the tests by `cargo xtask test`")))
+}
+
+/// A project in the world's folder, built. Where the plugin is.
+fn make(world: &World, language: Language) -> PathBuf {
+    let host = Path::new(env!("CARGO_BIN_EXE_notify-host"));
+    tools().make(host, language, NAME, &world.path("")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Puts it into the folder of a host that runs, with the project's own toml, and waits until it is loaded.
+fn drop_in(world: &World, host: &Host, wasm: &Path, settings: &str) {
+    let toml = fs::read_to_string(world.path(NAME).join(format!("{NAME}.toml"))).unwrap();
+    fs::write(world.plugins().join(format!("{NAME}.toml")), format!("{toml}{settings}\n")).unwrap();
+    fs::copy(wasm, world.plugins().join(format!("{NAME}.wasm"))).unwrap();
+    let loaded = || {
+        let log = host.leash.stderr();
+        assert!(!log.contains(&format!("{NAME}.wasm: ")), "it does not load:\n{log}");
+        log.lines().any(|line| line.contains("loaded: Thanks for every order") && line.contains(NAME)).then_some(())
+    };
+    eventually_some(LOADED, "the plugin is loaded", loaded);
+}
+
+fn check(language: Language) {
+    let world = World::on_sqlite();
+    let wasm = make(&world, language);
+    world.plug_logger();
+    let host = world.host();
+    drop_in(&world, &host, &wasm, "ignore-user = \"nobody\"");
+
+    let id = world.order(&["create", "--user", "user123", "--product", "iPhone 15"]).remove(0);
+    let said = |text: &str| host.said(NAME).iter().any(|(_, line)| line == text);
+    eventually(SOON, "the plugin has the order", || said("Thank you, user123: iPhone 15 is ordered"));
+    let log = host.leash.stderr();
+    let line = log.lines().find(|line| line.contains("iPhone 15 is ordered")).unwrap();
+    assert!(line.contains(&id) && line.contains("attempt"), "with its fields: {line}");
+
+    let events = world.path("events.jsonl");
+    let lines = [
+        r#"{"event":"OrderCreated","message_id":"0","order_id":"0","user_id":"nobody","product":"ignored"}"#,
+        r#"{"event":"OrderCreated","user_id":"rejected","product":"p"}"#,
+        r#"{"event":"OrderCreated","order_id":"4712","user_id":"u"}"#,
+        r#"{"event":"OrderPaid","order_id":"4713","user_id":"not asked for","product":"p"}"#,
+    ];
+    fs::write(&events, lines.join("\n")).unwrap();
+    world.order(&["send", &events.display().to_string()]);
+    let about = |text: &str| {
+        let log = host.leash.stderr();
+        log.lines().find(|line| line.contains(NAME) && line.contains(text)).map(str::to_owned)
+    };
+    let rejected = eventually_some(SOON, "it rejects", || about("the order has no order_id"));
+    assert!(rejected.contains("dead-lettered") && rejected.contains("bad-data"), "{rejected}");
+    let retried = eventually_some(SOON, "it asks for another attempt", || about("order 4712 has no product yet"));
+    assert!(retried.contains("attempt 1 of 8 failed"), "{retried}");
+    host.wait_for("not asked for");
+    host.stop();
+    assert_eq!(host.said(NAME).len(), 1, "what it skips or did not ask for it does not thank for");
+    let letters = world.queue_state(&world.broker(), &world.names().dead());
+    assert_eq!(letters.ready, 1, "what is skipped is handled");
+}
+
+#[test]
+fn a_plugin_in_rust_by_plain_cargo_for_wasm32_wasip2_works() {
+    check(Language::Rust);
+}
+
+#[test]
+fn a_plugin_in_c_works() {
+    check(Language::C);
+}
+
+#[test]
+fn a_plugin_in_javascript_on_the_small_engine_works() {
+    check(Language::JavaScript);
+}
+
+#[test]
+fn a_plugin_in_javascript_on_the_full_engine_works() {
+    check(Language::JavaScriptFull);
+}
+
+#[test]
+fn a_plugin_in_python_works() {
+    check(Language::Python);
+}
+
+#[test]
+fn a_core_module_for_the_first_wasi_is_made_a_component() {
+    let world = World::on_sqlite();
+    make(&world, Language::C);
+    let main = world.path(NAME).join("main.c");
+    let source = fs::read_to_string(&main).unwrap();
+    let changed = source.replace("    return done(outcome);", "    puts(text);\n    return done(outcome);");
+    assert_ne!(source, changed);
+    fs::write(&main, changed).unwrap();
+    let wasm = tools().build(Language::C, NAME, &world.path(NAME)).unwrap_or_else(|error| panic!("{error}"));
+    let module = fs::read(&wasm).unwrap();
+    let import = b"wasi_snapshot_preview1";
+    assert!(module.windows(import.len()).any(|window| window == import), "it writes to its standard output");
+    let host = world.host();
+    drop_in(&world, &host, &wasm, "");
+    world.order(&["create", "--user", "user123", "--product", "iPhone 15"]);
+    eventually(SOON, "the plugin has the order", || !host.said(NAME).is_empty());
+    host.stop();
+}
