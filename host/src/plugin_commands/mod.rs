@@ -8,7 +8,6 @@ mod new;
 mod rollback;
 mod settings;
 mod tell;
-
 mod template;
 mod test;
 
