@@ -20,7 +20,7 @@ pub(crate) struct Sample {
     #[arg(long, value_name = "FILE")]
     event: PathBuf,
     /// As if it were published with this routing key
-    #[arg(long, value_name = "KEY", default_value = "")]
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     routing_key: String,
     /// As if it were published to this exchange [default: the one of the configuration, or orders]
     #[arg(long, value_name = "NAME")]

@@ -3,6 +3,7 @@
 //! A file is checked as a whole before anything is opened, and every fault in it is reported at
 //! once, each with its line.
 
+mod faults;
 mod grants;
 mod host;
 mod plugin;

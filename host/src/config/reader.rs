@@ -11,23 +11,11 @@ use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub(super) use crate::config::faults::Faults;
+use crate::likeness::nearest;
+
 /// A file is refused beyond this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// The faults of one file.
-pub(super) struct Faults<'a> {
-    file: &'a Path,
-    text: &'a str,
-    found: Vec<Fault>,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Fault {
-    at: usize,
-    /// The line alone would not do.
-    with_column: bool,
-    problem: String,
-}
 
 /// Reads the file's text; `None` if there is no such file.
 pub(super) fn read(file: &Path) -> Result<Option<String>, String> {
@@ -49,7 +37,7 @@ pub(super) fn parse<T>(
     text: &str,
     parse: impl FnOnce(&mut Faults<'_>, Table<'_>) -> T,
 ) -> Result<T, String> {
-    let mut faults = Faults { file, text, found: Vec::new() };
+    let mut faults = Faults::new(file, text);
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {
@@ -58,33 +46,7 @@ pub(super) fn parse<T>(
         }
     };
     let value = parse(&mut faults, Table::new(String::new(), document.get_ref()));
-    if faults.found.is_empty() { Ok(value) } else { Err(faults.report()) }
-}
-
-impl Faults<'_> {
-    fn add(&mut self, at: Range<usize>, problem: String) {
-        self.found.push(Fault { at: at.start, with_column: false, problem });
-    }
-
-    fn report(mut self) -> String {
-        self.found.sort();
-        let file = self.file.display();
-        let faults = self.found.iter().map(|Fault { at, with_column, problem }| {
-            let line = line_of(self.text, *at);
-            if *with_column {
-                let before = self.text.get(..*at).unwrap_or_default();
-                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-                return format!("{file}:{line}:{column}: {problem}");
-            }
-            format!("{file}:{line}: {problem}")
-        });
-        faults.collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// From 1.
-fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+    if faults.is_empty() { Ok(value) } else { Err(faults.report()) }
 }
 
 /// A table, whose keys are asked for one by one.
@@ -136,12 +98,8 @@ impl<'a> Table<'a> {
                 problem
             })
         });
-        if let Some(((text, at), fault)) = within.zip(faults.found.last_mut()) {
-            // Where it stands in the file as it is, without escapes, the place in it is one in the file.
-            if let Some(start) = faults.text.get(fault.at..).and_then(|rest| rest.find(&text)) {
-                fault.at += start + at;
-                fault.with_column = true;
-            }
+        if let Some((text, at)) = within {
+            faults.within_last(&text, at);
         }
         value
     }
@@ -288,8 +246,8 @@ impl<'a> Table<'a> {
         let mut lines = BTreeMap::new();
         if let Some((name, value)) = self.entries.get_key_value(key) {
             // A table's own span is that of its heading, or of what is in it.
-            lines.insert(String::new(), line_of(faults.text, name.span().start));
-            collect_lines(faults.text, "", value.get_ref(), &mut lines);
+            lines.insert(String::new(), faults.line_of(name.span().start));
+            collect_lines(faults, "", value.get_ref(), &mut lines);
         }
         lines
     }
@@ -308,33 +266,29 @@ impl<'a> Table<'a> {
     pub(super) fn finish(self, faults: &mut Faults<'_>) {
         for key in self.entries.keys().filter(|key| !self.asked.contains(&&**key.get_ref())) {
             let name = key.get_ref();
-            let near = self
-                .asked
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-            let hint = match near {
-                Some(near) if strsim::jaro_winkler(near, name) > 0.8 => format!("did you mean {near:?}?"),
-                _ => format!("expected one of {}", self.asked.join(", ")),
+            let hint = match nearest(name, self.asked.iter().copied()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("expected one of {}", self.asked.join(", ")),
             };
             faults.add(key.span(), format!("unknown key \"{}{name}\"; {hint}", self.path));
         }
     }
 }
 
-fn collect_lines(text: &str, path: &str, value: &DeValue<'_>, lines: &mut BTreeMap<String, usize>) {
+fn collect_lines(faults: &Faults<'_>, path: &str, value: &DeValue<'_>, lines: &mut BTreeMap<String, usize>) {
     match value {
         DeValue::Table(table) => {
             for (name, value) in table {
                 let path = format!("{path}/{}", name.get_ref().replace('~', "~0").replace('/', "~1"));
-                collect_lines(text, &path, value.get_ref(), lines);
-                lines.insert(path, line_of(text, name.span().start));
+                collect_lines(faults, &path, value.get_ref(), lines);
+                lines.insert(path, faults.line_of(name.span().start));
             }
         }
         DeValue::Array(entries) => {
             for (number, value) in entries.iter().enumerate() {
                 let path = format!("{path}/{number}");
-                collect_lines(text, &path, value.get_ref(), lines);
-                lines.insert(path, line_of(text, value.span().start));
+                collect_lines(faults, &path, value.get_ref(), lines);
+                lines.insert(path, faults.line_of(value.span().start));
             }
         }
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}

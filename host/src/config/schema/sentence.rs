@@ -6,6 +6,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use serde_json::Value;
 
 use crate::config::settings::key_of;
+use crate::likeness::nearest;
 
 /// A schema may know any number of ways.
 const PROBLEM_CHARACTERS_MAX: usize = 500;
@@ -67,12 +68,10 @@ pub(super) fn of(error: &ValidationError<'_>, schema: &Value) -> Vec<Fault> {
 }
 
 fn unknown(name: &str, known: &[&str]) -> String {
-    let likeness = |known: &&str| strsim::jaro_winkler(known, name);
-    let near = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
-    match near {
-        Some(near) if likeness(&near) > 0.8 => format!("unknown key; did you mean {near:?}?"),
-        Some(_) => format!("unknown key; expected one of {}", known.join(", ")),
-        None => "unknown key: the plugin has no such setting".to_owned(),
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("unknown key; did you mean {near:?}?"),
+        None if known.is_empty() => "unknown key: the plugin has no such setting".to_owned(),
+        None => format!("unknown key; expected one of {}", known.join(", ")),
     }
 }
 

@@ -7,6 +7,7 @@ use cel::common::ast::{EntryExpr, Expr, IdedExpr, SourceInfo, operators};
 
 use crate::event::filter::look::{ENVIRONMENT, VARIABLES};
 use crate::event::filter::{Filter, FilterError};
+use crate::likeness::nearest;
 
 /// Of brackets in brackets, and of operators on what operators give.
 const DEPTH_MAX: usize = 48;
@@ -184,7 +185,7 @@ impl Check<'_> {
         if ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type"].contains(&name) {
             return Ok(());
         }
-        let hint = nearest(name, &VARIABLES).map_or_else(
+        let hint = nearest(name, VARIABLES).map_or_else(
             || format!("there are {}; a field of the event's data is data.{name}", VARIABLES.join(", ")),
             |near| format!("did you mean {near}?"),
         );
@@ -197,14 +198,8 @@ impl Check<'_> {
             return Ok(());
         }
         let all = [&FUNCTIONS[..12], &MACROS].concat();
-        let hint = nearest(name, &all)
+        let hint = nearest(name, all.iter().copied())
             .map_or_else(|| format!("there are {}", all.join(", ")), |near| format!("did you mean {near}?"));
         self.fault(at, format!("there is no function {name:?}; {hint}"))
     }
-}
-
-fn nearest<'a>(name: &str, all: &[&'a str]) -> Option<&'a str> {
-    let likeness = |known: &&str| strsim::jaro_winkler(known, name);
-    let near = all.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
-    (likeness(&near) > 0.8).then_some(near)
 }
