@@ -6,6 +6,7 @@
 mod architecture;
 mod bench;
 mod bench_languages;
+mod bench_start;
 mod check;
 mod demo;
 mod guests;
@@ -99,6 +100,8 @@ enum Bench {
     /// Beside a plugin that hangs on every event and one that fails on every event, compared with how it
     /// fares alone, in one run. Prints ratios.
     Isolation,
+    /// How long a start takes with twenty plugins, compiled anew and from the cache
+    Start,
     /// What an event costs a plugin in each language, in a fresh instance
     Languages {
         /// With programs that are not optimised: to see that it works
@@ -151,6 +154,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Demo => demo::run(&project, &Progress::new(false)),
         Task::Bench(Bench::Isolation) => bench::run(&project, &Progress::new(false)),
+        Task::Bench(Bench::Start) => bench_start::run(&project, &Progress::new(false)),
         Task::Bench(Bench::Languages { unoptimised }) => {
             bench_languages::run(&project, &Progress::new(false), unoptimised)
         }
