@@ -22,6 +22,8 @@ use crate::state::private_folder;
 const CONNECTIONS_MAX: usize = 8;
 /// To say what it wants.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Until a plugin that was loaded gets events: its queue is made first.
+const SERVED_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between two tries, when the system has no room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -128,8 +130,14 @@ impl Server {
             Request::Reload { plugin } => {
                 let (answer, answered) = oneshot::channel();
                 let stopping = || "the host is stopping".to_owned();
-                self.reloads.send(Reload { name: plugin, answer }).await.map_err(|_| stopping())?;
-                answered.await.map_err(|_| stopping())?.map(Reply::Done)
+                self.reloads.send(Reload { name: plugin.clone(), answer }).await.map_err(|_| stopping())?;
+                let done = answered.await.map_err(|_| stopping())??;
+                Ok(Reply::Done(match self.registry.get(&plugin) {
+                    Some(runner) if !runner.is_served_within(SERVED_TIME_MAX).await => {
+                        format!("{done}, but gets no events yet: the host has no queue for it in the broker")
+                    }
+                    Some(_) | None => done,
+                }))
             }
         }
     }

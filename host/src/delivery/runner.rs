@@ -31,6 +31,8 @@ pub(crate) struct Runner {
     /// What a session must still tell.
     news: Mutex<Option<Change>>,
     in_flight: Arc<AtomicUsize>,
+    /// Whether a session hands it events.
+    served: watch::Sender<bool>,
     /// Changes whenever the breaker may judge differently.
     changed: watch::Sender<()>,
 }
@@ -144,6 +146,7 @@ impl Runner {
             toml,
             news: Mutex::default(),
             in_flight: Arc::default(),
+            served: watch::Sender::new(false),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             breaker: Mutex::new(Breaker::new(plugin.policies.breaker)),
             changed: watch::Sender::new(()),
@@ -288,6 +291,17 @@ impl Runner {
             // The sender is in `self`, so there is no error.
             let _ = changed.changed().await;
         }
+    }
+
+    pub(super) fn serve(&self, served: bool) {
+        self.served.send_replace(served);
+    }
+
+    /// Waits until it gets events. False: not within this time, for there is no session, or no queue for it.
+    pub(crate) async fn is_served_within(&self, time: Duration) -> bool {
+        let mut served = self.served.subscribe();
+        // The sender is in `self`, so the only error is that of the time.
+        tokio::time::timeout(time, served.wait_for(|served| *served)).await.is_ok()
     }
 
     /// How it is.

@@ -109,6 +109,14 @@ struct Session<'a> {
     give_up: &'a CancellationToken,
 }
 
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        for (runner, _) in &self.serving {
+            runner.serve(false);
+        }
+    }
+}
+
 impl Session<'_> {
     /// Begins to take from the source's queue, and to watch that this goes on.
     fn start(&mut self, consumer: Option<Consumer>) {
@@ -163,6 +171,7 @@ impl Session<'_> {
         self.serving = stay;
         for (runner, service) in leave {
             self.members.remove(&runner.name);
+            runner.serve(false);
             service.cancel();
         }
         // One that joins already may do so twice, which `admit` sees.
@@ -191,7 +200,8 @@ impl Session<'_> {
         };
         self.parts.spawn(serve(backlog, service.clone(), self.give_up.clone()));
         self.serving.push((Arc::clone(&runner), service));
-        self.members.put(runner);
+        self.members.put(Arc::clone(&runner));
+        runner.serve(true);
     }
 }
 

@@ -157,6 +157,18 @@ fn reload_says_what_came_of_it() {
 }
 
 #[test]
+fn a_plugin_that_is_loaded_while_the_broker_is_away_is_said_to_get_no_events_yet() {
+    let mut world = World::on_sqlite();
+    world.plug_logger();
+    world.host_url = "amqp://127.0.0.1:1/%2F".to_owned();
+    let host = world.host_with(&[]);
+    host.wait_for("trying again until it works");
+    let said = plugin(&world, &["reload", "logger"]);
+    assert_eq!(said, "logger 0.1.0 is loaded, but gets no events yet: the host has no queue for it in the broker\n");
+    host.stop();
+}
+
+#[test]
 fn a_rollback_puts_back_what_worked_before() {
     let world = World::on_sqlite();
     let (wasm, toml) = (world.plugins().join("logger.wasm"), world.plugins().join("logger.toml"));
@@ -202,6 +214,8 @@ fn a_rollback_puts_back_what_worked_before() {
 fn what_the_host_keeps_is_for_its_user_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let world = World::on_sqlite();
+    // Not the one that all tests share.
+    fs::remove_file(world.path("state/compiled")).unwrap();
     world.plug_logger();
     let host = world.host();
     let mut folders = vec![world.path("state/compiled")];

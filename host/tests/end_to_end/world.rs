@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +45,11 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let world = Self { folder, host_url: url.clone(), url, exchange, queue, runtime };
         fs::create_dir(world.plugins()).unwrap();
+        // All worlds share what is compiled: that takes seconds.
+        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        DirBuilder::new().recursive(true).mode(0o700).create(&compiled).unwrap();
+        fs::create_dir(world.path("state")).unwrap();
+        symlink(compiled, world.path("state/compiled")).unwrap();
         fs::write(
             world.path("host.toml"),
             format!("state = \"state\"\n[source]\nexchange = {:?}\nqueue = {:?}\n", world.exchange, world.queue),
