@@ -17,4 +17,4 @@ pub(crate) use crate::config::host::{HostConfig, LogFormat};
 pub(crate) use crate::config::plugin::PluginConfig;
 pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};
 pub(crate) use crate::config::reader::parse_duration;
-pub(crate) use crate::config::schema::{SettingsError, complete};
+pub(crate) use crate::config::schema::{SettingsError, complete, kind_name};

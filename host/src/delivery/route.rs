@@ -119,19 +119,6 @@ fn matches(subscription: &Subscription, event: &Event) -> bool {
 mod tests {
     use super::*;
 
-    fn event() -> Event {
-        Event {
-            id: "1".to_owned(),
-            has_own_id: true,
-            source: "shop".to_owned(),
-            event_type: "order.created".to_owned(),
-            subject: None,
-            time: None,
-            data: "{}".to_owned(),
-            extensions: Vec::new(),
-        }
-    }
-
     fn check(event_type: &str, source: Option<&str>, subject: Option<&str>, expected: bool) {
         let subscription = Subscription {
             event_type: event_type.to_owned(),
@@ -139,7 +126,11 @@ mod tests {
             subject: subject.map(str::to_owned),
         };
         let subscriptions = std::slice::from_ref(&subscription);
-        assert_eq!(first_match(subscriptions, &event()), expected.then_some(&subscription), "{subscription:?}");
+        assert_eq!(
+            first_match(subscriptions, &Event::sample("{}")),
+            expected.then_some(&subscription),
+            "{subscription:?}"
+        );
     }
 
     #[test]

@@ -36,6 +36,23 @@ pub(crate) struct Event {
 /// must stay the same over upgrades.
 const NAMESPACE: Uuid = Uuid::from_u128(0x3f1c_86f6_5a2b_4b1e_9d43_0a6e_7c51_d2b8);
 
+#[cfg(test)]
+impl Event {
+    /// An order's event, for tests.
+    pub(crate) fn sample(data: &str) -> Self {
+        Self {
+            id: "1".to_owned(),
+            has_own_id: true,
+            source: "shop".to_owned(),
+            event_type: "order.created".to_owned(),
+            subject: None,
+            time: Some("2026-11-24T10:00:00Z".to_owned()),
+            data: data.to_owned(),
+            extensions: vec![("traceparent".to_owned(), "00-ab".to_owned())],
+        }
+    }
+}
+
 impl Event {
     /// The same on all attempts of this event at this plugin, on every host.
     pub(crate) fn idempotency_key(&self, plugin: &str) -> String {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::command::shown;
+use crate::config::kind_name;
 
 /// One key at the top of `[config]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,18 +58,9 @@ fn kind(property: &Value) -> String {
     if let Some(options) = property["enum"].as_array() {
         return options.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
     }
-    let name = |kind: &str| match kind {
-        "string" => "a text",
-        "integer" => "a whole number",
-        "number" => "a number",
-        "boolean" => "true or false",
-        "array" => "a list",
-        "object" => "a table",
-        _ => "nothing",
-    };
     match &property["type"] {
-        Value::String(kind) => name(kind).to_owned(),
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).map(name).collect::<Vec<_>>().join(" or "),
+        Value::String(kind) => kind_name(kind).to_owned(),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).map(kind_name).collect::<Vec<_>>().join(" or "),
         _ => "anything".to_owned(),
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use jsonschema::{Draft, PatternOptions};
 use serde_json::{Map, Value};
 
+pub(crate) use crate::config::schema::sentence::kind_name;
 use crate::config::settings::Settings;
 
 /// It takes milliseconds; this is for what nobody thought of.

@@ -84,7 +84,15 @@ fn properties_beside<'s>(error: &ValidationError<'_>, schema: &'s Value) -> Vec<
 }
 
 fn kinds(kind: &TypeKind) -> String {
-    let name = |kind: &str| match kind {
+    match kind {
+        TypeKind::Single(kind) => kind_name(kind.as_str()).to_owned(),
+        TypeKind::Multiple(kinds) => kinds.iter().map(|kind| kind_name(kind.as_str())).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+/// What a type of JSON Schema is called in TOML.
+pub(crate) fn kind_name(kind: &str) -> &'static str {
+    match kind {
         "string" => "a text",
         "integer" => "a whole number",
         "number" => "a number",
@@ -92,10 +100,6 @@ fn kinds(kind: &TypeKind) -> String {
         "array" => "a list",
         "object" => "a table",
         _ => "nothing",
-    };
-    match kind {
-        TypeKind::Single(kind) => name(kind.as_str()).to_owned(),
-        TypeKind::Multiple(kinds) => kinds.iter().map(|kind| name(kind.as_str())).collect::<Vec<_>>().join(" or "),
     }
 }
 

@@ -3,25 +3,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::Event;
 
-fn event(data: &str) -> Event {
-    Event {
-        id: "1".to_owned(),
-        has_own_id: true,
-        source: "shop".to_owned(),
-        event_type: "order.created".to_owned(),
-        subject: None,
-        time: Some("2026-11-24T10:00:00Z".to_owned()),
-        data: data.to_owned(),
-        extensions: vec![("traceparent".to_owned(), "00-ab".to_owned())],
-    }
-}
-
 const ORDER: &str = r#"{"total":120.5,"count":3,"country":"DE","big":18446744073709551615,"customer":null,
     "items":[{"sku":"a","price":10},{"sku":"b","price":200}]}"#;
 
 fn ask(text: &str, data: &str) -> Answer {
     let filter = Filter::new(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
-    let event = event(data);
+    let event = Event::sample(data);
     filter.ask(&Look::new(&event)).0
 }
 
@@ -106,7 +93,7 @@ fn the_worst_that_is_let_in_takes_a_moment() {
     let filter = Filter::new("data.all(a, data.exists(b, b > a) || a in data)").unwrap();
     let list = format!("[{}1]", "1,".repeat(315));
     for (filter, data) in [(filter, list), (Filter::new("data.all(a, a in data || a == 1)").unwrap(), data)] {
-        let event = event(&data);
+        let event = Event::sample(&data);
         let begun = Instant::now();
         assert_eq!(filter.ask(&Look::new(&event)).0, Answer::Yes);
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?} unoptimised", begun.elapsed());
@@ -115,7 +102,7 @@ fn the_worst_that_is_let_in_takes_a_moment() {
 
 #[test]
 fn data_is_taken_apart_at_most_once_and_only_if_it_is_asked_for() {
-    let event = event(ORDER);
+    let event = Event::sample(ORDER);
     let look = Look::new(&event);
     assert_eq!(Filter::new("type == \"x\"").unwrap().ask(&look).0, Answer::No);
     assert!(!look.has_read_data());
@@ -194,7 +181,7 @@ proptest! {
     ) {
         match Filter::new(&text) {
             Ok(filter) => {
-                let event = event(data);
+                let event = Event::sample(data);
                 filter.ask(&Look::new(&event));
             }
             Err(error) => prop_assert!(error.at <= text.len() && text.is_char_boundary(error.at), "{:?}", error),
