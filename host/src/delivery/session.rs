@@ -151,7 +151,7 @@ impl Session<'_> {
                     None => return Ended::Stopped { given_back },
                 },
                 Some(joined) = self.joining.join_next() => match joined {
-                    Ok(Ok(runner)) => self.admit(runner),
+                    Ok(Ok(runner)) => self.admit(&runner),
                     Ok(Err(error)) => return Ended::Lost(error),
                     Err(error) => return Ended::Lost(failed(&error)),
                 },
@@ -180,7 +180,7 @@ impl Session<'_> {
                 continue;
             }
             if declared.iter().any(|name| **name == *runner.name) {
-                self.admit(Arc::clone(runner));
+                self.admit(runner);
             } else {
                 self.joining.spawn(join(self.worker.clone(), Arc::clone(runner), self.stop.clone()));
             }
@@ -188,19 +188,19 @@ impl Session<'_> {
     }
 
     /// From now on it gets events.
-    fn admit(&mut self, runner: Arc<Runner>) {
-        if !self.dispatcher.registry.holds(&runner) || self.members.holds(&runner) || self.stop.is_cancelled() {
+    fn admit(&mut self, runner: &Arc<Runner>) {
+        if !self.dispatcher.registry.holds(runner) || self.members.holds(runner) || self.stop.is_cancelled() {
             return;
         }
         let service = self.stop.child_token();
         let backlog = Backlog {
             worker: self.worker.clone(),
             rules: Arc::clone(&self.dispatcher.rules),
-            runner: Arc::clone(&runner),
+            runner: Arc::clone(runner),
         };
         self.parts.spawn(serve(backlog, service.clone(), self.give_up.clone()));
-        self.serving.push((Arc::clone(&runner), service));
-        self.members.put(Arc::clone(&runner));
+        self.serving.push((Arc::clone(runner), service));
+        self.members.put(Arc::clone(runner));
         runner.serve(true);
     }
 }

@@ -41,14 +41,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Whether it exists. One with something in it is refused.
 fn check_folder(folder: &Path) -> anyhow::Result<bool> {
-    match fs::read_dir(folder) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(true),
-            Some(_) => {
-                let problem = format!("{} is not empty: name another folder with --dir", folder.display());
-                Err(WrongArguments(problem).into())
-            }
-        },
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(true),
+        Ok(false) => {
+            let problem = format!("{} is not empty: name another folder with --dir", folder.display());
+            Err(WrongArguments(problem).into())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(anyhow!("cannot look into {}: {error}", folder.display())),
     }

@@ -14,7 +14,7 @@ const WORLD: &str = "plugin";
 pub(crate) enum Language {
     /// Rust, by cargo
     Rust,
-    /// JavaScript, on QuickJS or on the larger `StarlingMonkey`
+    /// JavaScript, on QuickJS or on the larger StarlingMonkey
     Js,
     /// Python
     Python,
