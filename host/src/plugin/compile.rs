@@ -28,6 +28,8 @@ const TIME_MAX: Duration = Duration::from_mins(2);
 const MEMORY_BYTES_MAX: u64 = 3 << 30;
 /// Of what the process has to say.
 const MESSAGE_BYTES_MAX: u64 = 16 << 10;
+/// More of them do not make it much faster, and take from the plugins that run.
+const THREADS_MAX: usize = 4;
 const NICENESS: i32 = 10;
 
 /// Makes code of files.
@@ -108,12 +110,19 @@ fn start(output: &Path, memory_reservation: u64) -> anyhow::Result<Child> {
         .arg(memory_reservation.to_string())
         // Nothing of what the host knows.
         .env_clear()
+        // With many threads the address space would be used up by what is set aside for each.
+        .env("RAYON_NUM_THREADS", threads().to_string())
+        .env("MALLOC_ARENA_MAX", "2")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .context("cannot start itself")
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 
 /// This program, even if its file was replaced by a newer one since it was started.
