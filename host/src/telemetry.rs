@@ -35,7 +35,10 @@ pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
             registry.with(layer.event_format(Human { colour })).try_init()
         }
-        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init(),
+        LogFormat::Json => {
+            let layer = layer.json().flatten_event(true).with_current_span(false);
+            registry.with(layer.map_event_format(Json)).try_init()
+        }
     };
     // It is started once, at the top of the program; an embedding program may have its own.
     drop(started);
@@ -72,6 +75,38 @@ where
             writeln!(out, "{}{}{}", line.message, line.fields, line.data)
         }
     }
+}
+
+/// One JSON object per line. JSON itself leaves some characters as they are that drive a terminal,
+/// and an operator looks at such a log, too.
+struct Json<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Json<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        out.write_str(&printable_json(line.trim_end_matches('\n')))?;
+        out.write_char('\n')
+    }
+}
+
+/// Escapes what JSON does not; such characters only occur within its texts.
+fn printable_json(json: &str) -> String {
+    let mut printable = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_active(character) {
+            // Writing to a String does not fail.
+            let _ = write!(printable, "\\u{:04x}", u32::from(character));
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
 }
 
 fn colour_of(level: Level) -> u8 {
@@ -124,13 +159,18 @@ pub(crate) fn printable(text: &str) -> String {
         match character {
             '\n' => printable.push_str("\n    "),
             '\t' => printable.push('\t'),
-            // Marks that turn the direction of writing can make a line look like another.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => printable.extend(character.escape_unicode()),
-            control if control.is_control() => printable.extend(control.escape_default()),
+            active if is_active(active) => printable.extend(active.escape_default()),
             other => printable.push(other),
         }
     }
     printable
+}
+
+/// Whether a terminal does something other than to show it. Marks that turn the direction of
+/// writing can make a line look like another.
+fn is_active(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -142,5 +182,13 @@ mod tests {
         assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}c"), "a\\u{1b}[2Jb\\r\\u{9b}c");
         assert_eq!(printable("one\n2026 INFO two\n"), "one\n    2026 INFO two");
         assert_eq!(printable("Получено\t…"), "Получено\t…");
+    }
+
+    #[test]
+    fn json_cannot_drive_a_terminal_either() {
+        let text = "a\u{1b}[2J\r\n\u{9b}c\u{202e}\u{7f}…";
+        let json = printable_json(&serde_json::to_string(text).unwrap());
+        assert_eq!(json, r#""a\u001b[2J\r\n\u009bc\u202e\u007f…""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 }

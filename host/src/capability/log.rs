@@ -2,24 +2,35 @@
 //!
 //! They are written before the call returns, and so before the event is acknowledged.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{Level, event, warn};
 
+use crate::capability::console::{Lines, Stream};
 use crate::plugin::contract::log::{Host, Level as GuestLevel};
 use crate::plugin::{Guest, Limits};
 
 /// The target of these lines, by which the operator may filter them.
 pub(crate) const LOG_TARGET: &str = "plugin";
 
-/// The log of one call.
-#[derive(Debug)]
+/// Fields of one line; what is beyond is counted.
+const FIELDS_MAX: usize = 100;
+
+/// The log of one call. Its copies are one log: the guest's console writes into it, too.
+#[derive(Clone, Debug)]
 pub(crate) struct PluginLog {
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Debug)]
+struct Book {
     plugin: Arc<str>,
     event_id: Arc<str>,
     lines_left: usize,
     bytes_left: usize,
     lines_dropped: usize,
+    output: Lines,
+    error: Lines,
     /// They go into the host's log.
     shown: bool,
     /// They are kept, for who watches the call.
@@ -42,33 +53,70 @@ impl KeptLines {
     pub(crate) fn take(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn push(&self, line: LogLine) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
 }
 
 impl PluginLog {
     /// `event_id` says what the call is about.
     pub(crate) fn new(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits) -> Self {
-        let (lines_left, bytes_left) = (limits.log_lines, limits.log_bytes);
-        Self { plugin, event_id, lines_left, bytes_left, lines_dropped: 0, shown: true, kept: None }
+        Self::of(plugin, event_id, limits, true, None)
     }
 
     /// One whose lines are kept as well, or only kept.
     pub(crate) fn keeping(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool) -> Self {
-        Self { shown, kept: Some(KeptLines::default()), ..Self::new(plugin, event_id, limits) }
+        Self::of(plugin, event_id, limits, shown, Some(KeptLines::default()))
+    }
+
+    fn of(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool, kept: Option<KeptLines>) -> Self {
+        let book = Book {
+            plugin,
+            event_id,
+            lines_left: limits.log_lines,
+            bytes_left: limits.log_bytes,
+            lines_dropped: 0,
+            output: Lines::default(),
+            error: Lines::default(),
+            shown,
+            kept,
+        };
+        Self { book: Arc::new(Mutex::new(book)) }
     }
 
     /// What [`Self::keeping`] keeps.
     pub(crate) fn kept(&self) -> KeptLines {
-        self.kept.clone().unwrap_or_default()
+        self.book().kept.clone().unwrap_or_default()
     }
 
-    /// Says what did not fit.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the guest wrote to its console.
+    pub(crate) fn print(&self, stream: Stream, bytes: &[u8]) {
+        let mut book = self.book();
+        let mut lines = std::mem::take(book.lines_of(stream));
+        lines.push(bytes, |line| book.print(stream, line));
+        *book.lines_of(stream) = lines;
+    }
+
+    /// Writes what is left of the console, and says what did not fit.
     pub(crate) fn close(&self) {
-        if self.lines_dropped > 0 && self.shown {
-            let (plugin, event_id, lines) = (&*self.plugin, &*self.event_id, self.lines_dropped);
+        let mut book = self.book();
+        for stream in [Stream::Output, Stream::Error] {
+            let mut lines = std::mem::take(book.lines_of(stream));
+            lines.finish(|line| book.print(stream, line));
+        }
+        if book.lines_dropped > 0 && book.shown {
+            let (plugin, event_id, lines) = (&*book.plugin, &*book.event_id, book.lines_dropped);
             warn!(plugin, event_id, lines, "log lines past the plugin's quota were dropped");
         }
     }
+}
 
+impl Book {
     /// Whether there is room for a line of this size; takes the room.
     fn admit(&mut self, bytes: usize) -> bool {
         let left = self.lines_left.checked_sub(1).zip(self.bytes_left.checked_sub(bytes));
@@ -78,6 +126,35 @@ impl PluginLog {
         };
         (self.lines_left, self.bytes_left) = (lines, bytes);
         true
+    }
+
+    fn lines_of(&mut self, stream: Stream) -> &mut Lines {
+        match stream {
+            Stream::Output => &mut self.output,
+            Stream::Error => &mut self.error,
+        }
+    }
+
+    fn print(&mut self, stream: Stream, line: &str) {
+        if !self.admit(line.len()) {
+            return;
+        }
+        if let Some(kept) = &self.kept {
+            let level = match stream {
+                Stream::Output => "info",
+                Stream::Error => "warn",
+            };
+            kept.push(LogLine { level, message: line.to_owned(), fields: Vec::new() });
+        }
+        if !self.shown {
+            return;
+        }
+        let (plugin, event_id) = (&*self.plugin, &*self.event_id);
+        match stream {
+            Stream::Output => event!(target: LOG_TARGET, Level::INFO, plugin, event_id, stream = "stdout", "{line}"),
+            // Where a panic or an uncaught exception says what it is.
+            Stream::Error => event!(target: LOG_TARGET, Level::WARN, plugin, event_id, stream = "stderr", "{line}"),
+        }
     }
 }
 
@@ -96,10 +173,11 @@ impl Host for Guest {
     async fn write(&mut self, level: GuestLevel, message: String, fields: Vec<(String, String)>) {
         self.calls.count("log.write");
         let bytes = fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + message.len();
-        if !self.log.admit(bytes) {
+        let mut book = self.log.book();
+        if !book.admit(bytes) {
             return;
         }
-        if let Some(kept) = &self.log.kept {
+        if let Some(kept) = &book.kept {
             let level = match level {
                 GuestLevel::Trace => "trace",
                 GuestLevel::Debug => "debug",
@@ -107,15 +185,13 @@ impl Host for Guest {
                 GuestLevel::Warn => "warn",
                 GuestLevel::Error => "error",
             };
-            let line = LogLine { level, message: message.clone(), fields: fields.clone() };
-            kept.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            kept.push(LogLine { level, message: message.clone(), fields: fields.clone() });
         }
-        if !self.log.shown {
+        if !book.shown {
             return;
         }
-        let (plugin, event_id) = (&*self.log.plugin, &*self.log.event_id);
-        let data: serde_json::Map<_, _> = fields.into_iter().map(|(name, value)| (name, value.into())).collect();
-        let data = (!data.is_empty()).then(|| serde_json::Value::from(data).to_string());
+        let (plugin, event_id) = (&*book.plugin, &*book.event_id);
+        let data = data(fields);
         // The level of a tracing event is fixed where it is written.
         match level {
             GuestLevel::Trace => event!(target: LOG_TARGET, Level::TRACE, plugin, event_id, data, "{message}"),
@@ -127,6 +203,17 @@ impl Host for Guest {
     }
 }
 
+/// The fields as a JSON object.
+fn data(fields: Vec<(String, String)>) -> Option<String> {
+    let beyond = fields.len().saturating_sub(FIELDS_MAX);
+    let mut data: serde_json::Map<_, _> =
+        fields.into_iter().take(FIELDS_MAX).map(|(name, value)| (name, value.into())).collect();
+    if beyond > 0 {
+        data.insert("…".to_owned(), format!("{beyond} more").into());
+    }
+    (!data.is_empty()).then(|| serde_json::Value::from(data).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,11 +221,32 @@ mod tests {
     #[test]
     fn lines_past_the_quota_are_counted_and_dropped() {
         let limits = Limits { log_lines: 2, log_bytes: 10, ..Limits::default() };
-        let mut log = PluginLog::new("p".into(), "e".into(), &limits);
+        let log = PluginLog::new("p".into(), "e".into(), &limits);
+        let mut log = log.book();
         assert!(log.admit(4));
         assert!(!log.admit(7));
         assert!(log.admit(6));
         assert!(!log.admit(0));
         assert_eq!(log.lines_dropped, 2);
+    }
+    #[test]
+    fn the_console_shares_the_quota_of_the_log() {
+        let limits = Limits { log_lines: 2, ..Limits::default() };
+        let log = PluginLog::new("p".into(), "e".into(), &limits);
+        log.print(Stream::Output, b"one\ntwo");
+        log.print(Stream::Error, b"half");
+        log.print(Stream::Output, b"!\nthree\n");
+        let left = log.book().lines_left;
+        assert_eq!((left, log.book().lines_dropped), (0, 1));
+        log.close();
+        assert_eq!(log.book().lines_dropped, 2, "what had no end counts as well");
+    }
+
+    #[test]
+    fn fields_beyond_a_hundred_are_counted() {
+        let fields = |count: usize| (0..count).map(|number| (number.to_string(), String::new())).collect();
+        assert_eq!(data(fields(0)), None);
+        assert!(!data(fields(100)).unwrap().contains('…'));
+        assert!(data(fields(10_000)).unwrap().contains(r#""…":"9900 more""#));
     }
 }

@@ -10,7 +10,7 @@ use crate::config::reader::{self, Faults, Table};
 use crate::config::settings::Settings;
 use crate::digest::Digest;
 use crate::event::Filter;
-use crate::plugin::{Limits, MEMORY_BYTES_MAX, Subscription};
+use crate::plugin::{INSTANCES_MAX, Limits, MEMORY_BYTES_MAX, Subscription, TABLE_ELEMENTS_MAX};
 
 /// How the operator wants one plugin to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +134,16 @@ fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
         concurrency: number(table.number(faults, "concurrency", 1..65), default.concurrency),
         log_lines: number(table.number(faults, "log-lines", 0..1_000_001), default.log_lines),
         log_bytes: table.bytes(faults, "log-bytes", 0..(64 << 20) + 1).unwrap_or(default.log_bytes),
+        table_elements: number(
+            table.number(faults, "table-elements", 0..TABLE_ELEMENTS_MAX as u64 + 1),
+            default.table_elements,
+        ),
+        instances: number(table.number(faults, "instances", 1..INSTANCES_MAX as u64 + 1), default.instances),
+        handles: number(table.number(faults, "handles", 1..100_001), default.handles),
+        host_call_bytes: table
+            .bytes(faults, "host-call-bytes", 64 << 10..(64 << 20) + 1)
+            .unwrap_or(default.host_call_bytes),
+        result_bytes: table.bytes(faults, "result-bytes", 256..(64 << 10) + 1).unwrap_or(default.result_bytes),
     };
     table.finish(faults);
     limits
@@ -228,5 +238,31 @@ mod tests {
             ]
         );
         assert!(parse("a = ").unwrap_err().starts_with("plugins/email.toml:1: "));
+    }
+
+    #[test]
+    fn the_limits_are_documented_as_they_are() {
+        let document = include_str!("../../../docs/sandbox.md");
+        let section = document.split("\n## ").find(|section| section.starts_with("Limits")).unwrap();
+        let rows: Vec<Vec<_>> = section
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+            .collect();
+        let all = |column: usize| {
+            let lines: Vec<_> = rows.iter().map(|row| format!("{} = {}", row[1], row[column])).collect();
+            format!("[limits]\n{}\n", lines.join("\n"))
+        };
+        assert_eq!(parse(&all(2)).unwrap().limits, Limits::default());
+        for row in &rows {
+            for bound in row[3].split(" to ") {
+                let value = if bound.parse::<u64>().is_ok() { bound.to_owned() } else { format!("{bound:?}") };
+                parse(&format!("[limits]\n{} = {value}\n", row[1])).unwrap();
+            }
+        }
+        // Whatever has a limit has a row.
+        let unknown = parse("[limits]\nx = 1\n").unwrap_err();
+        assert!(unknown.contains("unknown key"), "{unknown}");
+        assert_eq!(rows.len(), 10);
     }
 }

@@ -170,7 +170,7 @@ impl<'a> Table<'a> {
         self.get(faults, key, |value| {
             let shown = text(value)?;
             let duration = parse_duration(shown)?;
-            if range.contains(&duration) {
+            if (range.start..=range.end).contains(&duration) {
                 return Ok(duration);
             }
             Err(format!("expected {:?} to {:?}, got {shown}", range.start, range.end))

@@ -20,6 +20,7 @@ use crate::command::counted;
 use crate::digest::Digest;
 use crate::plugin::code::CodeCache;
 use crate::plugin::engine::{self, Engine};
+use crate::plugin::limits::{INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
 use crate::plugin::load::code_of;
 
 /// How long one plugin may take; a large one in Python takes four seconds.
@@ -64,7 +65,12 @@ impl Compiler {
         }
         compiled?;
         info!(plugin = name, "compiled in {} ms", begun.elapsed().as_millis());
-        self.cache.load(&self.engine.wasmtime, digest).ok_or_else(|| anyhow!("its compiled code cannot be loaded"))
+        self.cache.load(&self.engine.wasmtime, digest).ok_or_else(|| {
+            anyhow!(
+                "its compiled code cannot be loaded: perhaps it is larger than the sandbox, which has {INSTANCES_MAX} \
+                 core modules, {MEMORIES_MAX} memories and {TABLES_MAX} tables for each call"
+            )
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use tracing::info;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use crate::plugin::limits::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use crate::plugin::turns::Turns;
 
 /// How often a guest that computes is made to look up from its work.
@@ -24,10 +25,10 @@ pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(1);
 pub(crate) const MEMORY_BYTES_MAX: usize = 256 << 20;
 /// Attempts that run at once, of all plugins together.
 pub(crate) const ATTEMPTS_AT_ONCE_MAX: usize = 64;
-/// A Python component consists of 14.
-const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 32;
-/// JavaScript on QuickJS has five: its own, and those of what stands in for the system.
-const MEMORIES_PER_COMPONENT_MAX: u32 = 8;
+/// Plugins that have a place of their own besides, so that others cannot take all of them.
+pub(crate) const PLACES_OF_THEIR_OWN_MAX: usize = 64;
+/// For plugins that are asked what they are while attempts take all other places.
+const PLACES_FOR_LOADING: usize = 4;
 /// Of linear memory, kept warm for the next attempt.
 const MEMORY_BYTES_KEPT: usize = 2 << 20;
 /// Of tables, kept warm for the next attempt.
@@ -43,25 +44,45 @@ pub(crate) struct Engine {
     /// What code for it must be compiled for.
     pub(super) memory_reservation: u64,
     pub(super) turns: Turns,
+    /// How many attempts there is room for.
+    pub(super) places: Places,
     clock: Arc<Clock>,
+}
+
+/// Room for attempts. A pool's places are an error when they are used up, not a wait: whoever
+/// starts an attempt waits for one of these first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    /// For any plugin.
+    pub(super) shared: usize,
+    /// One for each plugin, for so many of them.
+    pub(super) own: usize,
+}
+
+impl Places {
+    fn all(self) -> usize {
+        self.shared + self.own + PLACES_FOR_LOADING
+    }
 }
 
 impl Engine {
     /// The fastest that this system allows.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let mut refusal = None;
-        for instances in [ATTEMPTS_AT_ONCE_MAX, 16, 0] {
-            match wasmtime::Engine::new(&config(instances)) {
+        let most = Places { shared: ATTEMPTS_AT_ONCE_MAX, own: PLACES_OF_THEIR_OWN_MAX };
+        for (places, is_pooled) in [(most, true), (Places { shared: 16, own: 16 }, true), (most, false)] {
+            let pool = is_pooled.then_some(places);
+            match wasmtime::Engine::new(&config(pool)) {
                 Ok(engine) => {
                     if let Some(refusal) = refusal {
                         info!(
-                            instances,
+                            instances = pool.map_or(0, Places::all),
                             "the system refused a larger pool of instances ({refusal}); plugins run slower"
                         );
                     }
                     let clock = Arc::new(Clock::start(engine.clone())?);
-                    let memory_reservation = memory_reservation(instances);
-                    return Ok(Self { wasmtime: engine, memory_reservation, turns: Turns::new(), clock });
+                    let memory_reservation = memory_reservation(is_pooled);
+                    return Ok(Self { wasmtime: engine, memory_reservation, turns: Turns::new(), places, clock });
                 }
                 Err(error) => refusal = Some(error),
             }
@@ -88,9 +109,9 @@ pub(super) fn for_compiling(memory_reservation: u64) -> anyhow::Result<wasmtime:
     Ok(wasmtime::Engine::new(&code_config(memory_reservation))?)
 }
 
-/// Bytes of address space for each memory. `instances` of 0: no pool.
-fn memory_reservation(instances: usize) -> u64 {
-    if instances == 0 { 0 } else { MEMORY_BYTES_MAX as u64 }
+/// Bytes of address space for each memory.
+fn memory_reservation(is_pooled: bool) -> u64 {
+    if is_pooled { MEMORY_BYTES_MAX as u64 } else { 0 }
 }
 
 /// What compiled code depends on.
@@ -118,25 +139,28 @@ fn code_config(memory_reservation: u64) -> Config {
     config
 }
 
-/// `instances` of 0: no pool.
-fn config(instances: usize) -> Config {
-    let mut config = code_config(memory_reservation(instances));
+/// Without places: no pool.
+fn config(places: Option<Places>) -> Config {
+    let mut config = code_config(memory_reservation(places.is_some()));
     config
         .max_wasm_stack(STACK_BYTES_MAX)
         .async_stack_size(FIBER_STACK_BYTES)
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
-    if instances == 0 {
-        return config;
-    }
-    let count = u32::try_from(instances).unwrap_or(u32::MAX);
+    let Some(places) = places else { return config };
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let count = places.all();
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(count)
-        .total_core_instances(count.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
-        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
-        .total_memories(count.saturating_mul(MEMORIES_PER_COMPONENT_MAX))
-        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
-        .total_tables(count.saturating_mul(4))
-        .total_stacks(count)
+    // Whatever one component may have, the pool has for each place.
+    pool.total_component_instances(number(count))
+        .total_stacks(number(count))
+        .total_core_instances(number(count * INSTANCES_MAX))
+        .max_core_instances_per_component(number(INSTANCES_MAX))
+        .total_memories(number(count * MEMORIES_MAX))
+        .max_memories_per_component(number(MEMORIES_MAX))
+        .total_tables(number(count * TABLES_MAX))
+        .max_tables_per_component(number(TABLES_MAX))
+        .max_tables_per_module(number(TABLES_MAX))
+        .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .linear_memory_keep_resident(MEMORY_BYTES_KEPT)
         .table_keep_resident(TABLE_BYTES_KEPT)

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 
-use crate::plugin::limits::Limiter;
+use crate::plugin::instance::Guest;
+use crate::plugin::limits::Limits;
 
-/// Characters of a guest's backtrace that are kept.
-const BACKTRACE_CHARACTERS_MAX: usize = 4000;
+/// Bytes of a guest's backtrace that are kept, and of the reason.
+const BACKTRACE_BYTES_MAX: usize = 4000;
+const REASON_BYTES_MAX: usize = 1000;
 
 /// What went wrong in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,21 +50,72 @@ impl PluginFailure {
     }
 
     /// From what the engine says.
-    pub(crate) fn of(error: &wasmtime::Error, limiter: &Limiter, memory_bytes: usize) -> Self {
-        if limiter.refused_memory {
-            return Self::OutOfMemory(memory_bytes >> 20);
+    pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Self {
+        let limits = &guest.limits;
+        if guest.limiter.refused_memory {
+            return Self::OutOfMemory(limits.memory_bytes >> 20);
         }
-        let reason = if limiter.refused_table {
-            "its table grew past its limit".to_owned()
-        } else if let Some(trap) = error.downcast_ref::<Trap>() {
-            trap.to_string()
+        let reason = if guest.limiter.refused_table {
+            format!("its table grew past its limit of {} elements", limits.table_elements)
         } else {
-            error.root_cause().to_string()
+            reason(error, limits)
         };
-        let mut backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
-        if let Some((end, _)) = backtrace.char_indices().nth(BACKTRACE_CHARACTERS_MAX) {
-            backtrace.truncate(end);
+        let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+        Self::Trapped {
+            reason: cut(reason, REASON_BYTES_MAX),
+            backtrace: cut(backtrace.trim_end().to_owned(), BACKTRACE_BYTES_MAX),
         }
-        Self::Trapped { reason, backtrace: backtrace.trim_end().to_owned() }
+    }
+
+    /// From the end of a call's task, if it is not an answer.
+    pub(super) fn of_task(error: JoinError) -> Self {
+        let said = match error.try_into_panic() {
+            Ok(panic) => match panic.downcast::<String>() {
+                Ok(said) => *said,
+                Err(panic) => {
+                    panic.downcast::<&'static str>().map_or_else(|_| "a panic".to_owned(), |said| (*said).to_owned())
+                }
+            },
+            Err(error) => error.to_string(),
+        };
+        Self::HostPanicked(cut(said, REASON_BYTES_MAX))
+    }
+}
+
+fn reason(error: &wasmtime::Error, limits: &Limits) -> String {
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        let said = trap.to_string();
+        return said.strip_prefix("wasm trap: ").unwrap_or(&said).to_owned();
+    }
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return format!("it ended itself by an exit with code {code}, and must answer instead");
+    }
+    // These have no type of their own.
+    let said = error.root_cause().to_string();
+    if said.contains("fuel allocated for hostcalls") {
+        return format!("it handed over more than its limit of {} KiB in one call", limits.host_call_bytes >> 10);
+    }
+    if said.contains("resource table has no free keys") || said.contains("store handle limit exceeded") {
+        return format!("it holds more than its limit of {} handles", limits.handles);
+    }
+    said
+}
+
+/// A text that a guest wrote, no longer than so many bytes and a mark.
+pub(super) fn cut(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    format!("{}… (cut: it has {} bytes)", &text[..text.floor_char_boundary(bytes_max)], text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_says_so() {
+        assert_eq!(cut("short".to_owned(), 5), "short");
+        assert_eq!(cut("long é".to_owned(), 6), "long … (cut: it has 7 bytes)");
     }
 }

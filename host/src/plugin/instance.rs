@@ -6,23 +6,22 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::capability::PluginLog;
+use crate::capability::{Console, PluginLog, Stream};
 use crate::plugin::bindings::notify::plugin as imports;
 use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
 use crate::plugin::turns::{Tick, Turn};
 use crate::plugin::usage::Calls;
 
-/// Bytes that may be copied out of the guest in one call back into the host.
-const HOST_CALL_BYTES_MAX: usize = 32 << 20;
-/// Resources of the host's that a guest may hold.
-const HANDLES_MAX: usize = 1024;
+/// What `wasi:random` hands out in one call.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
 /// What the guest's calls back into the host work on.
 pub(crate) struct Guest {
     wasi: WasiCtx,
     resources: ResourceTable,
-    pub(crate) limiter: Limiter,
+    pub(super) limits: Limits,
+    pub(super) limiter: Limiter,
     pub(crate) log: PluginLog,
     pub(crate) calls: Calls,
     turn: Turn,
@@ -58,12 +57,12 @@ pub(crate) fn store(
     settings: Arc<serde_json::Map<String, serde_json::Value>>,
 ) -> Store<Guest> {
     let mut resources = ResourceTable::new();
-    resources.set_max_capacity(HANDLES_MAX);
-    // No arguments, environment, files or sockets; standard output and error lead nowhere.
-    let wasi = WasiCtx::builder().build();
+    resources.set_max_capacity(limits.handles);
+    let wasi = wasi(&log);
     let (limiter, turn) = (Limiter::new(limits), Turn::default());
-    let mut store =
-        Store::new(&engine.wasmtime, Guest { wasi, resources, limiter, log, calls: Calls::default(), turn, settings });
+    let guest =
+        Guest { wasi, resources, limits: limits.clone(), limiter, log, calls: Calls::default(), turn, settings };
+    let mut store = Store::new(&engine.wasmtime, guest);
     store.limiter(|guest| &mut guest.limiter);
     // The first deadline is 0 unless it is set, and would be passed already.
     store.set_epoch_deadline(1);
@@ -76,7 +75,22 @@ pub(crate) fn store(
             Tick::Wait(turn) => UpdateDeadline::YieldCustom(1, Box::pin(turn)),
         })
     });
-    store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
-    store.set_max_component_handles(HANDLES_MAX);
+    store.set_hostcall_fuel(limits.host_call_bytes);
+    store.set_max_component_handles(limits.handles);
     store
+}
+
+/// WASI with nothing in it: no arguments, environment, files, sockets, names or input. Clocks are
+/// there, randomness is bounded, and what the guest prints is logged.
+fn wasi(log: &PluginLog) -> WasiCtx {
+    let console = |stream| Console::new(log.clone(), stream);
+    WasiCtx::builder()
+        // Without these a socket is a file descriptor of the host's, though it can reach nobody.
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .max_random_size(RANDOM_BYTES_MAX)
+        .stdout(console(Stream::Output))
+        .stderr(console(Stream::Error))
+        .build()
 }

@@ -1,13 +1,11 @@
 //! Loading makes a plugin of a file: compile, ask what it is, keep it ready.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
-use tokio::sync::Semaphore;
+use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 use wasmtime::component::{Component, Linker};
 
@@ -18,18 +16,19 @@ use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 use crate::plugin::bindings::{Plugin as World, PluginPre};
 use crate::plugin::compile::Compiler;
 use crate::plugin::engine::Engine;
-use crate::plugin::failure::PluginFailure;
 use crate::plugin::instance::{self, Guest};
+use crate::plugin::places::AllPlaces;
 use crate::plugin::wish::{self, Sentence};
-use crate::plugin::{Chooser, Plugin, Subscription};
+use crate::plugin::{Chooser, Plugin, Subscription, call, fit, form};
 
-const WANTED: &str = "a plugin is a WebAssembly component that exports the world notify:plugin/plugin";
 /// A plugin's file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// `describe`, which computes nothing.
 const DESCRIBE_TIME: Duration = Duration::from_secs(2);
-/// What `describe` may answer: each text, and the number of entries in each list.
-const TEXT_BYTES_MAX: usize = 64 << 10;
+/// What `describe` may answer: its configuration's schema, each other text, and the number of
+/// entries in each list.
+const SCHEMA_BYTES_MAX: usize = 64 << 10;
+const TEXT_BYTES_MAX: usize = 4 << 10;
 const ENTRIES_MAX: usize = 256;
 /// Sentences about plugins that are remembered.
 const SAID_MAX: usize = 1024;
@@ -39,8 +38,7 @@ pub(crate) struct Loader {
     engine: Engine,
     compiler: Compiler,
     linker: Arc<Linker<Guest>>,
-    /// Attempts of all plugins together.
-    slots: Arc<Semaphore>,
+    places: AllPlaces,
     /// What was said of plugins already.
     said: Mutex<HashSet<Sentence>>,
 }
@@ -65,8 +63,8 @@ impl Loader {
     pub(crate) fn new(engine: Engine, state: Option<&Path>) -> anyhow::Result<Self> {
         let compiler = Compiler::new(engine.clone(), state)?;
         let linker = Arc::new(instance::linker(&engine)?);
-        let slots = Arc::new(Semaphore::new(crate::plugin::engine::ATTEMPTS_AT_ONCE_MAX));
-        Ok(Self { engine, compiler, linker, slots, said: Mutex::default() })
+        let places = AllPlaces::new(&engine);
+        Ok(Self { engine, compiler, linker, places, said: Mutex::default() })
     }
 
     /// Reads a plugin's file, within bounds.
@@ -114,7 +112,7 @@ impl Loader {
             limits: config.limits,
             ready,
             engine: self.engine.clone(),
-            slots: Arc::clone(&self.slots),
+            places: self.places.of_a_plugin(),
         })
     }
 
@@ -126,9 +124,8 @@ impl Loader {
         digest: Digest,
         config: &PluginConfig,
     ) -> anyhow::Result<Described> {
-        if let Kind::Neither(what) = Kind::of(content) {
-            bail!("{what}; {WANTED}");
-        }
+        // What is plainly something else costs no process.
+        form::check_beginning(content)?;
         let component = self.compiler.component(name, content, digest).await?;
         let ready = prepare(&self.linker, &component)?;
         let info = self.describe(name, &ready, config).await?;
@@ -157,82 +154,46 @@ impl Loader {
         config: &PluginConfig,
     ) -> anyhow::Result<PluginInfo> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
-        let mut store = instance::store(&self.engine, &config.limits, log, Arc::default());
-        let _running = self.engine.running();
-        let call = async {
-            let world: World = ready.instantiate_async(&mut store).await?;
-            world.notify_plugin_metadata().call_describe(&mut store).await
-        };
-        let answer = tokio::time::timeout(DESCRIBE_TIME, call).await;
-        match answer {
-            Ok(Ok(info)) => Ok(info),
-            Ok(Err(error)) => {
-                let failure = PluginFailure::of(&error, &store.data().limiter, config.limits.memory_bytes);
-                Err(failure).context("asked to describe itself")
-            }
-            Err(_) => Err(PluginFailure::TimedOut(DESCRIBE_TIME)).context("asked to describe itself"),
-        }
+        let store = instance::store(&self.engine, &config.limits, log, Arc::default());
+        let ready = ready.clone();
+        let answer = call::in_its_own_task(&self.engine, store, DESCRIBE_TIME, (), |store| {
+            Box::pin(async move {
+                let instance = ready.instance_pre().instantiate_async(&mut *store).await?;
+                // Only here are the types of what it exports looked at.
+                let world = match World::new(&mut *store, &instance) {
+                    Ok(world) => world,
+                    Err(error) => return Ok(Err(fit::why_not_a_plugin(&error))),
+                };
+                world.notify_plugin_metadata().call_describe(&mut *store).await.map(Ok)
+            })
+        });
+        answer.await.0.context("asked to describe itself")?
     }
 }
 
 /// The code of a plugin's file. The error is one sentence.
 pub(super) fn code_of(engine: &wasmtime::Engine, content: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let component = match Kind::of(content) {
-        Kind::Component => Cow::Borrowed(content),
-        Kind::CoreModule => componentize(content)?.into(),
-        Kind::Neither(what) => bail!("{what}; {WANTED}"),
-    };
-    engine.precompile_component(&component).map_err(|error| anyhow!("it does not compile: {}", last_line(&error)))
+    let component = form::component_of(content)?;
+    fit::check_names(&component)?;
+    engine.precompile_component(&component).map_err(|error| fit::why_not_compiled(&component, &error))
 }
 
 fn prepare(linker: &Linker<Guest>, component: &Component) -> anyhow::Result<PluginPre<Guest>> {
-    let pre = linker
-        .instantiate_pre(component)
-        .map_err(|error| anyhow!("it imports what the host does not offer: {error:#}"))?;
-    PluginPre::new(pre).map_err(|error| anyhow!("it does not export the world notify:plugin/plugin: {error:#}"))
-}
-
-fn last_line(error: &wasmtime::Error) -> String {
-    error.root_cause().to_string().lines().collect::<Vec<_>>().join(" ")
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Kind {
-    Component,
-    CoreModule,
-    Neither(&'static str),
-}
-
-impl Kind {
-    /// By the first eight bytes (<https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md>).
-    fn of(bytes: &[u8]) -> Self {
-        match bytes {
-            [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => Self::CoreModule,
-            [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Self::Component,
-            [] => Self::Neither("it is empty"),
-            [b'\0', b'a', b's', b'm', ..] => Self::Neither("it is cut off, or of an unknown WebAssembly version"),
-            [0x7f, b'E', b'L', b'F', ..] => Self::Neither("it is a program for this machine, not WebAssembly"),
-            _ => Self::Neither("it is not WebAssembly"),
-        }
-    }
-}
-
-/// A plain core module that carries its component type: what `wasm32-unknown-unknown` builds. One that
-/// was built for WASI's first version gets what translates that into the second.
-fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
-    use wasi_preview1_component_adapter_provider as preview1;
-    let (name, adapter) =
-        (preview1::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, preview1::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER);
-    wit_component::ComponentEncoder::default()
-        .module(module)
-        .and_then(|encoder| encoder.adapter(name, adapter)?.validate(true).encode())
-        .map_err(|error| anyhow!("it is a core module that cannot be made a component: {error:#}"))
+    let pre = linker.instantiate_pre(component).map_err(|error| fit::why_not_linked(component, &error))?;
+    PluginPre::new(pre).map_err(|error| fit::why_not_a_plugin(&error))
 }
 
 /// What a plugin says of itself goes into logs and pages: it must be of a sensible size.
 fn check(info: &PluginInfo) -> anyhow::Result<()> {
-    let too_long = |text: &String| text.len() > TEXT_BYTES_MAX;
-    if [&info.name, &info.version, &info.description].into_iter().chain(info.config_schema.as_ref()).any(too_long) {
+    if info.config_schema.as_ref().is_some_and(|schema| schema.len() > SCHEMA_BYTES_MAX) {
+        bail!("the schema of its configuration has more than {} KiB", SCHEMA_BYTES_MAX >> 10);
+    }
+    let own = [&info.name, &info.version, &info.description].into_iter();
+    let annotations = info.annotations.iter().flat_map(|(name, value)| [name, value]);
+    let requests = info.requests.iter().flat_map(|request| [&request.capability, &request.scope, &request.why]);
+    let subscribed = info.subscriptions.iter();
+    let subscriptions = subscribed.flat_map(|one| [&one.event_type].into_iter().chain(&one.source).chain(&one.subject));
+    if own.chain(annotations).chain(requests).chain(subscriptions).any(|text| text.len() > TEXT_BYTES_MAX) {
         bail!("it describes itself with a text of more than {} KiB", TEXT_BYTES_MAX >> 10);
     }
     if info.subscriptions.len().max(info.requests.len()).max(info.annotations.len()) > ENTRIES_MAX {
@@ -243,23 +204,4 @@ fn check(info: &PluginInfo) -> anyhow::Result<()> {
         bail!("it calls itself {:?}, and a name is made of a-z, 0-9 and -", info.name);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_known_by_its_first_bytes() {
-        assert_eq!(Kind::of(b"\0asm\x01\0\0\0"), Kind::CoreModule);
-        assert_eq!(Kind::of(b"\0asm\x0d\0\x01\0more"), Kind::Component);
-        for (bytes, what) in [
-            (&b""[..], "it is empty"),
-            (b"\0asm\x01", "it is cut off, or of an unknown WebAssembly version"),
-            (b"\x7fELF...", "it is a program for this machine, not WebAssembly"),
-            (b"hello", "it is not WebAssembly"),
-        ] {
-            assert_eq!(Kind::of(bytes), Kind::Neither(what));
-        }
-    }
 }

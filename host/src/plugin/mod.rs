@@ -3,23 +3,31 @@
 //! Each attempt runs in a fresh instance, within limits of memory and time, in a task of its own,
 //! so that whatever it does ends with it. Nothing here knows queues.
 
+#[cfg(test)]
+#[path = "../../tests/guests/assemble.rs"]
+mod assemble;
 mod bindings;
+mod call;
 mod code;
 mod compile;
 mod engine;
 mod failure;
+mod fit;
 mod folder;
+mod form;
 mod instance;
 mod limits;
 mod load;
+#[cfg(test)]
+mod misfits;
+mod places;
 mod turns;
 mod usage;
 mod wish;
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::capability::{LogLine, PluginLog};
 use crate::config::Policies;
@@ -34,8 +42,9 @@ pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
 pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, look, plugin_names, scan};
 pub(crate) use crate::plugin::instance::Guest;
-pub(crate) use crate::plugin::limits::Limits;
+pub(crate) use crate::plugin::limits::{INSTANCES_MAX, Limits, TABLE_ELEMENTS_MAX};
 pub(crate) use crate::plugin::load::Loader;
+use crate::plugin::places::{Place, PluginPlaces};
 pub(crate) use crate::plugin::usage::Usage;
 pub(crate) use crate::plugin::wish::{Standing, Wish, wishes};
 
@@ -57,14 +66,13 @@ pub(crate) struct Plugin {
     pub(crate) policies: Policies,
     ready: PluginPre<Guest>,
     engine: Engine,
-    /// Of all plugins together.
-    slots: Arc<Semaphore>,
+    places: PluginPlaces,
 }
 
-/// Room for one attempt: a slot of the plugin's, and one of the engine's.
+/// Room for one attempt: a slot of the plugin's, and a place in the engine.
 pub(crate) struct Room {
-    _own: OwnedSemaphorePermit,
-    _shared: Option<OwnedSemaphorePermit>,
+    _slot: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Who chose a plugin's subscriptions.
@@ -106,10 +114,9 @@ pub(crate) struct Attempt {
 pub(crate) type Answer = Result<contract::types::Outcome, contract::types::Failure>;
 
 impl Plugin {
-    /// Waits for a slot of the engine's, too.
-    pub(crate) async fn room(&self, own: OwnedSemaphorePermit) -> Room {
-        // It is never closed; if it were, the attempt would go on without it.
-        Room { _own: own, _shared: Arc::clone(&self.slots).acquire_owned().await.ok() }
+    /// Waits for a place in the engine, too.
+    pub(crate) async fn room(&self, slot: OwnedSemaphorePermit) -> Room {
+        Room { _slot: slot, _place: self.places.take().await }
     }
 
     /// One call. Its room is given up when the call has ended for good.
@@ -143,36 +150,39 @@ impl Plugin {
         room: Option<Room>,
         log: PluginLog,
     ) -> (Result<Answer, PluginFailure>, Usage) {
-        let mut store = instance::store(&self.engine, &self.limits, log, Arc::clone(&self.settings));
+        let store = instance::store(&self.engine, &self.limits, log, Arc::clone(&self.settings));
         let ready = self.ready.clone();
-        let (limits, engine) = (self.limits.clone(), self.engine.clone());
         let delivery = contract::types::Delivery {
             attempt: attempt.number,
             max_attempts: attempt.max,
-            budget: u64::try_from(limits.time.as_millis()).unwrap_or(u64::MAX),
+            budget: u64::try_from(self.limits.time.as_millis()).unwrap_or(u64::MAX),
             idempotency_key: attempt.idempotency_key,
             transport: attempt.transport,
         };
         let event = event.to_contract();
-        let call = tokio::spawn(async move {
-            let _room = room;
-            let _running = engine.running();
-            let call = async {
-                let world = ready.instantiate_async(&mut store).await?;
-                world.notify_plugin_handler().call_handle(&mut store, &event, &delivery).await
-            };
-            let answer = tokio::time::timeout(limits.time, call).await;
-            store.data().log.close();
-            let answer = match answer {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err(PluginFailure::of(&error, &store.data().limiter, limits.memory_bytes)),
-                Err(_) => Err(PluginFailure::TimedOut(limits.time)),
-            };
-            let usage = Usage::of(store.data_mut());
-            (answer, usage)
+        let answer = call::in_its_own_task(&self.engine, store, self.limits.time, room, |store| {
+            Box::pin(async move {
+                let world = ready.instantiate_async(&mut *store).await?;
+                world.notify_plugin_handler().call_handle(&mut *store, &event, &delivery).await
+            })
         });
-        let ended = AbortOnDropHandle::new(call).await;
-        ended.unwrap_or_else(|error| (Err(PluginFailure::HostPanicked(error.to_string())), Usage::default()))
+        let (answer, usage) = answer.await;
+        (answer.map(|answer| within(answer, self.limits.result_bytes)), usage)
+    }
+}
+
+/// The answer with texts that are fit for logs, headers and pages.
+fn within(answer: Answer, bytes_max: usize) -> Answer {
+    use contract::types::{Failure, Outcome, Rejection, Retry};
+    let cut = |text| failure::cut(text, bytes_max);
+    match answer {
+        Ok(Outcome::Done(note)) => Ok(Outcome::Done(note.map(cut))),
+        Ok(Outcome::Skipped(reason)) => Ok(Outcome::Skipped(cut(reason))),
+        Err(Failure::Retry(Retry { reason, after })) => Err(Failure::Retry(Retry { reason: cut(reason), after })),
+        Err(Failure::Reject(Rejection { reason, code })) => {
+            Err(Failure::Reject(Rejection { reason: cut(reason), code: cut(code) }))
+        }
+        Err(Failure::Misconfigured(reason)) => Err(Failure::Misconfigured(cut(reason))),
     }
 }
 

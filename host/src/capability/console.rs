@@ -1,0 +1,147 @@
+//! The console is a guest's standard output and error. It leads into the plugin's log, line by
+//! line, within the quota of the log.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::capability::log::PluginLog;
+
+/// Bytes that a guest may write at once; it writes more in several calls.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+/// A longer line becomes several: a guest need not write any line feed.
+const LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Output,
+    Error,
+}
+
+/// One of the two, of one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Console {
+    log: PluginLog,
+    stream: Stream,
+}
+
+impl Console {
+    pub(crate) fn new(log: PluginLog, stream: Stream) -> Self {
+        Self { log, stream }
+    }
+}
+
+impl IsTerminal for Console {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Console {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Only WASI 0.3 asks for it, which is not offered.
+        Box::new(tokio::io::sink())
+    }
+}
+
+impl OutputStream for Console {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.log.print(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES_MAX)
+    }
+}
+
+impl Pollable for Console {
+    // The trait's own form of an async function that is ready at once.
+    fn ready<'life, 'made>(&'life mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'made>>
+    where
+        'life: 'made,
+        Self: 'made,
+    {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Cuts what is written into lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// The beginning of a line whose end is not there yet.
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes more bytes, and hands each line that they end to `line`.
+    pub(super) fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(&str)) {
+        while !bytes.is_empty() {
+            let room = LINE_BYTES_MAX - self.begun.len();
+            let reach = &bytes[..bytes.len().min(room)];
+            if let Some(end) = reach.iter().position(|byte| *byte == b'\n') {
+                self.begun.extend(&bytes[..end]);
+                bytes = &bytes[end + 1..];
+            } else {
+                self.begun.extend(reach);
+                bytes = &bytes[reach.len()..];
+                if self.begun.len() < LINE_BYTES_MAX {
+                    return;
+                }
+            }
+            self.end(&mut line);
+        }
+    }
+
+    /// Hands over what has no end.
+    pub(super) fn finish(&mut self, mut line: impl FnMut(&str)) {
+        if !self.begun.is_empty() {
+            self.end(&mut line);
+        }
+    }
+
+    fn end(&mut self, line: &mut impl FnMut(&str)) {
+        line(String::from_utf8_lossy(&self.begun).trim_end_matches('\r'));
+        self.begun.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(pieces: &[&[u8]]) -> Vec<String> {
+        let (mut lines, mut found) = (Lines::default(), Vec::new());
+        for piece in pieces {
+            lines.push(piece, |line| found.push(line.to_owned()));
+        }
+        lines.finish(|line| found.push(line.to_owned()));
+        found
+    }
+
+    #[test]
+    fn what_is_written_is_cut_into_lines() {
+        assert_eq!(lines(&[b"one\ntw", b"o\r\n", b"\nthree"]), ["one", "two", "", "three"]);
+        assert_eq!(lines(&[b"\xff\xfe\n"]), ["\u{fffd}\u{fffd}"]);
+        assert!(lines(&[b""]).is_empty());
+    }
+
+    #[test]
+    fn what_has_no_line_feed_is_cut_all_the_same() {
+        let long = vec![b'x'; 3 * LINE_BYTES_MAX + 1];
+        let lengths: Vec<_> = lines(&[&long]).iter().map(String::len).collect();
+        assert_eq!(lengths, [LINE_BYTES_MAX, LINE_BYTES_MAX, LINE_BYTES_MAX, 1]);
+    }
+}

@@ -1,0 +1,85 @@
+//! A call of a guest, in a task of its own: whatever the guest does, or the host's own code that
+//! it calls, ends there and becomes a failure of that call.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime::Store;
+
+use crate::plugin::engine::Engine;
+use crate::plugin::failure::PluginFailure;
+use crate::plugin::instance::Guest;
+use crate::plugin::usage::Usage;
+
+/// Makes one call within `time`, and says what it used. `held` is given up when the call has ended for good.
+pub(super) async fn in_its_own_task<T, Call>(
+    engine: &Engine,
+    mut store: Store<Guest>,
+    time: Duration,
+    held: impl Send + 'static,
+    call: Call,
+) -> (Result<T, PluginFailure>, Usage)
+where
+    T: Send + 'static,
+    Call: for<'a> FnOnce(&'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
+{
+    let engine = engine.clone();
+    let log = store.data().log.clone();
+    let task = tokio::spawn(async move {
+        let _held = held;
+        let _running = engine.running();
+        let answer = match tokio::time::timeout(time, call(&mut store)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(PluginFailure::of(&error, store.data())),
+            Err(_) => Err(PluginFailure::TimedOut(time)),
+        };
+        (answer, Usage::of(store.data_mut()))
+    });
+    let ended = AbortOnDropHandle::new(task).await;
+    log.close();
+    ended.unwrap_or_else(|error| (Err(PluginFailure::of_task(error)), Usage::default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capability::PluginLog;
+    use crate::plugin::{Limits, instance};
+
+    fn store(engine: &Engine, limits: &Limits) -> Store<Guest> {
+        let log = PluginLog::new("p".into(), "e".into(), limits);
+        instance::store(engine, limits, log, std::sync::Arc::default())
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_host_in_a_call_fails_that_call_alone() {
+        let engine = Engine::new().unwrap();
+        let mut linker = wasmtime::component::Linker::<Guest>::new(&engine.wasmtime);
+        let panics =
+            |_: wasmtime::StoreContextMut<'_, Guest>, (): ()| -> wasmtime::Result<()> { panic!("a fault of ours") };
+        linker.root().func_wrap("host", panics).unwrap();
+        let wat = r#"(component (import "host" (func $host))
+            (core func $lowered (canon lower (func $host)))
+            (core module $m (import "" "host" (func $host)) (func (export "go") call $host))
+            (core instance $i (instantiate $m (with "" (instance (export "host" (func $lowered))))))
+            (func (export "go") (canon lift (core func $i "go"))))"#;
+        let component = wasmtime::component::Component::new(&engine.wasmtime, wat::parse_str(wat).unwrap()).unwrap();
+        let ready = linker.instantiate_pre(&component).unwrap();
+        let limits = Limits::default();
+        for _ in 0..3 {
+            let ready = ready.clone();
+            let (answer, _) = in_its_own_task(&engine, store(&engine, &limits), limits.time, (), |store| {
+                Box::pin(async move {
+                    let instance = ready.instantiate_async(&mut *store).await?;
+                    let go = instance.get_typed_func::<(), ()>(&mut *store, "go")?;
+                    go.call_async(&mut *store, ()).await
+                })
+            })
+            .await;
+            assert_eq!(answer, Err(PluginFailure::HostPanicked("a fault of ours".to_owned())));
+        }
+        let answer = in_its_own_task(&engine, store(&engine, &limits), limits.time, (), |_| Box::pin(async { Ok(1) }));
+        assert_eq!(answer.await.0, Ok(1), "the engine works on");
+    }
+}
