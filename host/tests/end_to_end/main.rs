@@ -4,16 +4,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+#[path = "../guests/assemble.rs"]
+mod assemble;
 mod broker_away;
 mod broker_crash;
 mod bytes;
 mod churn;
 mod cluster;
+mod contract;
 mod crash;
 mod dead_letters;
 mod drain;
 mod dropin;
 mod duplicates;
+mod hostile;
 mod interop;
 mod isolation;
 mod languages;

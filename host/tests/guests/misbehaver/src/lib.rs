@@ -1,12 +1,19 @@
 //! A guest that fails in the way that its configuration says.
 
+mod greed;
+
 use std::time::{Duration, Instant};
 
-use notify_plugin::{Delivery, Event, Handled, Info, Plugin, done, misconfigured, reject, retry, skipped};
+use notify_plugin::{Delivery, Event, Handled, Info, Plugin, done, misconfigured, reject, retry, retry_after, skipped};
 use serde::Deserialize;
+use wasip2::cli::stdout::get_stdout;
+use wasip2::clocks::monotonic_clock::subscribe_duration;
 
 /// How long a slow call takes.
 const SLOW: Duration = Duration::from_secs(2);
+const HOUR_IN_NANOSECONDS: u64 = 3_600_000_000_000;
+/// Orders for a terminal: clear it, name its window, change the colour, turn the direction of writing.
+const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;mine\u{7}\u{9b}31m\r\u{202e}";
 
 #[derive(Deserialize)]
 struct Settings {
@@ -53,21 +60,47 @@ impl Plugin for Misbehaver {
                 notify_plugin::info!("success with {}", event.id);
                 done()
             }
-            "memory" => {
-                let mut hoard = Vec::new();
-                loop {
-                    hoard.push(vec![1_u8; 1 << 20]);
-                    std::hint::black_box(&hoard);
-                }
-            }
             "call-out" => {
                 let secret = notify_plugin::secrets::open("anything");
                 assert!(secret.is_err(), "a secret without a grant");
                 done()
             }
-            other => Err(misconfigured(format!("{other:?} is nothing that this guest can do"))),
+            "recursion" => {
+                notify_plugin::info!("{}", recursion(1));
+                done()
+            }
+            "sleep" => {
+                subscribe_duration(HOUR_IN_NANOSECONDS).block();
+                done()
+            }
+            "exit" => {
+                wasip2::cli::exit::exit(Err(()));
+                done()
+            }
+            "retry-never" => Err(retry_after("told to wait for ever", u64::MAX)),
+            "escapes" => {
+                let fields = [(format!("name{ESCAPES}"), format!("value{ESCAPES}"))];
+                notify_plugin::bindings::notify::plugin::log::write(
+                    notify_plugin::Level::Info,
+                    &format!("message{ESCAPES}"),
+                    &fields,
+                );
+                // It is printed all the same if this fails.
+                drop(get_stdout().blocking_write_and_flush(format!("printed{ESCAPES}\n").as_bytes()));
+                Err(reject(format!("code{ESCAPES}"), format!("reason{ESCAPES}")))
+            }
+            other => greed::act(other)
+                .unwrap_or_else(|| Err(misconfigured(format!("{other:?} is nothing that this guest can do")))),
         }
     }
+}
+
+/// Deeper than any stack.
+#[inline(never)]
+#[expect(unconditional_recursion, reason = "this is what it is for")]
+fn recursion(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    frame[0] + recursion(depth + 1) + std::hint::black_box(frame)[1]
 }
 
 fn chance(id: &str, attempt: u32) -> u64 {
