@@ -14,6 +14,7 @@ mod cluster;
 mod contract;
 mod crash;
 mod dead_letters;
+mod documents;
 mod drain;
 mod dropin;
 mod duplicates;
