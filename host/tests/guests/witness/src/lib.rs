@@ -20,7 +20,7 @@ impl Plugin for Witness {
         Info::new("witness", env!("CARGO_PKG_VERSION"), "Tells which events it saw")
     }
 
-    fn handle(event: Event, _delivery: Delivery) -> Handled {
+    fn handle(_event: Event, _delivery: Delivery) -> Handled {
         let settings: Settings = notify_plugin::config()?;
         let begun = Instant::now();
         if settings.milliseconds > 0 {
