@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::control::{Answer, Request, sockets};
+use crate::plugin::COMPILE_TIME_MAX;
 
-/// For the answer. Loading a large plugin takes its time.
-const ANSWER_TIME_MAX: Duration = Duration::from_mins(3);
+/// For the answer. The plugin that is to be loaded may have to be compiled, and wait for another's turn.
+const ANSWER_TIME_MAX: Duration = COMPILE_TIME_MAX.saturating_mul(2);
 /// Of an answer.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -49,8 +50,8 @@ impl Hosts {
         let mut answers = Vec::new();
         for stream in self.streams {
             let answer = tokio::time::timeout(ANSWER_TIME_MAX, exchange(stream, request)).await;
-            let answer =
-                answer.with_context(|| format!("the host did not answer within {} s", ANSWER_TIME_MAX.as_secs()));
+            let answer = answer
+                .with_context(|| format!("the host did not answer within {} min", ANSWER_TIME_MAX.as_secs() / 60));
             answers.push(answer??);
         }
         Ok(answers)

@@ -37,7 +37,7 @@ use crate::plugin::bindings::PluginPre;
 pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
-pub(crate) use crate::plugin::compile::{COMMAND as COMPILE_COMMAND, compile_standard_input};
+pub(crate) use crate::plugin::compile::{COMMAND as COMPILE_COMMAND, COMPILE_TIME_MAX, compile_standard_input};
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
 pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, look, plugin_names, scan};
