@@ -115,9 +115,12 @@ fn a_core_module_for_the_first_wasi_is_made_a_component() {
     let module = fs::read(&wasm).unwrap();
     let import = b"wasi_snapshot_preview1";
     assert!(module.windows(import.len()).any(|window| window == import), "it writes to its standard output");
+    world.plug_logger();
     let host = world.host();
     drop_in(&world, &host, &wasm, "");
     world.order(&["create", "--user", "user123", "--product", "iPhone 15"]);
-    eventually(SOON, "the plugin has the order", || !host.said(NAME).is_empty());
+    eventually(SOON, "the plugin has the order", || {
+        host.said(NAME).iter().any(|(_, line)| line == "Thank you, user123: iPhone 15 is ordered")
+    });
     host.stop();
 }
