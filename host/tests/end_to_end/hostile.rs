@@ -273,8 +273,8 @@ fn whatever_a_guest_does_its_neighbours_get_their_events_on_time() {
 fn guests_that_hold_every_place_leave_one_for_each_neighbour() {
     let world = World::on_sqlite();
     world.plug_logger();
-    // Each alone may hold all that there are.
-    let greedy = "[breaker]\ncalls = 10000\n[limits]\ntime = \"20s\"\nconcurrency = 64\n[config]\nact = \"sleep\"\n";
+    // Each alone may hold all that there are, and for longer than this test waits for anything.
+    let greedy = "[breaker]\ncalls = 10000\n[limits]\ntime = \"5m\"\nconcurrency = 64\n[config]\nact = \"sleep\"\n";
     for name in ["greedy-one", "greedy-two"] {
         world.plug(name, &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), greedy);
     }
