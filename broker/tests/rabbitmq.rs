@@ -323,13 +323,14 @@ async fn publishes_in_flight_when_the_server_is_killed_are_unconfirmed_or_there(
     let broker = connect(&node).await;
     broker.declare_source(&source("orders", "notifications", ExchangeKind::Topic, &["#"])).await.unwrap();
     tokio::task::spawn_blocking(let_new_queues_settle).await.unwrap();
+    let (begun, has_begun) = std::sync::mpsc::channel();
     let publishes = (0..3000_u32).map(|number| {
-        let broker = &broker;
+        let (broker, begun) = (&broker, begun.clone());
         async move {
             let target = Target::Exchange { exchange: "orders", routing_key: "order.created" };
             let published = broker.publish(target, &Message::json(number.to_string())).await;
-            if number == 300 {
-                published.as_ref().unwrap();
+            if number == 300 && published.is_ok() {
+                begun.send(()).unwrap();
             }
             (number, published)
         }
@@ -337,7 +338,7 @@ async fn publishes_in_flight_when_the_server_is_killed_are_unconfirmed_or_there(
     let killer = tokio::task::spawn_blocking({
         let node = std::sync::Arc::new(node);
         move || {
-            std::thread::sleep(Duration::from_millis(150));
+            has_begun.recv_timeout(SOON).unwrap();
             node.kill();
             node
         }

@@ -34,12 +34,8 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
     let loader = Loader::new(Engine::new()?, state.as_deref())?;
     let (mut reconciler, catalog, reloads) =
         Reconciler::new(&config.plugins, folder_state.as_deref(), config.policies, loader, Arc::clone(&registry));
-    if stop.run_until_cancelled(reconciler.begin()).await.is_none() {
-        return Ok(());
-    }
     // Dropped, and so ended, with this function.
     let mut helpers = JoinSet::new();
-    helpers.spawn(reconciler.run(stop.clone()));
     match folder_state.as_deref().map(control::listen) {
         Some(Ok(listening)) => {
             let server = control::Server { registry: Arc::clone(&registry), catalog, reloads };
@@ -50,6 +46,10 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
             "commands such as `notify-host plugin list` cannot reach this host: there is no home directory; name a folder by --state"
         ),
     }
+    if stop.run_until_cancelled(reconciler.begin()).await.is_none() {
+        return Ok(());
+    }
+    helpers.spawn(reconciler.run(stop.clone()));
     let dispatcher = Dispatcher {
         source: Arc::new(config.source.clone()),
         rules: Arc::new(config.rules.clone()),
@@ -167,8 +167,24 @@ impl Sessions<'_> {
         let source = &self.config.source;
         let mut warnings = broker.declare_source(source).await?;
         let runners = self.registry.runners();
-        let names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
-        warnings.extend(broker.declare_plugins(&source.names, &names).await?);
+        let mut names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
+        match broker.declare_plugins(&source.names, &names).await {
+            Ok(more) => warnings.extend(more),
+            Err(error @ BrokerError::Lost(_)) => return Err(error.into()),
+            Err(_) => {
+                // One whose queue cannot be made must not keep away the others; the session goes on trying.
+                warnings.extend(broker.declare_plugins(&source.names, &[]).await?);
+                let mut declared = Vec::new();
+                for name in names {
+                    match broker.declare_plugins(&source.names, &[name]).await {
+                        Ok(_) => declared.push(name),
+                        Err(error @ BrokerError::Lost(_)) => return Err(error.into()),
+                        Err(_) => {}
+                    }
+                }
+                names = declared;
+            }
+        }
         for warning in warnings {
             let warning = warning.to_string();
             if !self.warned.contains(&warning) {

@@ -52,12 +52,16 @@ pub(crate) struct PluginReport {
     pub(crate) in_flight: usize,
     /// Why what is in the folder now did not load.
     pub(crate) problem: Option<String>,
+    /// Why the last call failed of those that did.
+    pub(crate) last_failure: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum PluginState {
     Running,
+    /// The host has no queue for it in the broker, or no broker.
+    Waiting,
     /// Too many of its calls failed: it is left alone for a while.
     Failing,
     /// It says so itself, and waits for new files or a word.
@@ -66,19 +70,23 @@ pub(crate) enum PluginState {
     Paused,
     /// Its toml switches it off.
     Disabled,
-    /// It never loaded.
+    /// It does not load.
     Broken,
+    /// It is just being loaded for the first time.
+    Loading,
 }
 
 impl PluginState {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Waiting => "waiting",
             Self::Failing => "failing",
             Self::Misconfigured => "misconfigured",
             Self::Paused => "paused",
             Self::Disabled => "disabled",
             Self::Broken => "broken",
+            Self::Loading => "loading",
         }
     }
 }

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 
 use crate::control::{Answer, PluginReport, PluginState, REQUEST_BYTES_MAX, Reply, Request, sockets};
 use crate::delivery::{Health, Registry, Runner};
+use crate::plugin::is_plugin_name;
 use crate::reconcile::{Catalog, Reload, Status};
 use crate::state::private_folder;
 
@@ -106,6 +107,11 @@ impl Server {
     }
 
     async fn answer(&self, request: Request) -> Answer {
+        if let Request::Pause { plugin } | Request::Resume { plugin } | Request::Reload { plugin } = &request
+            && !is_plugin_name(plugin)
+        {
+            return Err(format!("{plugin:?} is no name of a plugin: that is made of a-z, 0-9 and -, up to 64 of them"));
+        }
         match request {
             Request::List => Ok(Reply::Plugins { process: std::process::id(), plugins: self.list() }),
             Request::Pause { plugin } => {
@@ -144,9 +150,19 @@ impl Server {
 
     fn runner(&self, plugin: &str) -> Result<Arc<Runner>, String> {
         self.registry.get(plugin).ok_or_else(|| {
-            let runners = self.registry.runners();
-            let names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
-            format!("no plugin {plugin:?} runs; those that do: {}", names.join(", "))
+            let all = self.catalog.all();
+            match all.get(plugin) {
+                Some(Status { is_off: true, .. }) => {
+                    format!("{plugin} is switched off by its toml: see `notify-host plugin enable {plugin}`")
+                }
+                Some(Status { problem: Some(problem), .. }) => format!("{plugin} does not load: {problem}"),
+                Some(_) => format!("{plugin} is just being loaded"),
+                None => {
+                    let names: Vec<_> = all.keys().map(String::as_str).collect();
+                    let those = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                    format!("there is no plugin {plugin:?}; there is: {those}")
+                }
+            }
         })
     }
 
@@ -158,12 +174,14 @@ impl Server {
 
 fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport {
     let state = match runner.map(Runner::health) {
-        Some(Health::Well) => PluginState::Running,
+        Some(Health::Well) if runner.is_some_and(Runner::is_served) => PluginState::Running,
+        Some(Health::Well) => PluginState::Waiting,
         Some(Health::Failing) => PluginState::Failing,
         Some(Health::Misconfigured) => PluginState::Misconfigured,
         Some(Health::Held) => PluginState::Paused,
         None if status.is_off => PluginState::Disabled,
-        None => PluginState::Broken,
+        None if status.problem.is_some() => PluginState::Broken,
+        None => PluginState::Loading,
     };
     let loaded = status.loaded;
     PluginReport {
@@ -176,5 +194,6 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
         loaded_at: loaded.as_ref().map(|loaded| loaded.at),
         in_flight: runner.map_or(0, Runner::in_flight),
         problem: status.problem,
+        last_failure: runner.and_then(Runner::last_failure),
     }
 }

@@ -80,13 +80,14 @@ impl Backlog {
         give_up: &CancellationToken,
     ) -> Result<usize, BrokerError> {
         let Worker { broker, source, .. } = &self.worker;
-        let prefetch = if probing { 1 } else { self.runner.backlog_max() };
+        let backlog_max = self.runner.backlog_max();
+        let prefetch = if probing { 1 } else { backlog_max };
         let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
         let consumer = broker.consume(&source.names.plugin(&self.runner.name), prefetch).await?;
         let enough = async {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.runner.when_different(probing) => {}
+                () = self.runner.when_different(probing, backlog_max) => {}
             }
         };
         pump(consumer, enough, give_up, |delivery| self.clone().see_through(delivery)).await

@@ -20,6 +20,8 @@ pub(super) struct Breaker {
     state: State,
     /// By the operator.
     held: bool,
+    /// How often it has begun anew. What began before that says nothing of now.
+    generation: u64,
     /// When recent calls ended, and whether they failed.
     calls: VecDeque<(Instant, bool)>,
 }
@@ -52,7 +54,7 @@ pub(super) enum Change {
 
 impl Breaker {
     pub(super) fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed, held: false, calls: VecDeque::new() }
+        Self { policy, state: State::Closed, held: false, generation: 0, calls: VecDeque::new() }
     }
 
     /// Whether a call may be made; it is not counted as begun.
@@ -127,6 +129,10 @@ impl Breaker {
         self.state
     }
 
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     pub(super) fn is_held(&self) -> bool {
         self.held
     }
@@ -139,7 +145,7 @@ impl Breaker {
     /// It begins anew, because its files changed or the operator says so; a hold stays.
     pub(super) fn resume(&mut self, policy: BreakerPolicy) -> Option<Change> {
         let was = self.state;
-        *self = Self { held: self.held, ..Self::new(policy) };
+        *self = Self { held: self.held, generation: self.generation + 1, ..Self::new(policy) };
         (was != State::Closed).then_some(Change::Resumed)
     }
 

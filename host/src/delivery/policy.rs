@@ -24,6 +24,16 @@ pub(crate) enum Outcome {
     Misconfigured(Fault),
 }
 
+impl Outcome {
+    /// Why the plugin did not do its work.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match self {
+            Self::Done | Self::Skipped => None,
+            Self::Retry { fault, .. } | Self::Reject(fault) | Self::Misconfigured(fault) => Some(fault.reason.clone()),
+        }
+    }
+}
+
 /// What went wrong, in words and in a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {

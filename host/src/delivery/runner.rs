@@ -18,6 +18,8 @@ use crate::plugin::{Attempt, Plugin, Room};
 const PATIENCE: Duration = Duration::from_millis(250);
 /// First attempts that wait for a slot of one plugin; the next one spills at once.
 const WAITING_MAX: usize = 128;
+/// How often a plugin may be replaced while one attempt waits to begin.
+const VERSIONS_MAX: usize = 4;
 /// Of the slots, so many per cent are for the backlog alone.
 const BACKLOG_PERCENT: usize = 25;
 
@@ -31,6 +33,8 @@ pub(crate) struct Runner {
     /// What a session must still tell.
     news: Mutex<Option<Change>>,
     in_flight: Arc<AtomicUsize>,
+    /// Why the last call failed that did.
+    last_failure: Mutex<Option<String>>,
     /// Whether a session hands it events.
     served: watch::Sender<bool>,
     /// Changes whenever the breaker may judge differently.
@@ -127,13 +131,19 @@ pub(super) struct Pass {
     plugin: Arc<Plugin>,
     room: Option<Room>,
     probe: bool,
+    /// Of the breaker, when it let this through.
+    generation: u64,
     ended: bool,
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         if self.probe && !self.ended {
-            self.runner.breaker().not_made(true);
+            let mut breaker = self.runner.breaker();
+            if breaker.generation() == self.generation {
+                breaker.not_made(true);
+            }
+            drop(breaker);
             self.runner.changed.send_replace(());
         }
     }
@@ -146,6 +156,7 @@ impl Runner {
             toml,
             news: Mutex::default(),
             in_flight: Arc::default(),
+            last_failure: Mutex::default(),
             served: watch::Sender::new(false),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             breaker: Mutex::new(Breaker::new(plugin.policies.breaker)),
@@ -169,6 +180,17 @@ impl Runner {
 
     /// The right to an attempt, once there is room for it.
     pub(super) async fn enter(self: &Arc<Self>, origin: Origin) -> Result<Pass, Refusal> {
+        // Its files may change while it waits: what was replaced begins nothing new.
+        for _ in 0..VERSIONS_MAX {
+            let pass = self.enter_current(origin).await?;
+            if Arc::ptr_eq(&pass.plugin, &self.current().plugin) {
+                return Ok(pass);
+            }
+        }
+        Err(Refusal::Busy)
+    }
+
+    async fn enter_current(self: &Arc<Self>, origin: Origin) -> Result<Pass, Refusal> {
         // First the breaker, for it costs nothing.
         self.look()?;
         let Version { plugin, slots } = self.current();
@@ -184,13 +206,16 @@ impl Runner {
             },
         };
         let room = Some(room.ok_or(Refusal::Busy)?);
-        let admission = self.breaker().admit(Instant::now());
+        let (admission, generation) = {
+            let mut breaker = self.breaker();
+            (breaker.admit(Instant::now()), breaker.generation())
+        };
         let probe = match admission {
             Admission::Go => false,
             Admission::Probe => true,
             Admission::Wait(_) => return Err(Refusal::Unwell),
         };
-        Ok(Pass { runner: Arc::clone(self), plugin, room, probe, ended: false })
+        Ok(Pass { runner: Arc::clone(self), plugin, room, probe, generation, ended: false })
     }
 
     fn look(&self) -> Result<(), Refusal> {
@@ -226,8 +251,8 @@ impl Runner {
         }
     }
 
-    /// Waits until [`Self::when_well`] would say something else.
-    pub(super) async fn when_different(&self, probing: bool) {
+    /// Waits until [`Self::when_well`] would say something else, or [`Self::backlog_max`].
+    pub(super) async fn when_different(&self, probing: bool, backlog_max: usize) {
         let mut changed = self.changed.subscribe();
         loop {
             // Not in the match, which would hold the lock to its end.
@@ -238,7 +263,7 @@ impl Runner {
                 // While the probe runs its consumer must stay.
                 Admission::Wait(until) => probing && until.is_none() && !self.is_paused(),
             };
-            if !same {
+            if !same || (!probing && self.backlog_max() != backlog_max) {
                 return;
             }
             let _ = changed.changed().await;
@@ -253,7 +278,11 @@ impl Runner {
     /// Puts a new version of the plugin in the place of the old one. Calls in flight end on the old one.
     pub(crate) fn replace(&self, plugin: Plugin) {
         let policy = plugin.policies.breaker;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Version::new(plugin);
+        {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            *current = Version::new(plugin.in_place_of(&current.plugin));
+        }
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.begin_anew(policy);
     }
 
@@ -291,6 +320,15 @@ impl Runner {
             // The sender is in `self`, so there is no error.
             let _ = changed.changed().await;
         }
+    }
+
+    /// Why the last call failed, of those that this version made.
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_served(&self) -> bool {
+        *self.served.borrow()
     }
 
     pub(super) fn serve(&self, served: bool) {
@@ -339,7 +377,13 @@ impl Pass {
         self.ended = true;
         let change = {
             let mut breaker = self.runner.breaker();
+            let is_of_now = breaker.generation() == self.generation;
+            if is_of_now && let Some(reason) = outcome.failure() {
+                *self.runner.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            }
             match &outcome {
+                // A call of the version before says nothing about this one.
+                _ if !is_of_now => None,
                 Outcome::Misconfigured(_) => breaker.pause(),
                 Outcome::Retry { .. } => breaker.ended(self.probe, true, Instant::now()),
                 // The plugin works; that it does not like the event is another matter.

@@ -80,6 +80,7 @@ impl Dispatcher {
             serving: Vec::new(),
             parts: JoinSet::new(),
             joining: JoinSet::new(),
+            awaited: Vec::new(),
             stop,
             give_up: &give_up,
         };
@@ -103,8 +104,9 @@ struct Session<'a> {
     /// Each member, with what ends its service.
     serving: Vec<(Arc<Runner>, CancellationToken)>,
     parts: JoinSet<Result<usize, BrokerError>>,
-    /// Those whose queues are being made.
+    /// Those whose queues are being made, and what ends that.
     joining: JoinSet<Result<Arc<Runner>, BrokerError>>,
+    awaited: Vec<(Arc<Runner>, CancellationToken)>,
     stop: &'a CancellationToken,
     give_up: &'a CancellationToken,
 }
@@ -125,6 +127,7 @@ impl Session<'_> {
             worker: self.worker.clone(),
             rules: Arc::clone(&self.dispatcher.rules),
             members: Arc::clone(&self.members),
+            registry: Arc::clone(&self.dispatcher.registry),
             prefetch: self.dispatcher.prefetch,
             folder: Arc::clone(&self.dispatcher.folder),
             duplicates: self.dispatcher.duplicates.clone(),
@@ -151,7 +154,10 @@ impl Session<'_> {
                     None => return Ended::Stopped { given_back },
                 },
                 Some(joined) = self.joining.join_next() => match joined {
-                    Ok(Ok(runner)) => self.admit(&runner),
+                    Ok(Ok(runner)) => {
+                        self.awaited.retain(|(other, _)| !Arc::ptr_eq(other, &runner));
+                        self.admit(&runner);
+                    }
                     Ok(Err(error)) => return Ended::Lost(error),
                     Err(error) => return Ended::Lost(failed(&error)),
                 },
@@ -174,15 +180,19 @@ impl Session<'_> {
             runner.serve(false);
             service.cancel();
         }
-        // One that joins already may do so twice, which `admit` sees.
+        for (_, joining) in self.awaited.extract_if(.., |(runner, _)| !registry.holds(runner)) {
+            joining.cancel();
+        }
         for runner in registry.runners().iter() {
-            if self.members.holds(runner) {
+            if self.members.holds(runner) || self.awaited.iter().any(|(other, _)| Arc::ptr_eq(other, runner)) {
                 continue;
             }
             if declared.iter().any(|name| **name == *runner.name) {
                 self.admit(runner);
             } else {
-                self.joining.spawn(join(self.worker.clone(), Arc::clone(runner), self.stop.clone()));
+                let joining = self.stop.child_token();
+                self.joining.spawn(join(self.worker.clone(), Arc::clone(runner), joining.clone()));
+                self.awaited.push((Arc::clone(runner), joining));
             }
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Intake {
     pub(super) rules: Arc<Rules>,
     /// Whom events may go to.
     pub(super) members: Arc<Registry>,
+    /// Who there is.
+    pub(super) registry: Arc<Registry>,
     pub(super) prefetch: u16,
     /// Where the operator puts plugins.
     pub(super) folder: Arc<Path>,
@@ -50,7 +52,11 @@ impl Intake {
         while !stop.is_cancelled() {
             if self.members.runners().is_empty() {
                 let folder = self.folder.display();
-                warn!("there is no plugin in {folder}: events stay in the queue; put one there");
+                if self.registry.runners().is_empty() {
+                    warn!("there is no plugin in {folder}: events stay in the queue; put one there");
+                } else {
+                    warn!("no plugin has a queue of its own yet: events stay in the queue");
+                }
                 if stop.run_until_cancelled(self.members.until(true)).await.is_none() {
                     break;
                 }
@@ -119,6 +125,10 @@ impl Intake {
     /// Runs all plugins that want the event, side by side. Whether all deliveries are settled.
     async fn offer(&self, event: &Event, delivery: &Delivery, trail: &Trail) -> bool {
         let members = self.members.runners();
+        if members.is_empty() {
+            // The last plugin has just gone, and this was on its way.
+            return false;
+        }
         let wanting = route(&members, event);
         if wanting.is_empty() {
             debug!(event_id = event.id, event_type = event.event_type, "no plugin wants this event");

@@ -114,6 +114,13 @@ pub(crate) struct Attempt {
 pub(crate) type Answer = Result<contract::types::Outcome, contract::types::Failure>;
 
 impl Plugin {
+    /// The same, with the places of the version that it takes over from: that holds on to them until its last
+    /// call has ended.
+    pub(crate) fn in_place_of(mut self, old: &Self) -> Self {
+        self.places.take_over(&old.places);
+        self
+    }
+
     /// Waits for a place in the engine, too.
     pub(crate) async fn room(&self, slot: OwnedSemaphorePermit) -> Room {
         Room { _slot: slot, _place: self.places.take().await }

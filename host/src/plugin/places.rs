@@ -54,6 +54,13 @@ impl AllPlaces {
 }
 
 impl PluginPlaces {
+    /// Has the other's own place, unless there was one for it.
+    pub(super) fn take_over(&mut self, other: &Self) {
+        if self.own.is_none() {
+            self.own.clone_from(&other.own);
+        }
+    }
+
     /// Waits for one. The semaphores are never closed; if they were, the attempt would go on without.
     pub(super) async fn take(&self) -> Place {
         let shared = Arc::clone(&self.shared).acquire_owned();

@@ -7,9 +7,9 @@ use anyhow::bail;
 use serde_json::json;
 
 use crate::command::{say, shown, unless_cut_off, write_table};
-use crate::control::{PluginReport, Reply, Request, ask};
+use crate::control::{PluginReport, PluginState, Reply, Request, ask};
 
-const HEADINGS: [&str; 5] = ["NAME", "VERSION", "STATE", "CALLS", "DESCRIPTION"];
+const HEADINGS: [&str; 5] = ["NAME", "VERSION", "STATE", "IN FLIGHT", "DESCRIPTION"];
 
 pub(super) async fn list(state: &Path, plugins: &Path, json: bool) -> anyhow::Result<()> {
     let mut hosts = Vec::new();
@@ -46,12 +46,19 @@ fn print(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
             writeln!(out, "host with process id {process}:")?;
         }
         let rows: Vec<_> = plugins.iter().map(row).collect();
-        write_table(&mut out, HEADINGS, &rows, |at| {
-            let problem = plugins[at].problem.iter().flat_map(|problem| problem.lines());
-            problem.map(|line| format!("  {}", shown(line))).collect()
-        })?;
+        write_table(&mut out, HEADINGS, &rows, |at| below(&plugins[at]))?;
     }
     Ok(())
+}
+
+/// What one should know of a plugin that is not as it should be.
+fn below(plugin: &PluginReport) -> Vec<String> {
+    let problem = plugin.problem.as_deref().unwrap_or_default().lines().map(|line| format!("  {}", shown(line)));
+    let failure = match plugin.state {
+        PluginState::Failing | PluginState::Misconfigured => plugin.last_failure.as_ref(),
+        _ => None,
+    };
+    problem.chain(failure.map(|failure| format!("  last failure: {}", shown(failure)))).collect()
 }
 
 fn row(plugin: &PluginReport) -> [String; 5] {

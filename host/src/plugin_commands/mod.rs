@@ -45,9 +45,10 @@ pub(crate) enum Action {
     New(new::Arguments),
     /// Lists the plugins of the running host, and how each stands
     ///
-    /// STATE is running; failing (too many of its calls fail, so it is left alone for a while); misconfigured
+    /// STATE is running; waiting (the host has no queue for it in the broker, or no broker); failing (too many of its calls fail, so it is left alone for a while); misconfigured
     /// (it says so itself, and waits for a change of its files); paused (by `plugin pause`); disabled (by its
-    /// toml); broken (it does not load). What waits for a plugin is in `notify-host topology show`.
+    /// toml); broken (it does not load); loading. IN FLIGHT are the calls that are being made now. Below are the
+    /// reason why what is in the folder does not load, and that of the last failure if the plugin is not well. What waits for a plugin is in `notify-host topology show`.
     List {
         /// One JSON object a line
         #[arg(long)]
@@ -63,7 +64,8 @@ pub(crate) enum Action {
     Enable { name: String },
     /// Switches a plugin off in its toml: events that come meanwhile pass it by
     ///
-    /// What waits in its queue stays there. To keep what comes meanwhile as well, pause it.
+    /// What waits in its queue stays there. To keep what comes meanwhile as well, pause it. While no plugin runs
+    /// at all, events stay in the source's queue.
     Disable { name: String },
     /// Puts back the files with which a plugin worked before
     ///

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::plugin::{Entry, Plugin};
+use crate::plugin::{Entry, Plugin, is_plugin_name};
 use crate::state::{private_folder, write_whole};
 
 /// How the files of one plugin stand.
@@ -49,6 +49,11 @@ impl Catalog {
         self.lock().clone()
     }
 
+    /// It is about to be loaded; what is known of it already stays.
+    pub(super) fn loading(&self, name: &str) {
+        self.lock().entry(name.to_owned()).or_default();
+    }
+
     pub(super) fn loaded(&self, name: &str, entry: &Entry, plugin: &Plugin) {
         let loaded = LoadedAs {
             version: plugin.info.version.clone(),
@@ -61,7 +66,9 @@ impl Catalog {
     }
 
     pub(super) fn failed(&self, name: &str, problem: &str) {
-        self.lock().entry(name.to_owned()).or_default().problem = Some(problem.to_owned());
+        let mut all = self.lock();
+        let status = all.entry(name.to_owned()).or_default();
+        (status.problem, status.is_off) = (Some(problem.to_owned()), false);
     }
 
     pub(super) fn off(&self, name: &str) {
@@ -80,6 +87,9 @@ impl Catalog {
     /// Remembers that the operator holds it, or holds it no more.
     pub(crate) fn hold(&self, name: &str, held: bool) -> io::Result<()> {
         let Some(folder) = &self.held else { return Ok(()) };
+        if !is_plugin_name(name) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a plugin"));
+        }
         private_folder(folder)?;
         let file = folder.join(name);
         if held {

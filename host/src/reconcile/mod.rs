@@ -123,7 +123,7 @@ impl Reconciler {
             ));
         };
         self.gone.remove(name);
-        let done = self.load(&entry, false).await;
+        let done = self.load(&entry).await;
         self.known.insert(name.to_owned(), entry);
         done
     }
@@ -137,6 +137,7 @@ impl Reconciler {
             }
         };
         self.folder_problem = None;
+        entries.keys().for_each(|name| self.catalog.loading(name));
         let mut pass = Pass::Settled;
         for (name, entry) in &entries {
             self.gone.remove(name);
@@ -149,7 +150,7 @@ impl Reconciler {
                 continue;
             }
             // It has been reported.
-            let _ = self.load(entry, first).await;
+            let _ = self.load(entry).await;
             self.known.insert(name.clone(), entry.clone());
             if entry.has_changed() {
                 pass = Pass::Unsettled;
@@ -191,7 +192,7 @@ impl Reconciler {
     }
 
     /// Loads one, and says what came of it.
-    async fn load(&mut self, entry: &Entry, first: bool) -> Result<String, String> {
+    async fn load(&mut self, entry: &Entry) -> Result<String, String> {
         let name = &*entry.name;
         match contained(entry.load(&self.loader, &self.policies)).await {
             Ok(Loaded::Plugin(plugin, files)) => {
@@ -207,7 +208,7 @@ impl Reconciler {
             // The files were on their way, and this says nothing of where to: the next pass will tell.
             Err(problem) if entry.has_changed() => Err(problem),
             Err(problem) => {
-                if self.registry.get(name).is_none() && first {
+                if self.registry.get(name).is_none() {
                     self.fall_back(entry).await;
                 }
                 let running = self.registry.get(name).map(|runner| runner.plugin().info.version.clone());
@@ -215,7 +216,8 @@ impl Reconciler {
                     Some(version) => format!("version {version} goes on running"),
                     None => "it is left out".to_owned(),
                 };
-                warn!(plugin = name, "{problem}; {then}");
+                // On one line, so that whoever looks for the plugin finds all of it.
+                warn!(plugin = name, "{}; {then}", problem.replace('\n', "; "));
                 self.catalog.failed(name, &problem);
                 Err(format!("{problem}; {then}"))
             }

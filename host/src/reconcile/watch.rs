@@ -5,6 +5,7 @@
 //! seconds takes its place.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
-use tracing::debug;
+use tracing::info;
 
 /// A look without any sign that there is something to see.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -31,8 +32,12 @@ const WRITING_COUNT_MAX: usize = 1000;
 
 pub(super) struct FolderWatch {
     folder: PathBuf,
+    /// Which folder that was when the watch began: another may take its place.
+    watched: Option<(u64, u64)>,
     watcher: Option<RecommendedWatcher>,
     seen: Arc<Seen>,
+    /// That it cannot be watched.
+    said: bool,
 }
 
 #[derive(Default)]
@@ -44,7 +49,9 @@ struct Seen {
 
 impl FolderWatch {
     pub(super) fn new(folder: PathBuf) -> Self {
-        let mut watch = Self { folder, watcher: None, seen: Arc::default() };
+        // The system tells absolute paths.
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        let mut watch = Self { folder, watched: None, watcher: None, seen: Arc::default(), said: false };
         watch.begin();
         watch
     }
@@ -54,16 +61,28 @@ impl FolderWatch {
         let seen = Arc::clone(&self.seen);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| seen.take(event));
         let watching = watcher.and_then(|mut watcher| {
-            watcher.watch(&self.folder, RecursiveMode::Recursive)?;
+            // Not what lies below: it may be large, or not be readable. That is seen at the usual look.
+            watcher.watch(&self.folder, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
-        self.watcher = watching.inspect_err(|error| debug!(%error, "cannot watch the plugin folder")).ok();
+        self.watched = identity(&self.folder);
+        self.watcher = match watching {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                if self.watched.is_some() && !self.said {
+                    self.said = true;
+                    let (folder, seconds) = (self.folder.display(), LOOK_EVERY.as_secs());
+                    info!(%error, "cannot watch {folder}: looking every {seconds} s instead");
+                }
+                None
+            }
+        };
     }
 
     /// Waits until something may have changed, and until that is over; at the latest after the usual
     /// look, or `at_most`.
     pub(super) async fn changed(&mut self, at_most: Option<Duration>) {
-        if self.watcher.is_none() || !self.folder.exists() {
+        if self.watcher.is_none() || identity(&self.folder) != self.watched {
             self.begin();
         }
         let wait = at_most.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
@@ -76,13 +95,20 @@ impl FolderWatch {
 
     /// Whether somebody seems to be writing this file; `age` is how long ago it was written to.
     pub(super) fn is_being_written(&self, path: &Path, age: Option<Duration>) -> bool {
-        if self.watcher.is_none() || !cfg!(target_os = "linux") {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let is_elsewhere = path.parent() != Some(&self.folder) || path.is_symlink();
+        if self.watcher.is_none() || is_elsewhere || !cfg!(target_os = "linux") {
             return age.is_some_and(|age| age < SETTLED_AFTER);
         }
         let mut writing = self.seen.writing();
         writing.retain(|_, until| *until > Instant::now());
-        writing.contains_key(path)
+        writing.contains_key(&path)
     }
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(folder).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl Seen {
@@ -154,6 +180,47 @@ mod tests {
         fs::rename(&part, folder.path().join("quick.wasm")).unwrap();
         watch.changed(None).await;
         eventually(SOON, "it is whole", || !watch.is_being_written(&folder.path().join("quick.wasm"), None));
+    }
+
+    #[tokio::test]
+    async fn what_is_told_of_a_relative_folder_is_about_its_files() {
+        let folder = tempfile::Builder::new().prefix("watch-").tempdir_in(".").unwrap();
+        let relative = PathBuf::from(folder.path().file_name().unwrap());
+        let mut watch = FolderWatch::new(relative.clone());
+        let mut file = File::create(relative.join("slower.wasm")).unwrap();
+        file.write_all(b"half").unwrap();
+        watch.changed(None).await;
+        assert!(watch.is_being_written(&relative.join("slower.wasm"), None));
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_the_place_of_the_watched_one_is_watched() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("plugins");
+        fs::create_dir(&folder).unwrap();
+        let mut watch = FolderWatch::new(folder.clone());
+        let before = watch.watched;
+        fs::rename(&folder, parent.path().join("old")).unwrap();
+        fs::create_dir(&folder).unwrap();
+        watch.changed(Some(Duration::ZERO)).await;
+        assert_ne!(watch.watched, before);
+        let path = folder.join("slow.wasm");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        watch.changed(None).await;
+        assert!(watch.is_being_written(&path, None));
+    }
+
+    #[tokio::test]
+    async fn a_link_to_elsewhere_has_settled_when_it_has_rested() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let target = elsewhere.path().join("a.wasm");
+        fs::write(&target, "half").unwrap();
+        let watch = FolderWatch::new(folder.path().to_owned());
+        let link = folder.path().join("a.wasm");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(watch.is_being_written(&link, Some(Duration::from_millis(10))));
+        assert!(!watch.is_being_written(&link, Some(Duration::from_secs(10))));
     }
 
     #[tokio::test]
