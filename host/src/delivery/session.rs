@@ -10,7 +10,7 @@ use broker::{Broker, BrokerError, Consumer, Source};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::delivery::backlog::Backlog;
 use crate::delivery::duplicates::Duplicates;
@@ -147,25 +147,28 @@ impl Session<'_> {
         let failed = |error: &dyn std::fmt::Display| BrokerError::Lost(format!("the host failed in it: {error}"));
         loop {
             tokio::select! {
-                part = self.parts.join_next() => match part {
-                    Some(Ok(Ok(count))) => given_back += count,
-                    Some(Ok(Err(error))) => return Ended::Lost(error),
-                    Some(Err(error)) => return Ended::Lost(failed(&error)),
-                    None => return Ended::Stopped { given_back },
-                },
-                Some(joined) = self.joining.join_next() => match joined {
-                    Ok(Ok(runner)) => {
-                        self.awaited.retain(|(other, _)| !Arc::ptr_eq(other, &runner));
-                        self.admit(&runner);
-                    }
-                    Ok(Err(error)) => return Ended::Lost(error),
-                    Err(error) => return Ended::Lost(failed(&error)),
-                },
-                Ok(()) = registered.changed() => {
-                    registered.mark_unchanged();
-                    self.follow(&[]);
-                }
-            }
+                            part = self.parts.join_next() => match part {
+                                Some(Ok(Ok(count))) => given_back += count,
+                                Some(Ok(Err(error))) => return Ended::Lost(error),
+                                Some(Err(error)) => return Ended::Lost(failed(&error)),
+                                None => return Ended::Stopped { given_back },
+                            },
+                            Some(joined) = self.joining.join_next() => match joined {
+                                Ok(Ok(runner)) => {
+            self.awaited.retain(|(other, _)| !Arc::ptr_eq(other, &runner));
+                                    // Later than that it is loaded: what was published in between has passed it by.
+                                    if self.admit(&runner) {
+                                        info!(plugin = &*runner.name, "gets events from now on");
+                                    }
+                                }
+                                Ok(Err(error)) => return Ended::Lost(error),
+                                Err(error) => return Ended::Lost(failed(&error)),
+                            },
+                            Ok(()) = registered.changed() => {
+                                registered.mark_unchanged();
+                                self.follow(&[]);
+                            }
+                        }
         }
     }
 
@@ -197,10 +200,10 @@ impl Session<'_> {
         }
     }
 
-    /// From now on it gets events.
-    fn admit(&mut self, runner: &Arc<Runner>) {
+    /// From now on it gets events, unless it did already or must not.
+    fn admit(&mut self, runner: &Arc<Runner>) -> bool {
         if !self.dispatcher.registry.holds(runner) || self.members.holds(runner) || self.stop.is_cancelled() {
-            return;
+            return false;
         }
         let service = self.stop.child_token();
         let backlog = Backlog {
@@ -212,6 +215,7 @@ impl Session<'_> {
         self.serving.push((Arc::clone(runner), service));
         self.members.put(Arc::clone(runner));
         runner.serve(true);
+        true
     }
 }
 

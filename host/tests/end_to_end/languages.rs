@@ -25,17 +25,17 @@ fn make(world: &World, language: Language) -> PathBuf {
     tools().make(host, language, NAME, &world.path("")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Puts it into the folder of a host that runs, with the project's own toml, and waits until it is loaded.
+/// Puts it into the folder of a host that runs, with the project's own toml, and waits until it gets events.
 fn drop_in(world: &World, host: &Host, wasm: &Path, settings: &str) {
     let toml = fs::read_to_string(world.path(NAME).join(format!("{NAME}.toml"))).unwrap();
     fs::write(world.plugins().join(format!("{NAME}.toml")), format!("{toml}{settings}\n")).unwrap();
     fs::copy(wasm, world.plugins().join(format!("{NAME}.wasm"))).unwrap();
-    let loaded = || {
+    let joined = || {
         let log = host.leash.stderr();
         assert!(!log.contains(&format!("{NAME}.wasm: ")), "it does not load:\n{log}");
-        log.lines().any(|line| line.contains("loaded: Thanks for every order") && line.contains(NAME)).then_some(())
+        log.lines().any(|line| line.contains("gets events from now on") && line.contains(NAME)).then_some(())
     };
-    eventually_some(LOADED, "the plugin is loaded", loaded);
+    eventually_some(LOADED, "the plugin gets events", joined);
 }
 
 fn check(language: Language) {
