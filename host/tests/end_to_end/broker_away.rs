@@ -144,6 +144,31 @@ fn a_permission_that_is_revoked_and_given_back() {
 }
 
 #[test]
+fn a_new_plugin_whose_queue_may_not_be_made() {
+    let node = Node::start();
+    let world = World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
+    world.plug_logger();
+    let host = world.host();
+    node.ctl(&["set_permissions", "-p", "/", "guest", "^$", ".*", ".*"]);
+    world.plug("witness", &built("NOTIFY_TEST_GUESTS", "witness.wasm"), "[config]\nlabel = \"a\"\n");
+    host.wait_for("it gets no events yet, for its queue cannot be made");
+    // The session that follows does without it as well.
+    node.ctl(&["close_all_connections", "for a test"]);
+    eventually(SOON, "it is back", || times(&host, "ready: ") == 2);
+    for id in world.order(&["demo"]) {
+        host.wait_for_order(&id);
+    }
+    let listed = String::from_utf8(world.plugin_command(&["list"]).stdout).unwrap();
+    let state = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(state("witness").contains(" waiting ") && state("logger").contains(" running "), "{listed}");
+    node.ctl(&["set_permissions", "-p", "/", "guest", ".*", ".*", ".*"]);
+    host.wait_for("gets events from now on");
+    world.order(&["demo"]);
+    eventually(SOON, "it sees both", || host.said("witness").len() == 2);
+    host.stop();
+}
+
+#[test]
 fn a_delivery_that_is_held_for_longer_than_the_broker_allows() {
     let node = Node::start();
     node.ctl(&["eval", "application:set_env(rabbit, consumer_timeout, 1000)."]);

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::thread;
 
 use testbed::eventually;
 
@@ -77,6 +78,25 @@ on_both_engines! {
         host.wait_for_order(&id);
         host.stop();
         assert_eq!((host.saw("other", "two"), host.saw("witness", "two")), (1, 1));
+    }
+
+    fn the_only_plugin_may_come_and_go_under_load_and_no_event_is_lost(world: &World) {
+        world.plug_logger();
+        let host = world.host();
+        let count = 3000;
+        let on = fs::read_to_string(world.plugins().join("logger.toml")).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| world.order(&["--quiet", "load", "--count", &count.to_string(), "--mix", "created=100"]));
+            for round in 1..6 {
+                eventually(SOON, "it has some", || host.orders().len() > round * 100);
+                world.write_toml("logger", &format!("enabled = false\n{on}"));
+                eventually(SOON, "it is off", || host.leash.stderr().matches("switched off by its toml").count() == round);
+                world.write_toml("logger", &on);
+                eventually(SOON, "it is on", || host.leash.stderr().matches("gets events from now on").count() == round);
+            }
+        });
+        eventually(SOON, "every order is there", || host.distinct_orders().len() == count);
+        host.stop();
     }
 
     fn what_waits_for_a_plugin_that_is_taken_away_is_there_when_it_comes_back(world: &World) {
@@ -207,6 +227,25 @@ fn calls_in_flight_end_on_the_version_that_they_began_on() {
     host.wait_until_seen("witness", "old", 1);
     host.stop();
     assert_eq!((host.saw("witness", "old"), host.saw("witness", "new")), (1, 1));
+}
+
+#[test]
+fn calls_of_the_old_version_say_nothing_of_the_new_one() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let misbehaver = built("NOTIFY_TEST_GUESTS", "misbehaver.wasm");
+    let settings = "[breaker]\ncalls = 2\n[retry]\nattempts = 1\n";
+    world.plug("moody", &misbehaver, &format!("{settings}[limits]\ntime = \"1500ms\"\n[config]\nact = \"sleep\"\n"));
+    let host = world.host();
+    world.order(&["--quiet", "load", "--count", "8", "--mix", "created=100"]);
+    eventually(SOON, "the logger has all", || host.orders().len() == 8);
+    world.write_toml("moody", &format!("{settings}[config]\nact = \"skip\"\n"));
+    host.wait_for("loaded anew");
+    // Now the old calls end, and all of them fail.
+    let failed = || host.leash.stderr().matches("dead-lettered: it passed its time limit").count();
+    eventually(SOON, "the old calls have failed", || failed() == 8);
+    host.stop();
+    assert!(!host.logged("failing: it is left alone"), "{}", host.leash.stderr());
 }
 
 #[test]

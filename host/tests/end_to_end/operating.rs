@@ -90,10 +90,8 @@ fn a_pause_outlives_the_host_and_ends_by_resume() {
     let host = world.host();
     plugin(&world, &["pause", name]);
     order(&world, &host);
-    assert!(
-        refused(&world, &["pause", "nobody"])
-            .contains("no plugin \"nobody\" runs; those that do: logger, misbehaver-twice")
-    );
+    let problem = refused(&world, &["pause", "nobody"]);
+    assert!(problem.contains("there is no plugin \"nobody\"; there is: logger, misbehaver-twice"), "{problem}");
     host.stop();
     let host = world.host();
     assert_eq!(state(&world, name), "paused");
@@ -231,6 +229,57 @@ fn what_the_host_keeps_is_for_its_user_alone() {
     fs::set_permissions(&folders[0], fs::Permissions::from_mode(0o777)).unwrap();
     let host = world.host();
     assert!(host.logged("compiled plugins are not kept for the next start"), "{}", host.leash.stderr());
+    order(&world, &host);
+    host.stop();
+}
+
+#[test]
+fn a_name_that_is_a_path_touches_no_file() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let host = world.host();
+    let precious = world.path("precious");
+    fs::write(&precious, "").unwrap();
+    for name in [precious.to_str().unwrap(), "../../../precious", "logger\n"] {
+        for command in ["pause", "resume", "reload", "enable", "disable", "rollback"] {
+            let problem = refused(&world, &[command, name]);
+            assert!(problem.contains("is no name of a plugin") || problem.contains("there is no plugin"), "{problem}");
+        }
+    }
+    assert!(precious.exists());
+    host.stop();
+}
+
+#[test]
+fn a_plugin_that_was_paused_is_paused_when_it_is_switched_on_again() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    world.plug("witness", &built("NOTIFY_TEST_GUESTS", "witness.wasm"), "[config]\nlabel = \"a\"\n");
+    let host = world.host();
+    for command in ["pause", "disable", "enable"] {
+        plugin(&world, &[command, "witness"]);
+    }
+    assert_eq!(state(&world, "witness"), "paused");
+    let problem = refused(&world, &["resume", "nobody"]);
+    assert!(problem.contains("there is: logger, witness"), "{problem}");
+    plugin(&world, &["disable", "witness"]);
+    assert!(refused(&world, &["resume", "witness"]).contains("notify-host plugin enable witness"));
+    host.stop();
+}
+
+#[test]
+fn a_plugin_that_is_switched_on_with_files_that_do_not_load_runs_as_it_did() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let host = world.host();
+    plugin(&world, &["disable", "logger"]);
+    fs::write(world.plugins().join("logger.wasm"), "no").unwrap();
+    let problem = refused(&world, &["enable", "logger"]);
+    assert!(
+        problem.contains("it is not WebAssembly") && problem.contains("version 0.1.0 goes on running"),
+        "{problem}"
+    );
+    assert_eq!(state(&world, "logger"), "running");
     order(&world, &host);
     host.stop();
 }
