@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::HostConfig;
-use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry};
+use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted};
 use crate::plugin::{Engine, Loader};
 use crate::reconcile::Reconciler;
 use crate::{control, state};
@@ -56,6 +56,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
         registry,
         folder: config.plugins.as_path().into(),
         duplicates: Duplicates::new(config.duplicates_window),
+        unwanted: Unwanted::default(),
         prefetch: config.prefetch,
         drain_timeout: config.drain_timeout,
     };

@@ -119,7 +119,11 @@ pub(crate) fn because(plugin: &Plugin, verdict: &Verdict<'_>) -> String {
         }
         Verdict::NotSubscribed => {
             let all: Vec<_> = plugin.subscriptions.iter().map(patterns).collect();
-            format!("no subscription {whose} matches: {}", all.join(", "))
+            let who = match plugin.subscribed_by {
+                Chooser::Operator => "its toml subscribes it",
+                Chooser::Plugin => "it subscribes",
+            };
+            format!("{who} to other events: {}", all.join(", "))
         }
         Verdict::Filtered(asked) => said(asked),
         Verdict::AboutItself => "the event tells of its own health".to_owned(),

@@ -113,11 +113,31 @@ impl FromStr for WasmPath {
     }
 }
 
+/// A pattern that something can match.
+struct Pattern(String);
+
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("it is empty, and matches nothing; \"#\" stands for everything".to_owned());
+        }
+        let is_odd = |word: &&str| word.len() > 1 && word.contains(['*', '#']);
+        match text.split('.').find(is_odd) {
+            Some(word) => Err(format!(
+                "{word:?} matches only itself: between dots, \"*\" stands for a whole word and \"#\" for any number of them"
+            )),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
 fn subscription(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<Subscription> {
-    let event_type = table.parsed(faults, "event-type");
-    let source = table.parsed(faults, "source");
-    let subject = table.parsed(faults, "subject");
-    if event_type.is_none() {
+    let event_type = table.parsed(faults, "event-type").map(|Pattern(pattern)| pattern);
+    let source = table.parsed(faults, "source").map(|Pattern(pattern)| pattern);
+    let subject = table.parsed(faults, "subject").map(|Pattern(pattern)| pattern);
+    if !table.has("event-type") {
         table.fault(faults, "event-type is missing; \"#\" stands for every type");
     }
     table.finish(faults);
@@ -219,6 +239,23 @@ mod tests {
         let error = parse("[grants]\nhttp = [\"a.example\"]\nsmtp = []").unwrap_err();
         assert!(error.starts_with("plugins/email.toml:2: grants.http: expected scheme, host and"), "{error}");
         assert!(error.contains("plugins/email.toml:3: unknown key \"grants.smtp\"; expected one of http"), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_that_can_match_nothing_is_refused() {
+        let check = |pattern: &str, fault: &str| {
+            let error = parse(&format!("[[subscriptions]]\nevent-type = {pattern:?}\n")).unwrap_err();
+            assert!(
+                error.starts_with("plugins/email.toml:2: subscriptions.event-type: ") && error.contains(fault),
+                "{error}"
+            );
+        };
+        check("", "it is empty");
+        check("Order*", "\"Order*\" matches only itself");
+        check("order.#x", "\"#x\" matches only itself");
+        for good in ["#", "*", "order.*", "order.#", "OrderCreated", "com.example.order.created"] {
+            parse(&format!("[[subscriptions]]\nevent-type = {good:?}\n")).unwrap();
+        }
     }
 
     #[test]

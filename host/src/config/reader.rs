@@ -67,6 +67,11 @@ impl<'a> Table<'a> {
         self.entries.get(key)
     }
 
+    /// Whether the key is there, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// What `read` makes of the value; its error says what was expected instead.
     fn get<T>(
         &mut self,

@@ -27,4 +27,5 @@ pub(crate) use crate::delivery::registry::Registry;
 pub(crate) use crate::delivery::route::{Asked, Verdict, verdict};
 pub(crate) use crate::delivery::runner::{Health, Runner};
 pub(crate) use crate::delivery::session::{Dispatcher, Ended, Opened};
+pub(crate) use crate::delivery::source::Unwanted;
 pub(crate) use crate::delivery::trail::{Recipient, Trail};

@@ -17,7 +17,7 @@ use crate::delivery::duplicates::Duplicates;
 use crate::delivery::herald::Herald;
 use crate::delivery::registry::{Registry, Runners};
 use crate::delivery::runner::Runner;
-use crate::delivery::source::Intake;
+use crate::delivery::source::{Intake, Unwanted};
 use crate::delivery::stall::{self, Progress};
 use crate::delivery::worker::Worker;
 use crate::event::Rules;
@@ -46,6 +46,7 @@ pub(crate) struct Dispatcher {
     /// Where the plugins come from.
     pub(crate) folder: Arc<Path>,
     pub(crate) duplicates: Duplicates,
+    pub(crate) unwanted: Unwanted,
     pub(crate) prefetch: u16,
     pub(crate) drain_timeout: Duration,
 }
@@ -131,6 +132,7 @@ impl Session<'_> {
             prefetch: self.dispatcher.prefetch,
             folder: Arc::clone(&self.dispatcher.folder),
             duplicates: self.dispatcher.duplicates.clone(),
+            unwanted: self.dispatcher.unwanted.clone(),
             progress: Arc::clone(&progress),
         };
         self.parts.spawn(intake.run(consumer, self.stop.clone(), self.give_up.clone()));

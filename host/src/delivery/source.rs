@@ -1,7 +1,8 @@
 //! The source's messages: decoded, routed, tried at once by every plugin that wants them.
 
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use broker::{BrokerError, Consumer, Delivery};
 use futures_util::future::join_all;
@@ -21,6 +22,20 @@ use crate::delivery::trail::Trail;
 use crate::delivery::worker::Worker;
 use crate::event::{Arrived, Event, Rules, decode};
 
+/// Types that are told of.
+const UNWANTED_SAID_MAX: usize = 100;
+
+/// The types of events that no plugin wanted: what nobody gets should be told once.
+#[derive(Clone, Default)]
+pub(crate) struct Unwanted(Arc<Mutex<HashSet<String>>>);
+
+impl Unwanted {
+    fn is_new(&self, event_type: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.len() < UNWANTED_SAID_MAX && !said.contains(event_type) && said.insert(event_type.to_owned())
+    }
+}
+
 /// Where first attempts are made.
 #[derive(Clone)]
 pub(super) struct Intake {
@@ -34,6 +49,7 @@ pub(super) struct Intake {
     /// Where the operator puts plugins.
     pub(super) folder: Arc<Path>,
     pub(super) duplicates: Duplicates,
+    pub(super) unwanted: Unwanted,
     pub(super) progress: Arc<Progress>,
 }
 
@@ -131,7 +147,11 @@ impl Intake {
         }
         let wanting = route(&members, event);
         if wanting.is_empty() {
-            debug!(event_id = event.id, event_type = event.event_type, "no plugin wants this event");
+            let (event_id, event_type) = (&event.id, &event.event_type);
+            if self.unwanted.is_new(event_type) {
+                info!(event_id, event_type, "no plugin wants events of this type, or not this one; said once for each");
+            }
+            debug!(event_id, event_type, "no plugin wants this event");
         }
         let attempts = wanting.into_iter().map(|runner| self.worker.first(runner, event, delivery, trail));
         let mut settled = true;

@@ -1,7 +1,7 @@
 //! The plugin folder: each `NAME.wasm` is a plugin, and `NAME.toml` beside it says how to run it. A toml
 //! may name another file instead, so that one file serves under several names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -89,6 +89,14 @@ pub(crate) fn scan(folder: &Path) -> io::Result<BTreeMap<String, Entry>> {
         }
     }
     Ok(entries)
+}
+
+/// The tomls in the folder that have no plugin yet, by their names.
+pub(crate) fn lone_tomls(folder: &Path, entries: &BTreeMap<String, Entry>) -> BTreeSet<String> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let tomls = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let names = tomls.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()));
+    names.filter(|name| !name.starts_with('.') && !entries.contains_key(name)).collect()
 }
 
 /// What stands under this name; `None` if there is no plugin.
@@ -220,6 +228,7 @@ mod tests {
         ]);
         let found = scan(folder.path()).unwrap();
         let wasm = |name: &str| found[name].wasm.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(lone_tomls(folder.path(), &found), BTreeSet::from(["waits".to_owned()]));
         assert_eq!(found.keys().collect::<Vec<_>>(), ["broken", "email", "email-sales", "half"]);
         assert_eq!(
             (wasm("email"), wasm("email-sales"), wasm("half")),

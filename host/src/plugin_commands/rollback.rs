@@ -38,6 +38,12 @@ pub(super) async fn rollback(state: &Path, plugins: &Path, name: &str, dry_run: 
         return Ok(());
     }
     let toml = plugins.join(format!("{name}.toml"));
+    if let Some(text) = now.toml.filter(|text| all.iter().all(|good| good.toml.as_ref() != Some(text))) {
+        // Somebody wrote it, and nobody else has it.
+        let kept = plugins.join(format!("{name}.toml.replaced"));
+        put(&kept, text.as_bytes())?;
+        say!("what is in {name}.toml now is kept in {}", kept.display());
+    }
     put(&wasm, &content)?;
     match &good.toml {
         Some(text) => put(&toml, text.as_bytes())?,

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::config::Policies;
 use crate::delivery::{Registry, Runner};
-use crate::plugin::{Entry, Files, Loaded, Loader, Plugin, look, scan};
+use crate::plugin::{Entry, Files, Loaded, Loader, Plugin, lone_tomls, look, scan};
 pub(crate) use crate::reconcile::catalog::{Catalog, Status};
 pub(crate) use crate::reconcile::versions::{Good, Versions};
 use crate::reconcile::watch::FolderWatch;
@@ -53,6 +53,8 @@ pub(crate) struct Reconciler {
     /// What the files of each name were when they were last loaded, whatever came of it.
     known: BTreeMap<String, Entry>,
     gone: BTreeMap<String, Instant>,
+    /// Tomls without a plugin, of which it has been said.
+    lone: BTreeSet<String>,
     folder_problem: Option<String>,
     reloads: mpsc::Receiver<Reload>,
 }
@@ -85,6 +87,7 @@ impl Reconciler {
             versions: state.map(Versions::of),
             known: BTreeMap::new(),
             gone: BTreeMap::new(),
+            lone: BTreeSet::new(),
             folder_problem: None,
             reloads,
         };
@@ -156,6 +159,13 @@ impl Reconciler {
                 pass = Pass::Unsettled;
             }
         }
+        let lone = lone_tomls(&self.folder, &entries);
+        for name in lone.difference(&self.lone) {
+            info!(
+                "{name}.toml waits for its plugin: there is no {name}.wasm in the folder, and it names no other file"
+            );
+        }
+        self.lone = lone;
         let missing: BTreeSet<_> = self.known.keys().filter(|name| !entries.contains_key(*name)).cloned().collect();
         for name in missing {
             let since = *self.gone.entry(name.clone()).or_insert_with(Instant::now);

@@ -195,6 +195,8 @@ fn a_rollback_puts_back_what_worked_before() {
         assert_eq!(fs::read_to_string(&toml).unwrap(), "[config]\nformat = \"json\"\n");
     };
     back(&second);
+    let replaced = fs::read_to_string(toml.with_extension("toml.replaced")).unwrap();
+    assert!(replaced.contains("# mine"), "what somebody wrote is not lost");
     back(&original);
     assert!(refused(&world, &["rollback", "logger"]).contains("no earlier version of logger"));
     order(&world, &host);

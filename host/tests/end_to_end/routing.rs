@@ -128,7 +128,7 @@ fn route_names_the_rule_for_every_plugin() {
         [
             "PLUGIN     GETS IT  BECAUSE",
             "asks       yes      subscription \"OrderCreated\" of the plugin itself",
-            "listens    no       no subscription of its toml matches: \"#\" with source \"shop\"",
+            "listens    no       its toml subscribes it to other events: \"#\" with source \"shop\"",
             "off        no       its toml switches it off",
             "with-all   yes      it has no subscription, and gets every event",
             "with-some  no       filter data.total > 100 && data.country == \"DE\" does not match: it has no \"country\"",
