@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use rustix::process::{Resource, Rlimit, Signal};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tracing::info;
@@ -99,7 +99,7 @@ async fn compile(engine: &Engine, content: &[u8], output: &Path) -> anyhow::Resu
             let _ = input.write_all(content).await;
         }
         if let Some(said) = &mut child.stderr {
-            let _ = said.take(MESSAGE_BYTES_MAX).read_to_end(&mut message).await;
+            message = heard(said).await;
         }
         child.wait().await
     };
@@ -122,6 +122,15 @@ async fn compile(engine: &Engine, content: &[u8], output: &Path) -> anyhow::Resu
             bail!("the compiler died of it ({status}, with up to {} GiB of memory){last}", MEMORY_BYTES_MAX >> 30)
         }
     }
+}
+
+/// What it says, up to the bound. The rest must be read as well, or it waits for ever for somebody to do so.
+async fn heard(mut said: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut message = Vec::new();
+    // What was heard before it failed is what there is.
+    let _ = (&mut said).take(MESSAGE_BYTES_MAX).read_to_end(&mut message).await;
+    let _ = tokio::io::copy(&mut said, &mut tokio::io::sink()).await;
+    message
 }
 
 fn start(output: &Path, memory_reservation: u64) -> anyhow::Result<Child> {
@@ -171,4 +180,19 @@ pub(crate) fn compile_standard_input(output: &Path, memory_reservation: u64) -> 
     std::io::stdin().lock().read_to_end(&mut content).context("cannot read it")?;
     let code = code_of(&engine::for_compiling(memory_reservation)?, &content)?;
     fs::write(output, code).context("cannot write its code")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_compiler_that_says_much_is_heard_to_its_end() {
+        let (mut says, hears) = tokio::io::duplex(1 << 10);
+        let said = async move { says.write_all(&[b'x'; 4 * MESSAGE_BYTES_MAX as usize]).await };
+        let both = async { tokio::join!(said, heard(hears)) };
+        let (said, heard) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it is heard to its end");
+        said.unwrap();
+        assert_eq!(heard.len() as u64, MESSAGE_BYTES_MAX);
+    }
 }

@@ -8,6 +8,7 @@ use anyhow::{anyhow, bail};
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
 
+use crate::plugin::failure::cut;
 use crate::plugin::form::{damaged, on_one_line};
 
 /// The contract that this host serves; `wit/plugin.wit` says the same.
@@ -17,8 +18,9 @@ const PACKAGE: &str = "notify:plugin";
 const EXPORTS: [&str; 2] = ["metadata", "handler"];
 /// What it may import.
 const INTERFACES: [&str; 6] = ["types", "log", "config", "secrets", "http", "mail"];
-/// Names that one sentence lists.
+/// Names that one sentence lists, and how much of each: a file may have a name of 100 KB.
 const LISTED_MAX: usize = 3;
+const NAME_BYTES_MAX: usize = 200;
 
 /// WASI 0.2 as this host offers it.
 pub(super) const WASI: [&str; 27] = [
@@ -198,9 +200,10 @@ impl Name {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = cut(self.path.clone(), NAME_BYTES_MAX);
         match self.version {
-            Some(version) => write!(f, "{}@{version}", self.path),
-            None => write!(f, "{}", self.path),
+            Some(version) => write!(f, "{path}@{version}"),
+            None => write!(f, "{path}"),
         }
     }
 }

@@ -5,6 +5,11 @@ use std::borrow::Cow;
 use anyhow::{anyhow, bail};
 use wasmparser::{Parser, Payload};
 
+use crate::plugin::failure::cut;
+
+/// Of what an engine says.
+const SAID_BYTES_MAX: usize = 4 << 10;
+
 #[derive(Debug, PartialEq, Eq)]
 enum Form {
     Component,
@@ -111,9 +116,9 @@ pub(super) fn damaged(error: &wasmparser::BinaryReaderError, bytes: &[u8]) -> an
     anyhow!("it is damaged at byte {}: {}", error.offset(), on_one_line(error.message()))
 }
 
-/// What an engine says may have several lines, and is part of a sentence here.
+/// What an engine says may have several lines and names of any length, and is part of a sentence here.
 pub(super) fn on_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    cut(text.split_whitespace().collect::<Vec<_>>().join(" "), SAID_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -106,6 +106,24 @@ fn a_component_of_another_world_is_told_what_is_missing() {
 }
 
 #[test]
+fn however_long_its_names_are_the_sentence_about_a_file_is_of_a_sensible_size() {
+    let judge = Judge::new();
+    let long = "a".repeat(99_000);
+    let exports: String = ["x", "y", "z"].map(|last| format!(r#"(export "{long}{last}" (instance $i))"#)).concat();
+    let import = format!(r#"(import "a:{long}/b" (instance))"#);
+    let of_another_type = format!(r#"(import "notify:plugin/log@0.1.0" (instance (export "{long}" (func))))"#);
+    for (bytes, expected) in [
+        (wat(&format!("(component (instance $i) {exports})")), "it does not export notify:plugin/metadata"),
+        (hollow(&import, ""), "it imports a:aaa"),
+        (hollow(&of_another_type, ""), "what it imports is of another type than what the host offers: "),
+    ] {
+        judge.check(expected, &bytes, expected);
+        let said = judge.says(&bytes);
+        assert!(said.len() < 5_000, "{expected}: {} bytes", said.len());
+    }
+}
+
+#[test]
 fn a_plugin_of_another_contract_is_told_which_version_is_too_new() {
     let judge = Judge::new();
     let of = |version: &str| CONTRACT.replace("notify:plugin@0.1.0", &format!("notify:plugin@{version}"));

@@ -135,6 +135,11 @@ fn assembled(act: &str) -> Option<Vec<u8>> {
         "long-schema" => Guest { describe: &format!("{} {} {}", set(288, 1), set(292, 2048), set(296, 100_000)), ..Guest::default() }.assemble(),
         "many-subscriptions" => Guest { describe: &format!("{} {}", set(300, 1024), set(304, 1000)), ..Guest::default() }.assemble(),
         "wrong-types" => Guest::default().assemble_for(&CONTRACT.replace("describe: func() -> plugin-info;", "describe: func() -> string;")),
+        "long-names" => {
+            let export = |last| format!(r#"(export "{}{last}" (instance $i))"#, "a".repeat(99_000));
+            let component = format!("(component (instance $i) {})", ["x", "y", "z"].map(export).concat());
+            wat::parse_str(component).unwrap()
+        }
         // Packages in its component type that refer to each other in a circle: what reads them never comes back.
         "endless-types" => {
             let mut bytes = Guest::default().assemble();
