@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-const BYTES: usize = 32;
+pub(crate) const BYTES: usize = 32;
 /// Characters that suffice to tell a few hundred apart.
 const SHORT: usize = 12;
 
@@ -17,6 +17,10 @@ pub(crate) struct Digest([u8; BYTES]);
 impl Digest {
     pub(crate) fn of(content: &[u8]) -> Self {
         Self(Sha256::digest(content).into())
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; BYTES] {
+        &self.0
     }
 
     /// Its beginning, for people and file names.

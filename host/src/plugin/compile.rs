@@ -2,7 +2,6 @@
 //! do, by malice or by size, ends with that process. One at a time, with bounds on time and memory, and
 //! with less right to the processor than the host that works beside it.
 
-use std::fs;
 use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ use tracing::info;
 use wasmtime::component::Component;
 
 use crate::digest::Digest;
-use crate::plugin::code::CodeCache;
+use crate::plugin::code::{self, CodeCache};
 use crate::plugin::engine::{self, Engine};
 use crate::plugin::limits::{INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
 use crate::plugin::load::code_of;
@@ -60,22 +59,10 @@ impl Compiler {
             return Ok(component);
         }
         let _one = self.one_at_a_time.lock().await;
-        let path = self.cache.path(digest);
         let begun = Instant::now();
-        // Of another name until it is whole: somebody else may be at it too.
-        let part = path.with_extension(format!("{}.part", std::process::id()));
-        let mut compiled = pin!(compile(&self.engine, content, &part));
-        let compiled = if let Ok(compiled) = tokio::time::timeout(PATIENCE, &mut compiled).await {
-            compiled
-        } else {
-            info!(plugin = name, "compiling it, which takes a while for a large one");
-            compiled.await
-        };
-        let compiled = compiled.and_then(|()| fs::rename(&part, &path).context("cannot keep the compiled code"));
-        if compiled.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        compiled?;
+        let part = self.cache.part().context("cannot keep the compiled code")?;
+        compile_patiently(&self.engine, name, content, &part).await?;
+        self.cache.keep(part, digest).context("cannot keep the compiled code")?;
         info!(plugin = name, "compiled in {} ms", begun.elapsed().as_millis());
         self.cache.load(&self.engine.wasmtime, digest).ok_or_else(|| {
             anyhow!(
@@ -86,10 +73,20 @@ impl Compiler {
     }
 }
 
+/// Compiles it, and says so if that takes a while.
+async fn compile_patiently(engine: &Engine, name: &str, content: &[u8], output: &Path) -> anyhow::Result<()> {
+    let mut compiled = pin!(compile(engine, content, output));
+    if let Ok(compiled) = tokio::time::timeout(PATIENCE, &mut compiled).await {
+        return compiled;
+    }
+    info!(plugin = name, "compiling it, which takes a while for a large one");
+    compiled.await
+}
+
 async fn compile(engine: &Engine, content: &[u8], output: &Path) -> anyhow::Result<()> {
     // A test has no such program.
     if cfg!(test) {
-        return Ok(fs::write(output, code_of(&engine.wasmtime, content)?)?);
+        return Ok(code::write(output, &code_of(&engine.wasmtime, content)?)?);
     }
     let mut child = start(output, engine.memory_reservation).context("cannot start a process that compiles it")?;
     let mut message = Vec::new();
@@ -179,12 +176,42 @@ pub(crate) fn compile_standard_input(output: &Path, memory_reservation: u64) -> 
     let mut content = Vec::new();
     std::io::stdin().lock().read_to_end(&mut content).context("cannot read it")?;
     let code = code_of(&engine::for_compiling(memory_reservation)?, &content)?;
-    fs::write(output, code).context("cannot write its code")
+    code::write(output, &code).context("cannot write its code")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    const PAGE_BYTES: usize = 4096;
+
+    #[tokio::test]
+    async fn code_that_was_torn_is_compiled_again() {
+        let state = tempfile::tempdir().unwrap();
+        let compiler = Compiler::new(Engine::new().unwrap(), Some(state.path())).unwrap();
+        let [_, content] = crate::plugin::misfits::good();
+        let digest = Digest::of(&content);
+        compiler.component("p", &content, digest).await.unwrap();
+        let path = compiler.cache.path(digest);
+        let whole = fs::read(&path).unwrap();
+        // What a crash leaves behind: all of the length, and not all that was written. The engine would not
+        // notice it everywhere.
+        let without_page = |at: usize| {
+            let mut torn = whole.clone();
+            torn[at..whole.len().min(at + PAGE_BYTES)].fill(0);
+            torn
+        };
+        let zeroed = (0..whole.len()).step_by(PAGE_BYTES).map(without_page).filter(|torn| *torn != whole);
+        for torn in zeroed.chain([whole[..whole.len() / 2].to_vec(), Vec::new()]) {
+            fs::write(&path, torn).unwrap();
+            assert!(compiler.cache.load(&compiler.engine.wasmtime, digest).is_none());
+            compiler.component("p", &content, digest).await.unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left behind");
+    }
 
     #[tokio::test]
     async fn a_compiler_that_says_much_is_heard_to_its_end() {

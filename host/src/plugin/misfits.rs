@@ -45,7 +45,7 @@ fn wat(text: &str) -> Vec<u8> {
 }
 
 /// The same plugin as a core module and as a component.
-fn good() -> [Vec<u8>; 2] {
+pub(super) fn good() -> [Vec<u8>; 2] {
     let module = Guest::default().assemble();
     let component = wit_component::ComponentEncoder::default().module(&module).unwrap().encode().unwrap();
     [module, component]
