@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::control::{Answer, Request, sockets};
 use crate::plugin::COMPILE_TIME_MAX;
 
-/// For the answer. The plugin that is to be loaded may have to be compiled, and wait for another's turn.
-const ANSWER_TIME_MAX: Duration = COMPILE_TIME_MAX.saturating_mul(2);
+/// For an answer that the host has at hand.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// For that of a reload: the plugin may have to be compiled, and wait for another's turn.
+const RELOAD_TIME_MAX: Duration = COMPILE_TIME_MAX.saturating_mul(2);
 /// Of an answer.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -45,16 +48,19 @@ impl Hosts {
         self.streams.len()
     }
 
-    /// Asks each of them.
-    pub(crate) async fn ask(self, request: &Request) -> anyhow::Result<Vec<Answer>> {
-        let mut answers = Vec::new();
-        for stream in self.streams {
-            let answer = tokio::time::timeout(ANSWER_TIME_MAX, exchange(stream, request)).await;
-            let answer = answer
-                .with_context(|| format!("the host did not answer within {} min", ANSWER_TIME_MAX.as_secs() / 60));
-            answers.push(answer??);
-        }
-        Ok(answers)
+    /// Asks all of them at once, so that none waits for another. The answer of one that gives none is a
+    /// sentence that says so.
+    pub(crate) async fn ask(self, request: &Request) -> Vec<Answer> {
+        let time_max = match request {
+            Request::List | Request::Pause { .. } | Request::Resume { .. } => ANSWER_TIME_MAX,
+            Request::Reload { .. } => RELOAD_TIME_MAX,
+        };
+        let ask = async |stream| {
+            let answer = tokio::time::timeout(time_max, exchange(stream, request)).await;
+            let silent = |_| Err(format!("a host did not answer within {} s", time_max.as_secs()));
+            answer.map_or_else(silent, |answer| answer.unwrap_or_else(|error| Err(format!("{error:#}"))))
+        };
+        join_all(self.streams.into_iter().map(ask)).await
     }
 }
 
@@ -67,20 +73,20 @@ pub(crate) async fn ask(state: &Path, plugins: &Path, request: &Request) -> anyh
             "no host of yours runs with the plugin folder {plugins}: start one, or name its folder by --plugins (and --state, if it has one)"
         );
     }
-    hosts.ask(request).await
+    Ok(hosts.ask(request).await)
 }
 
 async fn exchange(mut stream: UnixStream, request: &Request) -> anyhow::Result<Answer> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    let gone = "the host went away while it was asked";
+    let gone = "a host went away while it was asked";
     stream.write_all(&line).await.context(gone)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await.context(gone)?;
     if answer.is_empty() {
         bail!(gone);
     }
-    serde_json::from_slice(&answer).context("the host's answer makes no sense; is it of another version?")
+    serde_json::from_slice(&answer).context("a host's answer makes no sense; is it of another version?")
 }
 
 fn socket_files(folder: &Path) -> Vec<PathBuf> {
@@ -89,4 +95,44 @@ fn socket_files(folder: &Path) -> Vec<PathBuf> {
         files.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect();
     files.sort();
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::control::Reply;
+
+    #[tokio::test]
+    async fn no_host_keeps_another_from_its_request_and_each_has_its_own_answer() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = sockets(state.path());
+        fs::create_dir(&folder).unwrap();
+        let [slow, quick, dying] =
+            ["1.sock", "2.sock", "3.sock"].map(|name| UnixListener::bind(folder.join(name)).unwrap());
+        let take = async |listener: UnixListener| {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            stream.read_line(&mut String::new()).await.unwrap();
+            stream.into_inner()
+        };
+        let answer = async |mut stream: UnixStream, sentence: &str| {
+            let answer: Answer = Ok(Reply::Done(sentence.to_owned()));
+            stream.write_all(&serde_json::to_vec(&answer).unwrap()).await.unwrap();
+        };
+        let hosts = async {
+            // The first answers when all have been asked.
+            let first = take(slow).await;
+            answer(take(quick).await, "quick").await;
+            drop(take(dying).await);
+            answer(first, "slow").await;
+        };
+        let found = Hosts::find(state.path()).await;
+        let asked = async { tokio::join!(found.ask(&Request::List), hosts).0 };
+        let answers =
+            tokio::time::timeout(Duration::from_secs(30), asked).await.expect("nobody waits for the slow one");
+        let done = |sentence: &str| Ok(Reply::Done(sentence.to_owned()));
+        assert_eq!(answers, [done("slow"), done("quick"), Err("a host went away while it was asked".to_owned())]);
+    }
 }

@@ -91,6 +91,9 @@ impl PluginState {
     }
 }
 
+/// The problem with a reply to another request.
+pub(crate) const ANSWERED_OTHERWISE: &str = "a host answered something else; is it of another version?";
+
 /// Where the hosts of one plugin folder listen; `state` is what belongs to it in the state folder.
 fn sockets(state: &Path) -> PathBuf {
     state.join("hosts")

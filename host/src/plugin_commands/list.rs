@@ -7,20 +7,23 @@ use anyhow::bail;
 use serde_json::json;
 
 use crate::command::{say, shown, unless_cut_off, write_table};
-use crate::control::{PluginReport, PluginState, Reply, Request, ask};
+use crate::control::{ANSWERED_OTHERWISE, PluginReport, PluginState, Reply, Request, ask};
 
 const HEADINGS: [&str; 5] = ["NAME", "VERSION", "STATE", "IN FLIGHT", "DESCRIPTION"];
 
 pub(super) async fn list(state: &Path, plugins: &Path, json: bool) -> anyhow::Result<()> {
-    let mut hosts = Vec::new();
+    let (mut hosts, mut failed) = (Vec::new(), Vec::new());
     for answer in ask(state, plugins, &Request::List).await? {
         match answer {
             Ok(Reply::Plugins { process, plugins }) => hosts.push((process, plugins)),
-            Ok(Reply::Done(_)) => bail!("the host answered something else; is it of another version?"),
-            Err(problem) => bail!("{problem}"),
+            Ok(Reply::Done(_)) => failed.push(ANSWERED_OTHERWISE.to_owned()),
+            Err(problem) => failed.push(problem),
         }
     }
     unless_cut_off(if json { print_json(&hosts) } else { print(&hosts) })?;
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
     if !json && hosts.iter().all(|(_, plugins)| plugins.is_empty()) {
         say!("the host has no plugin: put one into {}", plugins.display());
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::command::say;
-use crate::control::{Answer, Hosts, Reply, Request, ask};
+use crate::control::{ANSWERED_OTHERWISE, Answer, Hosts, Reply, Request, ask};
 
 pub(super) async fn pause(state: &Path, plugins: &Path, plugin: String) -> anyhow::Result<()> {
     report(ask(state, plugins, &Request::Pause { plugin }).await?)
@@ -26,7 +26,7 @@ pub(super) async fn reload_if_running(state: &Path, plugin: &str) -> anyhow::Res
         say!("no host runs with this plugin folder: it takes effect when one starts");
         return Ok(());
     }
-    report(hosts.ask(&Request::Reload { plugin: plugin.to_owned() }).await?)
+    report(hosts.ask(&Request::Reload { plugin: plugin.to_owned() }).await)
 }
 
 /// Says what each answered, the same once; fails if one of them could not.
@@ -35,7 +35,7 @@ fn report(answers: Vec<Answer>) -> anyhow::Result<()> {
     for answer in answers {
         let (sentences, sentence) = match answer {
             Ok(Reply::Done(sentence)) => (&mut done, sentence),
-            Ok(Reply::Plugins { .. }) => bail!("the host answered something else; is it of another version?"),
+            Ok(Reply::Plugins { .. }) => (&mut failed, ANSWERED_OTHERWISE.to_owned()),
             Err(problem) => (&mut failed, problem),
         };
         if !sentences.contains(&sentence) {

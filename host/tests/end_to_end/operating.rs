@@ -1,8 +1,10 @@
 //! What the operator does to the plugins of a running host.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Output;
+use std::thread;
 
 use serde_json::Value;
 use testbed::eventually;
@@ -79,6 +81,24 @@ fn the_list_says_how_each_plugin_stands() {
     eventually(SOON, "the socket of a host that was killed is no host", || {
         world.plugin_command(&["list"]).status.code() == Some(1)
     });
+}
+
+#[test]
+fn a_host_that_goes_away_while_it_is_asked_spoils_no_command_to_the_others() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let host = world.host();
+    let folder = fs::read_dir(world.path("state/folders")).unwrap().next().unwrap().unwrap().path().join("hosts");
+    // It would be asked first.
+    let listener = UnixListener::bind(folder.join("0.sock")).unwrap();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    let output = world.plugin_command(&["list"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\nlogger "), "{output:?}");
+    let gone = "notify-host: a host went away while it was asked";
+    assert!(output.status.code() == Some(1) && said(&output).starts_with(gone), "{output:?}");
+    let said = refused(&world, &["pause", "logger"]);
+    assert!(said.starts_with(&format!("logger is paused: its events wait in its queue\n{gone}")), "{said}");
+    host.stop();
 }
 
 #[test]
