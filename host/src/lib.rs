@@ -16,6 +16,7 @@ mod delivery;
 mod digest;
 mod event;
 mod exit;
+mod file;
 mod likeness;
 mod plugin;
 mod plugin_commands;

@@ -14,7 +14,7 @@ mod settings;
 
 pub(crate) use crate::config::grants::{Capability, Grants, Scope};
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
-pub(crate) use crate::config::plugin::PluginConfig;
+pub(crate) use crate::config::plugin::{PluginConfig, WasmPath};
 pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};
 pub(crate) use crate::config::reader::parse_duration;
 pub(crate) use crate::config::schema::{SettingsError, complete, kind_name};

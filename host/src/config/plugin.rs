@@ -97,7 +97,7 @@ impl PluginConfig {
 }
 
 /// A file in the plugin folder or below it: what lies elsewhere is not watched.
-struct WasmPath(PathBuf);
+pub(crate) struct WasmPath(pub(crate) PathBuf);
 
 impl FromStr for WasmPath {
     type Err = String;

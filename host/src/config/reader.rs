@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
@@ -12,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub(super) use crate::config::faults::Faults;
+use crate::file::read_bounded;
 use crate::likeness::nearest;
 
 /// A file is refused beyond this.
@@ -19,14 +21,11 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads the file's text; `None` if there is no such file.
 pub(super) fn read(file: &Path) -> Result<Option<String>, String> {
-    match std::fs::metadata(file) {
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            Err(format!("{}: it has more than {} KiB", file.display(), FILE_BYTES_MAX >> 10))
-        }
-        Ok(_) => {
-            std::fs::read_to_string(file).map(Some).map_err(|error| format!("cannot read {}: {error}", file.display()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+    let text = read_bounded(file, FILE_BYTES_MAX)
+        .and_then(|content| String::from_utf8(content).map_err(|error| Error::new(ErrorKind::InvalidData, error)));
+    match text {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot read {}: {error}", file.display())),
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -18,6 +19,7 @@ use tracing::info;
 use wasmtime::component::Component;
 
 use crate::digest::Digest;
+use crate::file::apart;
 use crate::plugin::code::{self, CodeCache};
 use crate::plugin::engine::{self, Engine};
 use crate::plugin::limits::{INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
@@ -42,7 +44,7 @@ const NICENESS: i32 = 5;
 #[derive(Debug)]
 pub(super) struct Compiler {
     engine: Engine,
-    cache: CodeCache,
+    cache: Arc<CodeCache>,
     one_at_a_time: Mutex<()>,
 }
 
@@ -50,12 +52,12 @@ impl Compiler {
     /// `state`: where code is kept for the next start.
     pub(super) fn new(engine: Engine, state: Option<&Path>) -> anyhow::Result<Self> {
         let cache = CodeCache::open(state, &engine.wasmtime).context("there is no place for compiled plugins")?;
-        Ok(Self { engine, cache, one_at_a_time: Mutex::default() })
+        Ok(Self { engine, cache: Arc::new(cache), one_at_a_time: Mutex::default() })
     }
 
     /// The component that the file's content makes. The error is one sentence.
     pub(super) async fn component(&self, name: &str, content: &[u8], digest: Digest) -> anyhow::Result<Component> {
-        if let Some(component) = self.cache.load(&self.engine.wasmtime, digest) {
+        if let Some(component) = self.kept(digest).await {
             return Ok(component);
         }
         let _one = self.one_at_a_time.lock().await;
@@ -64,12 +66,17 @@ impl Compiler {
         compile_patiently(&self.engine, name, content, &part).await?;
         self.cache.keep(part, digest).context("cannot keep the compiled code")?;
         info!(plugin = name, "compiled in {} ms", begun.elapsed().as_millis());
-        self.cache.load(&self.engine.wasmtime, digest).ok_or_else(|| {
+        self.kept(digest).await.ok_or_else(|| {
             anyhow!(
                 "its compiled code cannot be loaded: perhaps it is larger than the sandbox, which has {INSTANCES_MAX} \
                  core modules, {MEMORIES_MAX} memories and {TABLES_MAX} tables for each call"
             )
         })
+    }
+
+    async fn kept(&self, digest: Digest) -> Option<Component> {
+        let (cache, engine) = (Arc::clone(&self.cache), self.engine.wasmtime.clone());
+        apart(move || cache.load(&engine, digest)).await
     }
 }
 
@@ -215,11 +222,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_compiler_that_says_much_is_heard_to_its_end() {
-        let (mut says, hears) = tokio::io::duplex(1 << 10);
-        let said = async move { says.write_all(&[b'x'; 4 * MESSAGE_BYTES_MAX as usize]).await };
-        let both = async { tokio::join!(said, heard(hears)) };
-        let (said, heard) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it is heard to its end");
-        said.unwrap();
+        let (mut output, input) = tokio::io::duplex(1 << 10);
+        let message = "x".repeat(100_000);
+        let write = async move { output.write_all(message.as_bytes()).await };
+        let both = async { tokio::join!(write, heard(input)) };
+        let (written, heard) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it is heard");
+        written.unwrap();
         assert_eq!(heard.len() as u64, MESSAGE_BYTES_MAX);
     }
 }

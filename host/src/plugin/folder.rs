@@ -8,8 +8,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::config::{PluginConfig, Policies, SettingsError};
+use crate::config::{PluginConfig, Policies, SettingsError, WasmPath};
 use crate::digest::Digest;
+use crate::file::apart;
 use crate::plugin::{Loader, Plugin};
 
 /// It becomes a part of queue names and log lines.
@@ -104,7 +105,7 @@ pub(crate) fn look(folder: &Path, name: &str) -> Option<Entry> {
     let toml = folder.join(format!("{name}.toml"));
     let own = folder.join(format!("{name}.wasm"));
     let wasm = match named_file(&toml) {
-        Named::File(other) => folder.join(other),
+        Named::File(WasmPath(other)) => folder.join(other),
         Named::Nothing if own.exists() => own,
         // A toml alone, which names no other file, waits for its plugin.
         Named::Nothing => return None,
@@ -117,19 +118,20 @@ pub(crate) fn look(folder: &Path, name: &str) -> Option<Entry> {
 
 /// What a toml says of the file that is meant.
 enum Named {
-    File(String),
+    File(WasmPath),
     Nothing,
     Unreadable,
 }
 
 fn named_file(toml: &Path) -> Named {
-    let text = match fs::read_to_string(toml) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Named::Nothing,
+    let text = match PluginConfig::text(toml) {
+        Ok(Some(text)) => text,
+        Ok(None) => return Named::Nothing,
         Err(_) => return Named::Unreadable,
     };
     let Ok(table) = text.parse::<toml::Table>() else { return Named::Unreadable };
-    table.get("wasm").and_then(toml::Value::as_str).map_or(Named::Nothing, |file| Named::File(file.to_owned()))
+    let file = table.get("wasm").and_then(toml::Value::as_str);
+    file.map_or(Named::Nothing, |file| file.parse().map_or(Named::Unreadable, Named::File))
 }
 
 /// The names of the plugins in the folder, without loading them; less those that are switched off.
@@ -155,6 +157,14 @@ impl Entry {
 
     /// Loads it. The error is a sentence that names the file.
     pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Loaded, String> {
+        let (entry, policies) = (self.clone(), *policies);
+        let Some((files, config)) = apart(move || entry.read(&policies)).await? else { return Ok(Loaded::Off) };
+        let plugin = files.load_with(loader, config).await?;
+        Ok(Loaded::Plugin(Box::new(plugin), files))
+    }
+
+    /// Reads its files; `None`: it is switched off.
+    fn read(&self, policies: &Policies) -> Result<Option<(Files, PluginConfig)>, String> {
         let in_file = |problem: &dyn std::fmt::Display| format!("{}: {problem}", self.wasm.display());
         if !is_plugin_name(&self.name) {
             return Err(in_file(&"a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it"));
@@ -162,7 +172,7 @@ impl Entry {
         let toml = PluginConfig::text(&self.toml)?;
         let config = PluginConfig::of_text(&self.toml, toml.as_deref(), policies)?;
         if !config.enabled {
-            return Ok(Loaded::Off);
+            return Ok(None);
         }
         let content = Loader::read(&self.wasm).map_err(|error| in_file(&format_args!("{error:#}")))?;
         let files = Files {
@@ -173,8 +183,7 @@ impl Entry {
             digest: Digest::of(&content),
             content,
         };
-        let plugin = files.load_with(loader, config).await?;
-        Ok(Loaded::Plugin(Box::new(plugin), files))
+        Ok(Some((files, config)))
     }
 }
 
@@ -225,16 +234,21 @@ mod tests {
             ("half.toml", "wasm = "),
             (".hidden.wasm", ""),
             ("notes.txt", ""),
+            ("device.toml", "wasm = \"/dev/zero\""),
         ]);
         let found = scan(folder.path()).unwrap();
         let wasm = |name: &str| found[name].wasm.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(lone_tomls(folder.path(), &found), BTreeSet::from(["waits".to_owned()]));
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["broken", "email", "email-sales", "half"]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["broken", "device", "email", "email-sales", "half"]);
+        assert_eq!(wasm("device"), "device.wasm", "what lies elsewhere is not looked at");
         assert_eq!(
             (wasm("email"), wasm("email-sales"), wasm("half")),
             ("email.wasm".into(), "email.wasm".into(), "half.wasm".into())
         );
-        assert_eq!(plugin_names(folder.path(), &Policies::default()).unwrap(), ["broken", "email-sales", "half"]);
+        assert_eq!(
+            plugin_names(folder.path(), &Policies::default()).unwrap(),
+            ["broken", "device", "email-sales", "half"]
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use wasmtime::component::{Component, Linker};
 use crate::capability::PluginLog;
 use crate::config::{PluginConfig, complete};
 use crate::digest::Digest;
+use crate::file::read_bounded;
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 use crate::plugin::bindings::{Plugin as World, PluginPre};
 use crate::plugin::compile::Compiler;
@@ -69,11 +70,7 @@ impl Loader {
 
     /// Reads a plugin's file, within bounds.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-        let size = std::fs::metadata(path).context("cannot read it")?.len();
-        if size > FILE_BYTES_MAX {
-            bail!("it has {} MiB, and may have {} MiB", size >> 20, FILE_BYTES_MAX >> 20);
-        }
-        std::fs::read(path).context("cannot read it")
+        read_bounded(path, FILE_BYTES_MAX).context("cannot read it")
     }
 
     /// Loads a plugin's file under the name that the operator gave it. The error is one sentence,

@@ -1,12 +1,11 @@
 //! `plugin enable` and `plugin disable`: one key of a plugin's toml, whose rest stays as its author wrote it.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use toml_edit::{DocumentMut, Item, Value};
 
+use crate::config::PluginConfig;
 use crate::plugin::{is_plugin_name, look};
 use crate::plugin_commands::tell::reload_if_running;
 use crate::state::write_whole;
@@ -19,10 +18,7 @@ pub(super) async fn switch(state: &Path, plugins: &Path, name: &str, enabled: bo
         bail!("there is no plugin {name:?} in {folder}: no {name}.wasm, and no {name}.toml that names a file");
     }
     let toml = plugins.join(format!("{name}.toml"));
-    let old = match fs::read_to_string(&toml) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        other => other.with_context(|| format!("cannot read {}", toml.display()))?,
-    };
+    let old = PluginConfig::text(&toml).map_err(anyhow::Error::msg)?.unwrap_or_default();
     let new = with_key(&old, enabled).map_err(|problem| anyhow!("{}: {problem}", toml.display()))?;
     if new != old {
         write_whole(&toml, new.as_bytes()).with_context(|| format!("cannot write {}", toml.display()))?;

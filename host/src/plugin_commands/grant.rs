@@ -1,6 +1,5 @@
 //! `notify-host plugin grant`: what a plugin asks for, written into its toml after a yes.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -9,7 +8,7 @@ use toml_edit::{Array, DocumentMut, Item, Table, Value};
 
 use crate::ask::{Answer, confirm};
 use crate::command::{counted, say, shown};
-use crate::config::{Capability, HostConfig, Scope};
+use crate::config::{Capability, HostConfig, PluginConfig, Scope};
 use crate::digest::Digest;
 use crate::plugin::{Loader, Standing, Wish, is_plugin_name, look, wishes};
 use crate::plugin_commands::{loader, plugin_config};
@@ -77,11 +76,7 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
 }
 
 fn read(toml: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(toml) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", toml.display())),
-    }
+    PluginConfig::text(toml).map_err(anyhow::Error::msg)
 }
 
 fn not_granted(wish: &Wish) -> Option<&Scope> {

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use crate::command::say;
+use crate::config::PluginConfig;
 use crate::digest::Digest;
-use crate::plugin::{is_plugin_name, look, scan};
+use crate::plugin::{Loader, is_plugin_name, look, scan};
 use crate::plugin_commands::tell::reload_if_running;
 use crate::reconcile::{Good, Versions};
 use crate::state::write_whole;
@@ -71,8 +72,8 @@ impl Now {
         let entry = look(plugins, name);
         let wasm = entry.as_ref().map(|entry| entry.wasm.clone());
         Self {
-            sha256: wasm.as_ref().and_then(|wasm| Some(Digest::of(&fs::read(wasm).ok()?))),
-            toml: fs::read_to_string(plugins.join(format!("{name}.toml"))).ok(),
+            sha256: wasm.as_ref().and_then(|wasm| Some(Digest::of(&Loader::read(wasm).ok()?))),
+            toml: PluginConfig::text(&plugins.join(format!("{name}.toml"))).ok().flatten(),
             wasm: wasm.and_then(|wasm| Some(wasm.strip_prefix(plugins).ok()?.to_owned())),
         }
     }

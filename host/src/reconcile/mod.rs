@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::config::Policies;
 use crate::delivery::{Registry, Runner};
+use crate::file::apart;
 use crate::plugin::{Entry, Files, Loaded, Loader, Plugin, lone_tomls, look, scan};
 pub(crate) use crate::reconcile::catalog::{Catalog, Status};
 pub(crate) use crate::reconcile::versions::{Good, Versions};
@@ -119,7 +120,8 @@ impl Reconciler {
     }
 
     async fn reload(&mut self, name: &str) -> Result<String, String> {
-        let Some(entry) = look(&self.folder, name) else {
+        let (folder, of) = (self.folder.clone(), name.to_owned());
+        let Some(entry) = apart(move || look(&folder, &of)).await else {
             let folder = self.folder.display();
             return Err(format!(
                 "there is no plugin {name:?} in {folder}: no {name}.wasm, and no {name}.toml that names a file"
@@ -132,7 +134,8 @@ impl Reconciler {
     }
 
     async fn pass(&mut self, first: bool) -> Pass {
-        let entries = match scan(&self.folder) {
+        let folder = self.folder.clone();
+        let entries = match apart(move || scan(&folder)).await {
             Ok(entries) => entries,
             Err(error) => {
                 self.report_folder(&error);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Output;
 use std::time::Duration;
 
@@ -166,6 +167,10 @@ fn plug(world: &World, act: &str) {
         world.plug(act, &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), &toml);
     } else if act == "imports-everything" {
         world.plug(act, &built("NOTIFY_TEST_GUESTS", "prober.wasm"), &limits);
+    } else if act == "fifo" {
+        world.plug_fifo("fifo.wasm");
+    } else if act == "device" {
+        symlink("/dev/zero", world.plugins().join("device.wasm")).unwrap();
     } else {
         let wasm = world.path("assembled.wasm");
         if act == "large-file" {

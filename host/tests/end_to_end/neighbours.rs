@@ -1,6 +1,7 @@
 //! A plugin that is broken or misbehaves hurts neither its neighbours nor the host.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use broker::Value;
 use testbed::eventually;
@@ -88,6 +89,36 @@ fn a_broken_plugin_is_reported_and_left_out() {
         "with 1 plugin: logger",
     ] {
         assert!(host.logged(text), "{text} in:\n{}", host.leash.stderr());
+    }
+    let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
+    host.wait_for_order(&id);
+    host.stop();
+}
+
+#[test]
+fn what_is_no_file_is_reported_and_neither_waited_for_nor_read() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    world.plug_misbehaver("skip");
+    world.plug_fifo("early.wasm");
+    let host = world.host();
+    world.plug_fifo("late.wasm");
+    fs::remove_file(world.plugins().join("misbehaver-skip.toml")).unwrap();
+    world.plug_fifo("misbehaver-skip.toml");
+    symlink("/dev/zero", world.plugins().join("endless.wasm")).unwrap();
+    fs::write(world.plugins().join("elsewhere.toml"), "wasm = \"/dev/zero\"\n").unwrap();
+    for text in [
+        "early.wasm: cannot read it: it is a FIFO: put a regular file in its place, or remove it; it is left out",
+        "late.wasm: cannot read it: it is a FIFO: ",
+        "misbehaver-skip.toml: it is a FIFO: put a regular file in its place, or remove it; version 0.1.0 goes on running",
+        "endless.wasm: cannot read it: it is a device: ",
+        "elsewhere.toml:1: wasm: expected a .wasm file in the plugin folder",
+    ] {
+        host.wait_for(text);
+    }
+    for arguments in [&["list"][..], &["reload", "late"], &["disable", "misbehaver-skip"], &["rollback", "endless"]] {
+        let done = world.plugin_command(arguments);
+        assert_eq!(done.status.success(), arguments == ["list"], "{done:?}");
     }
     let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
     host.wait_for_order(&id);

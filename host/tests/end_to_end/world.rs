@@ -73,6 +73,12 @@ impl World {
         fs::write(self.plugins().join(format!("{name}.toml")), toml).unwrap();
     }
 
+    /// A FIFO in a file's place: whoever opens it waits for somebody who writes to it.
+    pub(crate) fn plug_fifo(&self, file: &str) {
+        let made = Command::new("mkfifo").arg(self.plugins().join(file)).status().unwrap();
+        assert!(made.success());
+    }
+
     /// The logger, writing each event as a line of JSON.
     pub(crate) fn plug_logger(&self) {
         self.plug("logger", &built("NOTIFY_TEST_PLUGINS", "logger.wasm"), "[config]\nformat = \"json\"\n");
