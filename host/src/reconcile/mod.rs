@@ -268,7 +268,13 @@ impl Reconciler {
     async fn fall_back(&self, entry: &Entry) {
         let Some(versions) = &self.versions else { return };
         let Some(good) = versions.of_plugin(&entry.name).pop() else { return };
-        let Ok(content) = versions.content(&good) else { return };
+        let content = match versions.content(&good) {
+            Ok(content) => content,
+            Err(error) => {
+                warn!(plugin = entry.name, "version {}, which worked last, cannot be read: {error}", good.version);
+                return;
+            }
+        };
         let files = Files {
             name: entry.name.clone(),
             toml_path: entry.toml.clone(),

@@ -1,9 +1,10 @@
 //! The versions of plugins that worked here, so that there is something to go back to: what was in the
 //! plugin's files, the last few times that they loaded.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use crate::state::{private_folder, write_whole};
 
 /// Of one plugin.
 const KEPT_MAX: usize = 5;
+/// From when a file is kept until the list that names it is surely written.
+const SWEPT_AFTER: Duration = Duration::from_mins(10);
 
 /// The versions of the plugins of one folder.
 #[derive(Clone, Debug)]
@@ -62,14 +65,12 @@ impl Versions {
             toml: files.toml.clone(),
             since: Timestamp::now(),
         };
+        private_folder(&self.folder)?;
+        // First of all, since what is in the list already may have lost its file.
+        self.keep(files)?;
         let mut all = self.of_plugin(&files.name);
         if all.last().is_some_and(|last| last.is(&new)) {
             return Ok(());
-        }
-        private_folder(&self.folder)?;
-        let content = self.content_path(new.sha256);
-        if !content.exists() {
-            write_whole(&content, &files.content)?;
         }
         all.push(new);
         let superfluous = all.len().saturating_sub(KEPT_MAX);
@@ -94,6 +95,19 @@ impl Versions {
         Err(io::Error::new(io::ErrorKind::InvalidData, "the file that was kept is damaged"))
     }
 
+    /// Keeps the plugin's file, or says that it is still of use.
+    fn keep(&self, files: &Files) -> io::Result<()> {
+        let path = self.content_path(files.digest);
+        let kept = File::options().write(true).open(&path).and_then(|file| {
+            file.set_modified(SystemTime::now())?;
+            file.metadata()
+        });
+        if kept.is_ok_and(|kept| kept.len() == files.content.len() as u64) {
+            return Ok(());
+        }
+        write_whole(&path, &files.content)
+    }
+
     fn write(&self, name: &str, all: &[Good]) -> io::Result<()> {
         write_whole(&self.list(name), &serde_json::to_vec_pretty(all)?)
     }
@@ -106,7 +120,7 @@ impl Versions {
         self.folder.join(format!("{digest}.wasm"))
     }
 
-    /// Removes the files that no version has any more.
+    /// Removes the files that no version has any more, less those that another host may just be about to list.
     fn sweep(&self) -> io::Result<()> {
         let mut used = Vec::new();
         let mut kept = Vec::new();
@@ -119,7 +133,11 @@ impl Versions {
                 _ => {}
             }
         }
-        for (_, path) in kept.into_iter().filter(|(name, _)| !used.contains(name)) {
+        let is_settled = |path: &Path| {
+            let kept = fs::metadata(path).and_then(|metadata| metadata.modified());
+            kept.is_ok_and(|kept| kept.elapsed().is_ok_and(|age| age > SWEPT_AFTER))
+        };
+        for (_, path) in kept.into_iter().filter(|(name, path)| !used.contains(name) && is_settled(path)) {
             // Another host may have been quicker.
             let _ = fs::remove_file(path);
         }
@@ -162,8 +180,23 @@ mod tests {
         assert_eq!(all.iter().map(|good| &*good.version).collect::<Vec<_>>(), ["2", "3", "4", "5", "1"]);
         assert_eq!(versions.content(&all[0]).unwrap(), b"2");
         versions.truncate("email", 1).unwrap();
+        assert!(versions.content(&all[4]).is_ok(), "another host may be about to list it");
+        for good in &all {
+            let file = File::options().write(true).open(versions.content_path(good.sha256)).unwrap();
+            file.set_modified(SystemTime::now() - 2 * SWEPT_AFTER).unwrap();
+        }
+        versions.truncate("email", 1).unwrap();
         assert!(versions.content(&all[4]).is_err(), "it is swept");
+        remember("2", None);
+        let age = fs::metadata(versions.content_path(all[0].sha256)).unwrap().modified().unwrap().elapsed().unwrap();
+        assert!(age < SWEPT_AFTER, "it is of use again");
         fs::write(versions.content_path(all[0].sha256), "x").unwrap();
         assert_eq!(versions.content(&all[0]).unwrap_err().to_string(), "the file that was kept is damaged");
+        let lose: [fn(PathBuf); 2] = [|path| fs::write(path, "").unwrap(), |path| fs::remove_file(path).unwrap()];
+        for lose in lose {
+            lose(versions.content_path(all[0].sha256));
+            remember("2", None);
+            assert_eq!(versions.content(&all[0]).unwrap(), b"2", "what is lost is kept anew when it is loaded again");
+        }
     }
 }
