@@ -57,6 +57,10 @@ impl CodeCache {
 
     /// A file of a name that nobody else has, for code until it is whole: other hosts may be at the same.
     pub(super) fn part(&self) -> io::Result<TempPath> {
+        if let Some(all) = &self.all {
+            // Somebody may have cleaned up, while this host runs.
+            private_folder(all).and_then(|()| private_folder(&self.folder))?;
+        }
         Ok(tempfile::Builder::new().suffix(".part").tempfile_in(&self.folder)?.into_temp_path())
     }
 
@@ -86,7 +90,8 @@ impl CodeCache {
         #[expect(unsafe_code, reason = "the file's content is run as it stands")]
         // SAFETY: the file was written by `Engine::precompile_component` of this program, by way of
         // `Compiler`, into a folder that nobody else can write to, which `private_folder` has made sure of,
-        // is never changed afterwards, and all that was written is there, by its digest. That it is for another engine is found out by wasmtime.
+        // is never changed afterwards, and all that was written is there, by its digest. That it is for
+        // another engine is found out by wasmtime.
         let loaded = unsafe { Component::deserialize_file(engine, &path) };
         loaded.inspect_err(|error| debug!(%error, path = %path.display(), "compiled code that cannot be used")).ok()
     }
