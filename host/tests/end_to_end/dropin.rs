@@ -187,6 +187,30 @@ fn a_change_that_does_not_load_is_reported_once_and_the_old_version_goes_on() {
 }
 
 #[test]
+fn a_version_that_was_kept_and_cannot_be_read_is_missed_aloud() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    world.plug("witness", &witness(), "");
+    world.host().stop();
+    let folder = fs::read_dir(world.path("state/folders")).unwrap().next().unwrap().unwrap().path();
+    for kept in fs::read_dir(folder.join("versions")).unwrap().map(|entry| entry.unwrap().path()) {
+        if kept.extension().is_some_and(|extension| extension == "wasm") {
+            fs::remove_file(kept).unwrap();
+        }
+    }
+    fs::write(world.plugins().join("witness.wasm"), "broken").unwrap();
+    let host = world.host();
+    assert!(host.logged("version 0.1.0, which worked last, cannot be read: "), "{}", host.leash.stderr());
+    assert!(host.logged("witness.wasm: it is not WebAssembly"), "{}", host.leash.stderr());
+    // The logger has loaded again, and with that its file is kept anew.
+    host.stop();
+    fs::write(world.plugins().join("logger.wasm"), "broken").unwrap();
+    let host = world.host();
+    assert!(host.logged("version 0.1.0 goes on running"), "{}", host.leash.stderr());
+    host.stop();
+}
+
+#[test]
 fn a_file_that_is_copied_slowly_is_loaded_when_it_is_whole() {
     let world = World::on_sqlite();
     world.plug_logger();
