@@ -143,7 +143,9 @@ impl Reconciler {
             }
         };
         self.folder_problem = None;
-        entries.keys().for_each(|name| self.catalog.loading(name));
+        for name in entries.keys() {
+            self.catalog.loading(name);
+        }
         let mut pass = Pass::Settled;
         for (name, entry) in &entries {
             self.gone.remove(name);
