@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::digest::Digest;
 
@@ -24,10 +24,16 @@ pub(crate) fn default_for_user() -> Option<PathBuf> {
 
 /// What belongs to one plugin folder: all hosts that serve it share this.
 pub(crate) fn of_plugins(state: &Path, plugins: &Path) -> PathBuf {
-    // A folder that does not exist yet has no other name than the one it was given.
-    let real = fs::canonicalize(plugins).or_else(|_| std::path::absolute(plugins));
-    let real = real.unwrap_or_else(|_| plugins.to_owned());
-    state.join("folders").join(Digest::of(real.as_os_str().as_encoded_bytes()).short())
+    // By the name that it was given, whatever that leads to: a link may be made to lead to the next release, and
+    // the folder may not be there yet.
+    let mut name = PathBuf::new();
+    for part in std::path::absolute(plugins).unwrap_or_else(|_| plugins.to_owned()).components() {
+        match part {
+            Component::ParentDir => drop(name.pop()),
+            part => name.push(part),
+        }
+    }
+    state.join("folders").join(Digest::of(name.as_os_str().as_encoded_bytes()).short())
 }
 
 /// Makes a folder that only this user can read or write, or makes sure that it is one.
@@ -96,6 +102,12 @@ mod tests {
         fs::create_dir(&plugins).unwrap();
         assert_eq!(of_plugins(state, &plugins.join("../plugins")), before);
         assert_ne!(of_plugins(state, folder.path()), before);
+
+        // A link stays what it is called, wherever it leads to.
+        let link = folder.path().join("current");
+        let of_link = of_plugins(state, &link);
+        std::os::unix::fs::symlink(&plugins, &link).unwrap();
+        assert_eq!(of_plugins(state, &link), of_link);
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! A command's end of the control sockets.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,6 +8,7 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use crate::control::socket::SocketFolder;
 use crate::control::{Answer, Request, sockets};
 use crate::plugin::COMPILE_TIME_MAX;
 
@@ -29,18 +28,11 @@ pub(crate) struct Hosts {
 impl Hosts {
     /// Finds them; `state` is what belongs to the plugin folder in the state folder.
     pub(crate) async fn find(state: &Path) -> Self {
-        let mut streams = Vec::new();
-        for path in socket_files(&sockets(state)) {
-            match UnixStream::connect(&path).await {
-                Ok(stream) => streams.push(stream),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    // Left by a host that was killed.
-                    let _ = fs::remove_file(&path);
-                }
-                // It has just gone, or belongs to somebody else.
-                Err(_) => {}
-            }
-        }
+        // Where none ever ran, there is no folder.
+        let streams = match SocketFolder::open(sockets(state)) {
+            Ok(folder) => folder.connect().await,
+            Err(_) => Vec::new(),
+        };
         Self { streams }
     }
 
@@ -89,16 +81,10 @@ async fn exchange(mut stream: UnixStream, request: &Request) -> anyhow::Result<A
     serde_json::from_slice(&answer).context("a host's answer makes no sense; is it of another version?")
 }
 
-fn socket_files(folder: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> =
-        files.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect();
-    files.sort();
-    files
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use tokio::io::{AsyncBufReadExt as _, BufReader};
     use tokio::net::UnixListener;
 

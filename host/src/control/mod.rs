@@ -5,6 +5,7 @@
 
 mod client;
 mod server;
+mod socket;
 
 use std::path::{Path, PathBuf};
 

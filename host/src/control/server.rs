@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::control::socket::SocketFolder;
 use crate::control::{Answer, PluginReport, PluginState, REQUEST_BYTES_MAX, Reply, Request, sockets};
 use crate::delivery::{Health, Registry, Runner};
 use crate::plugin::is_plugin_name;
@@ -25,6 +26,8 @@ const CONNECTIONS_MAX: usize = 8;
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Until a plugin that was loaded gets events: its queue is made first.
 const SERVED_TIME_MAX: Duration = Duration::from_secs(5);
+/// Between two looks whether the socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Between two tries, when the system has no room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -38,8 +41,21 @@ pub(crate) struct Server {
 
 /// A socket that commands can find.
 pub(crate) struct Listening {
+    folder: SocketFolder,
     listener: UnixListener,
     path: PathBuf,
+    /// What belongs to the plugin folder in the state folder.
+    state: PathBuf,
+}
+
+impl Listening {
+    /// Waits until commands can find it no more.
+    async fn is_removed(&self) {
+        while self.path.exists() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 impl Drop for Listening {
@@ -51,41 +67,55 @@ impl Drop for Listening {
 
 /// Begins to listen; `state` is what belongs to the plugin folder in the state folder.
 pub(crate) fn listen(state: &Path) -> io::Result<Listening> {
-    let folder = sockets(state);
-    private_folder(&folder)?;
-    // Not named after the process: in containers they are all called 1.
-    let path = folder.join(format!("{:08x}.sock", fastrand::u32(..)));
-    Ok(Listening { listener: UnixListener::bind(&path)?, path })
+    let path = sockets(state);
+    private_folder(&path)?;
+    let folder = SocketFolder::open(path)?;
+    let (listener, path) = folder.listen()?;
+    Ok(Listening { folder, listener, path, state: state.to_owned() })
 }
 
 impl Server {
     /// Serves until `stop`.
-    pub(crate) async fn run(self, listening: Listening, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    pub(crate) async fn run(self, mut listening: Listening, stop: CancellationToken) {
+        // Hosts that were killed have left theirs.
+        drop(listening.folder.connect().await);
         let mut connections = JoinSet::new();
-        let work = async {
-            loop {
-                // It is never closed.
-                let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-                match listening.listener.accept().await {
-                    Ok((stream, _)) => {
-                        let server = self.clone();
-                        connections.spawn(async move {
-                            let _place = place;
-                            if let Err(error) = server.serve(stream).await {
-                                debug!(%error, "a command went away");
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        debug!(%error, "cannot take a command's connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-                while connections.try_join_next().is_some() {}
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = listening.is_removed() => {}
+                () = self.accept(&listening.listener, &mut connections) => {}
             }
-        };
-        stop.run_until_cancelled(work).await;
+            // Somebody may have cleaned up the state folder, while this host runs.
+            match listen(&listening.state) {
+                Ok(again) => listening = again,
+                Err(error) => debug!(%error, "cannot listen anew to commands"),
+            }
+        }
+    }
+
+    /// Takes connections for as long as it is polled.
+    async fn accept(&self, listener: &UnixListener, connections: &mut JoinSet<()>) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // It is never closed.
+        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let server = self.clone();
+                    connections.spawn(async move {
+                        let _place = place;
+                        if let Err(error) = server.serve(stream).await {
+                            debug!(%error, "a command went away");
+                        }
+                    });
+                }
+                Err(error) => {
+                    debug!(%error, "cannot take a command's connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            while connections.try_join_next().is_some() {}
+        }
     }
 
     async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {

@@ -67,7 +67,7 @@ fn below(plugin: &PluginReport) -> Vec<String> {
 fn row(plugin: &PluginReport) -> [String; 5] {
     let text = |text: &Option<String>| shown(text.as_deref().unwrap_or("-"));
     [
-        plugin.name.clone(),
+        shown(&plugin.name),
         text(&plugin.version),
         plugin.state.as_str().to_owned(),
         plugin.in_flight.to_string(),

@@ -305,3 +305,31 @@ fn a_plugin_that_is_switched_on_with_files_that_do_not_load_runs_as_it_did() {
     order(&world, &host);
     host.stop();
 }
+
+#[test]
+fn a_state_folder_that_is_removed_under_a_host_is_made_anew() {
+    let world = World::on_sqlite();
+    fs::remove_file(world.path("state/compiled")).unwrap();
+    world.plug_logger();
+    let host = world.host();
+    fs::remove_dir_all(world.path("state")).unwrap();
+    world.plug("witness", &built("NOTIFY_TEST_GUESTS", "witness.wasm"), "[config]\nlabel = \"a\"\n");
+    host.wait_for("gets events from now on");
+    order(&world, &host);
+    eventually(SOON, "the host is found again", || world.plugin_command(&["list"]).status.success());
+    assert_eq!(state(&world, "witness"), "running");
+    host.stop();
+}
+
+#[test]
+fn a_host_is_found_however_long_the_way_to_its_state_folder_is() {
+    let world = World::on_sqlite();
+    let long = world.path(&"x".repeat(200));
+    let config = fs::read_to_string(world.path("host.toml")).unwrap();
+    let config = config.replace("state = \"state\"", &format!("state = {:?}", long.to_str().unwrap()));
+    fs::write(world.path("host.toml"), config).unwrap();
+    world.plug_logger();
+    let host = world.host();
+    assert_eq!(state(&world, "logger"), "running");
+    host.stop();
+}
