@@ -6,7 +6,7 @@ use std::thread;
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, SourceInfo, operators};
 
 use crate::event::filter::look::{ENVIRONMENT, VARIABLES};
-use crate::event::filter::{Filter, FilterError};
+use crate::event::filter::{Filter, FilterError, Growth};
 use crate::likeness::nearest;
 
 /// Of brackets in brackets, and of operators on what operators give.
@@ -72,11 +72,12 @@ fn parse_here(text: &str) -> Result<Filter, FilterError> {
         let problem = error.map_or("it cannot be parsed", |error| error.msg.trim());
         FilterError { at: offset(text, line, column), problem: problem.replace('\n', " ") }
     })?;
-    let mut check = Check { source: &source, names: Vec::new(), comprehensions: 0, nesting: 0, reads_data: false };
+    let mut check =
+        Check { source: &source, names: Vec::new(), comprehensions: 0, growth: Growth::default(), reads_data: false };
     check.result(&expression)?;
-    check.visit(&expression, 0, 0)?;
-    let (nesting, reads_data) = (check.nesting, check.reads_data);
-    Ok(Filter::of(text, expression, nesting, reads_data))
+    check.visit(&expression, 0, Level::default())?;
+    let (growth, reads_data) = (check.growth, check.reads_data);
+    Ok(Filter::of(text, expression, growth, reads_data))
 }
 
 /// Where a line and a column are, both from 1.
@@ -88,12 +89,24 @@ fn offset(text: &str, line: isize, column: isize) -> usize {
     start + rest.char_indices().nth(column).map_or(rest.trim_end().len(), |(at, _)| at)
 }
 
+/// How many of `all`, `map` and the like are around an expression, and how many what it makes goes through.
+#[derive(Clone, Copy, Default)]
+struct Level {
+    nesting: u32,
+    stages: u32,
+}
+
+/// `map` and `filter` add each entry to a list whose name nobody can write.
+fn is_gathering(first: Option<&IdedExpr>) -> bool {
+    matches!(first.map(|first| &first.expr), Some(Expr::Ident(name)) if name.starts_with('@'))
+}
+
 struct Check<'a> {
     source: &'a SourceInfo,
     /// Those that the macros around introduce.
     names: Vec<String>,
     comprehensions: u32,
-    nesting: u32,
+    growth: Growth,
     reads_data: bool,
 }
 
@@ -120,7 +133,7 @@ impl Check<'_> {
         self.fault(expression, format!("it is {what}, and a filter is true or false"))
     }
 
-    fn visit(&mut self, at: &IdedExpr, depth: usize, nesting: u32) -> Result<(), FilterError> {
+    fn visit(&mut self, at: &IdedExpr, depth: usize, level: Level) -> Result<(), FilterError> {
         if depth > DEPTH_MAX {
             return self.fault(at, format!("it is nested deeper than {DEPTH_MAX} levels; use brackets to balance it"));
         }
@@ -129,38 +142,44 @@ impl Check<'_> {
             Expr::Unspecified | Expr::Struct(_) => self.fault(at, "there are no structs here".to_owned()),
             Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.name(at, name),
-            Expr::Select(select) => self.visit(&select.operand, deeper, nesting),
+            Expr::Select(select) => self.visit(&select.operand, deeper, level),
             Expr::Call(call) => {
                 self.function(at, &call.func_name)?;
+                self.growth.sums += usize::from(call.func_name == operators::ADD && !is_gathering(call.args.first()));
                 if let Some(target) = &call.target {
                     // `optional.of(x)`: a name space, not a variable.
                     if !matches!(&target.expr, Expr::Ident(name) if name == "optional") {
-                        self.visit(target, deeper, nesting)?;
+                        self.visit(target, deeper, level)?;
                     }
                 }
-                call.args.iter().try_for_each(|argument| self.visit(argument, deeper, nesting))
+                call.args.iter().try_for_each(|argument| self.visit(argument, deeper, level))
             }
-            Expr::List(list) => list.elements.iter().try_for_each(|entry| self.visit(entry, deeper, nesting)),
+            Expr::List(list) => {
+                self.growth.longest = self.growth.longest.max(list.elements.len());
+                list.elements.iter().try_for_each(|entry| self.visit(entry, deeper, level))
+            }
             Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
-                EntryExpr::StructField(field) => self.visit(&field.value, deeper, nesting),
+                EntryExpr::StructField(field) => self.visit(&field.value, deeper, level),
                 EntryExpr::MapEntry(entry) => {
-                    self.visit(&entry.key, deeper, nesting)?;
-                    self.visit(&entry.value, deeper, nesting)
+                    self.visit(&entry.key, deeper, level)?;
+                    self.visit(&entry.value, deeper, level)
                 }
             }),
             Expr::Comprehension(all) => {
                 self.comprehensions += 1;
-                let inside = nesting + 1;
-                self.nesting = self.nesting.max(inside);
-                if inside > NESTING_MAX || self.comprehensions > COMPREHENSIONS_MAX {
+                let inside = Level { nesting: level.nesting + 1, stages: level.stages + 1 };
+                self.growth.nesting = self.growth.nesting.max(inside.nesting);
+                self.growth.stages = self.growth.stages.max(inside.stages);
+                if inside.nesting > NESTING_MAX || self.comprehensions > COMPREHENSIONS_MAX {
                     let problem = format!(
                         "too many of {}: {NESTING_MAX} within each other, and {COMPREHENSIONS_MAX} in all",
                         MACROS[1..].join(", ")
                     );
                     return self.fault(at, problem);
                 }
-                self.visit(&all.iter_range, deeper, nesting)?;
-                self.visit(&all.accu_init, deeper, nesting)?;
+                // What another one made may have become longer there.
+                self.visit(&all.iter_range, deeper, Level { stages: inside.stages, ..level })?;
+                self.visit(&all.accu_init, deeper, level)?;
                 let known = self.names.len();
                 self.names.extend([all.iter_var.clone(), all.accu_var.clone()]);
                 self.names.extend(all.iter_var2.clone());

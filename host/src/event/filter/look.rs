@@ -40,6 +40,13 @@ impl<'e> Look<'e> {
         self.event
     }
 
+    pub(super) fn attribute_bytes(&self) -> usize {
+        let Event { id, source, event_type, subject, time, extensions, .. } = self.event;
+        let optional = [subject, time].into_iter().flatten().map(String::len).sum::<usize>();
+        let extensions = extensions.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        id.len() + source.len() + event_type.len() + optional + extensions
+    }
+
     pub(super) fn data_bytes(&self) -> usize {
         self.event.data.len()
     }

@@ -23,8 +23,7 @@ pub(crate) use crate::event::filter::look::Look;
 const TEXT_BYTES_MAX: usize = 2048;
 /// Data that a filter is run on.
 const DATA_BYTES_MAX: usize = 1 << 20;
-/// Of the data, times the entries of the longest list in it for each level of `all`, `map` and the like:
-/// what one evaluation may have to go through.
+/// What one evaluation may have to go through, see [`Growth`].
 const WORK_BYTES_MAX: usize = 64 << 20;
 /// An evaluation that takes longer is worth a word.
 const SLOW: Duration = Duration::from_millis(20);
@@ -34,11 +33,33 @@ const SLOW: Duration = Duration::from_millis(20);
 pub(crate) struct Filter {
     text: Arc<str>,
     expression: Arc<cel::IdedExpr>,
-    /// `all`, `map` and the like within each other.
-    nesting: u32,
+    growth: Growth,
     reads_data: bool,
     /// What was said of it already.
     said: Arc<[AtomicBool; 3]>,
+}
+
+/// What an expression can make of the bytes that it is given: so many times as much as the longest list has
+/// entries, for each of `all`, `map` and the like within another, and as there are sums, for each that goes
+/// through what another one made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Growth {
+    /// `all`, `map` and the like within each other.
+    nesting: u32,
+    /// The same, within each other or one behind the other.
+    stages: u32,
+    /// Of numbers, or of texts and lists, which become longer.
+    sums: usize,
+    /// The longest list that it holds itself.
+    longest: usize,
+}
+
+impl Growth {
+    fn of(self, bytes: usize, longest: usize) -> usize {
+        let entries = longest.max(self.longest).max(1).saturating_pow(self.nesting);
+        let longer = (self.sums + 1).saturating_pow(self.stages + 1);
+        bytes.saturating_mul(entries).saturating_mul(longer)
+    }
 }
 
 /// What is wrong with an expression.
@@ -90,8 +111,8 @@ impl Filter {
         check::parse(text)
     }
 
-    fn of(text: &str, expression: cel::IdedExpr, nesting: u32, reads_data: bool) -> Self {
-        Self { text: text.into(), expression: Arc::new(expression), nesting, reads_data, said: Arc::default() }
+    fn of(text: &str, expression: cel::IdedExpr, growth: Growth, reads_data: bool) -> Self {
+        Self { text: text.into(), expression: Arc::new(expression), growth, reads_data, said: Arc::default() }
     }
 
     /// As the operator wrote it.
@@ -106,9 +127,7 @@ impl Filter {
 
     /// Asks it. The time that it took, if that is worth a word.
     pub(crate) fn ask(&self, look: &Look<'_>) -> (Answer, Option<Duration>) {
-        if self.reads_data
-            && let Err(problem) = self.can_read(look)
-        {
+        if let Err(problem) = self.can_read(look) {
             return (Answer::NotAsked(problem), None);
         }
         let begun = Instant::now();
@@ -120,15 +139,21 @@ impl Filter {
     }
 
     fn can_read(&self, look: &Look<'_>) -> Result<(), String> {
+        let attributes = look.attribute_bytes();
+        if !self.reads_data {
+            return self.can_go_through(attributes, 0);
+        }
         let bytes = look.data_bytes();
         if bytes > DATA_BYTES_MAX {
             return Err(format!("its data has {} KiB, and filters read {} KiB", bytes >> 10, DATA_BYTES_MAX >> 10));
         }
-        let data = look.data()?;
-        let work = bytes.saturating_mul(data.longest.max(1).saturating_pow(self.nesting));
-        if work > WORK_BYTES_MAX {
-            let longest = data.longest;
-            return Err(format!("it would take too long: a list of {longest} entries in {} KiB of data", bytes >> 10));
+        self.can_go_through(attributes.max(bytes), look.data()?.longest)
+    }
+
+    fn can_go_through(&self, bytes: usize, longest: usize) -> Result<(), String> {
+        if self.growth.of(bytes, longest) > WORK_BYTES_MAX {
+            let longest = longest.max(self.growth.longest);
+            return Err(format!("it would take too long: a list of {longest} entries in {} KiB", bytes >> 10));
         }
         Ok(())
     }

@@ -87,6 +87,23 @@ fn what_cannot_be_looked_at_is_let_through() {
 }
 
 #[test]
+fn what_would_grow_without_bound_is_let_through() {
+    let sum = |name: &str| vec![name; 30].join(" + ");
+    let chain = format!("[source].map(x, {0}).map(x, {0}).map(x, {0}).map(x, {0}).size() > 1", sum("x"));
+    let twice = format!("[data.name].map(x, {0}).exists(x, {0} == source)", sum("x"));
+    let large = format!("{{\"name\":\"{}\"}}", "x".repeat(1 << 19));
+    for (text, data) in [(chain, ORDER), (twice, large.as_str())] {
+        let answer = ask(&text, data);
+        assert!(matches!(&answer, Answer::NotAsked(reason) if reason.contains("too long")), "{text}: {answer:?}");
+    }
+    // Stages without sums only go through what there is.
+    let stages = "data.items.filter(i, i.price > 1).map(i, i.price).exists(p, p > 100)";
+    assert_eq!(ask(stages, ORDER), Answer::Yes);
+    let many = format!("{{\"items\":[{}]}}", vec!["{\"price\":200}"; 2000].join(","));
+    assert_eq!(ask(stages, &many), Answer::Yes);
+}
+
+#[test]
 fn the_worst_that_is_let_in_takes_a_moment() {
     // As large as the bound on the work allows.
     let data = format!("[{}1]", "1,".repeat(5700));
