@@ -26,13 +26,17 @@ pub(crate) struct Arguments {
     /// The host's settings, in TOML: its rules find the attributes of plain JSON
     #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG")]
     config: Option<PathBuf>,
+    /// The host's own folder, where compiled plugins are kept [default: notify-host in your state directory]
+    #[arg(long, value_name = "DIR", env = "NOTIFY_STATE")]
+    state: Option<PathBuf>,
     /// One JSON object a line, one for each plugin
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = host_config(arguments.config.as_deref())?;
+    let mut config = host_config(arguments.config.as_deref())?;
+    config.state = arguments.state.clone().or(config.state);
     let event = arguments.sample.read(&config)?;
     let folder = arguments.plugins.as_ref().unwrap_or(&config.plugins);
     let ways = ways(folder, &config, &event).await?;
