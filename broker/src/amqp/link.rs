@@ -7,6 +7,7 @@ use futures_util::Stream;
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
 use lapin::{Channel, Connection, ErrorKind, Event};
+use tokio_util::sync::CancellationToken;
 
 use crate::BrokerError;
 use crate::amqp::connect::{SocketHandle, hang_up};
@@ -22,11 +23,13 @@ pub(super) struct Link {
     connection: Connection,
     socket: SocketHandle,
     lost: OnceLock<String>,
+    /// That nothing comes by it any more.
+    gone: CancellationToken,
 }
 
 impl Link {
     pub(super) fn new((connection, socket): (Connection, SocketHandle)) -> Self {
-        Self { connection, socket, lost: OnceLock::new() }
+        Self { connection, socket, lost: OnceLock::new(), gone: CancellationToken::new() }
     }
 
     /// A new channel. It closes when its last clone is dropped.
@@ -82,6 +85,16 @@ impl Link {
             let _ = self.lost.set(reason);
         }
         hang_up(&self.socket);
+    }
+
+    /// Whoever waits for an answer need not wait any longer.
+    pub(super) fn go(&self) {
+        self.gone.cancel();
+    }
+
+    /// Waits until nothing comes any more.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
     }
 
     pub(super) async fn close(&self) {

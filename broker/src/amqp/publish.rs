@@ -75,6 +75,15 @@ impl Publisher {
     }
 
     pub(super) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
+        tokio::select! {
+            biased;
+            published = self.publish_and_wait(target, message) => published,
+            // What is begun on a connection that is just breaking, a channel for one, lapin may wait for for ever.
+            () = self.link.gone() => Err(self.link.lost(None).into()),
+        }
+    }
+
+    async fn publish_and_wait(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         let place = Place::of(target);
         let envelope = Envelope::new(&place, message, self.link.frame_bytes_max()).map_err(PublishError::Refused)?;
         self.look_for(&place).await?;

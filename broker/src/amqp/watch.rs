@@ -16,6 +16,8 @@ pub(super) async fn watch(publishing: Arc<Link>, consuming: Arc<Link>) {
         () = until_lost(&publishing, publishing_events) => consuming.lose_with(&publishing),
         () = until_lost(&consuming, consuming_events) => publishing.lose_with(&consuming),
     }
+    publishing.go();
+    consuming.go();
 }
 
 async fn until_lost(link: &Link, events: impl Stream<Item = Event>) {
