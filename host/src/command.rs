@@ -6,20 +6,36 @@ use std::time::Duration;
 
 use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions};
 
-use crate::telemetry::printable;
+use crate::telemetry::{printable, printable_json};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the broker may take for any other answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A sentence on standard error. Unlike `eprintln!` it does not mind when nobody reads on.
+/// A sentence on standard error. Unlike `eprintln!` it does not mind when nobody reads on, and lets no text
+/// from outside drive the terminal.
 macro_rules! say {
     ($($sentence:tt)*) => {
-        // There is nowhere else to tell it.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($sentence)*)));
+        $crate::command::say_text(&format!($($sentence)*))
     };
 }
 pub(crate) use say;
+
+/// For [`say!`].
+pub(crate) fn say_text(text: &str) {
+    // There is nowhere else to tell it.
+    let _ = writeln!(io::stderr(), "{}", said(text));
+}
+
+/// Its lines stay lines: faults are told one a line.
+fn said(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// One JSON object on a line of its own.
+pub(crate) fn write_json(out: &mut impl Write, object: &serde_json::Value) -> io::Result<()> {
+    writeln!(out, "{}", printable_json(&object.to_string()))
+}
 
 /// A session for this command.
 pub(crate) async fn connect(url: &BrokerUrl, command: &str) -> Result<Broker, ConnectError> {
@@ -89,7 +105,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_from_outside_stays_on_its_line() {
+    fn a_text_from_outside_stays_on_its_line_and_drives_no_terminal() {
+        assert_eq!(said("a\x1b]0;b\x07\n c\u{9b}d"), "a\\u{1b}]0;b\\u{7}\n c\\u{9b}d");
         assert_eq!(shown("one\n\ttwo\x1b[2J \u{202e}x"), "one two\\u{1b}[2J \\u{202e}x");
     }
 }

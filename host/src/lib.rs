@@ -35,6 +35,7 @@ use clap::Parser as _;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::{Cli, Command};
+use crate::command::say;
 use crate::config::{HostConfig, LogFormat};
 
 /// The program: arguments in, exit code out.
@@ -108,7 +109,7 @@ fn with_settings(
 }
 
 fn bad_config(problem: &str) -> ExitCode {
-    eprintln!("notify-host: {problem}");
+    say!("notify-host: {problem}");
     ExitCode::from(exit::BAD_CONFIG)
 }
 
@@ -117,7 +118,7 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("notify-host: {error:#}");
+            say!("notify-host: {error:#}");
             ExitCode::from(exit::code_of(&error))
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::command::{counted, say, shown, unless_cut_off, write_table};
+use crate::command::{counted, say, shown, unless_cut_off, write_json, write_table};
 use crate::config::HostConfig;
 use crate::delivery::{Asked, Verdict, verdict};
 use crate::event::{Answer, Event, Look};
@@ -171,7 +171,7 @@ fn print(ways: &[Way], json: bool) -> io::Result<()> {
                 "subscription": subscription,
                 "filter": way.filter,
             });
-            writeln!(out, "{line}")?;
+            write_json(&mut out, &line)?;
         }
         return out.flush();
     }

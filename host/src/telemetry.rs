@@ -96,7 +96,7 @@ where
 }
 
 /// Escapes what JSON does not; such characters only occur within its texts.
-fn printable_json(json: &str) -> String {
+pub(crate) fn printable_json(json: &str) -> String {
     let mut printable = String::with_capacity(json.len());
     for character in json.chars() {
         if is_active(character) {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::command::{say, shown, unless_cut_off};
+use crate::command::{say, shown, unless_cut_off, write_json};
 use crate::config::{Capability, HostConfig, PluginConfig};
 use crate::digest::Digest;
 use crate::plugin::metadata::PluginInfo;
@@ -83,7 +83,7 @@ impl Inspection {
     fn print(&self, json: bool) -> io::Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         if json {
-            writeln!(out, "{}", self.as_json())?;
+            write_json(&mut out, &self.as_json())?;
             return out.flush();
         }
         let info = &self.info;

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::bail;
 use serde_json::json;
 
-use crate::command::{say, shown, unless_cut_off, write_table};
+use crate::command::{say, shown, unless_cut_off, write_json, write_table};
 use crate::control::{ANSWERED_OTHERWISE, PluginReport, PluginState, Reply, Request, ask};
 
 const HEADINGS: [&str; 5] = ["NAME", "VERSION", "STATE", "IN FLIGHT", "DESCRIPTION"];
@@ -36,7 +36,7 @@ fn print_json(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
         for plugin in plugins {
             let mut line = json!(plugin);
             line["process"] = json!(process);
-            writeln!(out, "{line}")?;
+            write_json(&mut out, &line)?;
         }
     }
     Ok(())

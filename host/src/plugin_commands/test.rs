@@ -11,7 +11,7 @@ use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
 use crate::capability::LogLine;
-use crate::command::{say, shown, unless_cut_off};
+use crate::command::{say, shown, unless_cut_off, write_json};
 use crate::config::{HostConfig, SettingsError};
 use crate::delivery::verdict;
 use crate::digest::Digest;
@@ -144,7 +144,7 @@ impl Report {
     fn print(&self, json: bool) -> io::Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         if json {
-            writeln!(out, "{}", self.as_json())?;
+            write_json(&mut out, &self.as_json())?;
             return out.flush();
         }
         let mut line = |name: &str, value: &str| writeln!(out, "{name:<12}{}", shown(value));

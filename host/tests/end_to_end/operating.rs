@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::thread;
 
 use serde_json::Value;
@@ -98,6 +98,35 @@ fn a_host_that_goes_away_while_it_is_asked_spoils_no_command_to_the_others() {
     assert!(output.status.code() == Some(1) && said(&output).starts_with(gone), "{output:?}");
     let said = refused(&world, &["pause", "logger"]);
     assert!(said.starts_with(&format!("logger is paused: its events wait in its queue\n{gone}")), "{said}");
+    host.stop();
+}
+
+#[test]
+fn no_file_name_drives_the_terminal() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    fs::write(world.plugins().join("a\x1b]0;b\x07\u{9b}c\nd.wasm"), "no").unwrap();
+    let host = world.host();
+    let event = world.path("event.json");
+    fs::write(&event, "{\"event\":\"OrderCreated\"}").unwrap();
+    let route = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
+        command.args(["route", "--event"]).arg(&event).arg("--config").arg(world.path("host.toml"));
+        command.arg("--plugins").arg(world.plugins()).args(arguments).output().unwrap()
+    };
+    let file = world.plugins().join("a\x1b]0;b\x07.wasm");
+    let inspect = ["inspect", file.to_str().unwrap()];
+    for (output, shown) in [
+        (world.plugin_command(&["list"]), "\na\\u{1b}]0;b\\u{7}\\u{9b}c d  -        broken"),
+        (world.plugin_command(&["list", "--json"]), "\"name\":\"a\\u001b]0;b\\u0007\\u009bc\\nd\","),
+        (route(&[]), "\na\\u{1b}]0;b\\u{7}\\u{9b}c d  no "),
+        (route(&["--json"]), "\"plugin\":\"a\\u001b]0;b\\u0007\\u009bc\\nd\""),
+        (world.plugin_command(&inspect), "a\\u{1b}]0;b\\u{7}.wasm"),
+    ] {
+        let all = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(all.contains(shown), "{shown} in {all:?}");
+        assert!(!all.contains(|character: char| character.is_control() && character != '\n'), "{all:?}");
+    }
     host.stop();
 }
 
