@@ -72,11 +72,19 @@ fn parse_here(text: &str) -> Result<Filter, FilterError> {
         let problem = error.map_or("it cannot be parsed", |error| error.msg.trim());
         FilterError { at: offset(text, line, column), problem: problem.replace('\n', " ") }
     })?;
-    let mut check =
-        Check { source: &source, names: Vec::new(), comprehensions: 0, growth: Growth::default(), reads_data: false };
+    let mut check = Check {
+        source: &source,
+        names: Vec::new(),
+        comprehensions: 0,
+        growth: Growth::default(),
+        gathers: false,
+        looks_out: false,
+        reads_data: false,
+    };
     check.result(&expression)?;
     check.visit(&expression, 0, Level::default())?;
-    let (growth, reads_data) = (check.growth, check.reads_data);
+    let growth = Growth { copies: check.gathers && check.looks_out, ..check.growth };
+    let reads_data = check.reads_data;
     Ok(Filter::of(text, expression, growth, reads_data))
 }
 
@@ -107,6 +115,10 @@ struct Check<'a> {
     names: Vec<String>,
     comprehensions: u32,
     growth: Growth,
+    /// It uses `map` or `filter`.
+    gathers: bool,
+    /// Within one of the macros it asks for what is outside of them.
+    looks_out: bool,
     reads_data: bool,
 }
 
@@ -141,11 +153,20 @@ impl Check<'_> {
         match &at.expr {
             Expr::Unspecified | Expr::Struct(_) => self.fault(at, "there are no structs here".to_owned()),
             Expr::Literal(_) => Ok(()),
-            Expr::Ident(name) => self.name(at, name),
+            Expr::Ident(name) => {
+                self.looks_out |= level.nesting > 0 && VARIABLES.contains(&name.as_str());
+                self.name(at, name)
+            }
             Expr::Select(select) => self.visit(&select.operand, deeper, level),
             Expr::Call(call) => {
                 self.function(at, &call.func_name)?;
-                self.growth.sums += usize::from(call.func_name == operators::ADD && !is_gathering(call.args.first()));
+                if call.func_name == operators::ADD {
+                    if is_gathering(call.args.first()) {
+                        self.gathers = true;
+                    } else {
+                        self.growth.sums += 1;
+                    }
+                }
                 if let Some(target) = &call.target {
                     // `optional.of(x)`: a name space, not a variable.
                     if !matches!(&target.expr, Expr::Ident(name) if name == "optional") {

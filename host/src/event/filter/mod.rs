@@ -25,6 +25,8 @@ const TEXT_BYTES_MAX: usize = 2048;
 const DATA_BYTES_MAX: usize = 1 << 20;
 /// What one evaluation may have to go through, see [`Growth`].
 const WORK_BYTES_MAX: usize = 64 << 20;
+/// The same, of what is kept: values take many times as much memory as their text.
+const COPIED_BYTES_MAX: usize = 4 << 20;
 /// An evaluation that takes longer is worth a word.
 const SLOW: Duration = Duration::from_millis(20);
 
@@ -52,6 +54,8 @@ struct Growth {
     sums: usize,
     /// The longest list that it holds itself.
     longest: usize,
+    /// It may put what is not of the list at hand into a list, once for each entry.
+    copies: bool,
 }
 
 impl Growth {
@@ -151,7 +155,8 @@ impl Filter {
     }
 
     fn can_go_through(&self, bytes: usize, longest: usize) -> Result<(), String> {
-        if self.growth.of(bytes, longest) > WORK_BYTES_MAX {
+        let most = if self.growth.copies { COPIED_BYTES_MAX } else { WORK_BYTES_MAX };
+        if self.growth.of(bytes, longest) > most {
             let longest = longest.max(self.growth.longest);
             return Err(format!("it would take too long: a list of {longest} entries in {} KiB", bytes >> 10));
         }

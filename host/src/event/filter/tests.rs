@@ -96,6 +96,9 @@ fn what_would_grow_without_bound_is_let_through() {
         let answer = ask(&text, data);
         assert!(matches!(&answer, Answer::NotAsked(reason) if reason.contains("too long")), "{text}: {answer:?}");
     }
+    let copies = format!("[{}1]", "1,".repeat(5000));
+    let answer = ask("size(data.map(x, data)) > 0", &copies);
+    assert!(matches!(&answer, Answer::NotAsked(reason) if reason.contains("too long")), "{answer:?}");
     // Stages without sums only go through what there is.
     let stages = "data.items.filter(i, i.price > 1).map(i, i.price).exists(p, p > 100)";
     assert_eq!(ask(stages, ORDER), Answer::Yes);
