@@ -69,7 +69,9 @@ impl Intake {
             if self.members.runners().is_empty() {
                 let folder = self.folder.display();
                 if self.registry.runners().is_empty() {
-                    warn!("there is no plugin in {folder}: events stay in the queue; put one there");
+                    warn!(
+                        "no plugin of {folder} runs: events stay in the queue; put one there that loads and is not switched off"
+                    );
                 } else {
                     warn!("no plugin has a queue of its own yet: events stay in the queue");
                 }
