@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// Names the folder of the tools.
 pub const VARIABLE: &str = "NOTIFY_TEST_LANGUAGES";
@@ -101,10 +102,7 @@ impl Tools {
     ///
     /// What the command that failed had to say.
     pub fn make(&self, host: &Path, language: Language, name: &str, folder: &Path) -> Result<PathBuf, String> {
-        let project = folder.join(name);
-        let mut new = Command::new(host);
-        new.current_dir(folder).args(["plugin", "new", name, "--lang", language.option()]);
-        run(new)?;
+        let project = new_project(host, language, name, folder)?;
         self.build(language, name, &project)
     }
 
@@ -130,9 +128,25 @@ impl Tools {
         for variable in unset {
             build.env_remove(variable);
         }
+        // Projects of one name share their places in Zig's cache, which need not be tried with several at once.
+        let _alone = (language == Language::C).then(|| ZIG.lock().unwrap_or_else(PoisonError::into_inner));
         run(build)?;
         Ok(project.join(wasm))
     }
+}
+
+static ZIG: Mutex<()> = Mutex::new(());
+
+/// Makes a project in `folder` with the host's program. Where it is then.
+///
+/// # Errors
+///
+/// What the host had to say.
+pub fn new_project(host: &Path, language: Language, name: &str, folder: &Path) -> Result<PathBuf, String> {
+    let mut new = Command::new(host);
+    new.current_dir(folder).args(["plugin", "new", name, "--lang", language.option()]);
+    run(new)?;
+    Ok(folder.join(name))
 }
 
 fn run(mut command: Command) -> Result<(), String> {
