@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::capability::Outside;
 use crate::config::HostConfig;
 use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted};
 use crate::plugin::{Engine, Loader};
@@ -31,7 +32,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
     let state = config.state_folder();
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
     let registry = Arc::new(Registry::new());
-    let loader = Loader::new(Engine::new()?, state.as_deref())?;
+    let loader = Loader::new(Engine::new()?, state.as_deref(), Outside::new(&config)?, None)?;
     let (mut reconciler, catalog, reloads) =
         Reconciler::new(&config.plugins, folder_state.as_deref(), config.policies, loader, Arc::clone(&registry));
     // Dropped, and so ended, with this function.

@@ -1,14 +1,27 @@
 //! What a plugin can do beyond computing: the interfaces that it may import.
 //!
-//! `log` and `config` need no grant. `secrets`, `http` and `mail` answer `denied` to everyone:
-//! there is no way yet to grant them.
+//! `log` and `config` need no grant. `secrets`, `http` and `mail` answer `denied` without one.
 
 mod config;
 mod console;
-mod denied;
+mod http;
 mod log;
+mod mail;
+mod outside;
+mod preview;
+mod secrets;
 
 pub(crate) use crate::capability::console::{Console, Stream};
-#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
-pub use crate::capability::denied::Secret;
 pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};
+pub(crate) use crate::capability::outside::{Outside, Reach};
+pub(crate) use crate::capability::preview::{Departure, Preview};
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub use crate::capability::secrets::Secret;
+use crate::plugin::Guest;
+use crate::plugin::contract::types::{self, HostError};
+
+impl types::Host for Guest {}
+
+fn denied<T>(capability: &str) -> Result<T, HostError> {
+    Err(HostError::Denied(format!("this plugin has no grant for {capability}")))
+}

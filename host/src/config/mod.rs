@@ -6,6 +6,7 @@
 mod faults;
 mod grants;
 mod host;
+mod origin;
 mod plugin;
 mod policies;
 mod reader;
@@ -14,6 +15,7 @@ mod settings;
 
 pub(crate) use crate::config::grants::{Capability, Grants, Scope};
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
+pub(crate) use crate::config::origin::Origin;
 pub(crate) use crate::config::plugin::{PluginConfig, WasmPath};
 pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};
 pub(crate) use crate::config::reader::parse_duration;

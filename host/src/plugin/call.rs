@@ -45,11 +45,12 @@ where
 mod tests {
     use super::*;
     use crate::capability::PluginLog;
-    use crate::plugin::{Limits, instance};
+    use crate::plugin::Limits;
+    use crate::plugin::instance::{self, CallContext};
 
     fn store(engine: &Engine, limits: &Limits) -> Store<Guest> {
         let log = PluginLog::new("p".into(), "e".into(), limits);
-        instance::store(engine, limits, log, std::sync::Arc::default())
+        instance::store(engine, limits, log, CallContext::of_nothing(limits.time))
     }
 
     #[tokio::test]

@@ -1,12 +1,14 @@
 //! An instance lives for one call of one plugin, in a sandbox that has nothing but what is given here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::capability::{Console, PluginLog, Stream};
+use crate::capability::{Console, PluginLog, Reach, Stream};
 use crate::plugin::bindings::notify::plugin as imports;
 use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
@@ -25,8 +27,27 @@ pub(crate) struct Guest {
     pub(crate) log: PluginLog,
     pub(crate) calls: Calls,
     turn: Turn,
+    pub(crate) call: CallContext,
+}
+
+/// What a call back into the host may need to know of the call that it is in.
+#[derive(Clone, Debug)]
+pub(crate) struct CallContext {
     /// The operator's settings, as a JSON object.
     pub(crate) settings: Arc<serde_json::Map<String, serde_json::Value>>,
+    pub(crate) reach: Arc<Reach>,
+    /// The same for each attempt of one delivery; empty while the plugin describes itself.
+    pub(crate) idempotency_key: Arc<str>,
+    /// The call is cut off then.
+    pub(crate) deadline: Instant,
+}
+
+impl CallContext {
+    /// Of a call that reaches nothing.
+    pub(crate) fn of_nothing(time: Duration) -> Self {
+        let deadline = Instant::now() + time;
+        Self { settings: Arc::default(), reach: Arc::default(), idempotency_key: "".into(), deadline }
+    }
 }
 
 impl WasiView for Guest {
@@ -50,18 +71,12 @@ pub(crate) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
 }
 
 /// A store for one call.
-pub(crate) fn store(
-    engine: &Engine,
-    limits: &Limits,
-    log: PluginLog,
-    settings: Arc<serde_json::Map<String, serde_json::Value>>,
-) -> Store<Guest> {
+pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: CallContext) -> Store<Guest> {
     let mut resources = ResourceTable::new();
     resources.set_max_capacity(limits.handles);
     let wasi = wasi(&log);
     let (limiter, turn) = (Limiter::new(limits), Turn::default());
-    let guest =
-        Guest { wasi, resources, limits: limits.clone(), limiter, log, calls: Calls::default(), turn, settings };
+    let guest = Guest { wasi, resources, limits: limits.clone(), limiter, log, calls: Calls::default(), turn, call };
     let mut store = Store::new(&engine.wasmtime, guest);
     store.limiter(|guest| &mut guest.limiter);
     // The first deadline is 0 unless it is set, and would be passed already.

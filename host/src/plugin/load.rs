@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 use wasmtime::component::{Component, Linker};
 
-use crate::capability::PluginLog;
+use crate::capability::{Outside, PluginLog, Preview};
 use crate::config::{PluginConfig, complete};
 use crate::digest::Digest;
 use crate::file::read_bounded;
@@ -17,7 +17,7 @@ use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 use crate::plugin::bindings::{Plugin as World, PluginPre};
 use crate::plugin::compile::Compiler;
 use crate::plugin::engine::Engine;
-use crate::plugin::instance::{self, Guest};
+use crate::plugin::instance::{self, CallContext, Guest};
 use crate::plugin::places::AllPlaces;
 use crate::plugin::wish::{self, Sentence};
 use crate::plugin::{Chooser, Plugin, Subscription, call, fit, form};
@@ -39,6 +39,9 @@ pub(crate) struct Loader {
     engine: Engine,
     compiler: Compiler,
     linker: Arc<Linker<Guest>>,
+    outside: Outside,
+    /// Of what the plugins send.
+    preview: Option<Preview>,
     places: AllPlaces,
     /// What was said of plugins already.
     said: Mutex<HashSet<Sentence>>,
@@ -61,11 +64,17 @@ impl Described {
 
 impl Loader {
     /// `state`: the state folder, where compiled plugins are kept.
-    pub(crate) fn new(engine: Engine, state: Option<&Path>) -> anyhow::Result<Self> {
+    /// `preview` watches what the plugins send.
+    pub(crate) fn new(
+        engine: Engine,
+        state: Option<&Path>,
+        outside: Outside,
+        preview: Option<Preview>,
+    ) -> anyhow::Result<Self> {
         let compiler = Compiler::new(engine.clone(), state)?;
         let linker = Arc::new(instance::linker(&engine)?);
         let places = AllPlaces::new(&engine);
-        Ok(Self { engine, compiler, linker, places, said: Mutex::default() })
+        Ok(Self { engine, compiler, linker, outside, preview, places, said: Mutex::default() })
     }
 
     /// Reads a plugin's file, within bounds.
@@ -89,6 +98,7 @@ impl Loader {
         for sentence in wish::report(name, &info, &config.grants) {
             self.say_once(sentence);
         }
+        let reach = self.outside.reach(name, &config, self.preview.clone())?;
         let settings = match &info.config_schema {
             Some(schema) => complete(schema.clone(), config.settings).await?,
             None => config.settings.values,
@@ -105,6 +115,7 @@ impl Loader {
             subscribed_by,
             filter: config.filter,
             settings: Arc::new(settings),
+            reach,
             policies: config.policies,
             limits: config.limits,
             ready,
@@ -151,7 +162,8 @@ impl Loader {
         config: &PluginConfig,
     ) -> anyhow::Result<PluginInfo> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
-        let store = instance::store(&self.engine, &config.limits, log, Arc::default());
+        let nothing = CallContext::of_nothing(DESCRIBE_TIME);
+        let store = instance::store(&self.engine, &config.limits, log, nothing);
         let ready = ready.clone();
         let answer = call::in_its_own_task(&self.engine, store, DESCRIBE_TIME, (), |store| {
             Box::pin(async move {

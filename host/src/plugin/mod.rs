@@ -28,8 +28,9 @@ mod wish;
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
-use crate::capability::{LogLine, PluginLog};
+use crate::capability::{LogLine, PluginLog, Reach};
 use crate::config::Policies;
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
@@ -41,6 +42,7 @@ pub(crate) use crate::plugin::compile::{COMMAND as COMPILE_COMMAND, COMPILE_TIME
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
 pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, lone_tomls, look, plugin_names, scan};
+use crate::plugin::instance::CallContext;
 pub(crate) use crate::plugin::instance::Guest;
 pub(crate) use crate::plugin::limits::{INSTANCES_MAX, Limits, TABLE_ELEMENTS_MAX};
 pub(crate) use crate::plugin::load::Loader;
@@ -62,6 +64,7 @@ pub(crate) struct Plugin {
     /// Of those, only what matches.
     pub(crate) filter: Option<Filter>,
     settings: Arc<serde_json::Map<String, serde_json::Value>>,
+    reach: Arc<Reach>,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
     ready: PluginPre<Guest>,
@@ -157,7 +160,13 @@ impl Plugin {
         room: Option<Room>,
         log: PluginLog,
     ) -> (Result<Answer, PluginFailure>, Usage) {
-        let store = instance::store(&self.engine, &self.limits, log, Arc::clone(&self.settings));
+        let context = CallContext {
+            settings: Arc::clone(&self.settings),
+            reach: Arc::clone(&self.reach),
+            idempotency_key: attempt.idempotency_key.as_str().into(),
+            deadline: Instant::now() + self.limits.time,
+        };
+        let store = instance::store(&self.engine, &self.limits, log, context);
         let ready = self.ready.clone();
         let delivery = contract::types::Delivery {
             attempt: attempt.number,

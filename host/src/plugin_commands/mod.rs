@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use crate::capability::{Outside, Preview};
 use crate::config::{HostConfig, PluginConfig};
 use crate::exit::BadConfig;
 use crate::plugin::{Engine, Loader};
@@ -141,7 +142,12 @@ pub(crate) async fn run(action: Action, config: &HostConfig) -> anyhow::Result<(
 
 /// What loads plugins as the host does, and finds what that has compiled before.
 fn loader(config: &HostConfig) -> anyhow::Result<Loader> {
-    Loader::new(Engine::new()?, config.state_folder().as_deref())
+    loader_with(config, None)
+}
+
+/// The same, with a watch on what the plugins send.
+fn loader_with(config: &HostConfig, preview: Option<Preview>) -> anyhow::Result<Loader> {
+    Loader::new(Engine::new()?, config.state_folder().as_deref(), Outside::new(config)?, preview)
 }
 
 /// What a plugin in this file would be called.

@@ -1,0 +1,45 @@
+//! A preview is what a plugin sends, for who tries it out: shown, and on demand not sent.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One thing that would leave the host. No secret is in it: where one goes, its name stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    Http {
+        method: String,
+        url: String,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    },
+    Mail {
+        /// Of the envelope.
+        recipients: Vec<String>,
+        /// The whole message, RFC 5322.
+        message: Vec<u8>,
+        html: Option<String>,
+    },
+}
+
+/// Collects what goes out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Preview {
+    /// Nothing is sent; each request is answered with 200 and nothing in it.
+    pub(crate) is_dry: bool,
+    seen: Arc<Mutex<Vec<Departure>>>,
+}
+
+impl Preview {
+    pub(crate) fn new(is_dry: bool) -> Self {
+        Self { is_dry, seen: Arc::default() }
+    }
+
+    /// Takes note, once it is certain that the plugin is allowed to send it.
+    pub(crate) fn note(&self, departure: Departure) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(departure);
+    }
+
+    /// What has been noted since the last time.
+    pub(crate) fn take(&self) -> Vec<Departure> {
+        std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
