@@ -26,6 +26,9 @@
 //! notify_plugin::export!(Greeter);
 //! ```
 //!
+//! What plugins need to reach somebody is in [`http`] and [`mail`], with the operator's secrets by [`secret`]; texts by templates
+//! are in `template` (feature `template`).
+//!
 //! Build it as a `cdylib` for `wasm32-wasip2` (or `wasm32-unknown-unknown`), and put the `.wasm`
 //! file into the host's plugin folder.
 
@@ -43,17 +46,27 @@ pub mod bindings {
     });
 }
 
+mod clock;
+pub mod http;
 mod info;
 mod logging;
+pub mod mail;
+#[cfg(feature = "template")]
+pub mod template;
+mod text;
 
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 pub use crate::bindings::notify::plugin::log::Level;
+pub use crate::bindings::notify::plugin::secrets;
+pub use crate::bindings::notify::plugin::secrets::Secret;
 pub use crate::bindings::notify::plugin::types::{Delivery, Event, Failure, HostError, Outcome, Rejection, Retry};
-pub use crate::bindings::notify::plugin::{http, mail, secrets};
+pub use crate::clock::now;
 pub use crate::info::Info;
 #[doc(hidden)]
 pub use crate::logging::write;
+pub use crate::text::{SNIPPET_CHARACTERS_MAX, snippet};
 
 /// What handling one event came to.
 pub type Handled = Result<Outcome, Failure>;
@@ -117,6 +130,16 @@ pub fn config<T: DeserializeOwned>() -> Result<T, Failure> {
         .map_err(|error| misconfigured(format!("[config]: {error}")))
 }
 
+/// A secret that the operator granted by this name. The plugin does not see its value: it goes into a header
+/// ([`http::Request::secret_header`]) or makes a signature (`hmac_sha256`).
+///
+/// # Errors
+///
+/// [`HostError::Denied`] without a grant.
+pub fn secret(name: &str) -> Result<Secret, HostError> {
+    secrets::open(name)
+}
+
 impl Event {
     /// The data as a type of the plugin's own.
     ///
@@ -124,6 +147,15 @@ impl Event {
     ///
     /// [`Failure::Reject`] with the code `bad-data`, where it does not fit.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_str(&self.data).map_err(|error| reject("bad-data", format!("the event's data: {error}")))
+    }
+
+    /// The data as the text that came, for use inside of other JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Reject`] with the code `bad-data`, where it is nothing that can stand there.
+    pub fn raw_data(&self) -> Result<&RawValue, Failure> {
         serde_json::from_str(&self.data).map_err(|error| reject("bad-data", format!("the event's data: {error}")))
     }
 }
