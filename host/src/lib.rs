@@ -14,6 +14,7 @@ mod daemon;
 mod dead_letters;
 mod delivery;
 mod digest;
+mod egress;
 mod event;
 mod exit;
 mod file;

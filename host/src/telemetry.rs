@@ -25,6 +25,8 @@ pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) {
         .with_default(level.min(LevelFilter::WARN))
         // It reports as errors what the broker crate expects and handles.
         .with_target("lapin", LevelFilter::OFF)
+        // What it says of a certificate the gate says, too, to whom it concerns.
+        .with_target("rustls_platform_verifier", LevelFilter::OFF)
         .with_target("notify_host", level)
         .with_target("broker", level)
         .with_target(LOG_TARGET, level);

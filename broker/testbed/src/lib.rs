@@ -14,6 +14,7 @@ mod ports;
 pub mod proxy;
 pub mod rabbitmq;
 mod reaper;
+pub mod receiver;
 
 pub use leash::Leash;
 pub use patience::{eventually, eventually_some};

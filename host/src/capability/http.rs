@@ -1,13 +1,115 @@
 //! One HTTP exchange of a plugin's, through the egress gate.
 
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
 use crate::capability::denied;
+use crate::capability::preview::Departure;
+use crate::egress::{self, Bounds, EgressError, parse_value};
 use crate::plugin::Guest;
-use crate::plugin::contract::http::{Host, Request, Response};
+use crate::plugin::contract::http::{HeaderValue as GuestValue, Host, Request, Response};
 use crate::plugin::contract::types::HostError;
 
+/// Of what is left of a call, this much stays for the plugin to answer in, when an exchange took all it could get.
+const ANSWER_TIME_MAX: Duration = Duration::from_millis(100);
+
 impl Host for Guest {
-    async fn send(&mut self, _request: Request) -> Result<Response, HostError> {
+    async fn send(&mut self, request: Request) -> Result<Response, HostError> {
         self.calls.count("http.send");
-        denied("http")
+        let begun = Instant::now();
+        let answer = self.exchange(request).await;
+        self.has_waited(begun.elapsed());
+        answer
+    }
+}
+
+impl Guest {
+    async fn exchange(&mut self, request: Request) -> Result<Response, HostError> {
+        let mut outgoing = egress::Request::new(&request.method, &request.url, request.body)?;
+        // Before anything is done with a secret.
+        self.call.reach.gate.check(&outgoing.url)?;
+        let mut shown = Vec::new();
+        for (name, value) in request.headers {
+            let (value, text) = self.header_value(&name, value)?;
+            if self.call.reach.preview.is_some() {
+                shown.push((name.clone(), text));
+            }
+            outgoing.header(&name, value)?;
+        }
+        let preview = self.call.reach.preview.as_ref().map(|preview| {
+            let departure = Departure::Http {
+                method: outgoing.method.to_string(),
+                url: outgoing.url.to_string(),
+                headers: shown,
+                body: outgoing.body.to_vec(),
+            };
+            (preview, departure)
+        });
+        if let Some((preview, departure)) = preview.as_ref().filter(|(preview, _)| preview.is_dry) {
+            preview.note(departure.clone());
+            return Ok(Response { status: 200, headers: Vec::new(), body: Vec::new(), truncated: false });
+        }
+        let deadline = deadline(Instant::now(), self.call.deadline, request.timeout);
+        let bounds = Bounds { deadline, body_bytes_max: self.limits.response_bytes };
+        let response = self.call.reach.gate.send(outgoing, bounds).await;
+        if let Some((preview, departure)) = preview.filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
+            preview.note(departure);
+        }
+        let response = response?;
+        let header = |(name, value): (&http::HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec());
+        Ok(Response {
+            status: response.status.as_u16(),
+            headers: response.headers.iter().map(header).collect(),
+            body: response.body.into(),
+            truncated: response.is_truncated,
+        })
+    }
+
+    /// The value that is sent, and the one that may be shown.
+    fn header_value(&self, name: &str, value: GuestValue) -> Result<(HeaderValue, String), HostError> {
+        match value {
+            GuestValue::Text(text) => Ok((parse_value(name, text.as_bytes())?, text)),
+            GuestValue::Secret(_) => denied("secrets"),
+        }
+    }
+}
+
+/// The end of an exchange that begins now.
+pub(super) fn deadline(now: Instant, call: Instant, wanted_milliseconds: Option<u64>) -> Instant {
+    let left = call.saturating_duration_since(now);
+    let usable = left - (left / 10).min(ANSWER_TIME_MAX);
+    now + wanted_milliseconds.map_or(usable, |wanted| Duration::from_millis(wanted).min(usable))
+}
+
+impl From<EgressError> for HostError {
+    fn from(error: EgressError) -> Self {
+        match error {
+            EgressError::Denied(sentence) => Self::Denied(sentence),
+            EgressError::Invalid(sentence) => Self::Invalid(sentence),
+            EgressError::Quota(sentence) => Self::Quota(sentence),
+            EgressError::TimedOut { .. } => Self::Timeout,
+            error @ EgressError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_leaves_the_plugin_time_to_answer() {
+        let now = Instant::now();
+        let check = |call: u64, wanted: Option<u64>, expected: u64| {
+            let end = deadline(now, now + Duration::from_millis(call), wanted);
+            assert_eq!(end - now, Duration::from_millis(expected), "{call} {wanted:?}");
+        };
+        check(10_000, None, 9_900);
+        check(10_000, Some(500), 500);
+        check(10_000, Some(u64::MAX), 9_900);
+        check(100, None, 90);
+        check(0, Some(1), 0);
     }
 }

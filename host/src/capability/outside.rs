@@ -7,31 +7,37 @@ use std::sync::Arc;
 
 use crate::capability::preview::Preview;
 use crate::config::{HostConfig, PluginConfig};
+use crate::egress::{Egress, Gate, Resolver, Trust};
 
 /// What all plugins share.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outside {}
+pub(crate) struct Outside {
+    egress: Egress,
+}
 
 /// What one plugin may reach.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     /// Somebody watches what goes out, or keeps it in.
     pub(crate) preview: Option<Preview>,
+    pub(crate) gate: Gate,
 }
 
 impl Outside {
     /// Opens nothing and reaches nobody. The error is one sentence.
-    pub(crate) fn new(_config: &HostConfig) -> anyhow::Result<Self> {
-        Ok(Self {})
+    pub(crate) fn new(config: &HostConfig) -> anyhow::Result<Self> {
+        let trust = Arc::new(Trust::with(&config.egress_ca)?);
+        Ok(Self { egress: Egress { resolver: Resolver::System, trust } })
     }
 
     /// What a plugin with this toml may reach. The error is one sentence, without the plugin's name.
     pub(crate) fn reach(
         &self,
         _name: &str,
-        _config: &PluginConfig,
+        config: &PluginConfig,
         preview: Option<Preview>,
     ) -> anyhow::Result<Arc<Reach>> {
-        Ok(Arc::new(Reach { preview }))
+        let gate = Gate::new(self.egress.clone(), config.grants.origins(), config.grants.networks.clone());
+        Ok(Arc::new(Reach { preview, gate }))
     }
 }

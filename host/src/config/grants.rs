@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
+use crate::config::network::Network;
 use crate::config::origin::{Origin, is_domain};
 use crate::config::reader::{Faults, Table};
 
@@ -32,7 +33,8 @@ impl Capability {
     /// Whether this version of the host has it, so that a grant does anything.
     pub(crate) fn is_there(self) -> bool {
         match self {
-            Self::Http | Self::Mail | Self::Secret => false,
+            Self::Http => true,
+            Self::Mail | Self::Secret => false,
         }
     }
 }
@@ -93,7 +95,12 @@ impl Display for Scope {
 
 /// All grants of one plugin; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Grants(Vec<Scope>);
+pub(crate) struct Grants {
+    scopes: Vec<Scope>,
+    /// Addresses that are not public, which what is granted may lead to. No plugin asks for them: what a name leads
+    /// to is the operator's knowledge.
+    pub(crate) networks: Vec<Network>,
+}
 
 impl Grants {
     pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>) -> Self {
@@ -102,16 +109,23 @@ impl Grants {
             let granted = table.list_of(faults, capability.as_str(), |text| Scope::new(capability, text));
             scopes.extend(granted.unwrap_or_default());
         }
+        let networks = table.list(faults, "networks").unwrap_or_default();
         table.finish(faults);
-        Self(scopes)
+        Self { scopes, networks }
+    }
+
+    /// Where HTTP requests may go.
+    pub(crate) fn origins(&self) -> Vec<Origin> {
+        // A scope has been parsed, and is written in the spelling that parses.
+        self.of(Capability::Http).filter_map(|scope| scope.text.parse().ok()).collect()
     }
 
     pub(crate) fn of(&self, capability: Capability) -> impl Iterator<Item = &Scope> {
-        self.0.iter().filter(move |scope| scope.capability == capability)
+        self.scopes.iter().filter(move |scope| scope.capability == capability)
     }
 
     pub(crate) fn cover(&self, scope: &Scope) -> bool {
-        self.0.iter().any(|granted| granted.covers(scope))
+        self.scopes.iter().any(|granted| granted.covers(scope))
     }
 
     /// Those that are granted in this file, and do nothing in this version of the host.

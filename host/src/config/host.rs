@@ -34,6 +34,8 @@ pub(crate) struct HostConfig {
     /// How long an event is remembered, so that a second one with its id and source is not delivered.
     /// Zero: not at all.
     pub(crate) duplicates_window: Duration,
+    /// Files with certificates of authorities that are trusted besides the system's, in PEM.
+    pub(crate) egress_ca: Vec<PathBuf>,
 }
 
 /// How log lines look.
@@ -72,6 +74,7 @@ impl Default for HostConfig {
             rules: Rules::default(),
             policies: Policies::default(),
             duplicates_window: Duration::from_mins(10),
+            egress_ca: Vec::new(),
         }
     }
 }
@@ -123,6 +126,10 @@ impl HostConfig {
                 duplicates_window: top
                     .duration(faults, "duplicates-window", Duration::ZERO..DAY)
                     .unwrap_or(default.duplicates_window),
+                egress_ca: match top.table(faults, "egress") {
+                    Some(table) => egress_ca(faults, table).into_iter().map(beside).collect(),
+                    None => default.egress_ca,
+                },
             };
             top.finish(faults);
             config
@@ -139,6 +146,12 @@ fn source(faults: &mut Faults<'_>, mut table: Table<'_>, default: Source) -> Sou
     };
     table.finish(faults);
     source
+}
+
+fn egress_ca(faults: &mut Faults<'_>, mut table: Table<'_>) -> Vec<String> {
+    let files = table.list(faults, "ca").unwrap_or_default();
+    table.finish(faults);
+    files
 }
 
 fn rules(faults: &mut Faults<'_>, mut table: Table<'_>, default: Rules) -> Rules {

@@ -6,6 +6,7 @@
 mod faults;
 mod grants;
 mod host;
+mod network;
 mod origin;
 mod plugin;
 mod policies;
@@ -15,6 +16,7 @@ mod settings;
 
 pub(crate) use crate::config::grants::{Capability, Grants, Scope};
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
+pub(crate) use crate::config::network::Network;
 pub(crate) use crate::config::origin::Origin;
 pub(crate) use crate::config::plugin::{PluginConfig, WasmPath};
 pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};

@@ -163,6 +163,7 @@ fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
         host_call_bytes: table
             .bytes(faults, "host-call-bytes", 64 << 10..(64 << 20) + 1)
             .unwrap_or(default.host_call_bytes),
+        response_bytes: table.bytes(faults, "response", 1 << 10..(16 << 20) + 1).unwrap_or(default.response_bytes),
         result_bytes: table.bytes(faults, "result-bytes", 256..(64 << 10) + 1).unwrap_or(default.result_bytes),
     };
     table.finish(faults);
@@ -300,6 +301,6 @@ mod tests {
         // Whatever has a limit has a row.
         let unknown = parse("[limits]\nx = 1\n").unwrap_err();
         assert!(unknown.contains("unknown key"), "{unknown}");
-        assert_eq!(rows.len(), 10);
+        assert_eq!(rows.len(), 11);
     }
 }

@@ -22,7 +22,7 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Guest {
     wasi: WasiCtx,
     resources: ResourceTable,
-    pub(super) limits: Limits,
+    pub(crate) limits: Limits,
     pub(super) limiter: Limiter,
     pub(crate) log: PluginLog,
     pub(crate) calls: Calls,
@@ -47,6 +47,13 @@ impl CallContext {
     pub(crate) fn of_nothing(time: Duration) -> Self {
         let deadline = Instant::now() + time;
         Self { settings: Arc::default(), reach: Arc::default(), idempotency_key: "".into(), deadline }
+    }
+}
+
+impl Guest {
+    /// In a call back into the host, for something outside.
+    pub(crate) fn has_waited(&mut self, time: Duration) {
+        self.turn.has_waited(time);
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Limits {
     pub(crate) handles: usize,
     /// Bytes that one call back into the host, or the answer, may copy out of the guest.
     pub(crate) host_call_bytes: usize,
+    /// Bytes of a response's body that one HTTP exchange hands over.
+    pub(crate) response_bytes: usize,
     /// Bytes that are kept of each text of an answer.
     pub(crate) result_bytes: usize,
 }
@@ -41,6 +43,7 @@ impl Default for Limits {
             instances: INSTANCES_MAX,
             handles: 1024,
             host_call_bytes: 16 << 20,
+            response_bytes: 1 << 20,
             result_bytes: 4 << 10,
         }
     }

@@ -2,7 +2,8 @@
 //! one. There are fewer turns than cores (where there are several), so that guests which never end
 //! leave one core to all others, whose calls take far less than a tick.
 //!
-//! The clock goes on while a guest waits for the host, so that waiting counts as computing.
+//! The clock goes on while a guest waits for the host. One that has waited for something outside begins anew: it has not
+//! computed meanwhile, and what it does next is as short as a call of its own. Other waiting counts as computing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -10,8 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::plugin::engine::EPOCH_INTERVAL;
+
 /// A turn ends with the guest's next tick, or after this, if it waits for the host meanwhile.
 const TURN_MAX: Duration = Duration::from_millis(5);
+
+/// The clock of the engine goes on while a guest waits for the outside; a shorter wait it does not notice.
+const WAIT_NOTICED: Duration = EPOCH_INTERVAL;
 
 /// The turns of one engine.
 #[derive(Clone, Debug)]
@@ -25,6 +31,15 @@ pub(super) struct Turn {
     /// It has met a tick before.
     is_long: bool,
     held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl Turn {
+    /// The guest gave up the processor for so long, to wait for something outside.
+    pub(super) fn has_waited(&mut self, time: Duration) {
+        if time >= WAIT_NOTICED {
+            *self = Self::default();
+        }
+    }
 }
 
 /// What a guest does at a tick.
@@ -104,6 +119,19 @@ mod tests {
         assert!(futures_util::poll!(&mut again).is_pending());
         // The other one never ticks.
         again.await;
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_for_the_outside_does_not_queue_up_behind_those_that_compute() {
+        let (turns, [mut one, mut other]) = two_cores();
+        wait(turns.tick(&mut one)).await;
+        other.has_waited(WAIT_NOTICED / 2);
+        assert!(matches!(turns.tick(&mut other), Tick::Wait(_)), "that was no wait");
+        other.has_waited(WAIT_NOTICED);
+        assert!(matches!(turns.tick(&mut other), Tick::GiveWay));
+        one.has_waited(WAIT_NOTICED);
+        let mut waiting = Box::pin(wait(turns.tick(&mut other)));
+        assert!(futures_util::poll!(&mut waiting).is_ready(), "and its turn ends with the wait");
     }
 
     #[tokio::test]

@@ -128,10 +128,14 @@ mod tests {
 
     #[test]
     fn the_log_tells_the_difference_and_what_does_nothing_yet() {
-        let sentences = report("slack", &slack(), &grants("[grants]\nhttp = [\"https://hooks.slack.com\"]"));
+        let sentences = report(
+            "slack",
+            &slack(),
+            &grants("[grants]\nhttp = [\"https://hooks.slack.com\"]\nmail = [\"*@example.com\"]"),
+        );
         let expected = [
             Sentence::ToChange(
-                "slack 1.2.0 is granted http, but this version of the host has no http yet: its calls are answered with \
+                "slack 1.2.0 is granted mail, but this version of the host has no mail yet: its calls are answered with \
                  `denied`"
                     .to_owned(),
             ),

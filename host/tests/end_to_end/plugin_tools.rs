@@ -60,8 +60,7 @@ fn inspect_tells_what_a_plugin_is_and_asks_for_and_the_toml_that_it_writes_loads
         "homepage      https://example.com/asker",
         "imports       log, config, secrets",
         "gets          Order*",
-        "asks for      http https://hooks.example.com (to post messages): granted, but this version of the host has no \
-         such capability yet",
+        "asks for      http https://hooks.example.com (to post messages): granted",
         // Nothing of a plugin's drives the terminal.
         "              mail *@example.com (to write to \\u{1b}[31mpeople): not granted",
         "              sms +49 (to wake you up): cannot be granted: there is no capability \"sms\"; there are http, mail \
@@ -214,7 +213,7 @@ fn grants_are_written_after_a_yes_and_the_host_tells_what_is_open_and_what_does_
 
     let (code, _, said) = bench.run(&["grant", "asker", "--yes"]);
     assert_eq!(code, DONE, "{said}");
-    assert!(said.contains("this version of the host has no http yet: the grant is written down"), "{said}");
+    assert!(said.contains("this version of the host has no mail yet: the grant is written down"), "{said}");
     assert!(said.contains("asker asks for sms +49 (to wake you up), which cannot be granted"), "{said}");
     let after = "# by Ann\n[grants] # few\nmail = [\"ops@example.com\", \"*@example.com\"] # herself\n\
         http = [\"https://hooks.example.com\"]\nsecret = [\"hook-token\"]\n\n[config]\nrecipients = [\"a@example.com\"]\n";

@@ -1,0 +1,219 @@
+//! The gate of one version of a plugin: where it may go, and its connections there.
+
+use std::error::Error as _;
+use std::io;
+use std::net::IpAddr;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+use url::{Host, Url};
+
+use crate::config::{Network, Origin};
+use crate::egress::Egress;
+use crate::egress::address::Block;
+use crate::egress::connection::{Broken, Connection, Response};
+use crate::egress::dial::{self, Stream};
+use crate::egress::failure::{EgressError, Step};
+use crate::egress::pool::Pool;
+use crate::egress::request::Request;
+use crate::egress::resolver::Lookups;
+
+/// Exchanges of one plugin that are under way at once; the others wait, within their time limits.
+const EXCHANGES_AT_ONCE_MAX: usize = 64;
+
+/// Where one plugin may go. By default: nowhere.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    egress: Egress,
+    origins: Vec<Origin>,
+    networks: Vec<Network>,
+    pool: Pool,
+    turns: Semaphore,
+    lookups: Lookups,
+}
+
+/// How far one exchange may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Everything has ended by then.
+    pub(crate) deadline: Instant,
+    /// More of a response's body is cut off.
+    pub(crate) body_bytes_max: usize,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new(Egress::default(), Vec::new(), Vec::new())
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(egress: Egress, origins: Vec<Origin>, networks: Vec<Network>) -> Self {
+        let turns = Semaphore::new(EXCHANGES_AT_ONCE_MAX);
+        Self { egress, origins, networks, pool: Pool::default(), turns, lookups: Lookups::default() }
+    }
+
+    /// Whether a request to this URL may leave, as far as the URL tells.
+    pub(crate) fn check(&self, url: &Url) -> Result<(), EgressError> {
+        let target = Origin::of_url(url)
+            .ok_or_else(|| EgressError::Invalid("only http and https go through the gate".to_owned()))?;
+        if !self.origins.iter().any(|origin| origin.covers(&target)) {
+            return Err(EgressError::Denied(format!(
+                "this plugin has no grant for {target}: its operator adds [grants] http = [\"{target}\"]"
+            )));
+        }
+        match address_of(url) {
+            Some(address) => self.admitted(&target, &[address]).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// One exchange.
+    pub(crate) async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
+        self.check(&request.url)?;
+        let url = request.url.clone();
+        // It has just been checked.
+        let Some(origin) = Origin::of_url(&url) else { return Err(EgressError::Invalid("no origin".to_owned())) };
+        let request = request.into_http()?;
+        let _turn = self.turn(&origin, bounds.deadline).await?;
+        let answer = self.send_admitted(&url, &origin, request, bounds).await;
+        if let Err(error) = &answer {
+            debug!("{error}");
+        }
+        answer
+    }
+
+    async fn send_admitted(
+        &self,
+        url: &Url,
+        origin: &Origin,
+        mut request: http::Request<http_body_util::Full<bytes::Bytes>>,
+        bounds: Bounds,
+    ) -> Result<Response, EgressError> {
+        loop {
+            let kept = self.pool.take(origin).await;
+            let is_fresh = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect(url, origin, bounds.deadline).await?,
+            };
+            let exchange = connection.exchange(request, bounds.body_bytes_max);
+            let problem = match within(bounds.deadline, origin, Step::Exchanging, exchange).await? {
+                Ok(response) => {
+                    if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                        let problem = "it switches to a protocol that nobody asked for".to_owned();
+                        return Err(unavailable(origin, Step::Exchanging, problem));
+                    }
+                    if !response.is_truncated && connection.is_usable().await {
+                        self.pool.put(origin.clone(), connection);
+                    }
+                    return Ok(response);
+                }
+                // It was closed while it was idle, and nothing has left.
+                Err(Broken::Unsent(unsent)) if !is_fresh => {
+                    request = unsent;
+                    continue;
+                }
+                Err(Broken::Unsent(_)) => "it closed the connection at once".to_owned(),
+                // Whether the request has arrived nobody knows: to repeat it is for the plugin to decide.
+                Err(Broken::Failed(error)) => told(&error),
+            };
+            return Err(unavailable(origin, Step::Exchanging, problem));
+        }
+    }
+
+    async fn turn(&self, origin: &Origin, deadline: Instant) -> Result<SemaphorePermit<'_>, EgressError> {
+        let turn = within(deadline, origin, Step::Waiting, self.turns.acquire()).await?;
+        turn.map_err(|_| unavailable(origin, Step::Waiting, "the host is stopping".to_owned()))
+    }
+
+    /// A new connection, to an address that was looked at here.
+    async fn connect(&self, url: &Url, origin: &Origin, deadline: Instant) -> Result<Connection, EgressError> {
+        let fail = |step, problem: String| unavailable(origin, step, problem);
+        let addresses = match (address_of(url), url.host()) {
+            (Some(address), _) => vec![address],
+            (None, Some(Host::Domain(name))) => {
+                let lookup = self.egress.resolver.resolve(name, &self.lookups);
+                let answers = within(deadline, origin, Step::Resolving, lookup).await?;
+                answers.map_err(|error| fail(Step::Resolving, format!("its name does not resolve: {error}")))?
+            }
+            (None, _) => Vec::new(),
+        };
+        if addresses.is_empty() {
+            return Err(fail(Step::Resolving, "its name has no address".to_owned()));
+        }
+        let addresses = self.admitted(origin, &addresses)?;
+        let port = url.port_or_known_default().unwrap_or_default();
+        let dialled = dial::connect(&addresses, port, deadline);
+        let stream = within(deadline, origin, Step::Connecting, dialled).await?;
+        let stream = stream.map_err(|error| fail(Step::Connecting, format!("cannot connect: {error}")))?;
+        let stream: Stream = match url.host() {
+            Some(host) if url.scheme() == "https" => {
+                let insecure = |problem: String| fail(Step::Securing, format!("no secure connection: {problem}"));
+                let client = within(deadline, origin, Step::Securing, self.egress.trust.client()).await?;
+                let secured = dial::secure(stream, &host, client.map_err(insecure)?);
+                let stream = within(deadline, origin, Step::Securing, secured).await?;
+                stream.map_err(|error| insecure(error.to_string()))?
+            }
+            _ => Box::new(stream),
+        };
+        let connection = within(deadline, origin, Step::Exchanging, Connection::new(stream)).await?;
+        connection.map_err(|error| fail(Step::Exchanging, told(&error)))
+    }
+
+    /// Those of the addresses that may be dialled; there is at least one.
+    fn admitted(&self, origin: &Origin, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, EgressError> {
+        dial::admitted(addresses, &self.networks).map_err(|refusal| match refusal {
+            Some((address, Block { network, what })) => EgressError::Denied(format!(
+                "{origin} leads to {address}, {what}, which is refused unless the operator grants it besides, by [grants] \
+                 networks = [\"{network}\"]"
+            )),
+            None => EgressError::Denied(format!("{origin} leads to no address")),
+        })
+    }
+}
+
+/// Where the URL names an address.
+fn address_of(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(address) => Some(address.into()),
+        Host::Ipv6(address) => Some(address.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+async fn within<T>(
+    deadline: Instant,
+    origin: &Origin,
+    step: Step,
+    what: impl Future<Output = T>,
+) -> Result<T, EgressError> {
+    let late = |_| EgressError::TimedOut { target: origin.to_string(), step };
+    timeout_at(deadline, what).await.map_err(late)
+}
+
+fn unavailable(origin: &Origin, step: Step, problem: String) -> EgressError {
+    EgressError::Unavailable { target: origin.to_string(), step, problem }
+}
+
+/// What became of an exchange, as a fragment.
+fn told(error: &hyper::Error) -> String {
+    if error.is_parse_too_large() {
+        return "the head of its answer is too large".to_owned();
+    }
+    if error.is_parse() {
+        return "its answer is no HTTP".to_owned();
+    }
+    if error.is_incomplete_message() {
+        return "it closed the connection before its answer was complete".to_owned();
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return format!("the connection broke: {error}");
+        }
+        cause = error.source();
+    }
+    format!("the exchange failed: {error}")
+}

@@ -1,0 +1,35 @@
+//! The egress gate is the one way out for what plugins send over HTTP.
+//!
+//! A request leaves only for an origin that is granted, to an address that is public or granted: the host resolves the
+//! name, looks at every answer, and dials what it has looked at. It has one deadline, from the first question to the
+//! last byte, and bounds in all directions. Nothing here follows redirects, reads a proxy from the environment, or
+//! sends anything twice that may have arrived.
+
+mod address;
+mod connection;
+mod dial;
+mod failure;
+mod gate;
+mod pool;
+mod request;
+mod resolver;
+#[cfg(test)]
+mod tests;
+mod trust;
+
+use std::sync::Arc;
+
+pub(crate) use crate::egress::failure::EgressError;
+pub(crate) use crate::egress::gate::{Bounds, Gate};
+pub(crate) use crate::egress::request::{Request, parse_value};
+pub(crate) use crate::egress::resolver::Resolver;
+#[cfg(test)]
+pub(crate) use crate::egress::resolver::Script;
+pub(crate) use crate::egress::trust::Trust;
+
+/// What all gates share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Egress {
+    pub(crate) resolver: Resolver,
+    pub(crate) trust: Arc<Trust>,
+}

@@ -1,0 +1,140 @@
+//! A request as it may leave: its URL in the one spelling that is checked and then used, its headers without those
+//! that belong to the connection, all of it within bounds.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http_body_util::Full;
+use url::{Position, Url};
+
+use crate::egress::failure::EgressError;
+
+const URL_BYTES_MAX: usize = 8 << 10;
+const METHOD_BYTES_MAX: usize = 32;
+const HEADERS_MAX: usize = 100;
+/// Names and values together.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+const USER_AGENT: &str = concat!("notify-host/", env!("CARGO_PKG_VERSION"));
+
+/// Headers that say how the bytes travel, which is the host's business (RFC 9110, 7.6.1), or who is asked, which the URL says.
+const HEADERS_OF_THE_HOST: [&str; 13] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A request that makes sense. Whether it may go where it wants to is for the gate to say.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Request {
+    pub(crate) fn new(method: &str, url: &str, body: impl Into<Bytes>) -> Result<Self, EgressError> {
+        Ok(Self { method: parse_method(method)?, url: parse_url(url)?, headers: HeaderMap::new(), body: body.into() })
+    }
+
+    /// Adds a header. Its value may be one that is marked as sensitive.
+    pub(crate) fn header(&mut self, name: &str, value: HeaderValue) -> Result<(), EgressError> {
+        let name = parse_name(name)?;
+        if belongs_to_the_host(&name) {
+            return Err(EgressError::Invalid(format!("the header {name} is set by the host: leave it out")));
+        }
+        let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        let sum = self.headers.iter().map(bytes).sum::<usize>() + bytes((&name, &value));
+        if self.headers.len() >= HEADERS_MAX || sum > HEADER_BYTES_MAX {
+            let kib = HEADER_BYTES_MAX >> 10;
+            return Err(EgressError::Quota(format!("the headers are more than {HEADERS_MAX}, or more than {kib} KiB")));
+        }
+        self.headers.append(name, value);
+        Ok(())
+    }
+
+    /// As it goes out. Content-Length is made of the body.
+    pub(super) fn into_http(self) -> Result<http::Request<Full<Bytes>>, EgressError> {
+        let target = &self.url[Position::BeforePath..Position::AfterQuery];
+        let target: http::Uri =
+            target.parse().map_err(|_| EgressError::Invalid(format!("the URL's path {target:?} is no path")))?;
+        let host = HeaderValue::from_str(&self.url[Position::BeforeHost..Position::AfterPort])
+            .map_err(|_| EgressError::Invalid("the URL's host is no host".to_owned()))?;
+        let mut request = http::Request::new(Full::new(self.body));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = target;
+        *request.headers_mut() = self.headers;
+        request.headers_mut().insert(header::HOST, host);
+        request.headers_mut().entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+        Ok(request)
+    }
+}
+
+/// Whether a plugin leaves this header to the host.
+pub(crate) fn belongs_to_the_host(name: &HeaderName) -> bool {
+    HEADERS_OF_THE_HOST.contains(&name.as_str())
+}
+
+/// The value of a header as bytes that somebody gave.
+pub(crate) fn parse_value(name: &str, value: &[u8]) -> Result<HeaderValue, EgressError> {
+    // The value itself may be a secret, and is not shown.
+    HeaderValue::from_bytes(value).map_err(|_| {
+        EgressError::Invalid(format!("the value of the header {name:?} has a character that none may have"))
+    })
+}
+
+fn parse_name(name: &str) -> Result<HeaderName, EgressError> {
+    name.parse().map_err(|_| EgressError::Invalid(format!("{:?} is no name of a header", cut(name))))
+}
+
+fn parse_method(method: &str) -> Result<Method, EgressError> {
+    let refused = |why| EgressError::Invalid(format!("the method {:?} {why}", cut(method)));
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(refused("is too long"));
+    }
+    if ["CONNECT", "TRACE", "TRACK"].iter().any(|known| known.eq_ignore_ascii_case(method)) {
+        return Err(refused("is not for plugins"));
+    }
+    Method::from_bytes(method.as_bytes()).map_err(|_| refused("is none"))
+}
+
+/// The one spelling of a URL: what the standard's parser makes of it, without a dot at the end of its host.
+pub(crate) fn parse_url(text: &str) -> Result<Url, EgressError> {
+    let refused = |why: &str| EgressError::Invalid(format!("the URL {:?} {why}", cut(text)));
+    if text.len() > URL_BYTES_MAX {
+        return Err(refused(&format!("has {} bytes, and may have {URL_BYTES_MAX}", text.len())));
+    }
+    let mut url = Url::parse(text).map_err(|error| refused(&format!("is none: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refused("is neither http nor https"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // Whatever stands there is not shown: it may be a password.
+        return Err(EgressError::Invalid(
+            "the URL has a user in front of its host: send a header Authorization instead".to_owned(),
+        ));
+    }
+    if let Some(host) = url.host_str().and_then(|host| host.strip_suffix('.')).map(str::to_owned) {
+        url.set_host(Some(&host)).map_err(|_| refused("has no host"))?;
+    }
+    url.set_fragment(None);
+    if url.as_str().len() > URL_BYTES_MAX {
+        return Err(refused(&format!("has more than {URL_BYTES_MAX} bytes once it is escaped")));
+    }
+    Ok(url)
+}
+
+/// What is shown of what a guest wrote.
+fn cut(text: &str) -> &str {
+    let end = (0..=text.len().min(200)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
