@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, LogFormat, parse_duration};
 use crate::plugin::COMPILE_COMMAND;
-use crate::{dead_letters, plugin_commands, route, topology};
+use crate::{dead_letters, events, explain, plugin_commands, route, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -64,6 +64,30 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 said; 1 failed, or it is no event; 2 wrong arguments; 78 wrong configuration.
     Route(route::Arguments),
+    /// Says what became of an event, or of all about one order: from the journal of the hosts here
+    ///
+    /// When it came, which plugins got it and by which rule, each attempt with its outcome and reason, and how it
+    /// stands. The journal is that of the hosts with this plugin folder and state folder; what other hosts on the
+    /// same queue did is in theirs.
+    ///
+    /// Exit codes: 0 said; 1 failed, or the journal knows nothing of it; 2 wrong arguments; 78 wrong configuration.
+    Explain {
+        #[command(flatten)]
+        arguments: explain::Arguments,
+        #[command(flatten)]
+        folder: plugin_commands::PluginFolder,
+    },
+    /// Shows what became of recent events, line by line, and with --follow goes on
+    ///
+    /// A line for each attempt, and for each event that no plugin wanted, that came twice, or that was none.
+    ///
+    /// Exit codes: 0 shown; 1 failed; 2 wrong arguments; 78 wrong configuration.
+    Events {
+        #[command(flatten)]
+        arguments: events::Arguments,
+        #[command(flatten)]
+        folder: plugin_commands::PluginFolder,
+    },
     /// Makes, inspects, tries out and grants plugins; lists, switches, reloads and rolls them back
     ///
     /// Exit codes: 0 done; 1 failed; 2 wrong arguments; 78 wrong configuration.

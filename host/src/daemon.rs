@@ -13,9 +13,10 @@ use tracing::{info, warn};
 use crate::capability::Outside;
 use crate::config::HostConfig;
 use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted};
+use crate::journal::Journal;
 use crate::plugin::{Engine, Loader};
 use crate::reconcile::Reconciler;
-use crate::{control, state};
+use crate::{control, journal, state};
 
 /// One try to reach the broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +36,10 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
     let loader = Loader::new(Engine::new()?, state.as_deref(), Outside::new(&config)?, None)?;
     let (mut reconciler, catalog, reloads) =
         Reconciler::new(&config.plugins, folder_state.as_deref(), config.policies, loader, Arc::clone(&registry));
+    let journal = match (&config.journal, &folder_state) {
+        (Some(bounds), Some(folder)) => Journal::start(journal::file(folder), *bounds),
+        (None, _) | (_, None) => Journal::off(),
+    };
     // Dropped, and so ended, with this function.
     let mut helpers = JoinSet::new();
     match folder_state.as_deref().map(control::listen) {
@@ -60,7 +65,9 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
         unwanted: Unwanted::default(),
         prefetch: config.prefetch,
         drain_timeout: config.drain_timeout,
+        journal: journal.clone(),
     };
+    let _closing = Closing(journal);
     let mut short_sessions = 0;
     let mut sessions =
         Sessions { url: broker, config: &config, registry: &dispatcher.registry, worked: false, warned: Vec::new() };
@@ -93,6 +100,15 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
                 return Ok(());
             }
         }
+    }
+}
+
+/// The journal's last records are written however the daemon ends.
+struct Closing(Journal);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

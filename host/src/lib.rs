@@ -16,8 +16,11 @@ mod delivery;
 mod digest;
 mod egress;
 mod event;
+mod events;
 mod exit;
+mod explain;
 mod file;
+mod journal;
 mod likeness;
 mod plugin;
 mod plugin_commands;
@@ -29,8 +32,10 @@ mod state;
 mod telemetry;
 mod topology;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use broker::BrokerUrl;
 use clap::Parser as _;
 use tracing::level_filters::LevelFilter;
@@ -56,6 +61,12 @@ pub fn main() -> ExitCode {
             }
             Err(problem) => bad_config(&problem),
         },
+        Command::Explain { arguments, folder } => {
+            with_journal(&folder, async |journal| explain::run(&arguments, &journal))
+        }
+        Command::Events { arguments, folder } => {
+            with_journal(&folder, async |journal| events::run(&arguments, &journal).await)
+        }
         Command::CompilePlugin { output, memory_reservation } => {
             match plugin::compile_standard_input(&output, memory_reservation) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +118,22 @@ fn with_settings(
         }
         (done, _) => finish(done),
     }
+}
+
+/// Runs a command on the journal of the hosts with this plugin folder.
+fn with_journal(
+    folder: &plugin_commands::PluginFolder,
+    command: impl AsyncFnOnce(PathBuf) -> anyhow::Result<()>,
+) -> ExitCode {
+    let config = match folder.settle() {
+        Ok(config) => config,
+        Err(problem) => return bad_config(&problem),
+    };
+    telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
+    finish(block_on(async {
+        let state = config.state_folder().context("there is no home directory: name the host's folder by --state")?;
+        command(journal::file(&state::of_plugins(&state, &config.plugins))).await
+    }))
 }
 
 fn bad_config(problem: &str) -> ExitCode {

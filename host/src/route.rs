@@ -10,9 +10,9 @@ use serde_json::json;
 use crate::capability::Outside;
 use crate::command::{counted, say, shown, unless_cut_off, write_json, write_table};
 use crate::config::HostConfig;
-use crate::delivery::{Asked, Verdict, verdict};
-use crate::event::{Answer, Event, Look};
-use crate::plugin::{Chooser, Engine, Loaded, Loader, Plugin, Subscription, scan};
+use crate::delivery::{Verdict, because, verdict};
+use crate::event::{Event, Look};
+use crate::plugin::{Engine, Loaded, Loader, Plugin, Subscription, scan};
 use crate::sample::{Sample, host_config};
 
 const HEADINGS: [&str; 3] = ["PLUGIN", "GETS IT", "BECAUSE"];
@@ -102,54 +102,6 @@ fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
         because: because(plugin, &verdict),
         filter: filter.map(|filter| filter.text().to_owned()),
         subscription: subscription.cloned(),
-    }
-}
-
-/// The rule, in words.
-pub(crate) fn because(plugin: &Plugin, verdict: &Verdict<'_>) -> String {
-    let whose = match plugin.subscribed_by {
-        Chooser::Operator => "of its toml",
-        Chooser::Plugin => "of the plugin itself",
-    };
-    match verdict {
-        Verdict::Wanted { subscription, filter } => {
-            let subscribed = match subscription {
-                Some(subscription) => format!("subscription {} {whose}", patterns(subscription)),
-                None => "it has no subscription, and gets every event".to_owned(),
-            };
-            match filter {
-                Some(asked) => format!("{subscribed}; {}", said(asked)),
-                None => subscribed,
-            }
-        }
-        Verdict::NotSubscribed => {
-            let all: Vec<_> = plugin.subscriptions.iter().map(patterns).collect();
-            let who = match plugin.subscribed_by {
-                Chooser::Operator => "its toml subscribes it",
-                Chooser::Plugin => "it subscribes",
-            };
-            format!("{who} to other events: {}", all.join(", "))
-        }
-        Verdict::Filtered(asked) => said(asked),
-        Verdict::AboutItself => "the event tells of its own health".to_owned(),
-    }
-}
-
-fn patterns(subscription: &Subscription) -> String {
-    let Subscription { event_type, source, subject } = subscription;
-    let more = [("source", source), ("subject", subject)];
-    let more = more.into_iter().filter_map(|(name, pattern)| Some(format!(" with {name} {:?}", pattern.as_ref()?)));
-    format!("{event_type:?}{}", more.collect::<String>())
-}
-
-fn said(asked: &Asked<'_>) -> String {
-    let text = asked.filter.text();
-    match &asked.answer {
-        Answer::Yes => format!("filter {text} matches"),
-        Answer::No => format!("filter {text} does not match"),
-        Answer::Lacks(what) => format!("filter {text} does not match: {what}"),
-        Answer::Unfit(problem) => format!("filter {text} does not fit the event, and so does not match: {problem}"),
-        Answer::NotAsked(problem) => format!("filter {text} cannot be asked, and so lets it through: {problem}"),
     }
 }
 

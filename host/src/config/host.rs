@@ -9,6 +9,7 @@ use broker::{BrokerUrl, ExchangeKind, QueueNames, Source};
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
 use crate::event::Rules;
+use crate::journal::Bounds;
 use crate::state;
 
 /// The host's settings; every one has a default.
@@ -36,6 +37,8 @@ pub(crate) struct HostConfig {
     pub(crate) duplicates_window: Duration,
     /// Files with certificates of authorities that are trusted besides the system's, in PEM.
     pub(crate) egress_ca: Vec<PathBuf>,
+    /// What the journal keeps. `None`: there is none.
+    pub(crate) journal: Option<Bounds>,
 }
 
 /// How log lines look.
@@ -75,6 +78,7 @@ impl Default for HostConfig {
             policies: Policies::default(),
             duplicates_window: Duration::from_mins(10),
             egress_ca: Vec::new(),
+            journal: Some(Bounds::default()),
         }
     }
 }
@@ -130,11 +134,29 @@ impl HostConfig {
                     Some(table) => egress_ca(faults, table).into_iter().map(beside).collect(),
                     None => default.egress_ca,
                 },
+                journal: match top.table(faults, "journal") {
+                    Some(table) => journal(faults, table),
+                    None => default.journal,
+                },
             };
             top.finish(faults);
             config
         })
     }
+}
+
+fn journal(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<Bounds> {
+    const MINUTE: Duration = Duration::from_mins(1);
+    const YEAR: Duration = Duration::from_hours(366 * 24);
+    const MIB: usize = 1 << 20;
+    let default = Bounds::default();
+    let enabled = table.boolean(faults, "enabled").unwrap_or(true);
+    let bounds = Bounds {
+        age_max: table.duration(faults, "age-max", MINUTE..YEAR).unwrap_or(default.age_max),
+        bytes_max: table.bytes(faults, "size-max", MIB..1 << 40).map_or(default.bytes_max, |bytes| bytes as u64),
+    };
+    table.finish(faults);
+    enabled.then_some(bounds)
 }
 
 fn source(faults: &mut Faults<'_>, mut table: Table<'_>, default: Source) -> Source {

@@ -5,6 +5,7 @@
 //! message again. Nothing here knows RabbitMQ, SQLite or wasmtime.
 
 mod backlog;
+mod because;
 mod breaker;
 pub(crate) mod clock;
 mod duplicates;
@@ -14,6 +15,7 @@ mod pump;
 mod registry;
 mod route;
 mod runner;
+mod scribe;
 mod session;
 mod settle;
 mod source;
@@ -21,10 +23,11 @@ mod stall;
 mod trail;
 mod worker;
 
+pub(crate) use crate::delivery::because::because;
 pub(crate) use crate::delivery::duplicates::Duplicates;
 pub(crate) use crate::delivery::policy::Fault;
 pub(crate) use crate::delivery::registry::Registry;
-pub(crate) use crate::delivery::route::{Asked, Verdict, verdict};
+pub(crate) use crate::delivery::route::{Verdict, verdict};
 pub(crate) use crate::delivery::runner::{Health, Runner};
 pub(crate) use crate::delivery::session::{Dispatcher, Ended, Opened};
 pub(crate) use crate::delivery::source::Unwanted;

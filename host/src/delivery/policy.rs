@@ -13,8 +13,10 @@ const BACKOFF_FACTOR: u32 = 4;
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Done,
-    Skipped,
+    /// With what the plugin notes of it.
+    Done(Option<String>),
+    /// With the reason.
+    Skipped(String),
     Retry {
         fault: Fault,
         /// Not before this.
@@ -28,7 +30,7 @@ impl Outcome {
     /// Why the plugin did not do its work.
     pub(crate) fn failure(&self) -> Option<String> {
         match self {
-            Self::Done | Self::Skipped => None,
+            Self::Done(_) | Self::Skipped(_) => None,
             Self::Retry { fault, .. } | Self::Reject(fault) | Self::Misconfigured(fault) => Some(fault.reason.clone()),
         }
     }
@@ -94,8 +96,8 @@ impl Outcome {
     /// From what a call of the plugin gave.
     pub(crate) fn of(call: Result<Answer, PluginFailure>) -> Self {
         match call {
-            Ok(Ok(Handled::Done(_))) => Self::Done,
-            Ok(Ok(Handled::Skipped(_))) => Self::Skipped,
+            Ok(Ok(Handled::Done(note))) => Self::Done(note),
+            Ok(Ok(Handled::Skipped(reason))) => Self::Skipped(reason),
             Ok(Err(Failure::Retry(retry))) => {
                 Self::Retry { fault: Fault::new("retry", retry.reason), after: retry.after.map(Duration::from_millis) }
             }
@@ -110,7 +112,7 @@ impl Outcome {
 /// `age` old. `chance` is from 0 to 1, and spreads the waits.
 pub(crate) fn decide(outcome: Outcome, attempts: u32, age: Duration, policy: &RetryPolicy, chance: f64) -> Settlement {
     match outcome {
-        Outcome::Done | Outcome::Skipped => Settlement::Done,
+        Outcome::Done(_) | Outcome::Skipped(_) => Settlement::Done,
         Outcome::Reject(fault) => Settlement::DeadLetter { fault, why: GivenUp::Rejected },
         Outcome::Misconfigured(fault) => Settlement::Pause(fault),
         Outcome::Retry { fault, .. } if attempts >= policy.attempts_max => {

@@ -6,9 +6,11 @@ use std::time::Duration;
 use broker::topic_matches;
 use tracing::{debug, warn};
 
+use crate::delivery::because::because;
 use crate::delivery::herald::is_about;
 use crate::delivery::runner::Runner;
 use crate::event::{Answer, Event, Filter, Look, Matter};
+use crate::journal::{Routed, Rule};
 use crate::plugin::{Plugin, Subscription};
 
 /// Whether a plugin gets an event, and by which rule.
@@ -60,18 +62,41 @@ pub(crate) fn verdict<'p>(plugin: &'p Plugin, look: &Look<'_>) -> Verdict<'p> {
     }
 }
 
-/// Those that get the event, in the order of their names.
-pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event) -> Vec<&'a Arc<Runner>> {
+/// Who gets an event, and why.
+#[derive(Default)]
+pub(super) struct Routing<'a> {
+    /// In the order of their names.
+    pub(super) wanting: Vec<&'a Arc<Runner>>,
+    /// For the journal: those that are subscribed to it.
+    pub(super) routed: Vec<Routed>,
+    pub(super) not_subscribed: u32,
+}
+
+pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event) -> Routing<'a> {
     let look = Look::new(event);
-    let wants = |runner: &&Arc<Runner>| {
+    let mut routing = Routing::default();
+    for runner in runners {
         let plugin = runner.plugin();
         let verdict = verdict(&plugin, &look);
         if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
             tell(&runner.name, event, asked);
         }
-        verdict.is_wanted()
-    };
-    runners.iter().filter(wants).collect()
+        let rule = match &verdict {
+            Verdict::Wanted { subscription: None, filter: None } => Rule::Everything,
+            Verdict::Wanted { .. } => Rule::Subscription(because(&plugin, &verdict).into()),
+            Verdict::Filtered(_) => Rule::Filtered(because(&plugin, &verdict).into()),
+            Verdict::AboutItself => Rule::AboutItself,
+            Verdict::NotSubscribed => {
+                routing.not_subscribed += 1;
+                continue;
+            }
+        };
+        routing.routed.push(Routed { plugin: Arc::clone(&runner.name), rule });
+        if verdict.is_wanted() {
+            routing.wanting.push(runner);
+        }
+    }
+    routing
 }
 
 fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {

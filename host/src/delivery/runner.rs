@@ -387,7 +387,7 @@ impl Pass {
                 Outcome::Misconfigured(_) => breaker.pause(),
                 Outcome::Retry { .. } => breaker.ended(self.probe, true, Instant::now()),
                 // The plugin works; that it does not like the event is another matter.
-                Outcome::Done | Outcome::Skipped | Outcome::Reject(_) => {
+                Outcome::Done(_) | Outcome::Skipped(_) | Outcome::Reject(_) => {
                     breaker.ended(self.probe, false, Instant::now())
                 }
             }

@@ -17,10 +17,12 @@ use crate::delivery::duplicates::Duplicates;
 use crate::delivery::herald::Herald;
 use crate::delivery::registry::{Registry, Runners};
 use crate::delivery::runner::Runner;
+use crate::delivery::scribe::Scribe;
 use crate::delivery::source::{Intake, Unwanted};
 use crate::delivery::stall::{self, Progress};
 use crate::delivery::worker::Worker;
 use crate::event::Rules;
+use crate::journal::Journal;
 
 /// Between two tries to make a queue that the broker refuses to make.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15);
@@ -49,6 +51,7 @@ pub(crate) struct Dispatcher {
     pub(crate) unwanted: Unwanted,
     pub(crate) prefetch: u16,
     pub(crate) drain_timeout: Duration,
+    pub(crate) journal: Journal,
 }
 
 /// A session that was opened.
@@ -76,7 +79,12 @@ impl Dispatcher {
         let Opened { broker, consumer, declared } = opened;
         let mut session = Session {
             dispatcher: self,
-            worker: Worker { broker, source: Arc::clone(&self.source), herald: Herald::new() },
+            worker: Worker {
+                broker,
+                source: Arc::clone(&self.source),
+                herald: Herald::new(),
+                scribe: Scribe::new(self.journal.clone()),
+            },
             members: Arc::new(Registry::new()),
             serving: Vec::new(),
             parts: JoinSet::new(),

@@ -16,7 +16,7 @@ use crate::delivery::duplicates::{Claim, Duplicates};
 use crate::delivery::policy::Fault;
 use crate::delivery::pump::pump;
 use crate::delivery::registry::Registry;
-use crate::delivery::route::route;
+use crate::delivery::route::{Routing, route};
 use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
 use crate::delivery::worker::Worker;
@@ -115,6 +115,7 @@ impl Intake {
             Ok(event) => event,
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
+                self.worker.scribe.undecodable(&delivery, &trail, &fault);
                 if let Err(error) = self.worker.give_up(&delivery, trail, fault).await {
                     return debug!(%error, "a message was not settled, and will come again");
                 }
@@ -127,6 +128,7 @@ impl Intake {
             Claim::New(claimed) => claimed,
             Claim::Duplicate => {
                 debug!(event_id = event.id, event_type = event.event_type, "dropped a duplicate");
+                self.worker.scribe.duplicate(&event);
                 return delivery.receipt.ack();
             }
         };
@@ -147,7 +149,8 @@ impl Intake {
             // The last plugin has just gone, and this was on its way.
             return false;
         }
-        let wanting = route(&members, event);
+        let Routing { wanting, routed, not_subscribed } = route(&members, event);
+        self.worker.scribe.received(event, delivery, routed, not_subscribed);
         if wanting.is_empty() {
             let (event_id, event_type) = (&event.id, &event.event_type);
             if self.unwanted.is_new(event_type) {

@@ -2,7 +2,7 @@
 //! and those from a plugin's backlog alike.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{Broker, BrokerError, Delivery, Source};
 use tracing::{debug, info, warn};
@@ -11,9 +11,11 @@ use crate::delivery::clock::{between, now};
 use crate::delivery::herald::Herald;
 use crate::delivery::policy::{Fault, GivenUp, Settlement, decide};
 use crate::delivery::runner::{Origin, Pass, Refusal, Runner};
+use crate::delivery::scribe::{Made, Scribe};
 use crate::delivery::settle::{Onward, pass_on};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
 use crate::event::Event;
+use crate::journal::Next;
 use crate::plugin::Attempt;
 
 /// Headers that a plugin is shown, and bytes of each; the rest is for the broker.
@@ -25,6 +27,7 @@ pub(super) struct Worker {
     pub(super) broker: Broker,
     pub(super) source: Arc<Source>,
     pub(super) herald: Herald,
+    pub(super) scribe: Scribe,
 }
 
 /// Whether a delivery is settled.
@@ -50,7 +53,9 @@ impl Worker {
             Err(refusal) => {
                 debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
                 let spill = Onward::Spill { plugin: &runner.name };
-                pass_on(&self.broker, &self.source, &delivery.message, &trail, spill).await
+                pass_on(&self.broker, &self.source, &delivery.message, &trail, spill).await?;
+                self.scribe.spilled(event, runner, refusal);
+                Ok(())
             }
         }
     }
@@ -87,16 +92,19 @@ impl Worker {
             idempotency_key: event.idempotency_key(&runner.name),
             transport: transport(delivery, &trail),
         };
+        let began = Instant::now();
         let (outcome, change) = pass.attempt(event, attempt).await;
         let now = now();
+        let made = Made { number, max: retry.attempts_max, took: began.elapsed(), outcome: outcome.clone() };
         let settlement = decide(outcome, number, between(trail.round_at, now), &retry, fastrand::f64());
         if let Some(change) = change {
             self.herald.announce(&self.broker, &self.source, runner, change, settlement.fault()).await;
         }
         let (plugin, event_id, event_type) = (&*runner.name, &event.id, &event.event_type);
-        let onward = match &settlement {
+        let (onward, next) = match &settlement {
             Settlement::Done => {
                 debug!(plugin, event_id, attempt = number, "done");
+                self.scribe.attempted(event, runner, &trail, made, Next::Nothing);
                 return Ok(());
             }
             Settlement::RetryLater { fault, delay } => {
@@ -109,7 +117,8 @@ impl Worker {
                     fault.reason
                 );
                 trail.attempts = number;
-                Onward::Later { plugin, delay: *delay }
+                let due = now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+                (Onward::Later { plugin, delay: *delay }, Next::Attempt(due))
             }
             Settlement::DeadLetter { fault, why } => {
                 let why = why.as_str();
@@ -125,13 +134,16 @@ impl Worker {
                 );
                 trail.attempts = number;
                 trail.given_up = Some(why.to_owned());
-                Onward::Dead
+                (Onward::Dead, Next::DeadLetter(why.into()))
             }
-            Settlement::Pause(_) => Onward::Spill { plugin },
+            Settlement::Pause(_) => (Onward::Spill { plugin }, Next::Held),
         };
         trail.last_at = now;
         trail.fault = settlement.fault().cloned();
-        pass_on(&self.broker, &self.source, &delivery.message, &trail, onward).await
+        let passed_on = pass_on(&self.broker, &self.source, &delivery.message, &trail, onward).await;
+        let next = if passed_on.is_ok() { next } else { Next::Unsettled };
+        self.scribe.attempted(event, runner, &trail, made, next);
+        passed_on
     }
 
     /// Gives up a message that is no event.

@@ -85,6 +85,6 @@ impl Event {
 }
 
 /// The id of a message that brings none: the same each time it is delivered.
-fn id_of_body(body: &[u8]) -> String {
+pub(crate) fn id_of_body(body: &[u8]) -> String {
     Uuid::new_v5(&NAMESPACE, body).to_string()
 }

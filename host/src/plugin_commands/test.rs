@@ -13,14 +13,13 @@ use tracing::level_filters::LevelFilter;
 use crate::capability::LogLine;
 use crate::command::{say, shown, unless_cut_off, write_json};
 use crate::config::{HostConfig, SettingsError};
-use crate::delivery::verdict;
+use crate::delivery::{because, verdict};
 use crate::digest::Digest;
 use crate::event::Look;
 use crate::exit::BadConfig;
 use crate::plugin::contract::types::{Failure, Outcome};
 use crate::plugin::{Answer, Attempt, Loader, Plugin, PluginFailure, Usage};
 use crate::plugin_commands::{loader, name_of, plugin_config};
-use crate::route::because;
 use crate::sample::Sample;
 
 #[derive(Debug, Args)]
