@@ -20,7 +20,7 @@ const EVENTS_MAX: usize = 100;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The event's id
+    /// The event's id; if there is no such event, the subject of several
     #[arg(value_name = "EVENT_ID", required_unless_present = "subject")]
     id: Option<String>,
     /// All events about this, such as an order's id
@@ -34,7 +34,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result<()> {
     let reader = Reader::open(journal)?;
     let timelines = match (&arguments.id, &arguments.subject) {
-        (Some(id), _) => by_id(&reader, id)?,
+        (Some(id), _) => match by_id(&reader, id)? {
+            // Who asks at night has the order's number at hand.
+            found if found.is_empty() => by_subject(&reader, id)?,
+            found => found,
+        },
         (None, subject) => by_subject(&reader, subject.as_deref().unwrap_or_default())?,
     };
     if timelines.is_empty() {

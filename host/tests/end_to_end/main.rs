@@ -21,6 +21,7 @@ mod duplicates;
 mod hostile;
 mod interop;
 mod isolation;
+mod journal;
 mod languages;
 mod neighbours;
 mod operating;
