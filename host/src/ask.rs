@@ -17,18 +17,37 @@ pub(crate) enum Answer {
 
 /// Asks on the terminal.
 pub(crate) async fn confirm(question: &str) -> Answer {
+    match line(&format!("{question} [y/N] ")).await {
+        Line::Given(line) if matches!(line.to_lowercase().as_str(), "y" | "yes") => Answer::Yes,
+        Line::Given(_) => Answer::No,
+        Line::NobodyToAsk => Answer::NobodyToAsk,
+        Line::NotGiven => Answer::NotGiven,
+    }
+}
+
+pub(crate) enum Line {
+    /// Without blanks around it.
+    Given(String),
+    NobodyToAsk,
+    /// Nobody did, in all this time.
+    NotGiven,
+}
+
+/// Asks for a line on the terminal.
+pub(crate) async fn line(question: &str) -> Line {
     if !io::stdin().is_terminal() {
-        return Answer::NobodyToAsk;
+        return Line::NobodyToAsk;
     }
     // What cannot be asked is not agreed to.
-    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let _ = write!(io::stderr(), "{question}");
     let line = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line).map(|_| line)
     });
     match tokio::time::timeout(Duration::from_mins(ANSWER_MINUTES_MAX), line).await {
-        Ok(Ok(Ok(line))) if matches!(line.trim().to_lowercase().as_str(), "y" | "yes") => Answer::Yes,
-        Ok(_) => Answer::No,
-        Err(_) => Answer::NotGiven,
+        Ok(Ok(Ok(line))) => Line::Given(line.trim().to_owned()),
+        // It cannot be read.
+        Ok(_) => Line::Given(String::new()),
+        Err(_) => Line::NotGiven,
     }
 }

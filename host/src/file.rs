@@ -16,10 +16,12 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let file = File::from(file);
     check(file.metadata()?.file_type())?;
-    let mut content = Vec::new();
+    // Room for all of it: else what is in it, a secret perhaps, would lie about in the places that it grew out of.
+    let bytes = file.metadata()?.len().min(bytes_max);
+    let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default() + 1);
     file.take(bytes_max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > bytes_max {
-        return Err(Error::new(ErrorKind::FileTooLarge, format!("it has more than {} MiB", bytes_max >> 20)));
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("it has more than {}", in_units(bytes_max))));
     }
     Ok(content)
 }
@@ -33,6 +35,10 @@ fn check(kind: FileType) -> io::Result<()> {
         _ => "a device",
     };
     Err(Error::new(ErrorKind::InvalidInput, format!("it is {what}: put a regular file in its place, or remove it")))
+}
+
+fn in_units(bytes: u64) -> String {
+    if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
 }
 
 /// Work that waits for a disk, without anybody else's waiting for it.

@@ -9,6 +9,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::capability::log::PluginLog;
+use crate::capability::vault::Vault;
 
 /// Bytes that a guest may write at once; it writes more in several calls.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -78,43 +79,64 @@ impl Pollable for Console {
     }
 }
 
-/// Cuts what is written into lines.
-#[derive(Debug, Default)]
+/// Cuts what is written into lines, without the values of secrets in them.
+#[derive(Debug)]
 pub(super) struct Lines {
     /// The beginning of a line whose end is not there yet.
     begun: Vec<u8>,
+    /// It is cut when it is as long as this.
+    bytes_max: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { begun: Vec::new(), bytes_max: LINE_BYTES_MAX }
+    }
 }
 
 impl Lines {
     /// Takes more bytes, and hands each line that they end to `line`.
-    pub(super) fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(&str)) {
+    pub(super) fn push(&mut self, mut bytes: &[u8], vault: &Vault, mut line: impl FnMut(&str)) {
         while !bytes.is_empty() {
-            let room = LINE_BYTES_MAX - self.begun.len();
+            let room = self.bytes_max - self.begun.len();
             let reach = &bytes[..bytes.len().min(room)];
             if let Some(end) = reach.iter().position(|byte| *byte == b'\n') {
                 self.begun.extend(&bytes[..end]);
                 bytes = &bytes[end + 1..];
+                self.end(vault, &mut line);
             } else {
                 self.begun.extend(reach);
                 bytes = &bytes[reach.len()..];
-                if self.begun.len() < LINE_BYTES_MAX {
-                    return;
+                if self.begun.len() == self.bytes_max {
+                    self.cut(vault, &mut line);
                 }
             }
-            self.end(&mut line);
         }
     }
 
     /// Hands over what has no end.
-    pub(super) fn finish(&mut self, mut line: impl FnMut(&str)) {
+    pub(super) fn finish(&mut self, vault: &Vault, mut line: impl FnMut(&str)) {
         if !self.begun.is_empty() {
-            self.end(&mut line);
+            self.end(vault, &mut line);
         }
     }
 
-    fn end(&mut self, line: &mut impl FnMut(&str)) {
-        line(String::from_utf8_lossy(&self.begun).trim_end_matches('\r'));
+    fn end(&mut self, vault: &Vault, line: &mut impl FnMut(&str)) {
+        let redacted = vault.redact_bytes(&self.begun);
+        line(String::from_utf8_lossy(&redacted).trim_end_matches('\r'));
         self.begun.clear();
+        self.bytes_max = LINE_BYTES_MAX;
+    }
+
+    /// Hands over the line as far as it goes. What may be the beginning of a secret's value waits for its rest, which
+    /// bounds how long it can become.
+    fn cut(&mut self, vault: &Vault, line: &mut impl FnMut(&str)) {
+        let rest = self.begun.split_off(vault.cut(&self.begun));
+        if !self.begun.is_empty() {
+            self.end(vault, line);
+        }
+        self.bytes_max = rest.len() + LINE_BYTES_MAX;
+        self.begun = rest;
     }
 }
 
@@ -123,11 +145,11 @@ mod tests {
     use super::*;
 
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut found) = (Lines::default(), Vec::new());
+        let (mut lines, mut found, vault) = (Lines::default(), Vec::new(), Vault::default());
         for piece in pieces {
-            lines.push(piece, |line| found.push(line.to_owned()));
+            lines.push(piece, &vault, |line| found.push(line.to_owned()));
         }
-        lines.finish(|line| found.push(line.to_owned()));
+        lines.finish(&vault, |line| found.push(line.to_owned()));
         found
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::{Level, event, warn};
 
 use crate::capability::console::{Lines, Stream};
+use crate::capability::vault::Vault;
 use crate::plugin::contract::log::{Host, Level as GuestLevel};
 use crate::plugin::{Guest, Limits};
 
@@ -35,6 +36,8 @@ struct Book {
     shown: bool,
     /// They are kept, for who watches the call.
     kept: Option<KeptLines>,
+    /// Whose values nobody sees.
+    vault: Arc<Vault>,
 }
 
 /// One line of a plugin's.
@@ -81,8 +84,15 @@ impl PluginLog {
             error: Lines::default(),
             shown,
             kept,
+            vault: Arc::default(),
         };
         Self { book: Arc::new(Mutex::new(book)) }
+    }
+
+    /// The same, without the values of these secrets in it.
+    pub(crate) fn hiding(self, vault: &Arc<Vault>) -> Self {
+        self.book().vault = Arc::clone(vault);
+        self
     }
 
     /// What [`Self::keeping`] keeps.
@@ -98,7 +108,8 @@ impl PluginLog {
     pub(crate) fn print(&self, stream: Stream, bytes: &[u8]) {
         let mut book = self.book();
         let mut lines = std::mem::take(book.lines_of(stream));
-        lines.push(bytes, |line| book.print(stream, line));
+        let vault = Arc::clone(&book.vault);
+        lines.push(bytes, &vault, |line| book.print(stream, line));
         *book.lines_of(stream) = lines;
     }
 
@@ -107,7 +118,8 @@ impl PluginLog {
         let mut book = self.book();
         for stream in [Stream::Output, Stream::Error] {
             let mut lines = std::mem::take(book.lines_of(stream));
-            lines.finish(|line| book.print(stream, line));
+            let vault = Arc::clone(&book.vault);
+            lines.finish(&vault, |line| book.print(stream, line));
         }
         if book.lines_dropped > 0 && book.shown {
             let (plugin, event_id, lines) = (&*book.plugin, &*book.event_id, book.lines_dropped);
@@ -177,6 +189,10 @@ impl Host for Guest {
         if !book.admit(bytes) {
             return;
         }
+        let vault = Arc::clone(&book.vault);
+        let message = vault.redact(message);
+        let fields: Vec<_> =
+            fields.into_iter().map(|(name, value)| (vault.redact(name), vault.redact(value))).collect();
         if let Some(kept) = &book.kept {
             let level = match level {
                 GuestLevel::Trace => "trace",

@@ -9,7 +9,10 @@ mod log;
 mod mail;
 mod outside;
 mod preview;
+mod redact;
+mod secret_value;
 mod secrets;
+mod vault;
 
 pub(crate) use crate::capability::console::{Console, Stream};
 pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};
@@ -17,6 +20,7 @@ pub(crate) use crate::capability::outside::{Outside, Reach};
 pub(crate) use crate::capability::preview::{Departure, Preview};
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use crate::capability::secrets::Secret;
+pub(crate) use crate::capability::vault::Vault;
 use crate::plugin::Guest;
 use crate::plugin::contract::types::{self, HostError};
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::capability::preview::Preview;
+use crate::capability::vault::Vault;
 use crate::config::{HostConfig, PluginConfig};
 use crate::egress::{Egress, Gate, Resolver, Trust};
 
@@ -18,6 +19,8 @@ pub(crate) struct Outside {
 /// What one plugin may reach.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
+    /// The values of its secrets.
+    pub(crate) vault: Arc<Vault>,
     /// Somebody watches what goes out, or keeps it in.
     pub(crate) preview: Option<Preview>,
     pub(crate) gate: Gate,
@@ -35,9 +38,11 @@ impl Outside {
         &self,
         _name: &str,
         config: &PluginConfig,
+        vault: Arc<Vault>,
         preview: Option<Preview>,
     ) -> anyhow::Result<Arc<Reach>> {
+        let preview = preview.map(|preview| preview.hiding(Arc::clone(&vault)));
         let gate = Gate::new(self.egress.clone(), config.grants.origins(), config.grants.networks.clone());
-        Ok(Arc::new(Reach { preview, gate }))
+        Ok(Arc::new(Reach { vault, preview, gate }))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::capability::vault::Vault;
+
 /// One thing that would leave the host. No secret is in it: where one goes, its name stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Departure {
@@ -20,22 +22,48 @@ pub(crate) enum Departure {
     },
 }
 
+impl Departure {
+    fn without(self, vault: &Vault) -> Self {
+        let text = |text| vault.redact(text);
+        let bytes = |bytes: Vec<u8>| vault.redact_bytes(&bytes).into_owned();
+        match self {
+            Self::Http { method, url, headers, body } => Self::Http {
+                method: text(method),
+                url: text(url),
+                headers: headers.into_iter().map(|(name, value)| (text(name), text(value))).collect(),
+                body: bytes(body),
+            },
+            Self::Mail { recipients, message, html } => Self::Mail {
+                recipients: recipients.into_iter().map(text).collect(),
+                message: bytes(message),
+                html: html.map(text),
+            },
+        }
+    }
+}
+
 /// Collects what goes out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Preview {
     /// Nothing is sent; each request is answered with 200 and nothing in it.
     pub(crate) is_dry: bool,
     seen: Arc<Mutex<Vec<Departure>>>,
+    vault: Arc<Vault>,
 }
 
 impl Preview {
     pub(crate) fn new(is_dry: bool) -> Self {
-        Self { is_dry, seen: Arc::default() }
+        Self { is_dry, seen: Arc::default(), vault: Arc::default() }
+    }
+
+    /// The same, for the plugin of this vault: where a value of its secrets would be seen, the secret's name stands.
+    pub(super) fn hiding(self, vault: Arc<Vault>) -> Self {
+        Self { vault, ..self }
     }
 
     /// Takes note, once it is certain that the plugin is allowed to send it.
     pub(crate) fn note(&self, departure: Departure) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(departure);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(departure.without(&self.vault));
     }
 
     /// What has been noted since the last time.

@@ -1,38 +1,123 @@
-//! Secrets by reference: the guest names one, and the host fills in its value on the way out.
+//! Secrets by reference: the guest names one, and the host fills in its value on the way out, towards the destinations
+//! that the operator's grant of that secret names.
+//!
+//! Signing has no destination: a guest may sign what it likes with each of its secrets, and send the signature wherever
+//! it may send anything. It does not learn the value by that, unless the value can be guessed.
 
+use std::sync::Arc;
+
+use http::HeaderValue;
+use url::Url;
 use wasmtime::component::Resource;
+use wasmtime_wasi::WasiView as _;
 
-use crate::capability::denied;
+use crate::capability::secret_value::SecretValue;
+use crate::capability::vault::Held;
+use crate::config::{SecretGrant, secret_heading};
 use crate::plugin::Guest;
 use crate::plugin::contract::secrets::{Host, HostSecret};
 use crate::plugin::contract::types::HostError;
 
-/// A secret that a guest has opened.
+/// Of a name that a guest asks for, shown.
+const NAME_CHARACTERS_MAX: usize = 100;
+
+/// A secret that a guest has opened, with the value that it had then.
 #[derive(Debug)]
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct Secret {
-    _name: String,
+    held: Arc<Held>,
+    value: Arc<SecretValue>,
+}
+
+impl Secret {
+    fn grant(&self) -> &SecretGrant {
+        &self.held.grant
+    }
+
+    /// What stands instead of its value, where people look.
+    pub(crate) fn instead(&self) -> String {
+        self.held.instead()
+    }
+
+    /// The value, if it may be sent to this URL.
+    pub(crate) fn value_for(&self, url: &Url) -> Result<&SecretValue, HostError> {
+        let SecretGrant { name, to, .. } = self.grant();
+        if to.iter().any(|origin| origin.covers_url(url)) {
+            return Ok(&self.value);
+        }
+        let origin = url.origin().ascii_serialization();
+        let allowed: Vec<_> = to.iter().map(ToString::to_string).collect();
+        let allowed = if allowed.is_empty() { "nowhere".to_owned() } else { format!("only to {}", allowed.join(", ")) };
+        Err(HostError::Denied(format!(
+            "the secret {name} may be sent {allowed}, and not to {origin}: see `to` below {} in the plugin's toml",
+            secret_heading(name)
+        )))
+    }
+
+    /// A header with the value behind a prefix, if it may be sent to this URL.
+    pub(crate) fn header_for(&self, prefix: &str, url: &Url) -> Result<HeaderValue, HostError> {
+        self.value_for(url)?.header(prefix).map_err(|problem| self.invalid(&problem))
+    }
+
+    fn hmac_sha256(&self, data: &[u8]) -> Result<Vec<u8>, HostError> {
+        self.value.hmac_sha256(data).map_err(|problem| self.invalid(&problem))
+    }
+
+    fn reveal(&self) -> Result<String, HostError> {
+        let SecretGrant { name, reveal, .. } = self.grant();
+        if !reveal {
+            return Err(HostError::Denied(format!(
+                "the secret {name} may be used and not seen: if the plugin must see it, write reveal = true below {} in its \
+                 toml",
+                secret_heading(name)
+            )));
+        }
+        self.value.text().map(str::to_owned).ok_or_else(|| self.invalid("its value is not UTF-8"))
+    }
+
+    fn invalid(&self, problem: &str) -> HostError {
+        HostError::Invalid(format!("the secret {}: {problem}", self.grant().name))
+    }
+}
+
+impl Guest {
+    /// A secret that it has opened.
+    pub(crate) fn secret(&mut self, secret: &Resource<Secret>) -> Result<&Secret, HostError> {
+        let secret = self.ctx().table.get(secret);
+        secret.map_err(|error| HostError::Invalid(format!("there is no such secret: {error}")))
+    }
 }
 
 impl Host for Guest {
     async fn open(&mut self, name: String) -> Result<Resource<Secret>, HostError> {
         self.calls.count("secrets.open");
-        denied(&format!("the secret {name:?}"))
+        let vault = Arc::clone(&self.call.reach.vault);
+        let Some((held, value)) = vault.take(&name).await else {
+            let name: String = name.chars().take(NAME_CHARACTERS_MAX).collect();
+            return Err(HostError::Denied(format!(
+                "the secret {name:?} is not granted: write {} in the plugin's toml, and below it env = \"VARIABLE\", file = \
+                 \"PATH\" or credential = \"NAME\"",
+                secret_heading(&name)
+            )));
+        };
+        let secret = self.ctx().table.push(Secret { held, value });
+        secret.map_err(|_| HostError::Quota(format!("it holds more than its limit of {} handles", self.limits.handles)))
     }
 }
 
 impl HostSecret for Guest {
-    async fn hmac_sha256(&mut self, _secret: Resource<Secret>, _data: Vec<u8>) -> Result<Vec<u8>, HostError> {
+    async fn hmac_sha256(&mut self, secret: Resource<Secret>, data: Vec<u8>) -> Result<Vec<u8>, HostError> {
         self.calls.count("secrets.hmac-sha256");
-        denied("secrets")
+        self.secret(&secret)?.hmac_sha256(&data)
     }
 
-    async fn reveal(&mut self, _secret: Resource<Secret>) -> Result<String, HostError> {
+    async fn reveal(&mut self, secret: Resource<Secret>) -> Result<String, HostError> {
         self.calls.count("secrets.reveal");
-        denied("secrets")
+        self.secret(&secret)?.reveal()
     }
 
-    async fn drop(&mut self, _secret: Resource<Secret>) -> wasmtime::Result<()> {
+    async fn drop(&mut self, secret: Resource<Secret>) -> wasmtime::Result<()> {
+        self.ctx().table.delete(secret)?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::config::network::Network;
 use crate::config::origin::{Origin, is_domain};
 use crate::config::reader::{Faults, Table};
+use crate::config::secrets;
 
 /// Of a scope that a plugin asks for, and of one that is granted.
 const SCOPE_BYTES_MAX: usize = 512;
@@ -21,7 +22,7 @@ pub(crate) enum Capability {
 impl Capability {
     pub(crate) const ALL: [Self; 3] = [Self::Http, Self::Mail, Self::Secret];
 
-    /// The key in `[grants]`, and what plugins call it.
+    /// What plugins call it; and the key in `[grants]`, but for secrets, which have tables of their own.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -33,8 +34,8 @@ impl Capability {
     /// Whether this version of the host has it, so that a grant does anything.
     pub(crate) fn is_there(self) -> bool {
         match self {
-            Self::Http => true,
-            Self::Mail | Self::Secret => false,
+            Self::Http | Self::Secret => true,
+            Self::Mail => false,
         }
     }
 }
@@ -70,7 +71,7 @@ impl Scope {
         let text = match capability {
             Capability::Http => text.parse::<Origin>()?.to_string(),
             Capability::Mail => recipient(text)?,
-            Capability::Secret => secret(text)?,
+            Capability::Secret => secrets::name(text)?,
         };
         Ok(Self { capability, text })
     }
@@ -105,11 +106,19 @@ pub(crate) struct Grants {
 impl Grants {
     pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>) -> Self {
         let mut scopes = Vec::new();
-        for capability in Capability::ALL {
+        for capability in [Capability::Http, Capability::Mail] {
             let granted = table.list_of(faults, capability.as_str(), |text| Scope::new(capability, text));
             scopes.extend(granted.unwrap_or_default());
         }
         let networks = table.list(faults, "networks").unwrap_or_default();
+        table.refuse(faults, "secret", |names| {
+            let name = names.first().map_or("NAME", String::as_str);
+            format!(
+                "each secret has a table of its own now, which says where its value comes from: instead of this write \
+                 {} and below it env = \"VARIABLE\", file = \"PATH\" or credential = \"NAME\"",
+                secrets::heading(name)
+            )
+        });
         table.finish(faults);
         Self { scopes, networks }
     }
@@ -118,6 +127,11 @@ impl Grants {
     pub(crate) fn origins(&self) -> Vec<Origin> {
         // A scope has been parsed, and is written in the spelling that parses.
         self.of(Capability::Http).filter_map(|scope| scope.text.parse().ok()).collect()
+    }
+
+    /// A secret's table is its grant.
+    pub(super) fn add_secrets<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        self.scopes.extend(names.map(|name| Scope { capability: Capability::Secret, text: name.to_owned() }));
     }
 
     pub(crate) fn of(&self, capability: Capability) -> impl Iterator<Item = &Scope> {
@@ -146,14 +160,6 @@ fn recipient(text: &str) -> Result<String, String> {
         return Err(wrong());
     }
     Ok(format!("{local}@{domain}"))
-}
-
-fn secret(text: &str) -> Result<String, String> {
-    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.');
-    if text.is_empty() || !text.bytes().all(allowed) {
-        return Err(format!("expected a secret's name, made of a-z, A-Z, 0-9, -, _ and ., got {text:?}"));
-    }
-    Ok(text.to_owned())
 }
 
 #[cfg(test)]

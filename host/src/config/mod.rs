@@ -12,6 +12,7 @@ mod plugin;
 mod policies;
 mod reader;
 mod schema;
+mod secrets;
 mod settings;
 
 pub(crate) use crate::config::grants::{Capability, Grants, Scope};
@@ -22,3 +23,4 @@ pub(crate) use crate::config::plugin::{PluginConfig, WasmPath};
 pub(crate) use crate::config::policies::{BreakerPolicy, Policies, RetryPolicy};
 pub(crate) use crate::config::reader::parse_duration;
 pub(crate) use crate::config::schema::{SettingsError, complete, kind_name};
+pub(crate) use crate::config::secrets::{SecretGrant, SecretSource, heading as secret_heading};

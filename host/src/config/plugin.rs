@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::grants::Grants;
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
+use crate::config::secrets::{self, SecretGrant};
 use crate::config::settings::Settings;
 use crate::digest::Digest;
 use crate::event::Filter;
@@ -25,6 +26,7 @@ pub(crate) struct PluginConfig {
     /// Of the events that are subscribed to, only those that match.
     pub(crate) filter: Option<Filter>,
     pub(crate) grants: Grants,
+    pub(crate) secrets: Vec<SecretGrant>,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
     /// For the plugin itself.
@@ -40,6 +42,7 @@ impl Default for PluginConfig {
             subscriptions: None,
             filter: None,
             grants: Grants::default(),
+            secrets: Vec::new(),
             limits: Limits::default(),
             policies: Policies::default(),
             settings: Settings::default(),
@@ -72,6 +75,9 @@ impl PluginConfig {
 
     fn parse(file: &Path, text: &str, policies: &Policies) -> Result<Self, String> {
         reader::parse(file, text, |faults, mut top| {
+            let mut grants = top.table(faults, "grants").map(|table| Grants::read(faults, table)).unwrap_or_default();
+            let secrets = secrets::read(faults, &mut top, file, &grants);
+            grants.add_secrets(secrets.iter().map(|secret| secret.name.as_str()));
             let config = Self {
                 enabled: top.boolean(faults, "enabled").unwrap_or(true),
                 wasm: top.parsed(faults, "wasm").map(|WasmPath(path)| path),
@@ -81,7 +87,8 @@ impl PluginConfig {
                     .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
                 filter: top
                     .expression(faults, "filter", |text| Filter::new(text).map_err(|error| (error.at, error.problem))),
-                grants: top.table(faults, "grants").map(|table| Grants::read(faults, table)).unwrap_or_default(),
+                grants,
+                secrets,
                 limits: top.table(faults, "limits").map(|table| limits(faults, table)).unwrap_or_default(),
                 policies: policies.read(faults, &mut top),
                 settings: Settings {

@@ -108,6 +108,16 @@ impl<'a> Table<'a> {
         value
     }
 
+    /// A text, and what `parse` makes of it.
+    pub(super) fn text_of<T>(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.get(faults, key, |value| parse(text(value)?))
+    }
+
     /// A list of texts that parse.
     pub(super) fn list<T: FromStr<Err: Display>>(
         &mut self,
@@ -203,6 +213,45 @@ impl<'a> Table<'a> {
                 None
             }
         }
+    }
+
+    /// The tables within the table of this key, by their names, which the file chooses; and where each name stands.
+    pub(super) fn named_tables(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+    ) -> Vec<(String, Range<usize>, Table<'a>)> {
+        let Some(table) = self.table(faults, key) else { return Vec::new() };
+        let mut tables = Vec::new();
+        for (name, value) in table.entries {
+            let path = format!("{}{}", table.path, name.get_ref());
+            match value.get_ref() {
+                DeValue::Table(entries) => {
+                    let entries = Table::new(format!("{path}."), entries);
+                    tables.push((name.get_ref().to_string(), name.span(), entries));
+                }
+                other => faults.add(value.span(), format!("{path}: {}", expected("a table", other))),
+            }
+        }
+        tables
+    }
+
+    /// A key that is no longer there is a fault, which says what to write instead; it may need the texts there.
+    pub(super) fn refuse(
+        &mut self,
+        faults: &mut Faults<'_>,
+        key: &'static str,
+        instead: impl FnOnce(&[String]) -> String,
+    ) {
+        let Some(value) = self.entries.get(key) else { return };
+        self.asked.push(key);
+        let texts = match value.get_ref() {
+            DeValue::Array(array) => {
+                array.iter().filter_map(|entry| text(entry.get_ref()).ok().map(str::to_owned)).collect()
+            }
+            _ => Vec::new(),
+        };
+        faults.add(value.span(), format!("{}{key}: {}", self.path, instead(&texts)));
     }
 
     /// The tables of a `[[list]]`.

@@ -49,6 +49,17 @@ impl PluginFailure {
         }
     }
 
+    /// The same, with what `change` makes of each text in it.
+    pub(super) fn map(self, change: impl Fn(String) -> String) -> Self {
+        match self {
+            Self::Trapped { reason, backtrace } => {
+                Self::Trapped { reason: change(reason), backtrace: change(backtrace) }
+            }
+            Self::HostPanicked(said) => Self::HostPanicked(change(said)),
+            Self::TimedOut(_) | Self::OutOfMemory(_) => self,
+        }
+    }
+
     /// From what the engine says.
     pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Self {
         let limits = &guest.limits;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 use wasmtime::component::{Component, Linker};
 
-use crate::capability::{Outside, PluginLog, Preview};
+use crate::capability::{Outside, PluginLog, Preview, Vault};
 use crate::config::{PluginConfig, complete};
 use crate::digest::Digest;
 use crate::file::read_bounded;
@@ -98,7 +98,11 @@ impl Loader {
         for sentence in wish::report(name, &info, &config.grants) {
             self.say_once(sentence);
         }
-        let reach = self.outside.reach(name, &config, self.preview.clone())?;
+        let (vault, warnings) = Vault::open(name, &config.secrets).await?;
+        for warning in warnings {
+            self.say_once(Sentence::ToChange(warning));
+        }
+        let reach = self.outside.reach(name, &config, vault, self.preview.clone())?;
         let settings = match &info.config_schema {
             Some(schema) => complete(schema.clone(), config.settings).await?,
             None => config.settings.values,

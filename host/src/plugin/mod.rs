@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::capability::{LogLine, PluginLog, Reach};
+use crate::capability::{LogLine, PluginLog, Reach, Vault};
 use crate::config::Policies;
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
@@ -137,6 +137,7 @@ impl Plugin {
         room: Option<Room>,
     ) -> Result<Answer, PluginFailure> {
         let log = PluginLog::new(Arc::clone(&self.name), event.id.as_str().into(), &self.limits);
+        let log = log.hiding(&self.reach.vault);
         self.call(event, attempt, room, log).await.0
     }
 
@@ -148,6 +149,7 @@ impl Plugin {
         shown: bool,
     ) -> (Result<Answer, PluginFailure>, Usage, Vec<LogLine>) {
         let log = PluginLog::keeping(Arc::clone(&self.name), event.id.as_str().into(), &self.limits, shown);
+        let log = log.hiding(&self.reach.vault);
         let lines = log.kept();
         let (answer, usage) = self.call(event, attempt, None, log).await;
         (answer, usage, lines.take())
@@ -183,14 +185,20 @@ impl Plugin {
             })
         });
         let (answer, usage) = answer.await;
-        (answer.map(|answer| within(answer, self.limits.result_bytes)), usage)
+        let vault = &self.reach.vault;
+        let answer = match answer {
+            Ok(answer) => Ok(within(answer, self.limits.result_bytes, vault)),
+            Err(failure) => Err(failure.map(|text| vault.redact(text))),
+        };
+        (answer, usage)
     }
 }
 
 /// The answer with texts that are fit for logs, headers and pages.
-fn within(answer: Answer, bytes_max: usize) -> Answer {
+fn within(answer: Answer, bytes_max: usize, vault: &Vault) -> Answer {
     use contract::types::{Failure, Outcome, Rejection, Retry};
-    let cut = |text| failure::cut(text, bytes_max);
+    // In this order: half of a value would not be found.
+    let cut = |text| failure::cut(vault.redact(text), bytes_max);
     match answer {
         Ok(Outcome::Done(note)) => Ok(Outcome::Done(note.map(cut))),
         Ok(Outcome::Skipped(reason)) => Ok(Outcome::Skipped(cut(reason))),

@@ -146,7 +146,7 @@ mod tests {
             ),
         ];
         assert_eq!(sentences, expected);
-        let all = "[grants]\nhttp = [\"https://hooks.slack.com\"]\nsecret = [\"slack-token\"]";
+        let all = "[grants]\nhttp = [\"https://hooks.slack.com\"]\n[secrets.slack-token]\nenv = \"T\"";
         assert!(!report("slack", &slack(), &grants(all)).iter().any(|one| matches!(one, Sentence::ToKnow(_))));
     }
 }

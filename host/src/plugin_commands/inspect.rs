@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::command::{say, shown, unless_cut_off, write_json};
-use crate::config::{Capability, HostConfig, PluginConfig};
+use crate::config::{Capability, HostConfig, PluginConfig, secret_heading};
 use crate::digest::Digest;
 use crate::plugin::metadata::PluginInfo;
 use crate::plugin::{Loader, Standing, Wish, wishes};
@@ -161,11 +161,20 @@ impl Inspection {
             format!("# sha256 = \"{}\"", self.digest),
             "# filter = 'data.total > 100'".to_owned(),
         ];
-        let open: Vec<_> = Capability::ALL.iter().filter_map(|capability| self.grant_lines(*capability)).collect();
+        let listed = [Capability::Http, Capability::Mail];
+        let open: Vec<_> = listed.iter().filter_map(|capability| self.grant_lines(*capability)).collect();
         if !open.is_empty() {
             lines.push(String::new());
             lines.push("[grants]    # what it asks for: take the # away from what it may have".to_owned());
             lines.extend(open.into_iter().flatten());
+        }
+        for (name, why) in self.secrets() {
+            let variable = name.to_uppercase().replace(|character: char| !character.is_ascii_alphanumeric(), "_");
+            lines.push(String::new());
+            lines.push(format!("# {}    # {}", secret_heading(&name), shown(&why)));
+            lines.push(format!("# env = {variable:?}    # or file = \"PATH\", or credential = \"NAME\" of systemd"));
+            lines.push("# to = []    # where it may be sent [default: wherever HTTP is granted]".to_owned());
+            lines.push("# reveal = false    # whether the plugin itself may see it".to_owned());
         }
         if !self.settings.is_empty() {
             lines.push(String::new());
@@ -175,6 +184,17 @@ impl Inspection {
             }
         }
         lines.join("\n") + "\n"
+    }
+
+    /// What it asks for, and why.
+    fn secrets(&self) -> Vec<(String, String)> {
+        let secret = |wish: &Wish| match &wish.standing {
+            Standing::Granted(scope) | Standing::NotGranted(scope) if scope.capability == Capability::Secret => {
+                Some((scope.to_string(), wish.why.clone()))
+            }
+            Standing::Granted(_) | Standing::NotGranted(_) | Standing::Senseless(_) => None,
+        };
+        self.wishes.iter().filter_map(secret).collect()
     }
 
     fn grant_lines(&self, capability: Capability) -> Option<Vec<String>> {

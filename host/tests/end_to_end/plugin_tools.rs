@@ -67,6 +67,8 @@ fn inspect_tells_what_a_plugin_is_and_asks_for_and_the_toml_that_it_writes_loads
          and secret",
         "settings      recipients: a list, required: who gets the mail",
         "# mail = [\"*@example.com\"]",
+        "# [secrets.hook-token]    # to sign what it posts",
+        "# env = \"HOOK_TOKEN\"    # or file = \"PATH\", or credential = \"NAME\" of systemd",
         "recipients = []    # a list, required: who gets the mail",
     ] {
         assert!(told.lines().any(|told| told == line), "{line:?} in {told}");
@@ -208,15 +210,29 @@ fn grants_are_written_after_a_yes_and_the_host_tells_what_is_open_and_what_does_
         said.contains("asker wants to send HTTP requests to https://hooks.example.com: to post messages\n"),
         "{said}"
     );
+    assert!(said.contains("must be said: add --secret hook-token=env:VARIABLE, or file:PATH"), "{said}");
+    let (code, _, said) = bench.run(&["grant", "asker", "--secret", "hook-token=hunter2"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("and no value"), "{said}");
+    let (code, _, said) = bench.run(&["grant", "asker", "--secret", "other=env:OTHER"]);
+    assert!(code == FAILED && said.contains("asker does not ask for a secret other"), "{said}");
+    let (code, _, said) = bench.run(&["grant", "asker", "--secret", "hook-token=file:/dev/null"]);
+    assert_eq!(code, FAILED);
     assert!(said.contains("there is nobody to ask whether to write 3 grants: add --yes"), "{said}");
     assert_eq!(fs::read_to_string(&bench.toml).unwrap(), before, "and nothing is written");
 
-    let (code, _, said) = bench.run(&["grant", "asker", "--yes"]);
+    let token = bench.world.path("token");
+    fs::write(&token, "a token of the test\n").unwrap();
+    let source = format!("hook-token=file:{}", token.display());
+    let (code, _, said) = bench.run(&["grant", "asker", "--yes", "--secret", &source]);
     assert_eq!(code, DONE, "{said}");
     assert!(said.contains("this version of the host has no mail yet: the grant is written down"), "{said}");
     assert!(said.contains("asker asks for sms +49 (to wake you up), which cannot be granted"), "{said}");
-    let after = "# by Ann\n[grants] # few\nmail = [\"ops@example.com\", \"*@example.com\"] # herself\n\
-        http = [\"https://hooks.example.com\"]\nsecret = [\"hook-token\"]\n\n[config]\nrecipients = [\"a@example.com\"]\n";
+    let after = format!(
+        "# by Ann\n[grants] # few\nmail = [\"ops@example.com\", \"*@example.com\"] # herself\n\
+        http = [\"https://hooks.example.com\"]\n\n[config]\nrecipients = [\"a@example.com\"]\n\n\
+         [secrets.hook-token]\nfile = {token:?}\n"
+    );
     assert_eq!(fs::read_to_string(&bench.toml).unwrap(), after);
 
     let (code, _, said) = bench.run(&["grant", "asker"]);
