@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::time::Instant;
+use url::Url;
 
-use crate::capability::denied;
 use crate::capability::preview::Departure;
 use crate::egress::{self, Bounds, EgressError, parse_value};
 use crate::plugin::Guest;
@@ -32,7 +32,7 @@ impl Guest {
         self.call.reach.gate.check(&outgoing.url)?;
         let mut shown = Vec::new();
         for (name, value) in request.headers {
-            let (value, text) = self.header_value(&name, value)?;
+            let (value, text) = self.header_value(&name, value, &outgoing.url)?;
             if self.call.reach.preview.is_some() {
                 shown.push((name.clone(), text));
             }
@@ -58,20 +58,32 @@ impl Guest {
             preview.note(departure);
         }
         let response = response?;
-        let header = |(name, value): (&http::HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec());
+        // Whoever got a secret may send it back, and the plugin must not see it.
+        let vault = &self.call.reach.vault;
+        let header = |(name, value): (&http::HeaderName, &HeaderValue)| {
+            (vault.redact(name.to_string()), vault.redact_bytes(value.as_bytes()).into_owned())
+        };
+        let mut body: Vec<u8> = response.body.into();
+        if response.is_truncated {
+            body.truncate(vault.cut(&body));
+        }
         Ok(Response {
             status: response.status.as_u16(),
             headers: response.headers.iter().map(header).collect(),
-            body: response.body.into(),
+            body: vault.redact_all(body),
             truncated: response.is_truncated,
         })
     }
 
     /// The value that is sent, and the one that may be shown.
-    fn header_value(&self, name: &str, value: GuestValue) -> Result<(HeaderValue, String), HostError> {
+    fn header_value(&mut self, name: &str, value: GuestValue, url: &Url) -> Result<(HeaderValue, String), HostError> {
         match value {
             GuestValue::Text(text) => Ok((parse_value(name, text.as_bytes())?, text)),
-            GuestValue::Secret(_) => denied("secrets"),
+            GuestValue::Secret((prefix, secret)) => {
+                let secret = self.secret(&secret)?;
+                let value = secret.header_for(&prefix, url)?;
+                Ok((value, format!("{prefix}{}", secret.instead())))
+            }
         }
     }
 }

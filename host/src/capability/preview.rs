@@ -25,7 +25,7 @@ pub(crate) enum Departure {
 impl Departure {
     fn without(self, vault: &Vault) -> Self {
         let text = |text| vault.redact(text);
-        let bytes = |bytes: Vec<u8>| vault.redact_bytes(&bytes).into_owned();
+        let bytes = |bytes| vault.redact_all(bytes);
         match self {
             Self::Http { method, url, headers, body } => Self::Http {
                 method: text(method),

@@ -102,6 +102,14 @@ impl Vault {
         if self.secrets.is_empty() { Cow::Borrowed(bytes) } else { self.redactor().redact(bytes) }
     }
 
+    /// The same of bytes that need not be copied if there is nothing to replace.
+    pub(crate) fn redact_all(&self, bytes: Vec<u8>) -> Vec<u8> {
+        match self.redact_bytes(&bytes) {
+            Cow::Borrowed(_) => bytes,
+            Cow::Owned(redacted) => redacted,
+        }
+    }
+
     /// Where in these bytes, which others will follow, they can be cut so that no value is torn; at their end, usually.
     pub(super) fn cut(&self, bytes: &[u8]) -> usize {
         if self.secrets.is_empty() { bytes.len() } else { self.redactor().cut(bytes) }
