@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -142,15 +141,15 @@ fn is_unmatched(received: &Received) -> bool {
 /// The subjects of events, which only the record of their coming has.
 #[derive(Default)]
 struct Subjects {
-    known: HashMap<Arc<str>, Arc<str>>,
-    order: VecDeque<Arc<str>>,
+    known: HashMap<Box<str>, Box<str>>,
+    order: VecDeque<Box<str>>,
 }
 
 impl Subjects {
     fn learn(&mut self, record: &Record) {
         let What::Received(Received { subject: Some(subject), .. }) = &record.what else { return };
-        if self.known.insert(Arc::clone(&record.id), Arc::clone(subject)).is_none() {
-            self.order.push_back(Arc::clone(&record.id));
+        if self.known.insert(record.id.clone(), subject.clone()).is_none() {
+            self.order.push_back(record.id.clone());
         }
         if self.order.len() > SUBJECTS_MAX
             && let Some(oldest) = self.order.pop_front()

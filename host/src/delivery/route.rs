@@ -91,7 +91,7 @@ pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event) -> Routing<'a
                 continue;
             }
         };
-        routing.routed.push(Routed { plugin: Arc::clone(&runner.name), rule });
+        routing.routed.push(Routed { plugin: (*runner.name).into(), rule });
         if verdict.is_wanted() {
             routing.wanting.push(runner);
         }

@@ -77,7 +77,7 @@ impl Scribe {
             Refusal::Busy => SpillReason::Busy,
             Refusal::Unwell => SpillReason::Unwell,
         };
-        self.journal.note(|| of(event, What::Spilled { plugin: runner.name.clone(), why }));
+        self.journal.note(|| of(event, What::Spilled { plugin: (*runner.name).into(), why }));
     }
 
     pub(super) fn attempted(&self, event: &Event, runner: &Runner, trail: &Trail, made: Made, next: Next) {
@@ -92,7 +92,7 @@ impl Scribe {
             of(
                 event,
                 What::Attempted(Attempted {
-                    plugin: runner.name.clone(),
+                    plugin: (*runner.name).into(),
                     number: made.number,
                     max: made.max,
                     round: trail.round,

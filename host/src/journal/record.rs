@@ -1,8 +1,6 @@
 //! A record is one thing that happened to one event. Its form on disk is that of postcard; a change of it
 //! is a new [`super::store`] version.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened.
@@ -11,10 +9,10 @@ pub(crate) struct Record {
     /// Milliseconds since 1970.
     pub(crate) at: i64,
     /// Of the event; for a message that is none, of its body.
-    pub(crate) id: Arc<str>,
+    pub(crate) id: Box<str>,
     /// The id is unique within it.
-    pub(crate) source: Arc<str>,
-    pub(crate) event_type: Arc<str>,
+    pub(crate) source: Box<str>,
+    pub(crate) event_type: Box<str>,
     pub(crate) what: What,
 }
 
@@ -25,7 +23,7 @@ pub(crate) enum What {
     /// It came again, and was not delivered.
     Duplicate,
     Spilled {
-        plugin: Arc<str>,
+        plugin: Box<str>,
         why: SpillReason,
     },
     Attempted(Attempted),
@@ -42,7 +40,7 @@ pub(crate) enum What {
 /// How it came, and who gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Received {
-    pub(crate) subject: Option<Arc<str>>,
+    pub(crate) subject: Option<Box<str>>,
     pub(crate) time: Option<Box<str>>,
     pub(crate) exchange: Box<str>,
     pub(crate) routing_key: Box<str>,
@@ -58,7 +56,7 @@ pub(crate) struct Received {
 /// What routing said of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Routed {
-    pub(crate) plugin: Arc<str>,
+    pub(crate) plugin: Box<str>,
     pub(crate) rule: Rule,
 }
 
@@ -68,7 +66,7 @@ pub(crate) enum Rule {
     /// It gets every event.
     Everything,
     /// This subscription of its matches, and its filter, if it has one.
-    Subscription(Arc<str>),
+    Subscription(Box<str>),
     /// Its filter does not match; why, in words.
     Filtered(Box<str>),
     /// It tells of the plugin itself.
@@ -89,7 +87,7 @@ pub(crate) enum SpillReason {
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attempted {
-    pub(crate) plugin: Arc<str>,
+    pub(crate) plugin: Box<str>,
     /// From 1, in its round.
     pub(crate) number: u32,
     pub(crate) max: u32,

@@ -1,7 +1,6 @@
 //! A timeline is what the journal has of one event, in order, and how that stands at the end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::journal::record::{Attempted, Next, Record, Recorded, Routed, Rule, What};
 
@@ -11,10 +10,10 @@ const LATE_MILLIS: i64 = 60_000;
 /// One event's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Timeline {
-    pub(crate) id: Arc<str>,
-    pub(crate) source: Arc<str>,
-    pub(crate) event_type: Arc<str>,
-    pub(crate) subject: Option<Arc<str>>,
+    pub(crate) id: Box<str>,
+    pub(crate) source: Box<str>,
+    pub(crate) event_type: Box<str>,
+    pub(crate) subject: Option<Box<str>>,
     /// The oldest first.
     pub(crate) records: Vec<Record>,
 }
@@ -70,9 +69,9 @@ impl Timeline {
                 Some(timeline) => timeline,
                 None => {
                     timelines.push(Self {
-                        id: Arc::clone(&record.id),
-                        source: Arc::clone(&record.source),
-                        event_type: Arc::clone(&record.event_type),
+                        id: record.id.clone(),
+                        source: record.source.clone(),
+                        event_type: record.event_type.clone(),
                         subject: None,
                         records: Vec::new(),
                     });
@@ -93,7 +92,7 @@ impl Timeline {
     }
 
     /// Each plugin that has to do with it, at this time.
-    pub(crate) fn standings(&self, now: i64) -> BTreeMap<Arc<str>, Standing> {
+    pub(crate) fn standings(&self, now: i64) -> BTreeMap<Box<str>, Standing> {
         let mut standings = BTreeMap::new();
         for record in &self.records {
             match &record.what {
@@ -104,14 +103,14 @@ impl Timeline {
                             Rule::Filtered(_) | Rule::AboutItself => Standing::Filtered,
                         };
                         // A message that came again finds what was done before.
-                        standings.entry(Arc::clone(plugin)).or_insert(standing);
+                        standings.entry(plugin.clone()).or_insert(standing);
                     }
                 }
                 What::Spilled { plugin, .. } => {
-                    standings.insert(Arc::clone(plugin), Standing::Queued { at: record.at });
+                    standings.insert(plugin.clone(), Standing::Queued { at: record.at });
                 }
                 What::Attempted(attempted) => {
-                    standings.insert(Arc::clone(&attempted.plugin), after(attempted, record.at, now));
+                    standings.insert(attempted.plugin.clone(), after(attempted, record.at, now));
                 }
                 What::Duplicate | What::Undecodable { .. } => {}
             }
