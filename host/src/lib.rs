@@ -25,6 +25,7 @@ mod likeness;
 mod plugin;
 mod plugin_commands;
 mod reconcile;
+mod relay;
 mod route;
 mod sample;
 mod shutdown;

@@ -18,14 +18,11 @@ pub(crate) use crate::capability::console::{Console, Stream};
 pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};
 pub(crate) use crate::capability::outside::{Outside, Reach};
 pub(crate) use crate::capability::preview::{Departure, Preview};
+pub(crate) use crate::capability::secret_value::SecretValue;
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use crate::capability::secrets::Secret;
 pub(crate) use crate::capability::vault::Vault;
 use crate::plugin::Guest;
-use crate::plugin::contract::types::{self, HostError};
+use crate::plugin::contract::types;
 
 impl types::Host for Guest {}
-
-fn denied<T>(capability: &str) -> Result<T, HostError> {
-    Err(HostError::Denied(format!("this plugin has no grant for {capability}")))
-}

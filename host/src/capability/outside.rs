@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use crate::capability::preview::Preview;
 use crate::capability::vault::Vault;
-use crate::config::{HostConfig, PluginConfig};
+use crate::config::{Grants, HostConfig, PluginConfig};
 use crate::egress::{Egress, Gate, Resolver, Trust};
+use crate::relay::Relay;
 
 /// What all plugins share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outside {
     egress: Egress,
+    /// `None`: the operator names none.
+    relay: Option<Arc<Relay>>,
 }
 
 /// What one plugin may reach.
@@ -21,6 +24,8 @@ pub(crate) struct Outside {
 pub(crate) struct Reach {
     /// The values of its secrets.
     pub(crate) vault: Arc<Vault>,
+    pub(crate) grants: Grants,
+    pub(crate) relay: Option<Arc<Relay>>,
     /// Somebody watches what goes out, or keeps it in.
     pub(crate) preview: Option<Preview>,
     pub(crate) gate: Gate,
@@ -30,7 +35,8 @@ impl Outside {
     /// Opens nothing and reaches nobody. The error is one sentence.
     pub(crate) fn new(config: &HostConfig) -> anyhow::Result<Self> {
         let trust = Arc::new(Trust::with(&config.egress_ca)?);
-        Ok(Self { egress: Egress { resolver: Resolver::System, trust } })
+        let relay = config.mail.as_ref().map(|mail| Arc::new(Relay::new(mail, trust.extra_roots())));
+        Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay })
     }
 
     /// What a plugin with this toml may reach. The error is one sentence, without the plugin's name.
@@ -43,6 +49,7 @@ impl Outside {
     ) -> anyhow::Result<Arc<Reach>> {
         let preview = preview.map(|preview| preview.hiding(Arc::clone(&vault)));
         let gate = Gate::new(self.egress.clone(), config.grants.origins(), config.grants.networks.clone());
-        Ok(Arc::new(Reach { vault, preview, gate }))
+        let (grants, relay) = (config.grants.clone(), self.relay.clone());
+        Ok(Arc::new(Reach { vault, grants, relay, preview, gate }))
     }
 }

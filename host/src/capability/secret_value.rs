@@ -59,7 +59,7 @@ impl SecretValue {
     }
 
     /// Reads it. The error says what is wrong, and nothing of the value.
-    pub(super) fn read(source: &SecretSource) -> Result<Self, String> {
+    pub(crate) fn read(source: &SecretSource) -> Result<Self, String> {
         match source {
             SecretSource::Env(name) => {
                 let value = std::env::var_os(name).ok_or("it is not set")?;
@@ -81,7 +81,7 @@ impl SecretValue {
     }
 
     /// As text, where it is one.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 

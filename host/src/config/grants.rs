@@ -3,6 +3,9 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
+use lettre::Address;
+use url::Host;
+
 use crate::config::network::Network;
 use crate::config::origin::{Origin, is_domain};
 use crate::config::reader::{Faults, Table};
@@ -34,8 +37,7 @@ impl Capability {
     /// Whether this version of the host has it, so that a grant does anything.
     pub(crate) fn is_there(self) -> bool {
         match self {
-            Self::Http | Self::Secret => true,
-            Self::Mail => false,
+            Self::Http | Self::Mail | Self::Secret => true,
         }
     }
 }
@@ -151,15 +153,38 @@ impl Grants {
 
 /// `ops@example.com`, or `*@example.com` for everybody there.
 fn recipient(text: &str) -> Result<String, String> {
-    let wrong = || format!("expected a recipient such as \"ops@example.com\" or \"*@example.com\", got {text:?}");
-    let (local, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
-    let domain = domain.to_ascii_lowercase();
-    let is_local = local == "*"
-        || (!local.is_empty() && local.chars().all(|c| c.is_alphanumeric() || ".!#$%&'+/=?^_`{|}~-".contains(c)));
-    if !is_local || !is_domain(&domain) {
+    let address = match text.strip_prefix("*@") {
+        Some(domain) => mail_domain(domain).map(|domain| format!("*@{domain}")),
+        None => mail_address(text).map(|address| address.to_string()),
+    };
+    address.map_err(|why| {
+        format!("expected a recipient such as \"ops@example.com\" or \"*@example.com\", got {text:?}: {why}")
+    })
+}
+
+/// One address, with its domain in its one spelling. The error is a fragment that says what is wrong with it.
+pub(crate) fn mail_address(text: &str) -> Result<Address, String> {
+    let (local, domain) = text.rsplit_once('@').ok_or("there is no @ in it")?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'+/=?^_`{|}~-".contains(&byte);
+    if let Some(character) = local.chars().find(|character| !u8::try_from(*character).is_ok_and(allowed)) {
+        let what = if character.is_ascii() { "stand" } else { "stand, not being ASCII," };
+        return Err(format!("before the @ there cannot {what} {character:?}"));
+    }
+    Address::new(local, mail_domain(domain)?)
+        .map_err(|_| "it is too long, or has dots where there can be none".to_owned())
+}
+
+/// A domain that mail can go to: a name, not an address of the network.
+fn mail_domain(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is no domain");
+    // What the parser of URLs would decode.
+    if text.contains('%') {
         return Err(wrong());
     }
-    Ok(format!("{local}@{domain}"))
+    match Host::parse(text) {
+        Ok(Host::Domain(name)) if is_domain(&name) => Ok(name),
+        _ => Err(wrong()),
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +206,14 @@ mod tests {
             ("*", None),
             ("a*@example.com", None),
             ("a b@example.com", None),
+            ("*@bücher.example", Some("*@xn--bcher-kva.example")),
+            ("jürgen@example.com", None),
+            (".a@example.com", None),
+            ("a@127.0.0.1", None),
+            ("a@[127.0.0.1]", None),
+            ("a@ex%61mple.com", None),
+            ("a@example.com.", None),
+            ("a@example.com\r\n", None),
             ("@example.com", None),
             ("ops@", None),
         ] {

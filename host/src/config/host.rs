@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use broker::{BrokerUrl, ExchangeKind, QueueNames, Source};
 
+use crate::config::mail::{self, MailConfig};
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
 use crate::event::Rules;
@@ -39,6 +40,8 @@ pub(crate) struct HostConfig {
     pub(crate) egress_ca: Vec<PathBuf>,
     /// What the journal keeps. `None`: there is none.
     pub(crate) journal: Option<Bounds>,
+    /// `None`: no plugin can send mail.
+    pub(crate) mail: Option<MailConfig>,
 }
 
 /// How log lines look.
@@ -79,6 +82,7 @@ impl Default for HostConfig {
             duplicates_window: Duration::from_mins(10),
             egress_ca: Vec::new(),
             journal: Some(Bounds::default()),
+            mail: None,
         }
     }
 }
@@ -138,6 +142,7 @@ impl HostConfig {
                     Some(table) => journal(faults, table),
                     None => default.journal,
                 },
+                mail: top.table(faults, "mail").and_then(|table| mail::read(faults, table, file)),
             };
             top.finish(faults);
             config

@@ -6,6 +6,7 @@
 mod faults;
 mod grants;
 mod host;
+mod mail;
 mod network;
 mod origin;
 mod plugin;
@@ -15,8 +16,9 @@ mod schema;
 mod secrets;
 mod settings;
 
-pub(crate) use crate::config::grants::{Capability, Grants, Scope};
+pub(crate) use crate::config::grants::{Capability, Grants, Scope, mail_address};
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
+pub(crate) use crate::config::mail::{DkimConfig, MailConfig, RelayAddress, Security};
 pub(crate) use crate::config::network::Network;
 pub(crate) use crate::config::origin::Origin;
 pub(crate) use crate::config::plugin::{PluginConfig, WasmPath};

@@ -105,15 +105,14 @@ pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>, file: &Path, gr
     tables.into_iter().filter_map(|(key, at, table)| one(faults, (&key, at), table, file, &granted)).collect()
 }
 
-fn one(
+/// Where a value comes from, as the table at this path of this file says, which stands there.
+pub(super) fn source(
     faults: &mut Faults<'_>,
-    (key, at): (&str, Range<usize>),
-    mut table: Table<'_>,
+    table: &mut Table<'_>,
+    path: &str,
+    at: Range<usize>,
     file: &Path,
-    granted: &[Origin],
-) -> Option<SecretGrant> {
-    let place = format!("{}:{}", file.display(), faults.line_of(at.start));
-    let name = name(key).map_err(|problem| faults.add(at.clone(), format!("secrets: {problem}"))).ok();
+) -> Option<SecretSource> {
     let mut sources = Vec::new();
     let mut given = 0;
     for key in ["env", "file", "credential"] {
@@ -124,13 +123,30 @@ fn one(
         0 => faults.add(
             at,
             format!(
-                "secrets.{key}: where its value comes from is missing: write env = \"VARIABLE\", file = \"PATH\" or \
+                "{path}: where its value comes from is missing: write env = \"VARIABLE\", file = \"PATH\" or \
                  credential = \"NAME\""
             ),
         ),
         1 => {}
-        _ => faults.add(at, format!("secrets.{key}: expected one of env, file and credential, got {given} of them")),
+        _ => faults.add(at, format!("{path}: expected one of env, file and credential, got {given} of them")),
     }
+    // A relative file is meant from the toml, wherever the host is started.
+    match sources.pop()? {
+        SecretSource::File(path) => Some(SecretSource::File(file.parent().unwrap_or(Path::new("")).join(path))),
+        other => Some(other),
+    }
+}
+
+fn one(
+    faults: &mut Faults<'_>,
+    (key, at): (&str, Range<usize>),
+    mut table: Table<'_>,
+    file: &Path,
+    granted: &[Origin],
+) -> Option<SecretGrant> {
+    let place = format!("{}:{}", file.display(), faults.line_of(at.start));
+    let name = name(key).map_err(|problem| faults.add(at.clone(), format!("secrets: {problem}"))).ok();
+    let source = source(faults, &mut table, &format!("secrets.{key}"), at, file);
     let to = table.list_of(faults, "to", |text| {
         let origin: Origin = text.parse()?;
         if granted.iter().any(|granted| granted.covers(&origin)) {
@@ -146,12 +162,7 @@ fn one(
     });
     let reveal = table.boolean(faults, "reveal").unwrap_or(false);
     table.finish(faults);
-    // A relative file is meant from the toml, wherever the host is started.
-    let source = match sources.pop()? {
-        SecretSource::File(path) => SecretSource::File(file.parent().unwrap_or(Path::new("")).join(path)),
-        other => other,
-    };
-    Some(SecretGrant { name: name?, source, to: to.unwrap_or_else(|| granted.to_vec()), reveal, place })
+    Some(SecretGrant { name: name?, source: source?, to: to.unwrap_or_else(|| granted.to_vec()), reveal, place })
 }
 
 #[cfg(test)]

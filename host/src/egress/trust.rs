@@ -32,6 +32,11 @@ impl Trust {
         Ok(Self { extra, config: OnceCell::new() })
     }
 
+    /// Those of the operator's files.
+    pub(crate) fn extra_roots(&self) -> Vec<CertificateDer<'static>> {
+        self.extra.clone()
+    }
+
     /// For clients of HTTP/1.1. The error is a fragment.
     pub(crate) async fn client(&self) -> Result<Arc<ClientConfig>, String> {
         let load = || async {

@@ -127,24 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn the_log_tells_the_difference_and_what_does_nothing_yet() {
+    fn the_log_tells_the_difference() {
         let sentences = report(
             "slack",
             &slack(),
             &grants("[grants]\nhttp = [\"https://hooks.slack.com\"]\nmail = [\"*@example.com\"]"),
         );
-        let expected = [
-            Sentence::ToChange(
-                "slack 1.2.0 is granted mail, but this version of the host has no mail yet: its calls are answered with \
-                 `denied`"
-                    .to_owned(),
-            ),
-            Sentence::ToKnow(
-                "slack 1.2.0 asks for more than it is granted: secret slack-token (\"to sign\"); see `notify-host plugin \
+        let expected = [Sentence::ToKnow(
+            "slack 1.2.0 asks for more than it is granted: secret slack-token (\"to sign\"); see `notify-host plugin \
                  grant slack`"
-                    .to_owned(),
-            ),
-        ];
+                .to_owned(),
+        )];
         assert_eq!(sentences, expected);
         let all = "[grants]\nhttp = [\"https://hooks.slack.com\"]\n[secrets.slack-token]\nenv = \"T\"";
         assert!(!report("slack", &slack(), &grants(all)).iter().any(|one| matches!(one, Sentence::ToKnow(_))));
