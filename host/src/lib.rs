@@ -20,6 +20,7 @@ mod events;
 mod exit;
 mod explain;
 mod file;
+mod indent;
 mod journal;
 mod likeness;
 mod plugin;

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use tracing::{info, warn};
 
 use crate::capability::redact::{REDACTED_BYTES_MIN, Redactor, instead_of};
@@ -53,17 +53,31 @@ struct State {
 }
 
 impl Vault {
-    /// Reads the values, which must all be there. The error is one sentence. Beside the vault: what the operator
-    /// might want to change, in sentences.
-    pub(crate) async fn open(plugin: &str, grants: &[SecretGrant]) -> anyhow::Result<(Arc<Self>, Vec<String>)> {
+    /// Reads the values, which must all be there, unless they may be made up because nothing is sent. The error is one
+    /// sentence. Beside the vault: what the operator might want to change, in sentences.
+    pub(crate) async fn open(
+        plugin: &str,
+        grants: &[SecretGrant],
+        may_make_up: bool,
+    ) -> anyhow::Result<(Arc<Self>, Vec<String>)> {
         if grants.is_empty() {
             return Ok((Arc::default(), Vec::new()));
         }
         let (plugin, grants) = (plugin.to_owned(), grants.to_vec());
         apart(move || {
-            let read: Result<Vec<_>, String> = grants.into_iter().map(Held::read).collect();
-            let secrets: Vec<_> = read.map_err(|problem| anyhow!(problem))?.into_iter().map(Arc::new).collect();
-            let warnings = secrets.iter().flat_map(|secret| secret.warnings()).collect();
+            let (mut secrets, mut warnings) = (Vec::new(), Vec::new());
+            for grant in grants {
+                let held = match Held::read(&grant) {
+                    Ok(held) => held,
+                    Err(problem) if may_make_up => {
+                        warnings.push(format!("{problem}; another one is made up, as nothing is sent"));
+                        Held::made_up(&grant).map_err(|problem| anyhow!(problem))?
+                    }
+                    Err(problem) => bail!(problem),
+                };
+                warnings.extend(held.warnings());
+                secrets.push(Arc::new(held));
+            }
             let vault = Self { plugin, secrets, redactor: RwLock::default() };
             vault.renew_redactor();
             Ok((Arc::new(vault), warnings))
@@ -128,16 +142,26 @@ impl Vault {
 }
 
 impl Held {
-    fn read(grant: SecretGrant) -> Result<Self, String> {
+    fn read(grant: &SecretGrant) -> Result<Self, String> {
         let failed = |problem: String| {
-            let SecretGrant { name, source, place, .. } = &grant;
+            let SecretGrant { name, source, place, .. } = grant;
             format!("{place}: secrets.{name}: its value cannot be had from {source}: {problem}")
         };
         // Before it is read: what is written afterwards is seen to be new.
         let stamp = path_of(&grant.source).map_err(failed)?.and_then(|path| Stamp::at(&path));
         let value = Arc::new(SecretValue::read(&grant.source).map_err(failed)?);
+        Ok(Self::with(grant, value, stamp))
+    }
+
+    fn with(grant: &SecretGrant, value: Arc<SecretValue>, stamp: Option<Stamp>) -> Self {
         let state = State { value, old: VecDeque::new(), stamp, looked: Instant::now(), is_stale: false };
-        Ok(Self { grant, state: Mutex::new(state) })
+        Self { grant: grant.clone(), state: Mutex::new(state) }
+    }
+
+    /// A value that stands in for one that is not there.
+    fn made_up(grant: &SecretGrant) -> Result<Self, String> {
+        let value = SecretValue::new(format!("made-up-value-of-{}", grant.name).into_bytes())?;
+        Ok(Self::with(grant, Arc::new(value), None))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -236,7 +260,7 @@ mod tests {
     }
 
     async fn problem(source: SecretSource) -> String {
-        Vault::open("p", &[grant(source)]).await.unwrap_err().to_string()
+        Vault::open("p", &[grant(source)], false).await.unwrap_err().to_string()
     }
 
     #[tokio::test]
@@ -266,7 +290,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         fs::write(&path, "first value\n").unwrap();
-        let (vault, _) = Vault::open("p", &[file(&path)]).await.unwrap();
+        let (vault, _) = Vault::open("p", &[file(&path)], false).await.unwrap();
         let now = async || vault.take("token").await.unwrap().1.text().unwrap().to_owned();
         assert_eq!(now().await, "first value");
         let becomes = async |expected: &str| {
@@ -305,13 +329,13 @@ mod tests {
         let path = folder.path().join("token");
         fs::write(&path, "short").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let (vault, warnings) = Vault::open("p", &[file(&path)]).await.unwrap();
+        let (vault, warnings) = Vault::open("p", &[file(&path)], false).await.unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("p.toml:3: secrets.token: a value of 5 bytes can be guessed"), "{warnings:?}");
         assert!(warnings[1].contains("everybody on this machine may read the file"), "{warnings:?}");
         assert!(!format!("{vault:?}").contains("short"));
         fs::write(&path, "long enough").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(Vault::open("p", &[file(&path)]).await.unwrap().1, Vec::<String>::new());
+        assert_eq!(Vault::open("p", &[file(&path)], false).await.unwrap().1, Vec::<String>::new());
     }
 }

@@ -7,7 +7,6 @@ mod browse;
 mod change;
 mod edit;
 mod editor;
-mod indent;
 mod letter;
 mod print;
 mod replay;

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::command::{shown, write_table};
 use crate::dead_letters::browse::Letter;
-use crate::dead_letters::indent::indent;
 use crate::dead_letters::letter::Summary;
+use crate::indent::indent;
 use crate::telemetry::printable;
 
 /// Of the headers that make up the trail, which is shown in words.

@@ -10,9 +10,9 @@ use broker::{Message, Value};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::dead_letters::indent::indent;
 use crate::delivery::{Recipient, Trail};
 use crate::event::{Arrived, Event, Finder, Property, Rules, decode};
+use crate::indent::indent;
 
 const CLOUD_EVENT_PREFIXES: [&str; 3] = ["cloudEvents:", "cloudEvents_", "ce-"];
 

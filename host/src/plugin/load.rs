@@ -98,7 +98,8 @@ impl Loader {
         for sentence in wish::report(name, &info, &config.grants) {
             self.say_once(sentence);
         }
-        let (vault, warnings) = Vault::open(name, &config.secrets).await?;
+        let is_dry = self.preview.as_ref().is_some_and(|preview| preview.is_dry);
+        let (vault, warnings) = Vault::open(name, &config.secrets, is_dry).await?;
         for warning in warnings {
             self.say_once(Sentence::ToChange(warning));
         }

@@ -155,6 +155,11 @@ impl Plugin {
         (answer, usage, lines.take())
     }
 
+    /// The text without the values of the plugin's secrets.
+    pub(crate) fn redact(&self, text: String) -> String {
+        self.reach.vault.redact(text)
+    }
+
     async fn call(
         &self,
         event: &Event,

@@ -6,6 +6,7 @@ mod inspect;
 mod list;
 mod new;
 mod rollback;
+mod sent;
 mod settings;
 mod tell;
 mod template;
@@ -32,7 +33,8 @@ pub(crate) enum Action {
     /// Hands one event to a plugin, and shows what comes of it
     ///
     /// One attempt as in the host, with the same sandbox and limits, and nothing around it: no broker, no
-    /// retry. Its log lines go to standard error as they come. The exit code is 0 if the plugin is done with
+    /// retry. What it sends is shown, and is sent, unless --dry-run says otherwise; secrets are shown by their names.
+    /// Its log lines go to standard error as they come. The exit code is 0 if the plugin is done with
     /// the event or skips it, and 1 for any other outcome.
     Test(test::Arguments),
     /// Shows what a plugin asks for, and writes it into its toml after a yes

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
-use crate::capability::LogLine;
+use crate::capability::{LogLine, Preview};
 use crate::command::{say, shown, unless_cut_off, write_json};
 use crate::config::{HostConfig, SettingsError};
 use crate::delivery::{because, verdict};
@@ -19,7 +19,8 @@ use crate::event::Look;
 use crate::exit::BadConfig;
 use crate::plugin::contract::types::{Failure, Outcome};
 use crate::plugin::{Answer, Attempt, Loader, Plugin, PluginFailure, Usage};
-use crate::plugin_commands::{loader, name_of, plugin_config};
+use crate::plugin_commands::sent::{Sent, write_html};
+use crate::plugin_commands::{loader_with, name_of, plugin_config};
 use crate::sample::Sample;
 
 #[derive(Debug, Args)]
@@ -32,12 +33,21 @@ pub(crate) struct Arguments {
     /// The plugin's toml [default: the one beside it, if there is one]
     #[arg(long, value_name = "FILE")]
     toml: Option<PathBuf>,
-    /// Attempts to make, one after the other, up to the first that fails; the log is that of the first
+    /// Attempts to make, one after the other, up to the first that fails; the log, and what is sent, are shown of the first
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
     /// Which attempt at the event the plugin is told that it is
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     attempt: u32,
+    /// Send nothing: each request is answered with status 200 and nothing in it, and each mail counts as sent
+    ///
+    /// A secret whose value is not there is made up.
+    #[arg(long)]
+    dry_run: bool,
+    /// Where to write the HTML of a mail to, and that of further ones beside it [default: the plugin's name with .html,
+    /// in the current folder]
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// As one JSON object
     #[arg(long)]
     json: bool,
@@ -52,6 +62,9 @@ struct Report {
     reason: Option<String>,
     is_success: bool,
     log: Vec<LogLine>,
+    /// By the first attempt.
+    sent: Vec<Sent>,
+    is_dry: bool,
     /// Of the last attempt.
     usage: Usage,
     load: Duration,
@@ -69,7 +82,8 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     let config = plugin_config(&toml, host)?;
     let name = name_of(&arguments.file);
     let cannot = || format!("cannot load {}", arguments.file.display());
-    let loader = loader(host)?;
+    let preview = Preview::new(arguments.dry_run);
+    let loader = loader_with(host, Some(preview.clone()))?;
     let begun = Instant::now();
     let content = Loader::read(&arguments.file).with_context(cannot)?;
     let plugin = loader.load_content(&name, &content, Digest::of(&content), config).await;
@@ -84,7 +98,13 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
         say!("in a host it would not get this event: {}", shown(&because(&plugin, &verdict)));
     }
 
-    let mut report = Report::empty(&plugin, load);
+    if arguments.dry_run {
+        say!(
+            "nothing is sent: each request is answered with status 200 and nothing in it, and each mail counts as sent"
+        );
+    }
+
+    let mut report = Report::empty(&plugin, load, arguments.dry_run);
     for count in 0..arguments.repeat {
         let attempt = Attempt {
             number: arguments.attempt,
@@ -95,11 +115,20 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
         let begun = Instant::now();
         let (answer, usage, log) = plugin.rehearse(&event, attempt, count == 0).await;
         report.add(begun.elapsed(), answer, usage, log);
+        let sent = preview.take();
+        if count == 0 {
+            report.sent = sent.into_iter().map(|one| Sent::new(one, |text| plugin.redact(text))).collect();
+        }
         if !report.is_success {
             break;
         }
     }
     report.times.sort();
+    let html = arguments.html.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.html")));
+    let written = write_html(&mut report.sent, &html).context("cannot write the HTML of a mail")?;
+    if written == 0 && arguments.html.is_some() {
+        say!("no mail with HTML was sent, and {} not written", html.display());
+    }
     unless_cut_off(report.print(arguments.json))?;
     if report.is_success {
         return Ok(());
@@ -111,12 +140,14 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
 }
 
 impl Report {
-    fn empty(plugin: &Plugin, load: Duration) -> Self {
+    fn empty(plugin: &Plugin, load: Duration, is_dry: bool) -> Self {
         Self {
             outcome: "",
             reason: None,
             is_success: true,
             log: Vec::new(),
+            sent: Vec::new(),
+            is_dry,
             usage: Usage::default(),
             load,
             times: Vec::new(),
@@ -145,6 +176,9 @@ impl Report {
         if json {
             write_json(&mut out, &self.as_json())?;
             return out.flush();
+        }
+        for sent in &self.sent {
+            sent.print(&mut out)?;
         }
         let mut line = |name: &str, value: &str| writeln!(out, "{name:<12}{}", shown(value));
         line("outcome", self.outcome)?;
@@ -182,6 +216,8 @@ impl Report {
             "outcome": self.outcome,
             "reason": self.reason,
             "log": log.collect::<Vec<_>>(),
+            "sent": self.sent.iter().map(Sent::as_json).collect::<Vec<_>>(),
+            "dry_run": self.is_dry,
             "host_calls": calls,
             "memory_bytes": self.usage.memory_bytes,
             "load_ms": u64::try_from(self.load.as_millis()).unwrap_or(u64::MAX),

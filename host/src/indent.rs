@@ -8,7 +8,7 @@ const STEP: &str = "  ";
 const LEVELS_MAX: usize = 40;
 
 /// The same JSON, a member a line.
-pub(super) fn indent(json: &RawValue) -> String {
+pub(crate) fn indent(json: &RawValue) -> String {
     let mut text = String::with_capacity(json.get().len() * 2);
     let mut level = 0_usize;
     let mut in_text = false;
