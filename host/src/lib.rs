@@ -25,6 +25,7 @@ mod journal;
 mod likeness;
 mod plugin;
 mod plugin_commands;
+mod private;
 mod reconcile;
 mod relay;
 mod route;

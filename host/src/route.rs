@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::capability::Outside;
+use crate::capability::{Outside, Preview};
 use crate::command::{counted, say, shown, unless_cut_off, write_json, write_table};
 use crate::config::HostConfig;
 use crate::delivery::{Verdict, because, verdict};
@@ -64,7 +64,8 @@ struct Way {
 async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Result<Vec<Way>> {
     let entries =
         scan(folder).map_err(|error| anyhow::anyhow!("cannot read the plugin folder {}: {error}", folder.display()))?;
-    let loader = Loader::new(Engine::new()?, config.state_folder().as_deref(), Outside::new(config)?, None)?;
+    let loader =
+        Loader::new(Engine::new()?, config.state_folder().as_deref(), Outside::new(config)?, Some(Preview::new(true)))?;
     let look = Look::new(event);
     let mut ways = Vec::new();
     for (name, entry) in entries {

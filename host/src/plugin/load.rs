@@ -21,6 +21,7 @@ use crate::plugin::instance::{self, CallContext, Guest};
 use crate::plugin::places::AllPlaces;
 use crate::plugin::wish::{self, Sentence};
 use crate::plugin::{Chooser, Plugin, Subscription, call, fit, form};
+use crate::private::keep_memory_private;
 
 /// A plugin's file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -73,6 +74,7 @@ impl Loader {
     ) -> anyhow::Result<Self> {
         let compiler = Compiler::new(engine.clone(), state)?;
         let linker = Arc::new(instance::linker(&engine)?);
+        keep_memory_private();
         let places = AllPlaces::new(&engine);
         Ok(Self { engine, compiler, linker, outside, preview, places, said: Mutex::default() })
     }

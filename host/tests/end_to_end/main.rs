@@ -30,6 +30,7 @@ mod pauses;
 mod plugin_tools;
 mod retries;
 mod routing;
+mod secrets;
 mod topology;
 mod world;
 

@@ -1,0 +1,395 @@
+//! Where a secret's value may be seen, and that it is nowhere else.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use tempfile::TempDir;
+use testbed::{Leash, eventually};
+
+use crate::world::{Host, SOON, World, built};
+
+const CANARY: &str = "canary/9dF1+K2=7q&xZ";
+/// The signals that make a core dump.
+const SEGMENTATION_FAULT: &str = "SEGV";
+
+/// A server that answers each request with the request itself, in the body and in a header.
+struct Echo {
+    port: u16,
+    requests: Arc<Mutex<Vec<String>>>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (requests, ended) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
+        let (kept, stop) = (Arc::clone(&requests), Arc::clone(&ended));
+        let thread = std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Some(request) = answer(stream) {
+                    kept.lock().unwrap().push(request);
+                }
+            }
+        });
+        Self { port, requests, ended, thread: Some(thread) }
+    }
+
+    fn origin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn answer(mut stream: TcpStream) -> Option<String> {
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    let text = loop {
+        let count = stream.read(&mut piece).ok().filter(|count| *count > 0)?;
+        request.extend(&piece[..count]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        if body.len() >= length.unwrap_or_default() {
+            break text;
+        }
+    };
+    let authorization = text.lines().find(|line| line.to_lowercase().starts_with("authorization:")).unwrap_or_default();
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\necho: {authorization}\r\n\r\n{text}",
+        text.len()
+    );
+    Some(text)
+}
+
+/// A world with a guest that has the canary, in a file elsewhere.
+struct Cage {
+    world: World,
+    echo: Echo,
+    elsewhere: TempDir,
+}
+
+impl Cage {
+    fn new() -> Self {
+        let cage = Self { world: World::on_sqlite(), echo: Echo::start(), elsewhere: tempfile::tempdir().unwrap() };
+        fs::write(cage.canary(), format!("{CANARY}\n")).unwrap();
+        // Compiled for this test alone, so that all of it can be searched.
+        fs::remove_file(cage.world.path("state/compiled")).unwrap();
+        cage
+    }
+
+    fn canary(&self) -> PathBuf {
+        self.elsewhere.path().join("canary")
+    }
+
+    fn toml(&self, act: &str, reveal: bool, to: &str) -> String {
+        let (origin, canary) = (self.echo.origin(), self.canary());
+        format!(
+            "[grants]\nhttp = [{origin:?}, \"http://127.0.0.1:9\"]\nnetworks = [\"127.0.0.0/8\"]\n[secrets.token]\nfile = \
+             {canary:?}\nto = [{to:?}]\nreveal = {reveal}\n[retry]\nattempts = 1\n[config]\nact = {act:?}\nsecret = \
+             \"token\"\nurl = \"{origin}/hook\"\n"
+        )
+    }
+
+    fn plug(&self, act: &str, reveal: bool) {
+        self.plug_as(&format!("sender-{act}"), &self.toml(act, reveal, &self.echo.origin()));
+    }
+
+    fn plug_as(&self, name: &str, toml: &str) {
+        self.world.plug(name, &built("NOTIFY_TEST_GUESTS", "sender.wasm"), toml);
+    }
+
+    /// One attempt at an event, in the folder of the secret.
+    fn test(&self, name: &str, more: &[&str]) -> Output {
+        let event = self.world.path("event.json");
+        fs::write(&event, r#"{"event":"OrderCreated","order_id":"4711"}"#).unwrap();
+        let wasm = self.world.plugins().join(format!("{name}.wasm"));
+        let arguments = ["test", wasm.to_str().unwrap(), "--event", event.to_str().unwrap()];
+        self.world.plugin_command(&[&arguments, more].concat())
+    }
+
+    /// What it came to, as it is told.
+    fn reason(&self, name: &str) -> String {
+        let Output { stdout, stderr, .. } = self.test(name, &["--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&stderr)));
+        format!("{} {}", report["outcome"].as_str().unwrap(), report["reason"].as_str().unwrap_or_default())
+    }
+}
+
+/// The forms in which the canary may not be found.
+fn forms() -> Vec<String> {
+    let mut forms = vec![CANARY.to_owned(), "canary%2F9dF1%2BK2%3D7q%26xZ".to_owned(), format!("{CANARY:?}")];
+    for before in ["", "a", "ab"] {
+        let encoded = STANDARD_NO_PAD.encode(format!("{before}{CANARY}"));
+        // Without the ends, which depend on what stands beside it.
+        forms.push(encoded[4..encoded.len() - 2].to_owned());
+    }
+    forms.push(CANARY.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat());
+    forms
+}
+
+fn assert_hidden(what: &str, bytes: &[u8]) {
+    for form in forms() {
+        let found = bytes.windows(form.len()).position(|window| window == form.as_bytes());
+        if let Some(at) = found {
+            let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 200)];
+            panic!("{form:?} in {what}: {}", String::from_utf8_lossy(around));
+        }
+    }
+}
+
+/// Every file below the folder; how many.
+fn assert_hidden_below(folder: &Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = fs::symlink_metadata(&path).unwrap().file_type();
+        assert_hidden("a name", path.as_os_str().as_encoded_bytes());
+        if kind.is_dir() {
+            count += assert_hidden_below(&path);
+        } else if kind.is_file() {
+            assert_hidden(&path.display().to_string(), &fs::read(&path).unwrap());
+            count += 1;
+        }
+    }
+    count
+}
+
+fn assert_hidden_by(what: &str, output: &Output) {
+    assert_hidden(what, &output.stdout);
+    assert_hidden(what, &output.stderr);
+}
+
+#[test]
+fn a_secret_is_in_what_is_sent_and_nowhere_else() {
+    let cage = Cage::new();
+    cage.plug("send", false);
+    for act in ["tell", "reject", "retry", "misconfigured", "panic"] {
+        cage.plug(act, true);
+    }
+    cage.world.plug_logger();
+
+    // In both formats of the log.
+    let host = cage.world.host();
+    let [id] = &cage.world.order(&["create", "--user", "u", "--product", "p"])[..] else { panic!("one order") };
+    let broker = cage.world.broker();
+    let dead = cage.world.names().dead();
+    let dead_letters = |count| {
+        eventually(SOON, "the failing ones are given up", || {
+            cage.world.block_on(broker.inspect(&dead)).unwrap().is_some_and(|state| state.ready >= count)
+        });
+    };
+    dead_letters(3);
+    host.wait_for("the value is [secret token], as ");
+    host.wait_for("answered POST /hook?basic=[secret token]");
+    host.wait_for("answered echo: ");
+    let list = cage.world.plugin_command(&["list", "--json"]);
+    assert!(
+        String::from_utf8_lossy(&list.stdout).contains("[secret token]"),
+        "{}",
+        String::from_utf8_lossy(&list.stdout)
+    );
+    assert_hidden_by("plugin list", &list);
+    assert_hidden_by("plugin list", &cage.world.plugin_command(&["list"]));
+    host.stop();
+    let log = host.leash.stderr();
+    assert!(log.matches("[secret token]").count() > 20, "{log}");
+    assert_hidden("the log", log.as_bytes());
+
+    let mut command = cage.world.host_command(&["run", "--log-format", "human", "--log-level", "trace"]);
+    command.arg("--plugins").arg(cage.world.plugins());
+    let host = Host { leash: Leash::spawn(command) };
+    host.wait_for("ready: ");
+    cage.world.order(&["create", "--user", "u", "--product", "p"]);
+    dead_letters(6);
+    host.stop();
+    assert!(host.logged("[secret token]"), "{}", host.leash.stderr());
+    assert_hidden("the log for people", host.leash.stderr().as_bytes());
+
+    // What the operator's commands say.
+    for name in ["sender-send", "sender-tell", "sender-reject", "sender-panic"] {
+        for more in [&[][..], &["--json"], &["--dry-run"], &["--dry-run", "--json"], &["--log-level", "trace"]] {
+            assert_hidden_by("plugin test", &cage.test(name, more));
+        }
+        let wasm = cage.world.plugins().join(format!("{name}.wasm"));
+        assert_hidden_by("plugin inspect", &cage.world.plugin_command(&["inspect", wasm.to_str().unwrap(), "--json"]));
+        assert_hidden_by("plugin grant", &cage.world.plugin_command(&["grant", name]));
+    }
+    for arguments in [&["dead-letters", "list"][..], &["dead-letters", "list", "--json"], &["explain", id]] {
+        let output = cage.world.host_command(arguments).output().unwrap();
+        assert!(!output.stdout.is_empty(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_hidden_by(&arguments.join(" "), &output);
+    }
+    let explained = cage.world.host_command(&["explain", id]).output().unwrap();
+    let explained = String::from_utf8(explained.stdout).unwrap();
+    assert!(explained.contains("used [secret token]"), "{explained}");
+    let letters = cage.world.host_command(&["dead-letters", "list", "--json"]).output().unwrap();
+    let mut shown = 0;
+    for line in String::from_utf8(letters.stdout).unwrap().lines() {
+        let letter: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = letter["id"].as_str().unwrap();
+        let letter = cage.world.host_command(&["dead-letters", "show", id, "--json"]).output().unwrap();
+        assert!(letter.status.success(), "{}", String::from_utf8_lossy(&letter.stderr));
+        assert_hidden_by("dead-letters show", &letter);
+        shown += 1;
+    }
+    assert_eq!(shown, 6);
+
+    // The broker's file, the journal, the compiled code, and all else that the host keeps.
+    assert!(assert_hidden_below(cage.world.path("state").parent().unwrap()) > 10);
+
+    // And it was there: the receiver got it, and the signature is that of the value.
+    let requests = cage.echo.requests();
+    let sent = requests.iter().find(|request| request.contains(&format!("Bearer {CANARY}\r\n"))).expect("the header");
+    let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(CANARY.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    assert!(head.contains(&format!("signature: {signature}\r\n")), "{head}");
+    let told = requests.iter().find(|request| request.starts_with("POST /hook?basic=")).expect("what was revealed");
+    assert!(told.contains(&STANDARD.encode(format!("ann:{CANARY}"))), "{told}");
+}
+
+#[test]
+fn a_plugin_uses_its_own_secrets_towards_their_destinations_alone() {
+    let cage = Cage::new();
+    let own = cage.toml("send", false, &cage.echo.origin());
+    cage.plug_as("owner", &own);
+    let reason = cage.reason("owner");
+    assert!(reason.starts_with("done 200 POST /hook HTTP/1.1"), "{reason}");
+    assert_eq!(cage.echo.requests().len(), 1);
+
+    // Granted to the plugin, and not to the secret.
+    cage.plug_as("astray", &cage.toml("send", false, "http://127.0.0.1:9"));
+    let reason = cage.reason("astray");
+    let origin = cage.echo.origin();
+    assert!(
+        reason.starts_with(&format!(
+            "misconfigured the secret token may be sent only to http://127.0.0.1:9, and not to {origin}: see `to` below \
+             [secrets.token]"
+        )),
+        "{reason}"
+    );
+    // Another plugin's.
+    cage.plug_as("thief", &own.replace("[secrets.token]", "[secrets.other]"));
+    let reason = cage.reason("thief");
+    assert!(
+        reason.starts_with("misconfigured the secret \"token\" is not granted: write [secrets.token] in"),
+        "{reason}"
+    );
+    // Its own, and it may not see it.
+    cage.plug_as("curious", &cage.toml("tell", false, &origin));
+    let reason = cage.reason("curious");
+    assert!(reason.starts_with("misconfigured the secret token may be used and not seen: "), "{reason}");
+    assert_eq!(cage.echo.requests().len(), 1, "nothing more was sent");
+    // As many as it may hold.
+    cage.plug_as("hoarder", &cage.toml("hoard", false, &origin));
+    let reason = cage.reason("hoarder");
+    assert!(reason.contains("it holds more than its limit of 1024 handles"), "{reason}");
+}
+
+#[test]
+fn a_secret_that_is_not_there_leaves_the_old_version_running_and_says_why() {
+    let cage = Cage::new();
+    cage.plug("send", false);
+    let host = cage.world.host();
+    let toml = cage.world.plugins().join("sender-send.toml");
+    let good = fs::read_to_string(&toml).unwrap();
+    let missing = cage.elsewhere.path().join("missing");
+    fs::write(&toml, good.replace(cage.canary().to_str().unwrap(), missing.to_str().unwrap())).unwrap();
+    host.wait_for("secrets.token: its value cannot be had from the file ");
+    assert!(host.logged("sender-send.toml:4: secrets.token"), "{}", host.leash.stderr());
+    cage.world.order(&["create", "--user", "u", "--product", "p"]);
+    eventually(SOON, "the old version sends", || !cage.echo.requests().is_empty());
+    host.stop();
+
+    // Where nothing is sent, none is needed.
+    let (plain, dry) = (cage.test("sender-send", &[]), cage.test("sender-send", &["--dry-run"]));
+    assert_eq!(
+        (plain.status.code(), dry.status.code()),
+        (Some(1), Some(0)),
+        "{}",
+        String::from_utf8_lossy(&dry.stderr)
+    );
+    assert!(String::from_utf8_lossy(&dry.stderr).contains("another one is made up, as nothing is sent"));
+}
+
+#[test]
+fn a_secret_is_rotated_while_the_host_runs() {
+    let cage = Cage::new();
+    cage.plug("send", false);
+    let host = cage.world.host();
+    let sends = |value: &str| {
+        eventually(SOON, value, || {
+            cage.world.order(&["create", "--user", "u", "--product", "p"]);
+            cage.echo.requests().iter().any(|request| request.contains(&format!("Bearer {value}\r\n")))
+        });
+    };
+    sends(CANARY);
+    let next = cage.elsewhere.path().join("next");
+    fs::write(&next, "another value\n").unwrap();
+    fs::rename(&next, cage.canary()).unwrap();
+    sends("another value");
+    host.stop();
+    assert!(!host.logged("another value") && !host.logged(CANARY), "{}", host.leash.stderr());
+}
+
+#[test]
+fn a_host_leaves_no_core_dump_and_its_compiler_knows_nothing_of_its_environment() {
+    let cage = Cage::new();
+    cage.plug("send", false);
+    let toml = cage.world.plugins().join("sender-send.toml");
+    let text = fs::read_to_string(&toml).unwrap();
+    fs::write(&toml, text.replace(&format!("file = {:?}", cage.canary()), "env = \"CANARY\"")).unwrap();
+    let run = cage.world.host_command(&["run", "--log-format", "json"]);
+    // With as large a dump as it likes, in the current folder.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
+    shell.arg("--plugins").arg(cage.world.plugins()).env("CANARY", CANARY).current_dir(cage.world.path(""));
+    let host = Host { leash: Leash::spawn(shell) };
+    host.wait_for("ready: ");
+    cage.world.order(&["create", "--user", "u", "--product", "p"]);
+    eventually(SOON, "it is sent", || cage.echo.requests().iter().any(|request| request.contains(CANARY)));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", host.leash.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().rev().nth(1), Some("0"), "{core}");
+    let killed = Command::new("kill").args([&format!("-{SEGMENTATION_FAULT}"), &host.leash.id().to_string()]).status();
+    assert!(killed.unwrap().success());
+    assert!(host.leash.wait_timeout(Duration::from_secs(20)).is_some());
+    assert!(assert_hidden_below(&cage.world.path("")) > 5);
+    let dumps = fs::read_dir(cage.world.path("")).unwrap();
+    let dumps = dumps.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("core"));
+    assert_eq!(dumps.count(), 0);
+}
