@@ -34,8 +34,13 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
     let registry = Arc::new(Registry::new());
     let loader = Loader::new(Engine::new()?, state.as_deref(), Outside::new(&config)?, None)?;
-    let (mut reconciler, catalog, reloads) =
-        Reconciler::new(&config.plugins, folder_state.as_deref(), config.policies, loader, Arc::clone(&registry));
+    let (mut reconciler, catalog, reloads) = Reconciler::new(
+        &config.plugins,
+        folder_state.as_deref(),
+        config.policies.clone(),
+        loader,
+        Arc::clone(&registry),
+    );
     let journal = match (&config.journal, &folder_state) {
         (Some(bounds), Some(folder)) => Journal::start(journal::file(folder), *bounds),
         (None, _) | (_, None) => Journal::off(),

@@ -5,11 +5,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::capability::{Outside, Preview};
 use crate::command::{counted, say, shown, unless_cut_off, write_json, write_table};
-use crate::config::HostConfig;
+use crate::config::{HostConfig, Spell};
 use crate::delivery::{Verdict, because, verdict};
 use crate::event::{Event, Look};
 use crate::plugin::{Engine, Loaded, Loader, Plugin, Subscription, scan};
@@ -59,6 +60,8 @@ struct Way {
     because: String,
     filter: Option<String>,
     subscription: Option<Subscription>,
+    /// When its quiet hours end, if it has some now.
+    quiet: Option<Spell>,
 }
 
 async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Result<Vec<Way>> {
@@ -76,6 +79,7 @@ async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Resu
             because,
             filter: None,
             subscription: None,
+            quiet: None,
         };
         ways.push(match entry.load(&loader, &config.policies).await {
             Ok(Loaded::Plugin(plugin, _)) => way(&plugin, &look),
@@ -96,13 +100,20 @@ fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
         Verdict::Filtered(asked) => ("filter", None, Some(asked.filter)),
         Verdict::AboutItself => ("about-itself", None, None),
     };
+    let quiet = plugin.policies.pace.quiet_hours.at(Timestamp::now());
+    let quiet = Some(quiet).filter(|spell| spell.is_quiet && verdict.is_wanted());
+    let mut because = because(plugin, &verdict);
+    if let Some(spell) = &quiet {
+        because = format!("{because}; it waits, for there are quiet hours until {}", spell.end());
+    }
     Way {
         plugin: plugin.name.to_string(),
         gets: verdict.is_wanted(),
         rule,
-        because: because(plugin, &verdict),
+        because,
         filter: filter.map(|filter| filter.text().to_owned()),
         subscription: subscription.cloned(),
+        quiet,
     }
 }
 
@@ -124,6 +135,7 @@ fn print(ways: &[Way], json: bool) -> io::Result<()> {
                 "because": way.because,
                 "subscription": subscription,
                 "filter": way.filter,
+                "quiet_until": way.quiet.as_ref().map(|spell| spell.until),
             });
             write_json(&mut out, &line)?;
         }

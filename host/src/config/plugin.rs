@@ -66,7 +66,7 @@ impl PluginConfig {
         match text {
             Some(text) => Self::parse(file, text, policies),
             None => Ok(Self {
-                policies: *policies,
+                policies: policies.clone(),
                 settings: Settings { file: file.to_owned(), ..Settings::default() },
                 ..Self::default()
             }),
@@ -90,7 +90,7 @@ impl PluginConfig {
                 grants,
                 secrets,
                 limits: top.table(faults, "limits").map(|table| limits(faults, table)).unwrap_or_default(),
-                policies: policies.read(faults, &mut top),
+                policies: policies.clone().read(faults, &mut top),
                 settings: Settings {
                     lines: top.lines(faults, "config"),
                     file: file.to_owned(),

@@ -1,7 +1,10 @@
-//! How failures are treated: defaults in the host's file, overridden beside a plugin.
+//! When a plugin is called, and how failures are treated: defaults in the host's file, overridden beside a
+//! plugin.
 
 use std::time::Duration;
 
+use crate::config::quiet::QuietHours;
+use crate::config::rate::Rate;
 use crate::config::reader::{Faults, Table};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -52,19 +55,34 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// Both together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How often a plugin is called, and when it is not. What that keeps away from it waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PacePolicy {
+    /// `None`: as often as there is something.
+    pub(crate) rate: Option<Rate>,
+    pub(crate) quiet_hours: QuietHours,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Policies {
     pub(crate) retry: RetryPolicy,
     pub(crate) breaker: BreakerPolicy,
+    pub(crate) pace: PacePolicy,
 }
 
 impl Policies {
-    /// The tables `retry` and `breaker` of a file; what they do not say stays as it is.
+    /// The tables `retry` and `breaker` of a file, `rate` and `quiet-hours`; what they do not say stays as it is.
     pub(super) fn read(self, faults: &mut Faults<'_>, top: &mut Table<'_>) -> Self {
         Self {
             retry: top.table(faults, "retry").map_or(self.retry, |table| retry(faults, table, self.retry)),
             breaker: top.table(faults, "breaker").map_or(self.breaker, |table| breaker(faults, table, self.breaker)),
+            pace: PacePolicy {
+                rate: Rate::read(faults, top, self.pace.rate),
+                quiet_hours: top
+                    .one_or_more(faults, "quiet-hours", QuietHours::together)
+                    .unwrap_or(self.pace.quiet_hours),
+            },
         }
     }
 }

@@ -55,6 +55,10 @@ pub(crate) struct PluginReport {
     pub(crate) problem: Option<String>,
     /// Why the last call failed of those that did.
     pub(crate) last_failure: Option<String>,
+    /// Why its events wait in its queue though it is well: quiet hours, or its rate.
+    pub(crate) waits_for: Option<String>,
+    /// When it is called again, if that is why.
+    pub(crate) waits_until: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,10 @@ pub(crate) enum PluginState {
     Misconfigured,
     /// The operator holds it.
     Paused,
+    /// It has quiet hours.
+    Quiet,
+    /// There is more for it than its rate allows.
+    RateLimited,
     /// Its toml switches it off.
     Disabled,
     /// It does not load.
@@ -85,6 +93,8 @@ impl PluginState {
             Self::Failing => "failing",
             Self::Misconfigured => "misconfigured",
             Self::Paused => "paused",
+            Self::Quiet => "quiet",
+            Self::RateLimited => "rate-limited",
             Self::Disabled => "disabled",
             Self::Broken => "broken",
             Self::Loading => "loading",

@@ -204,8 +204,12 @@ impl Server {
 
 fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport {
     let state = match runner.map(Runner::health) {
-        Some(Health::Well) if runner.is_some_and(Runner::is_served) => PluginState::Running,
-        Some(Health::Well) => PluginState::Waiting,
+        Some(Health::Well | Health::Quiet | Health::RateLimited) if !runner.is_some_and(Runner::is_served) => {
+            PluginState::Waiting
+        }
+        Some(Health::Well) => PluginState::Running,
+        Some(Health::Quiet) => PluginState::Quiet,
+        Some(Health::RateLimited) => PluginState::RateLimited,
         Some(Health::Failing) => PluginState::Failing,
         Some(Health::Misconfigured) => PluginState::Misconfigured,
         Some(Health::Held) => PluginState::Paused,
@@ -214,6 +218,7 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
         None => PluginState::Loading,
     };
     let loaded = status.loaded;
+    let standing = runner.and_then(Runner::standing);
     PluginReport {
         name,
         state,
@@ -225,5 +230,7 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
         in_flight: runner.map_or(0, Runner::in_flight),
         problem: status.problem,
         last_failure: runner.and_then(Runner::last_failure),
+        waits_until: standing.as_ref().map(|standing| standing.until),
+        waits_for: standing.map(|standing| standing.reason),
     }
 }

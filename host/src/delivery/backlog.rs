@@ -1,10 +1,11 @@
 //! A plugin's backlog: what was spilled, and what is due again, in a queue of its own.
 //!
-//! It is only taken from while the plugin may be called. While the breaker is open nothing is held
-//! unacknowledged: RabbitMQ would end the consumer after half an hour
-//! (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+//! It is only taken from while the plugin may be called. While the breaker is open, in quiet hours, and while
+//! the next turn by the rate is far, nothing is held unacknowledged: RabbitMQ would end the consumer after half
+//! an hour (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use broker::{BrokerError, Delivery};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::delivery::clock::now;
+use crate::delivery::entry::Draw;
 use crate::delivery::policy::Fault;
 use crate::delivery::pump::pump;
 use crate::delivery::runner::Runner;
@@ -22,6 +24,10 @@ use crate::event::{Arrived, Rules, decode};
 /// Before the queue is asked for again, when it was taken away.
 const LOST_QUEUE_PAUSE_MIN: Duration = Duration::from_secs(1);
 const LOST_QUEUE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// When nothing has come from the queue for so long, though it might have, there is nothing in it.
+const EMPTY_AFTER: Duration = Duration::from_millis(250);
+/// How long the broker may take to say what is in the queue; it is not worth more.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One plugin's backlog.
 #[derive(Clone)]
@@ -37,10 +43,12 @@ impl Backlog {
     pub(super) async fn run(self, stop: CancellationToken, give_up: CancellationToken) -> Result<usize, BrokerError> {
         let (mut pause, mut said) = (LOST_QUEUE_PAUSE_MIN, String::new());
         loop {
-            let Some(probing) = stop.run_until_cancelled(self.runner.when_well()).await else { return Ok(0) };
+            let Some(draw) = stop.run_until_cancelled(self.runner.when_ready()).await else { return Ok(0) };
             let began = Instant::now();
-            match self.work(probing, &stop, &give_up).await {
+            match self.work(draw, &stop, &give_up).await {
                 Ok(given_back) if stop.is_cancelled() => return Ok(given_back),
+                // The next turn may be hours away, and whoever asks wants to know whether anybody waits for it.
+                Ok(_) if self.runner.is_behind() => self.look_whether_empty().await,
                 Ok(_) => {}
                 Err(error @ BrokerError::Lost(_)) => return Err(error),
                 Err(error @ (BrokerError::ConsumerCancelled { .. } | BrokerError::Refused(_))) => {
@@ -63,6 +71,15 @@ impl Backlog {
         }
     }
 
+    async fn look_whether_empty(&self) {
+        let Worker { broker, source, .. } = &self.worker;
+        let queue = source.names.plugin(&self.runner.name);
+        let inspected = tokio::time::timeout(INSPECT_TIMEOUT, broker.inspect(&queue)).await;
+        if inspected.is_ok_and(|state| state.is_ok_and(|state| state.is_some_and(|state| state.ready == 0))) {
+            self.runner.caught_up();
+        }
+    }
+
     /// Makes what is missing; why not, if the broker refuses.
     async fn declare(&self) -> Result<Option<BrokerError>, BrokerError> {
         let Worker { broker, source, .. } = &self.worker;
@@ -75,25 +92,46 @@ impl Backlog {
 
     async fn work(
         &self,
-        probing: bool,
+        draw: Draw,
         stop: &CancellationToken,
         give_up: &CancellationToken,
     ) -> Result<usize, BrokerError> {
         let Worker { broker, source, .. } = &self.worker;
-        let backlog_max = self.runner.backlog_max();
-        let prefetch = if probing { 1 } else { backlog_max };
-        let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
+        let prefetch = u16::try_from(draw.in_hand).unwrap_or(u16::MAX);
         let consumer = broker.consume(&source.names.plugin(&self.runner.name), prefetch).await?;
+        let (hand, give_back) = (Arc::new(Hand::default()), CancellationToken::new());
         let enough = async {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.runner.when_different(probing, backlog_max) => {}
+                () = self.runner.when_different(draw) => {}
+                () = self.notice_the_end(&hand) => {}
             }
+            // What waits for its turn waits in the queue as well as here.
+            give_back.cancel();
         };
-        pump(consumer, enough, give_up, |delivery| self.clone().see_through(delivery)).await
+        pump(consumer, enough, give_up, |delivery| {
+            let (backlog, held, give_back) = (self.clone(), Held::new(&hand), give_back.clone());
+            async move {
+                let _held = held;
+                backlog.see_through(delivery, &give_back).await;
+            }
+        })
+        .await
     }
 
-    async fn see_through(self, mut delivery: Delivery) {
+    /// Says whenever nothing waits in the queue any more. It goes on for as long as it is polled.
+    async fn notice_the_end(&self, hand: &Hand) {
+        loop {
+            self.runner.when_behind().await;
+            let drawn = hand.drawn.load(Ordering::Relaxed);
+            tokio::time::sleep(EMPTY_AFTER).await;
+            if hand.held.load(Ordering::Relaxed) == 0 && hand.drawn.load(Ordering::Relaxed) == drawn {
+                self.runner.caught_up();
+            }
+        }
+    }
+
+    async fn see_through(self, mut delivery: Delivery, give_back: &CancellationToken) {
         let names = &self.worker.source.names;
         forget_own_waits(&mut delivery.message.properties.headers, names);
         // Somebody may have put it there by hand.
@@ -101,7 +139,7 @@ impl Backlog {
         let arrived =
             Arrived { message: &delivery.message, exchange: &trail.exchange, routing_key: &trail.routing_key };
         let seen = match decode(arrived, &self.rules) {
-            Ok(event) => self.worker.again(&self.runner, &event, &delivery, trail).await,
+            Ok(event) => self.worker.again(&self.runner, &event, &delivery, trail, give_back).await,
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
                 self.worker.scribe.undecodable(&delivery, &trail, &fault);
@@ -113,5 +151,30 @@ impl Backlog {
             Ok(Seen::NotNow) => {}
             Err(error) => debug!(%error, "a delivery was not settled, and will come again"),
         }
+    }
+}
+
+/// What was taken from the queue by one consumer.
+#[derive(Default)]
+struct Hand {
+    held: AtomicUsize,
+    /// In all.
+    drawn: AtomicUsize,
+}
+
+/// One delivery in hand, for as long as it lives.
+struct Held(Arc<Hand>);
+
+impl Held {
+    fn new(hand: &Arc<Hand>) -> Self {
+        hand.held.fetch_add(1, Ordering::Relaxed);
+        hand.drawn.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(hand))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! A runner is a plugin as delivery sees it: with its slots, its breaker and its policy. It stays
+//! A runner is a plugin as delivery sees it: with its slots, its breaker and its pace. It stays
 //! when the session with the broker is lost, and when the plugin's files change.
 
 use std::path::PathBuf;
@@ -6,30 +6,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use tracing::info;
 
 use crate::config::BreakerPolicy;
 use crate::delivery::breaker::{Admission, Breaker, Change, State};
+use crate::delivery::entry::{Origin, Refusal};
+use crate::delivery::pace::{News, Now, Pace, Standing, Turn, Why};
 use crate::delivery::policy::Outcome;
+use crate::delivery::slots::Slots;
 use crate::event::Event;
 use crate::plugin::{Attempt, Plugin, Room};
 
-/// How long a first attempt waits for a slot before it spills.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// First attempts that wait for a slot of one plugin; the next one spills at once.
 const WAITING_MAX: usize = 128;
-/// How often a plugin may be replaced while one attempt waits to begin.
-const VERSIONS_MAX: usize = 4;
-/// Of the slots, so many per cent are for the backlog alone.
-const BACKLOG_PERCENT: usize = 25;
 
 pub(crate) struct Runner {
     pub(crate) name: Arc<str>,
     /// Beside which the operator would look for it.
     pub(crate) toml: PathBuf,
     current: RwLock<Version>,
-    waiting: Arc<Semaphore>,
+    pub(super) waiting: Semaphore,
     breaker: Mutex<Breaker>,
+    /// Where both are locked, the breaker is first.
+    pace: Mutex<Pace>,
+    /// By the rate, what comes from the backlog has its turn one after the other, in the order in which it came.
+    pub(super) turns: Semaphore,
     /// What a session must still tell.
     news: Mutex<Option<Change>>,
     in_flight: Arc<AtomicUsize>,
@@ -37,80 +39,21 @@ pub(crate) struct Runner {
     last_failure: Mutex<Option<String>>,
     /// Whether a session hands it events.
     served: watch::Sender<bool>,
-    /// Changes whenever the breaker may judge differently.
-    changed: watch::Sender<()>,
+    /// Changes whenever breaker or pace may judge differently.
+    pub(super) changed: watch::Sender<()>,
 }
 
 /// A plugin as it is now; a changed one has slots of its own.
 #[derive(Clone)]
-struct Version {
-    plugin: Arc<Plugin>,
-    slots: Arc<Slots>,
+pub(super) struct Version {
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) slots: Arc<Slots>,
 }
 
 impl Version {
     fn new(plugin: Plugin) -> Self {
         Self { slots: Arc::new(Slots::new(plugin.limits.concurrency)), plugin: Arc::new(plugin) }
     }
-}
-
-/// Two kinds, so that neither kind of attempt starves the other.
-struct Slots {
-    first: Arc<Semaphore>,
-    first_count: usize,
-    /// The same as `first` where there is only one slot in all.
-    backlog: Arc<Semaphore>,
-    backlog_count: usize,
-}
-
-impl Slots {
-    fn new(count: usize) -> Self {
-        if count < 2 {
-            let only = Arc::new(Semaphore::new(1));
-            return Self { first: Arc::clone(&only), first_count: 1, backlog: only, backlog_count: 1 };
-        }
-        let backlog = (count * BACKLOG_PERCENT / 100).max(1);
-        let first = count - backlog;
-        Self {
-            first: Arc::new(Semaphore::new(first)),
-            first_count: first,
-            backlog: Arc::new(Semaphore::new(backlog)),
-            backlog_count: backlog,
-        }
-    }
-
-    /// Attempts from the backlog at once: its own, and half of the others while they are idle.
-    fn backlog_max(&self) -> usize {
-        self.backlog_count + self.first_count / 2
-    }
-
-    async fn for_backlog(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(slot) = Arc::clone(&self.backlog).try_acquire_owned() {
-            return Some(slot);
-        }
-        if self.first.available_permits() > self.first_count.div_ceil(2)
-            && let Ok(slot) = Arc::clone(&self.first).try_acquire_owned()
-        {
-            return Some(slot);
-        }
-        Arc::clone(&self.backlog).acquire_owned().await.ok()
-    }
-}
-
-/// Where an attempt comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    Source,
-    Backlog,
-}
-
-/// Why an attempt is not made now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// No slot was free soon enough.
-    Busy,
-    /// The breaker is open, or the plugin is paused.
-    Unwell,
 }
 
 /// How a plugin is, for people.
@@ -123,6 +66,10 @@ pub(crate) enum Health {
     Misconfigured,
     /// The operator holds it.
     Held,
+    /// It has quiet hours.
+    Quiet,
+    /// There is more for it than its rate allows.
+    RateLimited,
 }
 
 /// The right to one attempt. Dropping it, or the attempt, gives it back.
@@ -158,8 +105,10 @@ impl Runner {
             in_flight: Arc::default(),
             last_failure: Mutex::default(),
             served: watch::Sender::new(false),
-            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            waiting: Semaphore::new(WAITING_MAX),
             breaker: Mutex::new(Breaker::new(plugin.policies.breaker)),
+            pace: Mutex::new(Pace::new(plugin.policies.pace.clone(), Now::read())),
+            turns: Semaphore::new(1),
             changed: watch::Sender::new(()),
             current: RwLock::new(Version::new(plugin)),
         }
@@ -169,119 +118,84 @@ impl Runner {
         self.current().plugin
     }
 
-    fn current(&self) -> Version {
+    pub(super) fn current(&self) -> Version {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Attempts from the backlog at once.
-    pub(super) fn backlog_max(&self) -> usize {
-        self.current().slots.backlog_max()
-    }
-
-    /// The right to an attempt, once there is room for it.
-    pub(super) async fn enter(self: &Arc<Self>, origin: Origin) -> Result<Pass, Refusal> {
-        // Its files may change while it waits: what was replaced begins nothing new.
-        for _ in 0..VERSIONS_MAX {
-            let pass = self.enter_current(origin).await?;
-            if Arc::ptr_eq(&pass.plugin, &self.current().plugin) {
-                return Ok(pass);
-            }
+    /// The one place where the right to an attempt is given.
+    pub(super) fn admit(self: &Arc<Self>, origin: Origin, plugin: &Arc<Plugin>, room: Room) -> Result<Pass, Refusal> {
+        let mut breaker = self.breaker();
+        if let Admission::Wait(_) = breaker.look(Instant::now()) {
+            return Err(Refusal::Unwell);
         }
-        Err(Refusal::Busy)
-    }
-
-    async fn enter_current(self: &Arc<Self>, origin: Origin) -> Result<Pass, Refusal> {
-        // First the breaker, for it costs nothing.
-        self.look()?;
-        let Version { plugin, slots } = self.current();
-        let room = match origin {
-            Origin::Source => {
-                let Ok(_waiting) = self.waiting.try_acquire() else { return Err(Refusal::Busy) };
-                let room = async { Some(plugin.room(Arc::clone(&slots.first).acquire_owned().await.ok()?).await) };
-                tokio::time::timeout(PATIENCE, room).await.ok().flatten()
-            }
-            Origin::Backlog => match slots.for_backlog().await {
-                Some(slot) => Some(plugin.room(slot).await),
-                None => None,
-            },
-        };
-        let room = Some(room.ok_or(Refusal::Busy)?);
-        let (admission, generation) = {
-            let mut breaker = self.breaker();
-            (breaker.admit(Instant::now()), breaker.generation())
-        };
-        let probe = match admission {
+        if let Turn::Later { why, .. } = self.paced(|pace, now| pace.take(origin, now)) {
+            return Err(Refusal::NotYet(why));
+        }
+        let probe = match breaker.admit(Instant::now()) {
             Admission::Go => false,
             Admission::Probe => true,
             Admission::Wait(_) => return Err(Refusal::Unwell),
         };
-        Ok(Pass { runner: Arc::clone(self), plugin, room, probe, generation, ended: false })
+        let generation = breaker.generation();
+        Ok(Pass {
+            runner: Arc::clone(self),
+            plugin: Arc::clone(plugin),
+            room: Some(room),
+            probe,
+            generation,
+            ended: false,
+        })
     }
 
-    fn look(&self) -> Result<(), Refusal> {
-        let admission = self.breaker().look(Instant::now());
-        match admission {
-            Admission::Go | Admission::Probe => Ok(()),
-            Admission::Wait(_) => Err(Refusal::Unwell),
+    /// Asks the pace, and tells what is new of it.
+    pub(super) fn paced<T>(&self, ask: impl FnOnce(&mut Pace, Now) -> T) -> T {
+        let now = Now::read();
+        let mut pace = self.pace();
+        let (was_behind, was_far) = (pace.is_behind(), pace.is_slow() && pace.peek(now).is_far(now.instant));
+        let answer = ask(&mut pace, now);
+        let is_far = pace.is_slow() && pace.peek(now).is_far(now.instant);
+        let is_different = (was_behind, was_far) != (pace.is_behind(), is_far);
+        let news: Vec<_> = std::iter::from_fn(|| pace.news(now)).collect();
+        drop(pace);
+        if is_different {
+            self.changed.send_replace(());
         }
+        for news in news {
+            self.tell(&news);
+        }
+        answer
     }
 
-    /// Waits until the plugin may be called. True if only to probe it.
-    pub(super) async fn when_well(&self) -> bool {
-        let mut changed = self.changed.subscribe();
-        loop {
-            let admission = self.breaker().look(Instant::now());
-            match admission {
-                Admission::Go => return false,
-                Admission::Probe => return true,
-                Admission::Wait(until) => {
-                    let until = async {
-                        match until {
-                            Some(until) => tokio::time::sleep_until(until.into()).await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    tokio::select! {
-                        () = until => {}
-                        // The sender is in `self`, so there is no error.
-                        _ = changed.changed() => {}
-                    }
-                }
+    fn tell(&self, news: &News) {
+        let plugin = &*self.name;
+        match news {
+            News::Quiet { end } => info!(plugin, "quiet hours until {end}: its events wait in its queue"),
+            News::QuietIsOver => info!(plugin, "its quiet hours are over: it gets its events again"),
+            News::OverRate(rate) => {
+                info!(plugin, "over its rate of {rate}: what comes waits in its queue, and is worked off at that rate");
             }
+            News::CaughtUp => info!(plugin, "within its rate again: nothing waits in its queue for it"),
         }
     }
 
-    /// Waits until [`Self::when_well`] would say something else, or [`Self::backlog_max`].
-    pub(super) async fn when_different(&self, probing: bool, backlog_max: usize) {
-        let mut changed = self.changed.subscribe();
-        loop {
-            // Not in the match, which would hold the lock to its end.
-            let admission = self.breaker().look(Instant::now());
-            let same = match admission {
-                Admission::Go => !probing,
-                Admission::Probe => probing,
-                // While the probe runs its consumer must stay.
-                Admission::Wait(until) => probing && until.is_none() && !self.is_paused(),
-            };
-            if !same || (!probing && self.backlog_max() != backlog_max) {
-                return;
-            }
-            let _ = changed.changed().await;
-        }
+    /// Why deliveries wait though it is well.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        self.paced(Pace::standing)
     }
 
     /// Whether it waits for somebody: for new files, or for the operator's word.
-    fn is_paused(&self) -> bool {
+    pub(super) fn is_paused(&self) -> bool {
         self.breaker().is_paused()
     }
 
     /// Puts a new version of the plugin in the place of the old one. Calls in flight end on the old one.
     pub(crate) fn replace(&self, plugin: Plugin) {
-        let policy = plugin.policies.breaker;
+        let (policy, pace) = (plugin.policies.breaker, plugin.policies.pace.clone());
         {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             *current = Version::new(plugin.in_place_of(&current.plugin));
         }
+        self.paced(|own, now| own.change(pace, now));
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.begin_anew(policy);
     }
@@ -344,12 +258,17 @@ impl Runner {
 
     /// How it is.
     pub(crate) fn health(&self) -> Health {
+        let standing = self.standing().map(|standing| standing.why);
         let breaker = self.breaker();
         match breaker.state() {
             _ if breaker.is_held() => Health::Held,
-            State::Closed => Health::Well,
             State::Open { .. } => Health::Failing,
             State::Paused => Health::Misconfigured,
+            State::Closed => match standing {
+                Some(Why::Quiet) => Health::Quiet,
+                Some(Why::Rate) => Health::RateLimited,
+                None => Health::Well,
+            },
         }
     }
 
@@ -358,12 +277,21 @@ impl Runner {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pass {
+    /// Whether it was given for this version.
+    pub(super) fn is_of(&self, plugin: &Arc<Plugin>) -> bool {
+        Arc::ptr_eq(&self.plugin, plugin)
+    }
+
     /// The plugin's own time limit and the like are in this version of it.
     pub(super) fn plugin(&self) -> &Plugin {
         &self.plugin

@@ -7,8 +7,9 @@ use std::time::Duration;
 use broker::Delivery;
 
 use crate::delivery::clock::now;
+use crate::delivery::entry::Refusal;
 use crate::delivery::policy::{Fault, Outcome};
-use crate::delivery::runner::{Refusal, Runner};
+use crate::delivery::runner::Runner;
 use crate::delivery::trail::Trail;
 use crate::event::Event;
 use crate::journal::{Attempted, Journal, Next, Received, Record, Recorded, Routed, SpillReason, What};
@@ -76,6 +77,7 @@ impl Scribe {
         let why = match refusal {
             Refusal::Busy => SpillReason::Busy,
             Refusal::Unwell => SpillReason::Unwell,
+            Refusal::NotYet(_) | Refusal::GivenBack => SpillReason::Paced,
         };
         self.journal.note(|| of(event, What::Spilled { plugin: (*runner.name).into(), why }));
     }

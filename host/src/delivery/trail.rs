@@ -52,6 +52,7 @@ pub(crate) struct Trail {
     pub(crate) last_at: i64,
     /// From 1; each replay of a dead letter begins a new one, with fresh attempts.
     pub(crate) round: u32,
+    /// When the first attempt of this round was made; before it, when the round began.
     pub(crate) round_at: i64,
     /// How earlier rounds ended, oldest first, a sentence each; only the last few are kept.
     pub(crate) history: Vec<String>,
@@ -143,9 +144,11 @@ impl Trail {
         }
         set(FIRST_AT, Value::I64(self.first_at));
         set(LAST_AT, Value::I64(self.last_at));
+        if self.round_at != self.first_at {
+            set(ROUND_AT, Value::I64(self.round_at));
+        }
         if self.round > 1 {
             set(ROUND, Value::I64(self.round.into()));
-            set(ROUND_AT, Value::I64(self.round_at));
             set(HISTORY, Value::List(self.history.iter().map(|round| round.as_str().into()).collect()));
         }
         if let Some(replaces) = &self.replaces {

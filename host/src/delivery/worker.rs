@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::{Broker, BrokerError, Delivery, Source};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::delivery::clock::{between, now};
+use crate::delivery::entry::{Origin, Refusal};
 use crate::delivery::herald::Herald;
 use crate::delivery::policy::{Fault, GivenUp, Settlement, decide};
-use crate::delivery::runner::{Origin, Pass, Refusal, Runner};
+use crate::delivery::runner::{Pass, Runner};
 use crate::delivery::scribe::{Made, Scribe};
 use crate::delivery::settle::{Onward, pass_on};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
@@ -48,7 +50,7 @@ impl Worker {
         trail: &Trail,
     ) -> Result<(), BrokerError> {
         let trail = Trail { recipient: Some(recipient(runner, event)), ..trail.clone() };
-        match runner.enter(Origin::Source).await {
+        match runner.enter(Origin::Source, &CancellationToken::new()).await {
             Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await,
             Err(refusal) => {
                 debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
@@ -60,19 +62,20 @@ impl Worker {
         }
     }
 
-    /// An attempt from the plugin's own queue.
+    /// An attempt from the plugin's own queue, unless it must wait and is to be given back.
     pub(super) async fn again(
         &self,
         runner: &Arc<Runner>,
         event: &Event,
         delivery: &Delivery,
         trail: Trail,
+        give_back: &CancellationToken,
     ) -> Result<Seen, BrokerError> {
         let trail = Trail { recipient: Some(recipient(runner, event)), ..trail };
-        match runner.enter(Origin::Backlog).await {
+        match runner.enter(Origin::Backlog, give_back).await {
             Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
-            Err(Refusal::Busy | Refusal::Unwell) => Ok(Seen::NotNow),
+            Err(Refusal::Busy | Refusal::Unwell | Refusal::NotYet(_) | Refusal::GivenBack) => Ok(Seen::NotNow),
         }
     }
 
@@ -86,6 +89,10 @@ impl Worker {
     ) -> Result<(), BrokerError> {
         let retry = pass.plugin().policies.retry;
         let number = trail.attempts.saturating_add(1);
+        if trail.attempts == 0 {
+            // Its age is counted from the first attempt: it may have waited for days that were not its fault.
+            trail.round_at = now();
+        }
         let attempt = Attempt {
             number,
             max: retry.attempts_max,

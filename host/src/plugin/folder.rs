@@ -157,7 +157,7 @@ impl Entry {
 
     /// Loads it. The error is a sentence that names the file.
     pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Loaded, String> {
-        let (entry, policies) = (self.clone(), *policies);
+        let (entry, policies) = (self.clone(), policies.clone());
         let Some((files, config)) = apart(move || entry.read(&policies)).await? else { return Ok(Loaded::Off) };
         let plugin = files.load_with(loader, config).await?;
         Ok(Loaded::Plugin(Box::new(plugin), files))

@@ -61,7 +61,12 @@ fn below(plugin: &PluginReport) -> Vec<String> {
         PluginState::Failing | PluginState::Misconfigured => plugin.last_failure.as_ref(),
         _ => None,
     };
-    problem.chain(failure.map(|failure| format!("  last failure: {}", shown(failure)))).collect()
+    let waits = match plugin.state {
+        PluginState::Quiet | PluginState::RateLimited => plugin.waits_for.as_ref(),
+        _ => None,
+    };
+    let failure = failure.map(|failure| format!("  last failure: {}", shown(failure)));
+    problem.chain(failure).chain(waits.map(|reason| format!("  {}", shown(reason)))).collect()
 }
 
 fn row(plugin: &PluginReport) -> [String; 5] {

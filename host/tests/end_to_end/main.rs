@@ -26,6 +26,7 @@ mod languages;
 mod neighbours;
 mod operating;
 mod orders;
+mod pacing;
 mod pauses;
 mod plugin_tools;
 mod retries;
