@@ -101,7 +101,7 @@ impl HostConfig {
         }
     }
 
-    fn parse(file: &Path, text: &str) -> Result<Self, String> {
+    pub(super) fn parse(file: &Path, text: &str) -> Result<Self, String> {
         const SECOND: Duration = Duration::from_secs(1);
         const HOUR: Duration = Duration::from_hours(1);
         const DAY: Duration = Duration::from_hours(24);

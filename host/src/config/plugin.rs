@@ -180,6 +180,9 @@ fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::host::HostConfig;
+    use crate::config::policies::PacePolicy;
+    use crate::config::rate::Rate;
 
     fn parse(text: &str) -> Result<PluginConfig, String> {
         PluginConfig::parse(Path::new("plugins/email.toml"), text, &Policies::default())
@@ -202,6 +205,42 @@ mod tests {
         assert_eq!(values, serde_json::json!({"recipients": ["a@example.com"]}));
         let nothing = parse("").unwrap();
         assert_eq!(PluginConfig { settings: Settings::default(), ..nothing }, PluginConfig::default());
+    }
+
+    #[test]
+    fn the_examples_on_pacing_load() {
+        let document = include_str!("../../../docs/pacing.md");
+        let blocks: Vec<_> = document.split("```").skip(1).step_by(2).collect();
+        for block in &blocks {
+            let (kind, text) = block.split_once('\n').unwrap();
+            match kind {
+                "toml" => drop(parse(text).unwrap()),
+                "toml host" => drop(HostConfig::parse(Path::new("host.toml"), text).unwrap()),
+                other => panic!("nobody knows what to do with a block of the kind {other:?}"),
+            }
+        }
+        assert_eq!(blocks.len(), 7);
+    }
+
+    #[test]
+    fn pacing_is_the_hosts_unless_the_plugin_says_otherwise() {
+        let host = "rate = \"10/s\"\nquiet-hours = \"sat,sun UTC\"";
+        let host = HostConfig::parse(Path::new("host.toml"), host).unwrap().policies;
+        let pace = |text| PluginConfig::parse(Path::new("email.toml"), text, &host).unwrap().policies.pace;
+        assert_eq!(pace(""), host.pace);
+        let own = pace("rate = { limit = \"5/min\", burst = 3 }");
+        assert_eq!((own.rate, &own.quiet_hours), (Some(Rate::with_burst("5/min", 3)), &host.pace.quiet_hours));
+        assert_eq!(pace("rate = \"unlimited\"\nquiet-hours = []"), PacePolicy::default());
+        for (text, expected) in [
+            ("rate = 5", "email.toml:1: rate: expected a text in quotes, got a number"),
+            ("# it\nrate = \"5\"", "email.toml:2: rate: expected calls in a unit of time such as \"30/min\""),
+            ("[rate]\nburst = 0", "email.toml:2: rate: limit is missing"),
+            ("[rate]\nlimit = \"1/s\"\nbusrt = 2", "email.toml:3: unknown key \"rate.busrt\"; did you mean \"burst\"?"),
+            ("quiet-hours = \"22:00-07:00\"", "email.toml:1: quiet-hours: it does not say in which time zone"),
+        ] {
+            let error = PluginConfig::parse(Path::new("email.toml"), text, &host).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
     }
 
     #[test]
