@@ -15,12 +15,14 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use crate::egress::dial::Stream;
+use crate::egress::socket::Socket;
 
 /// Of a response's head; and of the trailers of one in chunks.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 128;
 
 pub(super) struct Connection {
+    socket: Socket,
     sender: http1::SendRequest<Full<Bytes>>,
     driver: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
 }
@@ -43,14 +45,15 @@ pub(super) enum Broken {
 }
 
 impl Connection {
-    pub(super) async fn new(stream: Stream) -> hyper::Result<Self> {
+    /// `stream` is what is spoken over `socket`.
+    pub(super) async fn new(socket: Socket, stream: Stream) -> hyper::Result<Self> {
         let (sender, driver) = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await?;
-        Ok(Self { sender, driver })
+        Ok(Self { socket, sender, driver })
     }
 
     /// One exchange, with at most so many bytes of the response's body. Whether the connection can take another one is
@@ -99,6 +102,6 @@ impl Connection {
     pub(super) async fn is_usable(&mut self) -> bool {
         let driver = &mut self.driver;
         let has_ended = poll_fn(|context| Poll::Ready(Pin::new(&mut *driver).poll(context).is_ready())).await;
-        !has_ended && self.sender.is_ready()
+        !has_ended && self.sender.is_ready() && self.socket.is_quiet()
     }
 }

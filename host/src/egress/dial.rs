@@ -15,6 +15,7 @@ use url::Host;
 
 use crate::config::Network;
 use crate::egress::address::{self, Block};
+use crate::egress::socket::Socket;
 
 /// One of several addresses has this long, so that one which swallows everything leaves time for the others.
 const ONE_OF_SEVERAL_MAX: Duration = Duration::from_secs(3);
@@ -33,7 +34,9 @@ pub(super) fn admitted(addresses: &[IpAddr], networks: &[Network]) -> Result<Vec
         let is_granted = networks.iter().any(|network| network.contains(*address));
         address::set_aside(*address).filter(|_| !is_granted)
     };
-    let admitted: Vec<_> = addresses.iter().copied().filter(|address| refusal(address).is_none()).collect();
+    let admitted = addresses.iter().filter(|address| refusal(address).is_none());
+    // An IPv4 address that is mapped into IPv6 is dialled as what was looked at.
+    let admitted: Vec<_> = admitted.map(IpAddr::to_canonical).collect();
     if admitted.is_empty() {
         return Err(addresses.first().and_then(|first| Some((*first, refusal(first)?))));
     }
@@ -41,7 +44,7 @@ pub(super) fn admitted(addresses: &[IpAddr], networks: &[Network]) -> Result<Vec
 }
 
 /// Connects to the first of these addresses that takes it.
-pub(super) async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> io::Result<TcpStream> {
+pub(super) async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
     for (number, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -50,7 +53,7 @@ pub(super) async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) 
         match timeout(share, TcpStream::connect(SocketAddr::new(*address, port))).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                return Ok(stream);
+                return Ok(stream.into());
             }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),
@@ -60,7 +63,7 @@ pub(super) async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) 
 }
 
 /// TLS with the host that the URL names, whatever address it was found at.
-pub(super) async fn secure(stream: TcpStream, host: &Host<&str>, client: Arc<ClientConfig>) -> io::Result<Stream> {
+pub(super) async fn secure(stream: Socket, host: &Host<&str>, client: Arc<ClientConfig>) -> io::Result<Stream> {
     let name = match host {
         Host::Domain(name) => ServerName::try_from((*name).to_owned()).map_err(io::Error::other)?,
         Host::Ipv4(address) => ServerName::from(IpAddr::from(*address)),

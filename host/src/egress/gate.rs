@@ -15,7 +15,7 @@ use crate::egress::address::Block;
 use crate::egress::connection::{Broken, Connection, Response};
 use crate::egress::dial::{self, Stream};
 use crate::egress::failure::{EgressError, Step};
-use crate::egress::pool::Pool;
+use crate::egress::pool::{IDLE_TIME_MAX, Pool};
 use crate::egress::request::Request;
 use crate::egress::resolver::Lookups;
 
@@ -51,7 +51,17 @@ impl Default for Gate {
 impl Gate {
     pub(crate) fn new(egress: Egress, origins: Vec<Origin>, networks: Vec<Network>) -> Self {
         let turns = Semaphore::new(EXCHANGES_AT_ONCE_MAX);
-        Self { egress, origins, networks, pool: Pool::default(), turns, lookups: Lookups::default() }
+        Self { egress, origins, networks, pool: Pool::new(IDLE_TIME_MAX), turns, lookups: Lookups::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn keep_idle_for(&mut self, time: std::time::Duration) {
+        self.pool = Pool::new(time);
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_connections(&self) -> usize {
+        self.pool.len()
     }
 
     /// Whether a request to this URL may leave, as far as the URL tells.
@@ -147,18 +157,18 @@ impl Gate {
         let port = url.port_or_known_default().unwrap_or_default();
         let dialled = dial::connect(&addresses, port, deadline);
         let stream = within(deadline, origin, Step::Connecting, dialled).await?;
-        let stream = stream.map_err(|error| fail(Step::Connecting, format!("cannot connect: {error}")))?;
+        let socket = stream.map_err(|error| fail(Step::Connecting, format!("cannot connect: {error}")))?;
         let stream: Stream = match url.host() {
             Some(host) if url.scheme() == "https" => {
                 let insecure = |problem: String| fail(Step::Securing, format!("no secure connection: {problem}"));
                 let client = within(deadline, origin, Step::Securing, self.egress.trust.client()).await?;
-                let secured = dial::secure(stream, &host, client.map_err(insecure)?);
+                let secured = dial::secure(socket.clone(), &host, client.map_err(insecure)?);
                 let stream = within(deadline, origin, Step::Securing, secured).await?;
                 stream.map_err(|error| insecure(error.to_string()))?
             }
-            _ => Box::new(stream),
+            _ => Box::new(socket.clone()),
         };
-        let connection = within(deadline, origin, Step::Exchanging, Connection::new(stream)).await?;
+        let connection = within(deadline, origin, Step::Exchanging, Connection::new(socket, stream)).await?;
         connection.map_err(|error| fail(Step::Exchanging, told(&error)))
     }
 
@@ -211,6 +221,9 @@ fn told(error: &hyper::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                return "it closed the connection before its answer was complete".to_owned();
+            }
             return format!("the connection broke: {error}");
         }
         cause = error.source();

@@ -13,6 +13,7 @@ mod gate;
 mod pool;
 mod request;
 mod resolver;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod trust;

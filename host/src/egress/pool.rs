@@ -14,11 +14,11 @@ use crate::egress::connection::Connection;
 /// Connections that one plugin keeps idle, to all its origins together.
 const IDLE_MAX: usize = 64;
 /// How long one is kept. Servers close theirs after 5 s and more.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(20);
+pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// The idle connections of one version of a plugin. They end with it.
-#[derive(Default)]
 pub(super) struct Pool {
+    idle_time: Duration,
     shared: Arc<Mutex<State>>,
 }
 
@@ -37,6 +37,10 @@ struct Idle {
 }
 
 impl Pool {
+    pub(super) fn new(idle_time: Duration) -> Self {
+        Self { idle_time, shared: Arc::default() }
+    }
+
     /// The one that was used last, if there is any that still works.
     pub(super) async fn take(&self, origin: &Origin) -> Option<Connection> {
         loop {
@@ -45,7 +49,7 @@ impl Pool {
                 let last = state.idle.iter().rposition(|idle| idle.origin == *origin)?;
                 state.idle.remove(last)?
             };
-            if taken.since.elapsed() < IDLE_TIME_MAX && taken.connection.is_usable().await {
+            if taken.since.elapsed() < self.idle_time && taken.connection.is_usable().await {
                 return Some(taken.connection);
             }
         }
@@ -58,7 +62,7 @@ impl Pool {
         }
         state.idle.push_back(Idle { origin, connection, since: Instant::now() });
         if state.sweeper.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
-            let sweeper = tokio::spawn(sweep(Arc::downgrade(&self.shared)));
+            let sweeper = tokio::spawn(sweep(Arc::downgrade(&self.shared), self.idle_time));
             state.sweeper = Some(AbortOnDropHandle::new(sweeper));
         }
     }
@@ -80,12 +84,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// Until nothing is idle.
-async fn sweep(shared: Weak<Mutex<State>>) {
+async fn sweep(shared: Weak<Mutex<State>>, idle_time: Duration) {
     loop {
         let next = {
             let Some(shared) = shared.upgrade() else { return };
             let mut state = lock(&shared);
-            while state.idle.front().is_some_and(|idle| idle.since.elapsed() >= IDLE_TIME_MAX) {
+            while state.idle.front().is_some_and(|idle| idle.since.elapsed() >= idle_time) {
                 state.idle.pop_front();
             }
             let Some(oldest) = state.idle.front() else {
@@ -93,7 +97,7 @@ async fn sweep(shared: Weak<Mutex<State>>) {
                 state.sweeper = None;
                 return;
             };
-            oldest.since + IDLE_TIME_MAX
+            oldest.since + idle_time
         };
         tokio::time::sleep_until(next).await;
     }
