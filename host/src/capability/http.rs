@@ -91,7 +91,7 @@ impl Guest {
 /// The end of an exchange that begins now.
 pub(super) fn deadline(now: Instant, call: Instant, wanted_milliseconds: Option<u64>) -> Instant {
     let left = call.saturating_duration_since(now);
-    let usable = left - (left / 10).min(ANSWER_TIME_MAX);
+    let usable = left.saturating_sub((left / 10).min(ANSWER_TIME_MAX));
     now + wanted_milliseconds.map_or(usable, |wanted| Duration::from_millis(wanted).min(usable))
 }
 

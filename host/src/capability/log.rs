@@ -113,6 +113,11 @@ impl PluginLog {
         *book.lines_of(stream) = lines;
     }
 
+    /// What the host has to say to whoever wrote the plugin, beside what the guest writes to its standard error.
+    pub(crate) fn complain(&self, line: &str) {
+        self.book().print(Stream::Error, line);
+    }
+
     /// Writes what is left of the console, and says what did not fit.
     pub(crate) fn close(&self) {
         let mut book = self.book();

@@ -13,6 +13,7 @@ mod redact;
 mod secret_value;
 mod secrets;
 mod vault;
+mod wasi_http;
 
 pub(crate) use crate::capability::console::{Console, Stream};
 pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};
@@ -22,6 +23,7 @@ pub(crate) use crate::capability::secret_value::SecretValue;
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use crate::capability::secrets::Secret;
 pub(crate) use crate::capability::vault::Vault;
+pub(crate) use crate::capability::wasi_http::WasiHttp;
 use crate::plugin::Guest;
 use crate::plugin::contract::types;
 

@@ -23,7 +23,7 @@ const LISTED_MAX: usize = 3;
 const NAME_BYTES_MAX: usize = 200;
 
 /// WASI 0.2 as this host offers it.
-pub(super) const WASI: [&str; 27] = [
+pub(super) const WASI: [&str; 29] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -38,6 +38,8 @@ pub(super) const WASI: [&str; 27] = [
     "wasi:clocks/wall-clock",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -96,9 +98,6 @@ fn check_imports(imports: &[Name]) -> anyhow::Result<()> {
         bail!("it imports {import}, and this host has WASI 0.2: build it for wasm32-wasip2");
     }
     let unknown: Vec<_> = imports.iter().filter(|name| !name.is_offered()).collect();
-    if let Some(http) = unknown.iter().find(|name| name.package() == "wasi:http") {
-        bail!("it imports {http}, which this host does not offer: plugins use notify:plugin/http of the contract");
-    }
     // An addition that this host does not know yet.
     let newer =
         unknown.iter().find(|name| name.version.is_some_and(|version| version > CONTRACT) && name.package() == PACKAGE);

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use crate::capability::{Console, PluginLog, Reach, Stream};
+use crate::capability::{Console, PluginLog, Reach, Stream, WasiHttp};
 use crate::plugin::bindings::notify::plugin as imports;
 use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
@@ -21,6 +22,7 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// What the guest's calls back into the host work on.
 pub(crate) struct Guest {
     wasi: WasiCtx,
+    pub(super) wasi_http: WasiHttp,
     resources: ResourceTable,
     pub(crate) limits: Limits,
     pub(super) limiter: Limiter,
@@ -63,11 +65,19 @@ impl WasiView for Guest {
     }
 }
 
-/// What a plugin may import: the whole contract, and WASI 0.2 with nothing in it. Plugins in
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let WasiHttp { context, exchanges } = &mut self.wasi_http;
+        WasiHttpCtxView { ctx: context, table: &mut self.resources, hooks: exchanges }
+    }
+}
+
+/// What a plugin may import: the whole contract, and WASI 0.2 with nothing in it but what the contract has as well. Plugins in
 /// JavaScript or Python import all of WASI whether they use it or not.
 pub(crate) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
     let mut linker = Linker::new(&engine.wasmtime);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     imports::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
     imports::config::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
     imports::secrets::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
@@ -82,8 +92,10 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: Call
     let mut resources = ResourceTable::new();
     resources.set_max_capacity(limits.handles);
     let wasi = wasi(&log);
+    let wasi_http = WasiHttp::new(limits, &log, &call);
     let (limiter, turn) = (Limiter::new(limits), Turn::default());
-    let guest = Guest { wasi, resources, limits: limits.clone(), limiter, log, calls: Calls::default(), turn, call };
+    let guest =
+        Guest { wasi, wasi_http, resources, limits: limits.clone(), limiter, log, calls: Calls::default(), turn, call };
     let mut store = Store::new(&engine.wasmtime, guest);
     store.limiter(|guest| &mut guest.limiter);
     // The first deadline is 0 unless it is set, and would be passed already.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use wasmtime::component::Component;
@@ -171,8 +171,8 @@ fn an_import_that_is_not_offered_is_named() {
         (&many, "it imports a:b/c, a:b/d, a:b/e and 1 more, which"),
         (r#"(import "wasi:cli/stdout@0.3.0" (instance))"#, "wasi:cli/stdout@0.3.0, and this host has WASI 0.2: build"),
         (
-            r#"(import "wasi:http/outgoing-handler@0.2.0" (instance))"#,
-            "wasi:http/outgoing-handler@0.2.0, which this host does not offer: plugins use notify:plugin/http",
+            r#"(import "wasi:http/incoming-handler@0.2.0" (instance))"#,
+            "wasi:http/incoming-handler@0.2.0, which this host does not offer: plugins have the interfaces of",
         ),
         (wrong, "what it imports is of another type than what the host offers: "),
     ] {
@@ -214,8 +214,8 @@ fn a_file_that_is_cut_off_is_told_so_wherever_it_is_and_a_damaged_one_hurts_nobo
     }
 }
 
-/// Where the library that offers WASI keeps its text.
-fn wit_of_wasi() -> PathBuf {
+/// Where the libraries that offer WASI keep its text: the one for most of it, and the one for HTTP.
+fn wit_of_wasi() -> [PathBuf; 2] {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         // What is for other platforms need not be there.
@@ -226,14 +226,24 @@ fn wit_of_wasi() -> PathBuf {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let wasi = packages.iter().find(|package| package["name"] == "wasmtime-wasi").unwrap();
-    PathBuf::from(wasi["manifest_path"].as_str().unwrap()).with_file_name("src").join("p2/wit/deps")
+    [("wasmtime-wasi", "src/p2/wit/deps"), ("wasmtime-wasi-http", "wit/deps")].map(|(name, folder)| {
+        let package = packages.iter().find(|package| package["name"] == name).unwrap();
+        Path::new(package["manifest_path"].as_str().unwrap()).with_file_name(folder)
+    })
 }
 
 /// Every interface of WASI's that a plugin may import, with its functions, less those that are not stable.
 fn wasi() -> BTreeMap<String, Vec<String>> {
+    let [most, http] = wit_of_wasi();
+    let mut interfaces = imports_of(&most, "cli");
+    interfaces.extend(imports_of(&http, "http"));
+    interfaces
+}
+
+/// What the world `imports` of a package consists of.
+fn imports_of(folder: &Path, package: &str) -> BTreeMap<String, Vec<String>> {
     let mut resolve = wit_parser::Resolve::default();
-    let mut groups: Vec<_> = fs::read_dir(wit_of_wasi())
+    let mut groups: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
@@ -241,7 +251,7 @@ fn wasi() -> BTreeMap<String, Vec<String>> {
             wit_parser::UnresolvedPackageGroup::parse(path, &text).map_err(|(_, error)| error).unwrap()
         })
         .collect();
-    let main = groups.iter().position(|group| group.main.name.name == "cli").unwrap();
+    let main = groups.iter().position(|group| group.main.name.name == package).unwrap();
     let main = groups.remove(main);
     let package = resolve.push_groups(main, groups).unwrap();
     let world = resolve.select_world(&[package], Some("imports")).unwrap();

@@ -42,8 +42,7 @@ pub(crate) use crate::plugin::compile::{COMMAND as COMPILE_COMMAND, COMPILE_TIME
 pub(crate) use crate::plugin::engine::{Engine, MEMORY_BYTES_MAX};
 pub(crate) use crate::plugin::failure::PluginFailure;
 pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, lone_tomls, look, plugin_names, scan};
-use crate::plugin::instance::CallContext;
-pub(crate) use crate::plugin::instance::Guest;
+pub(crate) use crate::plugin::instance::{CallContext, Guest};
 pub(crate) use crate::plugin::limits::{INSTANCES_MAX, Limits, TABLE_ELEMENTS_MAX};
 pub(crate) use crate::plugin::load::Loader;
 use crate::plugin::places::{Place, PluginPlaces};

@@ -9,10 +9,14 @@ pub(crate) struct Calls(Vec<(&'static str, u64)>);
 impl Calls {
     /// `log.write`, `http.send`, …
     pub(crate) fn count(&mut self, function: &'static str) {
+        self.add(function, 1);
+    }
+
+    fn add(&mut self, function: &'static str, calls: u64) {
         // A handful of functions: looking through them is cheaper than a map.
         match self.0.iter_mut().find(|(name, _)| *name == function) {
-            Some((_, count)) => *count += 1,
-            None => self.0.push((function, 1)),
+            Some((_, count)) => *count += calls,
+            None => self.0.push((function, calls)),
         }
     }
 
@@ -31,6 +35,9 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(super) fn of(guest: &mut Guest) -> Self {
+        if guest.wasi_http.exchanges.count > 0 {
+            guest.calls.add("wasi:http.handle", guest.wasi_http.exchanges.count);
+        }
         Self { calls: std::mem::take(&mut guest.calls), memory_bytes: guest.limiter.memory_bytes() }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn tools() -> Tools {
     Tools::in_folder(folder.unwrap_or_else(|| panic!("{VARIABLE} is not set: run the tests by `cargo xtask test`")))
 }
 
-fn host_program() -> &'static Path {
+pub(crate) fn host_program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_notify-host"))
 }
 

@@ -18,6 +18,7 @@ mod documents;
 mod drain;
 mod dropin;
 mod duplicates;
+mod egress;
 mod hostile;
 mod interop;
 mod isolation;

@@ -11,7 +11,6 @@ use testbed::receiver::Receiver;
 use tokio::time::Instant;
 
 use super::*;
-use crate::egress::connection::Response;
 
 /// Enough for anything that ends by itself.
 const SOON: Duration = Duration::from_secs(10);

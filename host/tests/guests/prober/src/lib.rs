@@ -3,6 +3,7 @@
 
 use notify_plugin::bindings::notify::plugin::{config, http, log, mail, secrets};
 use notify_plugin::{Delivery, Event, Handled, HostError, Info, Level, Plugin, done};
+use wasip2::http::types as web;
 use wasip2::sockets::network::{ErrorCode, IpAddressFamily};
 use wasip2::{cli, clocks, filesystem, io, random, sockets};
 
@@ -19,6 +20,7 @@ impl Plugin for Prober {
         time();
         chance();
         network();
+        web();
         say("wasi:filesystem/preopens", "get-directories", some(filesystem::preopens::get_directories().len()));
         // Nothing comes after either of them.
         if delivery.attempt == 1 {
@@ -187,6 +189,73 @@ fn network() {
     say("wasi:sockets/tcp-create-socket", "create-tcp-socket", &answer(&tcp));
     let udp = sockets::udp_create_socket::create_udp_socket(IpAddressFamily::Ipv4);
     say("wasi:sockets/udp-create-socket", "create-udp-socket", &answer(&udp));
+}
+
+fn web() {
+    let types = "wasi:http/types";
+    let works = |function: &str, works: bool| say(types, function, if works { "works" } else { "nothing" });
+    let fields = web::Fields::new();
+    works("fields", true);
+    works("fields.set", fields.set("x-one", &[b"1".to_vec()]).is_ok());
+    works("fields.append", fields.append("x-two", b"2").is_ok());
+    works("fields.get", fields.get("x-one") == [b"1".to_vec()]);
+    works("fields.has", fields.has("x-two"));
+    works("fields.delete", fields.delete("x-two").is_ok());
+    works("fields.entries", fields.entries().len() == 1);
+    works("fields.clone", fields.clone().has("x-one"));
+    works("fields.from-list", web::Fields::from_list(&[("x".to_owned(), b"1".to_vec())]).is_ok());
+
+    let request = web::OutgoingRequest::new(fields);
+    works("outgoing-request", true);
+    works("outgoing-request.set-method", request.set_method(&web::Method::Post).is_ok());
+    works("outgoing-request.method", matches!(request.method(), web::Method::Post));
+    works("outgoing-request.set-scheme", request.set_scheme(Some(&web::Scheme::Http)).is_ok());
+    works("outgoing-request.scheme", matches!(request.scheme(), Some(web::Scheme::Http)));
+    works("outgoing-request.set-authority", request.set_authority(Some("localhost")).is_ok());
+    works("outgoing-request.authority", request.authority().is_some());
+    works("outgoing-request.set-path-with-query", request.set_path_with_query(Some("/")).is_ok());
+    works("outgoing-request.path-with-query", request.path_with_query().is_some());
+    works("outgoing-request.headers", request.headers().has("x-one"));
+    let body = request.body();
+    works("outgoing-request.body", body.is_ok());
+    let options = web::RequestOptions::new();
+    works("request-options", true);
+    works("request-options.set-connect-timeout", options.set_connect_timeout(Some(1_000_000_000)).is_ok());
+    works("request-options.connect-timeout", options.connect_timeout().is_some());
+    works("request-options.set-first-byte-timeout", options.set_first_byte_timeout(Some(1_000_000_000)).is_ok());
+    works("request-options.first-byte-timeout", options.first_byte_timeout().is_some());
+    works("request-options.set-between-bytes-timeout", options.set_between_bytes_timeout(Some(1_000_000_000)).is_ok());
+    works("request-options.between-bytes-timeout", options.between_bytes_timeout().is_some());
+
+    let sent = wasip2::http::outgoing_handler::handle(request, Some(options));
+    if let Ok(body) = body {
+        works("outgoing-body.write", body.write().is_ok());
+        works("outgoing-body.finish", web::OutgoingBody::finish(body, None).is_ok());
+    }
+    let answer = match sent {
+        Ok(answer) => {
+            let ready = answer.subscribe();
+            works("future-incoming-response.subscribe", true);
+            ready.block();
+            let got = answer.get();
+            works("future-incoming-response.get", got.is_some());
+            got.and_then(Result::ok).map_or("nothing".to_owned(), |answer| match answer {
+                Ok(_) => "works".to_owned(),
+                Err(web::ErrorCode::HttpRequestDenied) => "denied".to_owned(),
+                Err(other) => format!("{other:?}"),
+            })
+        }
+        Err(error) => format!("{error:?}"),
+    };
+    say("wasi:http/outgoing-handler", "handle", &answer);
+
+    // Nobody can be given one.
+    let response = web::OutgoingResponse::new(web::Fields::new());
+    works("outgoing-response", true);
+    works("outgoing-response.set-status-code", response.set_status_code(404).is_ok());
+    works("outgoing-response.status-code", response.status_code() == 404);
+    works("outgoing-response.headers", response.headers().entries().is_empty());
+    works("outgoing-response.body", response.body().is_ok());
 }
 
 notify_plugin::export!(Prober);
