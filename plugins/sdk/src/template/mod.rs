@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, escape_formatter};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
@@ -121,9 +121,14 @@ impl Templates {
         Self { environment, view: Value::from(Serde(View::new(event, delivery, data))), escape }
     }
 
-    /// For filters of the plugin's own, or another treatment of what is undefined.
+    /// For filters of the plugin's own.
     pub fn environment(&mut self) -> &mut Environment<'static> {
         &mut self.environment
+    }
+
+    /// From now on what the event does not have is a failure, instead of nothing.
+    pub fn fail_on_undefined(&mut self) {
+        self.environment.set_undefined_behavior(UndefinedBehavior::Strict);
     }
 
     /// Plain text. `key` is the setting that the template is from: `[config] KEY` says so in a failure.
@@ -189,8 +194,6 @@ fn failure(key: &str, error: &Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use minijinja::UndefinedBehavior;
-
     use super::*;
 
     fn templates(data: &str) -> Templates {
@@ -287,7 +290,7 @@ mod tests {
     #[test]
     fn what_is_undefined_may_be_a_fault() {
         let mut templates = templates("{}");
-        templates.environment().set_undefined_behavior(UndefinedBehavior::Strict);
+        templates.fail_on_undefined();
         assert!(matches!(templates.render("to", "{{ data.email }}"), Err(Failure::Reject(_))));
     }
 

@@ -1,0 +1,122 @@
+//! Headers that say what is sent, whoever receives it.
+
+use notify_plugin::{Delivery, Event, Failure, misconfigured};
+
+use crate::settings::Settings;
+
+/// Those that are not the operator's to set.
+const OWN: [&str; 7] = [
+    "content-type",
+    "idempotency-key",
+    "traceparent",
+    "tracestate",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+];
+const USER_AGENT: &str = concat!("notify-webhook/", env!("CARGO_PKG_VERSION"));
+/// By the W3C's Trace Context.
+const TRACE_STATE_BYTES_MAX: usize = 512;
+
+/// What tells a repetition, and the trace that the event belongs to.
+pub(crate) fn of_delivery(event: &Event, delivery: &Delivery) -> Vec<(String, String)> {
+    let mut headers = vec![("idempotency-key".to_owned(), delivery.idempotency_key.clone())];
+    let extension = |wanted: &str| event.extensions.iter().find(|(name, _)| name == wanted).map(|(_, value)| &**value);
+    // What the publisher wrote there may be anything: a bad header would keep the event from arriving.
+    if let Some(parent) = extension("traceparent").filter(|value| is_trace_parent(value)) {
+        headers.push(("traceparent".to_owned(), parent.to_owned()));
+        if let Some(state) = extension("tracestate").filter(|value| is_trace_state(value)) {
+            headers.push(("tracestate".to_owned(), state.to_owned()));
+        }
+    }
+    headers
+}
+
+/// `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`; later versions may go on.
+fn is_trace_parent(value: &str) -> bool {
+    let parts: Vec<_> = value.split('-').collect();
+    let is_hex = |part: &str, digits: usize| {
+        part.len() == digits && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    match parts[..] {
+        [version, trace, parent, flags] => {
+            is_hex(version, 2) && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2)
+        }
+        _ => false,
+    }
+}
+
+fn is_trace_state(value: &str) -> bool {
+    !value.is_empty() && value.len() <= TRACE_STATE_BYTES_MAX && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// The name of the program, where the operator names none.
+pub(crate) fn user_agent(settings: &Settings) -> Option<(String, String)> {
+    let is_named = settings.headers.keys().any(|name| name.eq_ignore_ascii_case("user-agent"));
+    (!is_named).then(|| ("user-agent".to_owned(), USER_AGENT.to_owned()))
+}
+
+/// The operator's headers say nothing twice.
+pub(crate) fn check(settings: &Settings) -> Result<(), Failure> {
+    for name in settings.headers.keys() {
+        let lower = name.to_ascii_lowercase();
+        if lower == "content-type" {
+            return Err(misconfigured("[config] headers: content-type has a setting of its own, beside the template"));
+        }
+        if OWN.contains(&&*lower) || lower.starts_with("ce-") {
+            return Err(misconfigured(format!("[config] headers: the plugin sets {lower} itself: leave it out")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::settings;
+    use crate::tests::{delivery, event};
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn check_trace(extensions: &[(&str, &str)], expected: &[(&str, &str)]) {
+        let extensions = extensions.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let headers = of_delivery(&Event { extensions, ..event() }, &delivery());
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(headers[0], ("idempotency-key", "key-1"));
+        assert_eq!(&headers[1..], expected);
+    }
+
+    #[test]
+    fn the_trace_goes_on() {
+        check_trace(&[], &[]);
+        check_trace(&[("traceparent", PARENT)], &[("traceparent", PARENT)]);
+        check_trace(
+            &[("tracestate", "a=1,b=2"), ("traceparent", PARENT)],
+            &[("traceparent", PARENT), ("tracestate", "a=1,b=2")],
+        );
+    }
+
+    #[test]
+    fn what_is_no_trace_is_left_out() {
+        check_trace(&[("tracestate", "a=1")], &[]);
+        for parent in ["", "00", "00-a-b-01", &PARENT.to_uppercase(), &format!("{PARENT}\r\nx: y"), "------"] {
+            check_trace(&[("traceparent", parent)], &[]);
+        }
+        for state in ["", "a=1\r\nx: y", "ä=1", &"x".repeat(513)] {
+            check_trace(&[("traceparent", PARENT), ("tracestate", state)], &[("traceparent", PARENT)]);
+        }
+    }
+
+    #[test]
+    fn the_operators_headers_are_not_those_of_the_plugin() {
+        let check = |name: &str| super::check(&settings(&format!(r#"{{"url": "", "headers": {{"{name}": "x"}}}}"#)));
+        for name in ["Content-Type", "Webhook-Id", "webhook-signature", "ce-id", "Idempotency-Key", "traceparent"] {
+            assert!(check(name).is_err(), "{name}");
+        }
+        for name in ["authorization", "x-team", "User-Agent"] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        assert_eq!(user_agent(&settings(r#"{"url": "", "headers": {"User-Agent": "x"}}"#)), None);
+        assert!(user_agent(&settings(r#"{"url": ""}"#)).is_some());
+    }
+}

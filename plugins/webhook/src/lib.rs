@@ -1,0 +1,128 @@
+//! Sends each event to a URL: by CloudEvents in either mode, or in a form that a template makes.
+//!
+//! Whoever receives it can tell a repetition (`webhook-id` and `idempotency-key` are the same on every attempt) and a
+//! forgery (Standard Webhooks signatures, which the host makes: the plugin sees no secret). What it answers
+//! decides what becomes of the event.
+
+mod binary;
+mod headers;
+mod plan;
+mod settings;
+mod signature;
+mod structured;
+mod target;
+
+use std::time::Duration;
+
+use notify_plugin::http::Request;
+use notify_plugin::{Delivery, Event, Failure, Handled, HostError, Info, Plugin, Secret, now, retry, secret};
+
+use crate::plan::Plan;
+use crate::settings::{HeaderValue, Settings};
+
+const CONFIG_SCHEMA: &str = include_str!("../config-schema.json");
+
+struct Webhook;
+
+impl Plugin for Webhook {
+    // It cannot ask for a grant: where it sends to is known once it is configured. What then lacks is said by the
+    // failure of the first event.
+    fn describe() -> Info {
+        Info::new("webhook", env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_DESCRIPTION"))
+            .annotation("license", env!("CARGO_PKG_LICENSE"))
+            .config_schema(CONFIG_SCHEMA)
+    }
+
+    fn handle(event: Event, delivery: Delivery) -> Handled {
+        let settings: Settings = notify_plugin::config()?;
+        let mut plan = Plan::new(&settings, &event, &delivery)?;
+        let keys = settings.sign.iter().map(|name| secret(name)).collect::<Result<Vec<_>, _>>()?;
+        if !keys.is_empty() {
+            let content = signature::content(&delivery.idempotency_key, now(), &plan.body);
+            let signatures = keys.iter().map(|key| key.hmac_sha256(&content.signed)).collect::<Result<Vec<_>, _>>()?;
+            plan.headers.extend(signature::headers(&delivery.idempotency_key, &content, &signatures));
+        }
+        send(plan, &settings, &delivery)
+    }
+}
+
+notify_plugin::export!(Webhook);
+
+fn send(plan: Plan, settings: &Settings, delivery: &Delivery) -> Handled {
+    let secrets = open(settings)?;
+    let timeout = timeout(delivery);
+    let mut request =
+        Request::new(settings.method.as_str(), plan.url).body(plan.content_type, plan.body).timeout(timeout);
+    for (name, value) in plan.headers {
+        request = request.header(name, value);
+    }
+    for (name, prefix, secret) in &secrets {
+        request = request.secret_header(*name, *prefix, secret);
+    }
+    match request.send() {
+        Ok(response) => response.outcome(&settings.meanings()?),
+        Err(HostError::Timeout) => {
+            Err(retry(format!("there was no complete answer within {} ms", timeout.as_millis())))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The secrets that headers name, with the header's name and what stands before the secret.
+fn open(settings: &Settings) -> Result<Vec<(&str, &str, Secret)>, Failure> {
+    let mut secrets = Vec::new();
+    for (name, value) in &settings.headers {
+        if let HeaderValue::Secret { secret: key, prefix } = value {
+            secrets.push((name.as_str(), prefix.as_str(), secret(key)?));
+        }
+    }
+    Ok(secrets)
+}
+
+/// A little less than what the call has, so that there is time to say that it was not enough.
+fn timeout(delivery: &Delivery) -> Duration {
+    Duration::from_millis(delivery.budget - (delivery.budget / 10).clamp(1, 500).min(delivery.budget))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn event() -> Event {
+        Event {
+            id: "e-1".to_owned(),
+            source: "/shop".to_owned(),
+            event_type: "OrderCreated".to_owned(),
+            subject: Some("4711".to_owned()),
+            time: Some("2026-01-02T03:04:05Z".to_owned()),
+            data: r#"{"product": "iPhone 15",  "price": 1.50}"#.to_owned(),
+            extensions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn delivery() -> Delivery {
+        Delivery {
+            attempt: 2,
+            max_attempts: 8,
+            budget: 10_000,
+            idempotency_key: "key-1".to_owned(),
+            transport: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn there_is_time_left_to_say_that_there_was_no_answer() {
+        for (budget, expected) in [(10_000, 9_500), (1000, 900), (5, 4), (1, 0), (0, 0), (300_000, 299_500)] {
+            let timeout = timeout(&Delivery { budget, ..delivery() });
+            assert_eq!(timeout, Duration::from_millis(expected), "{budget}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_described() {
+        let schema: serde_json::Value = serde_json::from_str(CONFIG_SCHEMA).expect("the schema is JSON");
+        for (name, setting) in schema["properties"].as_object().expect("it has settings") {
+            assert!(setting["description"].is_string(), "{name}");
+        }
+    }
+}
