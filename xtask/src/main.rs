@@ -7,6 +7,7 @@ mod architecture;
 mod bench;
 mod bench_languages;
 mod bench_start;
+mod bench_webhook;
 mod check;
 mod demo;
 mod guests;
@@ -68,8 +69,8 @@ enum Task {
     /// Installs what the tests need, builds everything, runs every test
     ///
     /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
-    /// of its own), and a Python that has `pika` (in target/test-venv). What lacks is installed
-    /// where that needs no password, else one sentence says what to do. RabbitMQ 4 is set up as
+    /// of its own), and a Python that has `pika`, `standardwebhooks` and `cloudevents` (in target/test-venv). What
+    /// lacks is installed where that needs no password, else one sentence says what to do. RabbitMQ 4 is set up as
     /// well (in target/rabbitmq-4), where debootstrap can be had and we are root; elsewhere the
     /// tests that want it are left out, and in CI that is an error. What makes plugins of JavaScript,
     /// Python and C comes from npm and PyPI (in target/languages), with Debian's nodejs and npm where
@@ -81,7 +82,7 @@ enum Task {
     ///   NOTIFY_TEST_PLUGINS_CORE  the plugins, as core modules
     ///   NOTIFY_TEST_GUESTS        the tests' own guests
     ///   NOTIFY_TEST_BIN           the folder of notify-host and order-cli
-    ///   NOTIFY_TEST_PYTHON        an interpreter that can import pika
+    ///   NOTIFY_TEST_PYTHON        an interpreter that can import these
     ///   NOTIFY_TEST_LANGUAGES     the folder with venv (componentize-py, ziglang) and npm (componentize-…)
     ///   NOTIFY_TEST_RABBITMQ_4    the folder of a system with RabbitMQ 4 in it
     #[command(verbatim_doc_comment)]
@@ -108,6 +109,10 @@ enum Bench {
         #[arg(long)]
         unoptimised: bool,
     },
+    /// How many webhooks a second the plugin sends, compared with a native client
+    ///
+    /// Each attempt is in a fresh instance. Both post the same body to the same receiver, with as many at once.
+    Webhook,
 }
 
 #[derive(Args)]
@@ -155,6 +160,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo => demo::run(&project, &Progress::new(false)),
         Task::Bench(Bench::Isolation) => bench::run(&project, &Progress::new(false)),
         Task::Bench(Bench::Start) => bench_start::run(&project, &Progress::new(false)),
+        Task::Bench(Bench::Webhook) => bench_webhook::run(&project, &Progress::new(false)),
         Task::Bench(Bench::Languages { unoptimised }) => {
             bench_languages::run(&project, &Progress::new(false), unoptimised)
         }

@@ -1,4 +1,4 @@
-//! The tests want more than cargo can build: guests, a RabbitMQ server, a Python that has pika, what
+//! The tests want more than cargo can build: guests, a RabbitMQ server, a Python with some packages, what
 //! makes plugins of other languages.
 //!
 //! What lacks is installed where that asks nobody for a password. What cannot be had fails the
@@ -16,9 +16,11 @@ use crate::project::Project;
 use crate::rabbitmq;
 use crate::tools::{self, Progress};
 
-/// The folder of the Python that has pika, below target/.
+/// The folder of the Python that has what the tests want of it, below target/.
 const VENV: &str = "test-venv";
-const PIKA: &str = "pika~=1.4";
+/// As PyPI calls them, and by the modules that they bring.
+const PYTHON_PACKAGES: [(&str, &str); 3] =
+    [("pika~=1.4", "pika"), ("standardwebhooks~=1.1", "standardwebhooks"), ("cloudevents~=2.2", "cloudevents.core")];
 const PYTHON_VARIABLE: &str = "NOTIFY_TEST_PYTHON";
 /// What the names of the tests have in common that want RabbitMQ 4.
 const TESTS_OF_FOUR: &str = "rabbitmq_4";
@@ -84,29 +86,31 @@ fn with_skips(arguments: &[String], skips: &[&str]) -> Vec<String> {
     arguments
 }
 
-/// A Python that can import pika: one that is named already, else one below target/.
+/// A Python that can import what the tests want: one that is named already, else one below target/.
 fn provide_python(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
+    let packages = PYTHON_PACKAGES.map(|(package, _)| package);
     if let Some(named) = std::env::var_os(PYTHON_VARIABLE).map(PathBuf::from) {
-        if has_pika(&named) {
+        if has_packages(&named) {
             return Ok(named);
         }
-        bail!("{PYTHON_VARIABLE} names {}, which cannot import pika", named.display());
+        bail!("{PYTHON_VARIABLE} names {}, which cannot import all of {}", named.display(), packages.join(", "));
     }
     let venv = project.target.join(VENV);
     let python = venv.join("bin/python");
-    if has_pika(&python) {
+    if has_packages(&python) {
         return Ok(python);
     }
-    progress.heading(format!("make a Python with {PIKA} in target/{VENV}"));
+    progress.heading(format!("make a Python with {} in target/{VENV}", packages.join(", ")));
     tools::make_venv(progress, &venv)?;
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", PIKA]);
-    tools::run(&mut pip).context("the tests want Python's pika")?;
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]).args(packages);
+    tools::run(&mut pip).with_context(|| format!("the tests want Python's {}", packages.join(", ")))?;
     Ok(python)
 }
 
-fn has_pika(python: &Path) -> bool {
-    tools::succeeds(Command::new(python).args(["-c", "import pika"]))
+fn has_packages(python: &Path) -> bool {
+    let modules = PYTHON_PACKAGES.map(|(_, module)| module).join(", ");
+    tools::succeeds(Command::new(python).args(["-c", &format!("import {modules}")]))
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ mod retries;
 mod routing;
 mod secrets;
 mod topology;
+mod webhook;
+mod webhook_answers;
 mod world;
 
 /// Makes one test for each engine of each `fn NAME(world: &World)`.
