@@ -55,7 +55,10 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
     let url = format!("http://127.0.0.1:{}/orders", receiver.port);
     write_files(project, folder, receiver.port)?;
     println!("requests per second, medians of {ROUNDS} rounds of {COUNT}");
-    println!("{:<10}{:>14}{:>12}{:>8}{:>14}{:>8}", "at once", "native client", "webhook", "ratio", "with signature", "ratio");
+    println!(
+        "{:<10}{:>14}{:>12}{:>8}{:>14}{:>8}",
+        "at once", "native client", "webhook", "ratio", "with signature", "ratio"
+    );
     for at_once in AT_ONCE {
         progress.heading(format!("{at_once} at once: {ROUNDS} rounds of {COUNT}"));
         let (mut native, mut plain, mut signed) = (Vec::new(), Vec::new(), Vec::new());
@@ -98,7 +101,8 @@ fn write_files(project: &Project, folder: &Path, port: u16) -> anyhow::Result<()
 }
 
 fn receive(peer: &Path) -> anyhow::Result<Receiver> {
-    let mut process = Command::new(peer).arg("receive").stdout(Stdio::piped()).spawn().context("cannot start bench-peer")?;
+    let mut process =
+        Command::new(peer).arg("receive").stdout(Stdio::piped()).spawn().context("cannot start bench-peer")?;
     let stdout = process.stdout.take();
     let mut receiver = Receiver { process, port: 0 };
     let mut line = String::new();
@@ -122,7 +126,8 @@ fn attempt(host: &Path, folder: &Path, toml: &str, at_once: usize) -> anyhow::Re
     command.arg(folder.join("webhook.wasm")).arg("--event").arg(folder.join("event.json"));
     command.arg("--toml").arg(folder.join(toml));
     command.env("XDG_CACHE_HOME", folder).env("XDG_STATE_HOME", folder).stderr(Stdio::inherit());
-    let report: Report = serde_json::from_str(&tools::capture(&mut command)?).context("`plugin test` reports nothing")?;
+    let report: Report =
+        serde_json::from_str(&tools::capture(&mut command)?).context("`plugin test` reports nothing")?;
     if report.outcome != "done" {
         bail!("the outcome is {}", report.outcome);
     }

@@ -85,7 +85,7 @@ fn an_order_arrives_by_https_and_both_its_signatures_verify() {
         ("x-team", "orders"),
         ("authorization", "Bearer the-token"),
         ("content-type", "application/cloudevents+json"),
-        ("user-agent", "notify-webhook/0.1.0"),
+        ("user-agent", concat!("notify-host/", env!("CARGO_PKG_VERSION"))),
     ] {
         assert_eq!(request.headers_named(name).collect::<Vec<_>>(), [value], "{name}");
     }
@@ -116,7 +116,7 @@ fn a_cloud_event_is_the_same_in_both_modes_and_its_trace_goes_on() {
     let host = world.host();
     let data = r#"{"order_id": "a/b",   "name": "Zoë \"Z\" – 1%", "price": 1.50}"#;
     let event = format!(
-        r#"{{"specversion":"1.0","id":"e 1","source":"/shop/ü","type":"OrderCreated","traceparent":"{PARENT}","tracestate":"a=1","data":{data}}}"#
+        r#"{{"specversion":"1.0","id":"e 1","source":"/shop/ü","type":"OrderCreated","time":"2026-01-02T03:04:05Z","traceparent":"{PARENT}","tracestate":"a=1","data":{data}}}"#
     );
     fs::write(world.path("events"), event).unwrap();
     world.order(&["send", world.path("events").to_str().unwrap()]);
@@ -127,7 +127,13 @@ fn a_cloud_event_is_the_same_in_both_modes_and_its_trace_goes_on() {
     let (one, other) = (understood(structured, &[]), understood(binary, &[]));
     assert_eq!(one["data"], other["data"]);
     assert_eq!(one["attributes"], other["attributes"]);
-    for (name, value) in [("id", "e 1"), ("source", "/shop/ü"), ("traceparent", PARENT), ("tracestate", "a=1")] {
+    for (name, value) in [
+        ("id", "e 1"),
+        ("source", "/shop/ü"),
+        ("time", "2026-01-02 03:04:05+00:00"),
+        ("traceparent", PARENT),
+        ("tracestate", "a=1"),
+    ] {
         assert_eq!(one["attributes"][name], value);
     }
     assert!(structured.text().contains(data), "it is embedded as it came: {}", structured.text());

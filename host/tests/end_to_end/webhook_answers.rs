@@ -55,7 +55,7 @@ fn what_a_receiver_does_decides_what_becomes_of_the_order() {
         ("s307", moved(307), End::Paused("HTTP 307: redirects are not followed")),
         ("reset", reply(Reply::Reset), End::DeadLetter("retry", "the connection broke")),
         ("close", reply(Reply::Close), End::DeadLetter("retry", "closed the connection")),
-        ("half", reply(Reply::Half), End::DeadLetter("retry", "closed the connection before its answer was complete")),
+        ("half", reply(Reply::Half), End::DeadLetter("retry", "the connection broke")),
         ("garbage", reply(Reply::Garbage), End::DeadLetter("retry", "its answer is no HTTP")),
         ("hang", reply(Reply::Hang), End::DeadLetter("retry", "no complete answer in the")),
         ("drip", reply(Reply::Drip), End::DeadLetter("retry", "no complete answer in the")),

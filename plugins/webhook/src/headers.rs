@@ -14,7 +14,6 @@ const OWN: [&str; 7] = [
     "webhook-signature",
     "webhook-timestamp",
 ];
-const USER_AGENT: &str = concat!("notify-webhook/", env!("CARGO_PKG_VERSION"));
 /// By the W3C's Trace Context.
 const TRACE_STATE_BYTES_MAX: usize = 512;
 
@@ -48,12 +47,6 @@ fn is_trace_parent(value: &str) -> bool {
 
 fn is_trace_state(value: &str) -> bool {
     !value.is_empty() && value.len() <= TRACE_STATE_BYTES_MAX && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-}
-
-/// The name of the program, where the operator names none.
-pub(crate) fn user_agent(settings: &Settings) -> Option<(String, String)> {
-    let is_named = settings.headers.keys().any(|name| name.eq_ignore_ascii_case("user-agent"));
-    (!is_named).then(|| ("user-agent".to_owned(), USER_AGENT.to_owned()))
 }
 
 /// The operator's headers say nothing twice.
@@ -116,7 +109,5 @@ mod tests {
         for name in ["authorization", "x-team", "User-Agent"] {
             assert!(check(name).is_ok(), "{name}");
         }
-        assert_eq!(user_agent(&settings(r#"{"url": "", "headers": {"User-Agent": "x"}}"#)), None);
-        assert!(user_agent(&settings(r#"{"url": ""}"#)).is_some());
     }
 }

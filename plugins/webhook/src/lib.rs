@@ -13,7 +13,9 @@ mod structured;
 mod target;
 
 use notify_plugin::http::Request;
-use notify_plugin::{Delivery, Event, Failure, Handled, HostError, Info, Plugin, Secret, now, retry, secret};
+use notify_plugin::{
+    Delivery, Event, Failure, Handled, HostError, Info, Plugin, Secret, misconfigured, now, retry, secret,
+};
 
 use crate::plan::Plan;
 use crate::settings::{HeaderValue, Settings};
@@ -34,10 +36,12 @@ impl Plugin for Webhook {
     fn handle(event: Event, delivery: Delivery) -> Handled {
         let settings: Settings = notify_plugin::config()?;
         let mut plan = Plan::new(&settings, &event, &delivery)?;
-        let keys = settings.sign.iter().map(|name| secret(name)).collect::<Result<Vec<_>, _>>()?;
+        let settle = |error| failure(error, false);
+        let keys = settings.sign.iter().map(|name| secret(name)).collect::<Result<Vec<_>, _>>().map_err(settle)?;
         if !keys.is_empty() {
             let content = signature::content(&delivery.idempotency_key, now(), &plan.body);
-            let signatures = keys.iter().map(|key| key.hmac_sha256(&content.signed)).collect::<Result<Vec<_>, _>>()?;
+            let digests = keys.iter().map(|key| key.hmac_sha256(&content.signed));
+            let signatures = digests.collect::<Result<Vec<_>, _>>().map_err(settle)?;
             plan.headers.extend(signature::headers(&delivery.idempotency_key, &content, &signatures));
         }
         send(plan, &settings, &delivery)
@@ -61,7 +65,16 @@ fn send(plan: Plan, settings: &Settings, delivery: &Delivery) -> Handled {
         Err(HostError::Timeout) => {
             Err(retry(format!("there was no complete answer in the {} ms of an attempt", delivery.budget)))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(failure(error, target::is_template(&settings.url))),
+    }
+}
+
+/// What the host did not do. Where the event has no part in the URL, it is none of the event's fault that a request makes no
+/// sense: the other ones would fare no better.
+fn failure(error: HostError, is_url_of_event: bool) -> Failure {
+    match error {
+        HostError::Invalid(reason) if !is_url_of_event => misconfigured(reason),
+        error => error.into(),
     }
 }
 
@@ -100,6 +113,14 @@ pub(crate) mod tests {
             idempotency_key: "key-1".to_owned(),
             transport: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_the_events_fault_only_where_it_has_a_part_in_it() {
+        let invalid = || HostError::Invalid("no".to_owned());
+        assert!(matches!(failure(invalid(), false), Failure::Misconfigured(_)));
+        assert!(matches!(failure(invalid(), true), Failure::Reject(_)));
+        assert!(matches!(failure(HostError::Unavailable(String::new()), false), Failure::Retry(_)));
     }
 
     #[test]

@@ -20,7 +20,6 @@ impl Plan {
         headers::check(settings)?;
         let url = target::url(&settings.url, event, delivery)?;
         let mut headers = headers::of_delivery(event, delivery);
-        headers.extend(headers::user_agent(settings));
         let (content_type, body) = match settings.body()? {
             Body::Structured => ("application/cloudevents+json".to_owned(), structured::body(event)),
             Body::Binary => {

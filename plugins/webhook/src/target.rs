@@ -7,7 +7,7 @@ use notify_plugin::template::{Escape, Templates};
 use notify_plugin::{Delivery, Event, Failure, reject};
 
 pub(crate) fn url(setting: &str, event: &Event, delivery: &Delivery) -> Result<String, Failure> {
-    if !["{{", "{%", "{#"].iter().any(|begin| setting.contains(begin)) {
+    if !is_template(setting) {
         return Ok(setting.to_owned());
     }
     let mut templates = Templates::new(event, delivery);
@@ -20,6 +20,11 @@ pub(crate) fn url(setting: &str, event: &Event, delivery: &Delivery) -> Result<S
         return Err(reject("bad-url", "[config] url: what the event fills in leads to another folder"));
     }
     Ok(url)
+}
+
+/// Whether the event has a part in it.
+pub(crate) fn is_template(setting: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|begin| setting.contains(begin))
 }
 
 /// Without the encoding of dots.
