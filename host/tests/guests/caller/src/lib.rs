@@ -78,7 +78,7 @@ fn by_wasi(url: &str, settings: &Settings) -> Result<String, String> {
     if let Some(milliseconds) = settings.milliseconds {
         options.set_first_byte_timeout(Some(milliseconds * 1_000_000)).map_err(|()| "no time limit".to_owned())?;
     }
-    let sent = outgoing_handler::handle(request, Some(options)).map_err(told)?;
+    let future = outgoing_handler::handle(request, Some(options)).map_err(told)?;
     {
         let stream = body.write().map_err(|()| "no stream".to_owned())?;
         for chunk in vec![b'x'; settings.bytes].chunks(4096) {
@@ -89,8 +89,8 @@ fn by_wasi(url: &str, settings: &Settings) -> Result<String, String> {
     }
     // The answer says what became of it.
     let _ = types::OutgoingBody::finish(body, None);
-    sent.subscribe().block();
-    let answer = sent.get().ok_or("it is not ready")?.map_err(|()| "somebody has it".to_owned())?.map_err(told)?;
+    future.subscribe().block();
+    let answer = future.get().ok_or("it is not ready")?.map_err(|()| "somebody has it".to_owned())?.map_err(told)?;
     let status = answer.status();
     let body = answer.consume().map_err(|()| "it has no body".to_owned())?;
     let mut stream = body.stream().map_err(|()| "it has no stream".to_owned())?;
