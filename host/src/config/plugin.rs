@@ -219,7 +219,7 @@ mod tests {
                 other => panic!("nobody knows what to do with a block of the kind {other:?}"),
             }
         }
-        assert_eq!(blocks.len(), 7);
+        assert_eq!(blocks.len(), 8);
     }
 
     #[test]
