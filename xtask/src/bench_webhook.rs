@@ -115,7 +115,7 @@ fn receive(peer: &Path) -> anyhow::Result<Receiver> {
 fn post(peer: &Path, url: &str, at_once: usize, body: &Path) -> anyhow::Result<f64> {
     let mut peer = Command::new(peer);
     peer.args(["post", url, &COUNT.to_string(), &at_once.to_string()]).arg(body);
-    per_second(tools::capture(&mut peer)?.trim().parse().context("bench-peer says no time")?)
+    Ok(per_second(tools::capture(&mut peer)?.trim().parse().context("bench-peer says no time")?))
 }
 
 /// Attempts per second.
@@ -132,10 +132,10 @@ fn attempt(host: &Path, folder: &Path, toml: &str, at_once: usize) -> anyhow::Re
         bail!("the outcome is {}", report.outcome);
     }
     #[expect(clippy::cast_precision_loss, reason = "they are some seconds")]
-    per_second(report.elapsed_us as f64 / 1e6)
+    Ok(per_second(report.elapsed_us as f64 / 1e6))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "they are some thousands")]
-fn per_second(seconds: f64) -> anyhow::Result<f64> {
-    Ok(COUNT as f64 / seconds)
+fn per_second(seconds: f64) -> f64 {
+    COUNT as f64 / seconds
 }

@@ -18,7 +18,7 @@ use crate::tools::{self, Progress};
 
 /// The folder of the Python that has what the tests want of it, below target/.
 const VENV: &str = "test-venv";
-/// As PyPI calls them, and by the modules that they bring.
+/// As `pip` calls them, and by the modules that they bring.
 const PYTHON_PACKAGES: [(&str, &str); 3] =
     [("pika~=1.4", "pika"), ("standardwebhooks~=1.1", "standardwebhooks"), ("cloudevents~=2.2", "cloudevents.core")];
 const PYTHON_VARIABLE: &str = "NOTIFY_TEST_PYTHON";

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
@@ -33,9 +35,12 @@ pub(crate) struct Arguments {
     /// The plugin's toml [default: the one beside it, if there is one]
     #[arg(long, value_name = "FILE")]
     toml: Option<PathBuf>,
-    /// Attempts to make, one after the other, up to the first that fails; the log, and what is sent, are shown of the first
+    /// Attempts to make, up to the first that fails; the log, and what is sent, are shown of the first
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
+    /// So many of them are under way at once, when the first one is over
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    at_once: u8,
     /// Which attempt at the event the plugin is told that it is
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     attempt: u32,
@@ -70,6 +75,8 @@ struct Report {
     load: Duration,
     /// Of each attempt, the shortest first.
     times: Vec<Duration>,
+    /// Of all of them together.
+    elapsed: Duration,
     memory_bytes_max: usize,
 }
 
@@ -105,24 +112,33 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     }
 
     let mut report = Report::empty(&plugin, load, arguments.dry_run);
-    for count in 0..arguments.repeat {
+    let (plugin, event, preview) = (&plugin, &event, &preview);
+    let attempt = |count: u32| {
         let attempt = Attempt {
             number: arguments.attempt,
             max: plugin.policies.retry.attempts_max.max(arguments.attempt),
             idempotency_key: event.idempotency_key(&name),
             transport: Vec::new(),
         };
-        let begun = Instant::now();
-        let (answer, usage, log) = plugin.rehearse(&event, attempt, count == 0).await;
-        report.add(begun.elapsed(), answer, usage, log);
-        let sent = preview.take();
-        if count == 0 {
-            report.sent = sent.into_iter().map(|one| Sent::new(one, |text| plugin.redact(text))).collect();
+        async move {
+            let begun = Instant::now();
+            let (answer, usage, log) = plugin.rehearse(event, attempt, count == 0).await;
+            let sent = preview.take();
+            (begun.elapsed(), answer, usage, log, sent)
         }
-        if !report.is_success {
-            break;
-        }
+    };
+    let begun = Instant::now();
+    let (time, answer, usage, log, sent) = attempt(0).await;
+    report.add(time, answer, usage, log);
+    report.sent = sent.into_iter().map(|one| Sent::new(one, |text| plugin.redact(text))).collect();
+    let mut others =
+        pin!(stream::iter(1..arguments.repeat).map(attempt).buffer_unordered(usize::from(arguments.at_once)));
+    while report.is_success
+        && let Some((time, answer, usage, log, _)) = others.next().await
+    {
+        report.add(time, answer, usage, log);
     }
+    report.elapsed = begun.elapsed();
     report.times.sort();
     let html = arguments.html.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.html")));
     let written = write_html(&mut report.sent, &html).context("cannot write the HTML of a mail")?;
@@ -151,6 +167,7 @@ impl Report {
             usage: Usage::default(),
             load,
             times: Vec::new(),
+            elapsed: Duration::ZERO,
             memory_bytes_max: plugin.limits.memory_bytes,
         }
     }
@@ -227,6 +244,7 @@ impl Report {
                 "p99_us": micros(self.percentile(99)),
             },
             "attempts": self.times.len(),
+            "elapsed_us": micros(self.elapsed),
         })
     }
 }
