@@ -6,6 +6,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::capability::placeholder;
 use crate::capability::preview::Departure;
 use crate::egress::{self, Bounds, EgressError, parse_value};
 use crate::plugin::Guest;
@@ -27,7 +28,8 @@ impl Host for Guest {
 
 impl Guest {
     async fn exchange(&mut self, request: Request) -> Result<Response, HostError> {
-        let mut outgoing = egress::Request::new(&request.method, &request.url, request.body)?;
+        let url = placeholder::Template::parse(&request.url)?;
+        let mut outgoing = egress::Request::new(&request.method, url.without_secrets()?.as_str(), request.body)?;
         // Before anything is done with a secret.
         self.call.reach.gate.check(&outgoing.url)?;
         let mut shown = Vec::new();
@@ -38,10 +40,11 @@ impl Guest {
             }
             outgoing.header(&name, value)?;
         }
+        let dialled = self.with_secrets(&url, &outgoing.url).await?;
         let preview = self.call.reach.preview.as_ref().map(|preview| {
             let departure = Departure::Http {
                 method: outgoing.method.to_string(),
-                url: outgoing.url.to_string(),
+                url: if url.has_secrets() { url.text().to_owned() } else { outgoing.url.to_string() },
                 headers: shown,
                 body: outgoing.body.to_vec(),
             };
@@ -51,6 +54,7 @@ impl Guest {
             preview.note(departure.clone());
             return Ok(Response { status: 200, headers: Vec::new(), body: Vec::new(), truncated: false });
         }
+        outgoing.url = dialled;
         let deadline = deadline(Instant::now(), self.call.deadline, request.timeout);
         let bounds = Bounds { deadline, body_bytes_max: self.limits.response_bytes };
         let response = self.call.reach.gate.send(outgoing, bounds).await;
@@ -73,6 +77,19 @@ impl Guest {
             body: vault.redact_all(body),
             truncated: response.is_truncated,
         })
+    }
+
+    /// The URL that is dialled, if each secret in it may be sent to `shape`, which is the same without them.
+    async fn with_secrets(&mut self, url: &placeholder::Template<'_>, shape: &Url) -> Result<Url, HostError> {
+        if !url.has_secrets() {
+            return Ok(shape.clone());
+        }
+        let mut secrets = Vec::new();
+        for name in url.names() {
+            secrets.push(self.granted_secret(name).await?);
+        }
+        let values = secrets.iter().map(|secret| Ok(secret.value_for(shape)?.bytes()));
+        Ok(url.with_secrets(&values.collect::<Result<Vec<_>, HostError>>()?)?)
     }
 
     /// The value that is sent, and the one that may be shown.

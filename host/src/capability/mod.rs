@@ -8,6 +8,7 @@ mod http;
 mod log;
 mod mail;
 mod outside;
+mod placeholder;
 mod preview;
 mod redact;
 mod secret_value;

@@ -81,6 +81,20 @@ impl Secret {
 }
 
 impl Guest {
+    /// A secret of this name, if there is a grant of it.
+    pub(crate) async fn granted_secret(&mut self, name: &str) -> Result<Secret, HostError> {
+        let vault = Arc::clone(&self.call.reach.vault);
+        let Some((held, value)) = vault.take(name).await else {
+            let name: String = name.chars().take(NAME_CHARACTERS_MAX).collect();
+            return Err(HostError::Denied(format!(
+                "the secret {name:?} is not granted: write {} in the plugin's toml, and below it env = \"VARIABLE\", file = \
+                 \"PATH\" or credential = \"NAME\"",
+                secret_heading(&name)
+            )));
+        };
+        Ok(Secret { held, value })
+    }
+
     /// A secret that it has opened.
     pub(crate) fn secret(&mut self, secret: &Resource<Secret>) -> Result<&Secret, HostError> {
         let secret = self.ctx().table.get(secret);
@@ -91,16 +105,8 @@ impl Guest {
 impl Host for Guest {
     async fn open(&mut self, name: String) -> Result<Resource<Secret>, HostError> {
         self.calls.count("secrets.open");
-        let vault = Arc::clone(&self.call.reach.vault);
-        let Some((held, value)) = vault.take(&name).await else {
-            let name: String = name.chars().take(NAME_CHARACTERS_MAX).collect();
-            return Err(HostError::Denied(format!(
-                "the secret {name:?} is not granted: write {} in the plugin's toml, and below it env = \"VARIABLE\", file = \
-                 \"PATH\" or credential = \"NAME\"",
-                secret_heading(&name)
-            )));
-        };
-        let secret = self.ctx().table.push(Secret { held, value });
+        let secret = self.granted_secret(&name).await?;
+        let secret = self.ctx().table.push(secret);
         secret.map_err(|_| HostError::Quota(format!("it holds more than its limit of {} handles", self.limits.handles)))
     }
 }

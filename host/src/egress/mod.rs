@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub(crate) use crate::egress::connection::Response;
 pub(crate) use crate::egress::failure::{EgressError, Step};
 pub(crate) use crate::egress::gate::{Bounds, Gate};
-pub(crate) use crate::egress::request::{Request, belongs_to_the_host, parse_value};
+pub(crate) use crate::egress::request::{Request, belongs_to_the_host, parse_url, parse_value};
 pub(crate) use crate::egress::resolver::Resolver;
 #[cfg(test)]
 pub(crate) use crate::egress::resolver::Script;

@@ -65,8 +65,9 @@ impl Request {
     /// As it goes out. Content-Length is made of the body.
     pub(super) fn into_http(self) -> Result<http::Request<Full<Bytes>>, EgressError> {
         let target = &self.url[Position::BeforePath..Position::AfterQuery];
+        // There may be a secret in it, so that it is not shown.
         let target: http::Uri =
-            target.parse().map_err(|_| EgressError::Invalid(format!("the URL's path {target:?} is no path")))?;
+            target.parse().map_err(|_| EgressError::Invalid("the URL's path is no path".to_owned()))?;
         let host = HeaderValue::from_str(&self.url[Position::BeforeHost..Position::AfterPort])
             .map_err(|_| EgressError::Invalid("the URL's host is no host".to_owned()))?;
         let mut request = http::Request::new(Full::new(self.body));
