@@ -1,0 +1,135 @@
+//! Tells people in their chat: Slack, Discord, Microsoft Teams, Mattermost, Telegram, ntfy, Gotify, Matrix.
+//!
+//! Targets are URLs in the configuration. What comes from an event means nothing but itself at any of them: it
+//! formats nothing, links to nothing and calls nobody.
+
+mod address;
+mod exchange;
+mod fit;
+mod message;
+mod service;
+mod settings;
+mod target;
+mod template;
+
+use std::time::Duration;
+
+use notify_plugin::http::Request as Exchange;
+use notify_plugin::{
+    Delivery, Event, Failure, Handled, HostError, Info, Plugin, done_with, misconfigured, reject, retry, retry_after,
+    secret, skipped, warn,
+};
+
+use crate::exchange::{Credential, Reply, Request, Verdict};
+use crate::service::Service;
+use crate::settings::{SCHEMA, Settings};
+use crate::template::Renderer;
+
+struct Chat;
+
+impl Plugin for Chat {
+    fn describe() -> Info {
+        let info = Info::new(
+            "chat",
+            env!("CARGO_PKG_VERSION"),
+            "Tells people in their chat: Slack, Discord, Microsoft Teams, Mattermost, Telegram, ntfy, Gotify, Matrix",
+        )
+        .annotation("license", env!("CARGO_PKG_LICENSE"))
+        .config_schema(SCHEMA);
+        WISHES.iter().fold(info, |info, (origin, why)| info.request("http", *origin, *why))
+    }
+
+    fn handle(event: Event, delivery: Delivery) -> Handled {
+        let settings: Settings = notify_plugin::config()?;
+        let targets = target::targets(&settings).map_err(|fault| misconfigured(format!("[config] {fault}")))?;
+        let renderer = Renderer { event: &event, delivery: &delivery };
+        let mut told = Vec::new();
+        for target in &targets {
+            let message = settings.message(&renderer, target.format, target.service.escape())?;
+            if message.severity < target.severity {
+                continue;
+            }
+            let label = target.service.label();
+            match tell(&*target.service, &message, &delivery.idempotency_key) {
+                Ok(Some(id)) => told.push(format!("{label}: {id}")),
+                Ok(None) => told.push(label),
+                Err(failure) => {
+                    if !told.is_empty() {
+                        warn!(label = label, "told before it failed: {}", told.join(", "));
+                    }
+                    return Err(with_label(failure, &label));
+                }
+            }
+        }
+        if told.is_empty() {
+            return skipped("it matters less than what the targets are told");
+        }
+        done_with(told.join(", "))
+    }
+}
+
+notify_plugin::export!(Chat);
+
+/// What may be granted, for services that have one place for all. Of those that people run themselves, and of
+/// Microsoft's workflows, only the operator knows the place.
+const WISHES: [(&str, &str); 5] = [
+    ("https://hooks.slack.com", "only for slack:// webhooks: posts the message"),
+    ("https://slack.com", "only for slack:// bots: posts the message"),
+    ("https://discord.com", "only for discord://: posts the message"),
+    ("https://api.telegram.org", "only for tgram://: posts the message"),
+    ("https://ntfy.sh", "only for ntfy:// without a server of your own: publishes the message"),
+];
+
+/// One message to one target; the id of the message, where the service says it.
+fn tell(service: &dyn Service, message: &message::Message, key: &str) -> Result<Option<String>, Failure> {
+    let verdict = service.judge(&send(&service.request(message, key))?);
+    let Verdict::Moved(to) = verdict else { return outcome(verdict) };
+    let label = service.label();
+    warn!(label = label, "the chat has moved to {to}: change the target");
+    match service.moved(to) {
+        Some(moved) => outcome(moved.judge(&send(&moved.request(message, key))?)),
+        None => outcome(Verdict::Moved(to)),
+    }
+}
+
+fn outcome(verdict: Verdict) -> Result<Option<String>, Failure> {
+    match verdict {
+        Verdict::Sent(id) => Ok(id),
+        Verdict::Retry { reason, after: Some(after) } => Err(retry_after(reason, after)),
+        Verdict::Retry { reason, after: None } => Err(retry(reason)),
+        Verdict::Reject { code, reason } => Err(reject(code, reason)),
+        Verdict::Misconfigured(reason) => Err(misconfigured(reason)),
+        Verdict::Moved(to) => Err(misconfigured(format!("the chat has moved to {to}: change the target"))),
+    }
+}
+
+fn send(request: &Request) -> Result<Reply, HostError> {
+    let exchange = Exchange::new(request.method, &request.url);
+    let exchange = exchange.body("application/json; charset=utf-8", request.body.clone());
+    let response = match &request.authorization {
+        None => exchange.send()?,
+        Some((header, Credential::Text(value))) => exchange.header(*header, value).send()?,
+        Some((header, Credential::Secret { prefix, name })) => {
+            let secret = secret(name)?;
+            exchange.secret_header(*header, *prefix, &secret).send()?
+        }
+    };
+    let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    Ok(Reply {
+        status: response.status(),
+        retry_after: response.retry_after().map(millis),
+        body: response.body().to_vec(),
+    })
+}
+
+fn with_label(failure: Failure, label: &str) -> Failure {
+    match failure {
+        Failure::Retry(retry) => {
+            Failure::Retry(notify_plugin::Retry { reason: format!("{label}: {}", retry.reason), ..retry })
+        }
+        Failure::Reject(rejection) => {
+            Failure::Reject(notify_plugin::Rejection { reason: format!("{label}: {}", rejection.reason), ..rejection })
+        }
+        Failure::Misconfigured(reason) => misconfigured(format!("{label}: {reason}")),
+    }
+}
