@@ -9,6 +9,7 @@ mod assemble;
 mod broker_away;
 mod broker_crash;
 mod bytes;
+mod chat;
 mod churn;
 mod cluster;
 mod contract;
