@@ -9,7 +9,7 @@ mod webhooks;
 use std::fs;
 
 use testbed::eventually;
-use testbed::receiver::Answer;
+use testbed::receiver::{Answer, Receiver, Reply};
 
 use crate::chat::service::{Counter, Service, write_secret};
 use crate::world::{SOON, World, built};
@@ -140,6 +140,36 @@ fn orders_reach_every_service_through_a_running_host() {
         assert_eq!(counter.requests().len(), orders.len() + 1, "{}: and the first one again", counter.name());
         assert!(!host.logged(counter.secret_value()), "{}", counter.name());
     }
+}
+
+#[test]
+fn a_secret_in_a_url_goes_only_where_it_may_and_its_echo_does_not_reach_the_plugin() {
+    let receiver = Receiver::start(|request| Reply::Answer(Answer::status(400).body(request.path.clone())));
+    let (world, origin) = (World::on_sqlite(), receiver.origin());
+    let event = world.path("event.json");
+    fs::write(&event, events()[0].to_string()).unwrap();
+    let attempt = |secret: &str| {
+        let toml = format!(
+            "[grants]\nhttp = [{origin:?}, \"https://discord.com\"]\nnetworks = [\"127.0.0.0/8\"]\n{secret}\n\
+             [config]\ntargets = [\"discord://1/{{secret:token}}?endpoint={origin}\"]\n"
+        );
+        world.plug("chat", &built("NOTIFY_TEST_PLUGINS", "chat.wasm"), &toml);
+        write_secret(&world.plugins().join("token.secret"), "canary-of-a-url");
+        let wasm = world.plugins().join("chat.wasm");
+        let output =
+            world.plugin_command(&["test", wasm.to_str().unwrap(), "--event", event.to_str().unwrap(), "--json"]);
+        let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!told.contains("canary"), "{told}");
+        told
+    };
+    let told = attempt("");
+    assert!(told.contains("\"misconfigured\"") && told.contains("is not granted: write [secrets.token]"), "{told}");
+    let told = attempt("[secrets.token]\nfile = \"token.secret\"\nto = [\"https://discord.com\"]");
+    assert!(told.contains("\"misconfigured\"") && told.contains("only to https://discord.com, and not to"), "{told}");
+    assert_eq!(receiver.requests().len(), 0);
+    let told = attempt("[secrets.token]\nfile = \"token.secret\"");
+    assert_eq!(receiver.requests()[0].path, "/api/webhooks/1/canary-of-a-url?wait=true");
+    assert!(told.contains("\"reject\"") && told.contains("/api/webhooks/1/"), "the rest of it does: {told}");
 }
 
 /// Nothing is sent: there is no event.
