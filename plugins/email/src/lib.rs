@@ -1,0 +1,185 @@
+//! Sends a mail for each event, through the host's relay.
+//!
+//! Whom to and what it says are templates of the operator's; where there is none, there is a mail for each event of an
+//! order, and one for all others that shows what is in them.
+
+mod recipients;
+mod rows;
+mod settings;
+mod wording;
+
+use minijinja::value::Serde;
+use minijinja::{UndefinedBehavior, Value};
+use notify_plugin::mail::Message;
+use notify_plugin::template::{Escape, Templates};
+use notify_plugin::{
+    Delivery, Event, Failure, Handled, HostError, Info, Plugin, done_with, misconfigured, reject, skipped,
+};
+
+use crate::recipients::Recipients;
+use crate::settings::{NoRecipient, Settings};
+
+const CONFIG_SCHEMA: &str = include_str!("schema.json");
+const BUILT_IN_TEXT: &str = include_str!("templates/mail.txt");
+const BUILT_IN_HTML: &str = include_str!("templates/mail.html");
+const BUILT_IN_SUBJECT: &str = "{{ type }}{{ number }}";
+
+struct Email;
+
+impl Plugin for Email {
+    fn describe() -> Info {
+        let info =
+            Info::new("email", env!("CARGO_PKG_VERSION"), "Sends a mail for each event, through the host's relay")
+                .annotation("license", env!("CARGO_PKG_LICENSE"))
+                .config_schema(CONFIG_SCHEMA)
+                .request(
+                    "mail",
+                    "*@example.com",
+                    "it stands for those who get mail: write your own addresses or domains in its place",
+                );
+        let types = ["Created", "Paid", "Shipped", "Delivered", "Canceled", "Refunded"];
+        let info = types.iter().fold(info, |info, what| info.subscribe(format!("Order{what}")));
+        info.subscribe("order.*")
+    }
+
+    fn handle(event: Event, delivery: Delivery) -> Handled {
+        let settings: Settings = notify_plugin::config()?;
+        let mut templates = Templates::new(&event, &delivery);
+        let recipients = Recipients::of(&settings, &mut templates)?;
+        if recipients.iter().next().is_none() {
+            let reason = "the event has no address for it: nothing comes of to, cc and bcc in [config]";
+            return match settings.no_recipient {
+                NoRecipient::Reject => Err(reject("no-recipient", reason)),
+                NoRecipient::Skip => skipped(reason),
+            };
+        }
+        let message = message(&settings, &event, &recipients, &mut templates)?;
+        match message.send() {
+            Ok(message_id) => done_with(message_id),
+            Err(error) => Err(failure(error, &recipients)),
+        }
+    }
+}
+
+notify_plugin::export!(Email);
+
+fn message(
+    settings: &Settings,
+    event: &Event,
+    recipients: &Recipients,
+    templates: &mut Templates,
+) -> Result<Message, Failure> {
+    let texts = texts(settings, event, templates)?;
+    let mut message = Message::new(texts.subject);
+    for one in &recipients.to {
+        message = message.to(one.address.clone());
+    }
+    for one in &recipients.cc {
+        message = message.cc(one.address.clone());
+    }
+    for one in &recipients.bcc {
+        message = message.bcc(one.address.clone());
+    }
+    if let Some(reply_to) = &recipients.reply_to {
+        message = message.reply_to(reply_to.clone());
+    }
+    if let Some(text) = texts.text {
+        message = message.text(text);
+    }
+    if let Some(html) = texts.html {
+        message = message.html(html);
+    }
+    for (name, template) in &settings.headers {
+        let value = one_line(&templates.render(&format!("headers.{name}"), template)?);
+        if !value.is_empty() {
+            message = message.header(name, value);
+        }
+    }
+    if settings.attach_event {
+        message = message.attach("event.json", "application/json", event.data.as_bytes());
+    }
+    Ok(message)
+}
+
+struct Rendered {
+    subject: String,
+    text: Option<String>,
+    html: Option<String>,
+}
+
+fn texts(settings: &Settings, event: &Event, templates: &mut Templates) -> Result<Rendered, Failure> {
+    let wording = wording::of(&event.event_type);
+    let data = data_of(event);
+    // A link or small print that the event does not suit is left out; the texts themselves are worth a fault.
+    let link = built_in(templates, "link", settings.link.as_deref(), Escape::Url)?;
+    // Nothing that an event brings along is run by who clicks on it.
+    let link = if link.starts_with("https://") || link.starts_with("http://") { link } else { String::new() };
+    let footer = built_in(templates, "footer", settings.footer.as_deref(), Escape::Nothing)?;
+    let environment = templates.environment();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.add_global("headline", wording.as_ref().map_or(event.event_type.as_str(), |wording| wording.headline));
+    environment.add_global("lead", wording.as_ref().map_or("This is what happened:", |wording| wording.lead));
+    environment.add_global("number", rows::number(event, &data));
+    environment.add_global("rows", Value::from(Serde(rows::rows(event, &data, wording.is_some()))));
+    environment.add_global("shop", settings.shop.as_str());
+    environment.add_global("accent", settings.accent.as_str());
+    environment.add_global("link", link);
+    environment.add_global("footer", footer);
+
+    let event_type = event.event_type.as_str();
+    let default_subject = wording.as_ref().map_or(BUILT_IN_SUBJECT, |wording| wording.subject);
+    let (key, template) = settings
+        .text(event_type, "subject", |texts| texts.subject.as_ref())
+        .unwrap_or_else(|| ("subject".to_owned(), default_subject));
+    let subject = one_line(&templates.render(&key, template)?);
+    let text = settings.text(event_type, "text", |texts| texts.text.as_ref());
+    let html = settings.text(event_type, "html", |texts| texts.html.as_ref());
+    // Who writes one of them does not want the other to say something else.
+    let (text, html) = match (text, html) {
+        (None, None) => (Some(("text".to_owned(), BUILT_IN_TEXT)), Some(("html".to_owned(), BUILT_IN_HTML))),
+        (text, html) => (text, html),
+    };
+    let text = text.map(|(key, template)| templates.render(&key, template)).transpose()?;
+    let html = html.map(|(key, template)| templates.render_for(Escape::Html, &key, template)).transpose()?;
+    Ok(Rendered { subject, text, html })
+}
+
+/// Of the built-in mail only.
+fn built_in(templates: &Templates, key: &str, template: Option<&str>, escape: Escape) -> Result<String, Failure> {
+    template.map_or_else(|| Ok(String::new()), |template| templates.render_for(escape, key, template))
+}
+
+fn data_of(event: &Event) -> serde_json::Value {
+    serde_json::from_str(&event.data).unwrap_or_default()
+}
+
+/// A line feed in a name of the event's is a blank in a subject: it is no reason to lose the mail.
+fn one_line(text: &str) -> String {
+    let blank = |character: char| if character.is_control() { ' ' } else { character };
+    text.chars().map(blank).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What the host says, as the outcome that it deserves here: an address that the event brought, and that nobody granted, is the
+/// event's fault, and stops no other mail.
+fn failure(error: HostError, recipients: &Recipients) -> Failure {
+    match error {
+        HostError::Denied(reason) => {
+            // The host names the recipient that it means.
+            let meant = recipients.iter().find(|one| one.is_of_event && names(&reason, &one.address.email));
+            match meant {
+                Some(_) => reject("recipient-not-granted", reason),
+                None => misconfigured(reason),
+            }
+        }
+        HostError::Invalid(reason) => reject("invalid-mail", reason),
+        HostError::Refused(reason) => reject("refused", reason),
+        other => other.into(),
+    }
+}
+
+fn names(reason: &str, email: &str) -> bool {
+    !email.is_empty() && reason.contains(&format!("the recipient {email} "))
+}
+
+#[cfg(test)]
+mod tests;

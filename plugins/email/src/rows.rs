@@ -1,0 +1,59 @@
+//! What the built-in mail shows of an event's data.
+
+use notify_plugin::Event;
+use serde_json::Value;
+
+const ROWS_MAX: usize = 30;
+const VALUE_CHARACTERS_MAX: usize = 500;
+
+/// Those of an order, as order-cli and others write them, and what they are called.
+const OF_ORDERS: [(&str, &str); 9] = [
+    ("order_id", "Order"),
+    ("product", "Product"),
+    ("quantity", "Quantity"),
+    ("price", "Price"),
+    ("total", "Total"),
+    ("carrier", "Carrier"),
+    ("tracking_number", "Tracking number"),
+    ("reason", "Reason"),
+    ("delivery_date", "Delivery"),
+];
+
+/// ` (4711)`: behind the words of a subject.
+pub(crate) fn number(event: &Event, data: &Value) -> String {
+    let number = data.get("order_id").and_then(text).or_else(|| event.subject.clone()).unwrap_or_default();
+    if number.is_empty() { String::new() } else { format!(" ({})", crate::one_line(&number)) }
+}
+
+/// Names and values. Of events that are known, what customers care for; of others, whatever is simple enough.
+pub(crate) fn rows(event: &Event, data: &Value, is_known: bool) -> Vec<(String, String)> {
+    if is_known {
+        let row = |(key, name): (&str, &str)| {
+            let value = text(data.get(key)?)?;
+            let currency = data.get("currency").and_then(text).unwrap_or_default();
+            let is_money = matches!(key, "price" | "total") && !currency.is_empty();
+            Some((name.to_owned(), if is_money { format!("{value} {currency}") } else { value }))
+        };
+        return OF_ORDERS.into_iter().filter_map(row).collect();
+    }
+    let attributes =
+        [("Type", Some(&event.event_type)), ("Subject", event.subject.as_ref()), ("Time", event.time.as_ref())];
+    let attributes = attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.clone())));
+    let members = data.as_object().into_iter().flatten();
+    let members = members.filter_map(|(key, value)| Some((key.clone(), text(value)?)));
+    attributes.chain(members).take(ROWS_MAX).collect()
+}
+
+/// Of what is simple enough to stand in a line.
+fn text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(yes) => yes.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    if text.chars().count() <= VALUE_CHARACTERS_MAX {
+        return Some(text);
+    }
+    Some(text.chars().take(VALUE_CHARACTERS_MAX).chain(['…']).collect())
+}

@@ -1,0 +1,98 @@
+//! What the operator says in `[config]`; the host has checked it against the schema.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Settings {
+    pub(crate) to: OneOrMore,
+    pub(crate) cc: OneOrMore,
+    pub(crate) bcc: OneOrMore,
+    pub(crate) reply_to: Option<String>,
+    #[serde(flatten)]
+    pub(crate) texts: Texts,
+    pub(crate) events: BTreeMap<String, Texts>,
+    pub(crate) shop: String,
+    pub(crate) link: Option<String>,
+    pub(crate) footer: Option<String>,
+    pub(crate) accent: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) attach_event: bool,
+    pub(crate) no_recipient: NoRecipient,
+}
+
+/// Templates; what is not there is built in.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Texts {
+    pub(crate) subject: Option<String>,
+    pub(crate) text: Option<String>,
+    pub(crate) html: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NoRecipient {
+    #[default]
+    Reject,
+    Skip,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            to: OneOrMore::One("{{ data.email }}".to_owned()),
+            cc: OneOrMore::default(),
+            bcc: OneOrMore::default(),
+            reply_to: None,
+            texts: Texts::default(),
+            events: BTreeMap::new(),
+            shop: String::new(),
+            link: None,
+            footer: None,
+            accent: "#0f766e".to_owned(),
+            headers: BTreeMap::new(),
+            attach_event: false,
+            no_recipient: NoRecipient::default(),
+        }
+    }
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+impl OneOrMore {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        match self {
+            Self::One(one) => std::slice::from_ref(one).iter(),
+            Self::More(more) => more.iter(),
+        }
+        .map(String::as_str)
+    }
+}
+
+impl Settings {
+    /// A text for this type of events and the key that it stands at; `None` where nothing is said.
+    pub(crate) fn text(
+        &self,
+        event_type: &str,
+        name: &str,
+        of: impl Fn(&Texts) -> Option<&String>,
+    ) -> Option<(String, &str)> {
+        let own = self.events.get(event_type).and_then(&of);
+        let own = own.map(|text| (format!("events.{event_type}.{name}"), text.as_str()));
+        own.or_else(|| Some((name.to_owned(), of(&self.texts)?.as_str())))
+    }
+}
