@@ -69,7 +69,7 @@ enum Task {
     /// Installs what the tests need, builds everything, runs every test
     ///
     /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
-    /// of its own), and a Python that has `pika`, `standardwebhooks` and `cloudevents` (in target/test-venv). What
+    /// of its own), and a Python that has `pika`, `standardwebhooks`, `cloudevents`, `aiosmtpd` and `dkimpy` (in target/test-venv). What
     /// lacks is installed where that needs no password, else one sentence says what to do. RabbitMQ 4 is set up as
     /// well (in target/rabbitmq-4), where debootstrap can be had and we are root; elsewhere the
     /// tests that want it are left out, and in CI that is an error. What makes plugins of JavaScript,

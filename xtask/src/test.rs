@@ -19,8 +19,13 @@ use crate::tools::{self, Progress};
 /// The folder of the Python that has what the tests want of it, below target/.
 const VENV: &str = "test-venv";
 /// As `pip` calls them, and by the modules that they bring.
-const PYTHON_PACKAGES: [(&str, &str); 3] =
-    [("pika~=1.4", "pika"), ("standardwebhooks~=1.1", "standardwebhooks"), ("cloudevents~=2.2", "cloudevents.core")];
+const PYTHON_PACKAGES: [(&str, &str); 5] = [
+    ("pika~=1.4", "pika"),
+    ("standardwebhooks~=1.1", "standardwebhooks"),
+    ("cloudevents~=2.2", "cloudevents.core"),
+    ("aiosmtpd~=1.4", "aiosmtpd"),
+    ("dkimpy[ed25519]~=1.1", "dkim, nacl"),
+];
 const PYTHON_VARIABLE: &str = "NOTIFY_TEST_PYTHON";
 /// What the names of the tests have in common that want RabbitMQ 4.
 const TESTS_OF_FOUR: &str = "rabbitmq_4";

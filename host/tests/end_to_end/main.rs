@@ -25,6 +25,7 @@ mod interop;
 mod isolation;
 mod journal;
 mod languages;
+mod mail;
 mod neighbours;
 mod operating;
 mod orders;

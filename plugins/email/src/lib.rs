@@ -22,6 +22,7 @@ use crate::settings::{NoRecipient, Settings};
 const CONFIG_SCHEMA: &str = include_str!("schema.json");
 const BUILT_IN_TEXT: &str = include_str!("templates/mail.txt");
 const BUILT_IN_HTML: &str = include_str!("templates/mail.html");
+const SUBJECT_CHARACTERS_MAX: usize = 200;
 const BUILT_IN_SUBJECT: &str = "{{ type }}{{ number }}";
 
 struct Email;
@@ -131,7 +132,7 @@ fn texts(settings: &Settings, event: &Event, templates: &mut Templates) -> Resul
     let (key, template) = settings
         .text(event_type, "subject", |texts| texts.subject.as_ref())
         .unwrap_or_else(|| ("subject".to_owned(), default_subject));
-    let subject = one_line(&templates.render(&key, template)?);
+    let subject = shortened(&one_line(&templates.render(&key, template)?));
     let text = settings.text(event_type, "text", |texts| texts.text.as_ref());
     let html = settings.text(event_type, "html", |texts| texts.html.as_ref());
     // Who writes one of them does not want the other to say something else.
@@ -157,6 +158,14 @@ fn data_of(event: &Event) -> serde_json::Value {
 fn one_line(text: &str) -> String {
     let blank = |character: char| if character.is_control() { ' ' } else { character };
     text.chars().map(blank).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A long name of a product is no reason to lose the mail, either.
+fn shortened(subject: &str) -> String {
+    match subject.char_indices().nth(SUBJECT_CHARACTERS_MAX - 1) {
+        Some((at, last)) if at + last.len_utf8() < subject.len() => format!("{}…", &subject[..at]),
+        _ => subject.to_owned(),
+    }
 }
 
 /// What the host says, as the outcome that it deserves here: an address that the event brought, and that nobody granted, is the

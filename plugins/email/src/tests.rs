@@ -44,6 +44,15 @@ fn every_event_of_an_order_has_a_mail_of_its_own() {
 }
 
 #[test]
+fn a_subject_is_one_line_and_not_endless() {
+    for (count, expected) in [(199, 199), (200, 200), (201, 200), (5000, 200)] {
+        assert_eq!(shortened(&"ü".repeat(count)).chars().count(), expected, "{count}");
+    }
+    assert!(shortened(&"ü".repeat(201)).ends_with("ü…"));
+    assert_eq!(one_line(" a\r\n b\tc\u{0} "), "a b c");
+}
+
+#[test]
 fn of_an_event_that_is_not_known_the_mail_shows_what_is_in_it() {
     let data = r#"{"name":"disk","used":0.97,"tags":["a"],"host":null,"evil":"<script>"}"#;
     let mail = rendered(&Settings::default(), &event("DiskFull", data)).ok().unwrap();

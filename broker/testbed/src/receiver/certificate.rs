@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -17,6 +17,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Identity {
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
+    pem: String,
 }
 
 impl Default for Authority {
@@ -55,7 +56,7 @@ impl Authority {
     fn sign(&self, params: &CertificateParams) -> Identity {
         let key = key();
         let certificate = params.signed_by(&key, &self.0).unwrap_or_else(|error| panic!("no certificate: {error}"));
-        Identity { certificate: certificate.der().clone(), key: key.serialize_der() }
+        Identity::new(&certificate, &key)
     }
 }
 
@@ -64,7 +65,17 @@ impl Identity {
     pub fn self_signed(host: &str) -> Self {
         let key = key();
         let certificate = params(host).self_signed(&key).unwrap_or_else(|error| panic!("no certificate: {error}"));
-        Self { certificate: certificate.der().clone(), key: key.serialize_der() }
+        Self::new(&certificate, &key)
+    }
+
+    fn new(certificate: &Certificate, key: &KeyPair) -> Self {
+        let pem = certificate.pem() + &key.serialize_pem();
+        Self { certificate: certificate.der().clone(), key: key.serialize_der(), pem }
+    }
+
+    /// Certificate and key, for a server that reads them from a file.
+    pub fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// For a server.
