@@ -2,7 +2,7 @@
 //!
 //! This builds them for WebAssembly with whatever compiler is to be had, and lays them out in
 //! folders below target/. A file is replaced in one step, and only if it has changed. No file is
-//! removed: the folder may hold a plugin that somebody dropped in.
+//! removed, and no toml is replaced: the folder may hold a plugin that somebody dropped in, or has set up.
 
 use std::ffi::OsString;
 use std::fs;
@@ -256,6 +256,11 @@ fn lay_out(
     for guest in guests {
         let Some(module) = guest.wasm_file() else { continue };
         let to = folder.join(format!("{}.wasm", guest.name));
+        // First: a host that watches the folder must not take the file for a plugin that is switched on.
+        let toml = to.with_extension("toml");
+        if let Some(starter) = guest.starter().filter(|_| !toml.exists()) {
+            replace(&starter, &toml)?;
+        }
         let changed = replace(&modules.join(module), &to)?;
         let shown = to.strip_prefix(&project.root).unwrap_or(&to);
         progress.heading(format!("{} {}", shown.display(), if changed { "is new" } else { "has not changed" }));

@@ -115,6 +115,11 @@ impl Package {
         Some(format!("{}.wasm", self.guest_target()?.name.replace('-', "_")))
     }
 
+    /// The toml that it begins with, where it cannot do its work without one.
+    pub(crate) fn starter(&self) -> Option<PathBuf> {
+        Some(self.manifest_path.with_file_name("starter.toml")).filter(|file| file.is_file())
+    }
+
     fn guest_target(&self) -> Option<&Target> {
         self.targets.iter().find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
     }
