@@ -79,10 +79,13 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
             last.pop_front();
         }
     })?;
-    if !print(last, &subjects, arguments.json)? {
+    if !print(&last, &subjects, arguments.json)? {
         return Ok(());
     }
-    while arguments.follow {
+    if !arguments.follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(FOLLOW_INTERVAL).await;
         let mut more = VecDeque::new();
         after = reader.since(0, after, |record| {
@@ -91,11 +94,10 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
                 more.push_back(record);
             }
         })?;
-        if !print(more, &subjects, arguments.json)? {
+        if !print(&more, &subjects, arguments.json)? {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 impl Arguments {
@@ -160,10 +162,10 @@ impl Subjects {
 }
 
 /// Whether somebody still reads.
-fn print(records: VecDeque<Record>, subjects: &Subjects, json: bool) -> anyhow::Result<bool> {
+fn print(records: &VecDeque<Record>, subjects: &Subjects, json: bool) -> anyhow::Result<bool> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut write = || {
-        for record in &records {
+        for record in records {
             write_one(&mut out, record, subjects, json)?;
         }
         out.flush()

@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
             let log_level = arguments.log_level;
             with_settings(arguments.settle(), Some(log_level), async |config, broker| {
                 let stop = shutdown::on_signals()?;
-                daemon::run(config, broker, &stop).await
+                Box::pin(daemon::run(config, broker, &stop)).await
             })
         }
         Command::Plugin { action, folder } => match folder.settle() {

@@ -39,17 +39,11 @@ impl Outside {
         Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay })
     }
 
-    /// What a plugin with this toml may reach. The error is one sentence, without the plugin's name.
-    pub(crate) fn reach(
-        &self,
-        _name: &str,
-        config: &PluginConfig,
-        vault: Arc<Vault>,
-        preview: Option<Preview>,
-    ) -> anyhow::Result<Arc<Reach>> {
+    /// What a plugin with this toml may reach.
+    pub(crate) fn reach(&self, config: &PluginConfig, vault: Arc<Vault>, preview: Option<Preview>) -> Arc<Reach> {
         let preview = preview.map(|preview| preview.hiding(Arc::clone(&vault)));
         let gate = Gate::new(self.egress.clone(), config.grants.origins(), config.grants.networks.clone());
         let (grants, relay) = (config.grants.clone(), self.relay.clone());
-        Ok(Arc::new(Reach { vault, grants, relay, preview, gate }))
+        Arc::new(Reach { vault, grants, relay, preview, gate })
     }
 }

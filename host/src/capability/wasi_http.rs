@@ -169,9 +169,9 @@ impl Shared {
         })?;
         let more = response.is_truncated.then_some(Error::HttpResponseBodySize(Some(self.response_bytes_max as u64)));
         let frames = [Ok(Frame::data(body))].into_iter().chain(more.map(Err));
-        let frames = frames.map(move |frame| {
+        // The room is given back when the answer has been read, or dropped.
+        let frames = frames.inspect(move |_| {
             let _held = &room;
-            frame
         });
         let mut answer = http::Response::new(StreamBody::new(stream::iter(frames)).boxed_unsync());
         *answer.status_mut() = response.status;

@@ -31,9 +31,9 @@ impl Origin {
     pub(crate) fn covers(&self, other: &Self) -> bool {
         let is_same_host = || match (&self.host, &other.host) {
             (HostPattern::Exactly(own), HostPattern::Exactly(host)) => own == host,
-            (HostPattern::Exactly(_), HostPattern::Below(_)) => false,
             (HostPattern::Below(own), HostPattern::Exactly(Host::Domain(host))) => is_below(host, own),
-            (HostPattern::Below(_), HostPattern::Exactly(Host::Ipv4(_) | Host::Ipv6(_))) => false,
+            (HostPattern::Exactly(_), HostPattern::Below(_))
+            | (HostPattern::Below(_), HostPattern::Exactly(Host::Ipv4(_) | Host::Ipv6(_))) => false,
             (HostPattern::Below(own), HostPattern::Below(host)) => own == host || is_below(host, own),
         };
         (self.is_secure, self.port) == (other.is_secure, other.port) && is_same_host()

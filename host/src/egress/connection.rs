@@ -40,7 +40,7 @@ pub(crate) struct Response {
 /// An exchange that failed.
 pub(super) enum Broken {
     /// Before anything of the request was written: it may be sent elsewhere.
-    Unsent(http::Request<Full<Bytes>>),
+    Unsent(Box<http::Request<Full<Bytes>>>),
     Failed(hyper::Error),
 }
 
@@ -66,7 +66,7 @@ impl Connection {
         let (sender, driver) = (&mut self.sender, &mut self.driver);
         let talk = async {
             let response = sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
-                Some(request) => Broken::Unsent(request),
+                Some(request) => Broken::Unsent(Box::new(request)),
                 None => Broken::Failed(error.into_error()),
             })?;
             let (head, mut incoming) = response.into_parts();

@@ -122,7 +122,7 @@ impl Gate {
                 }
                 // It was closed while it was idle, and nothing has left.
                 Err(Broken::Unsent(unsent)) if !is_fresh => {
-                    request = unsent;
+                    request = *unsent;
                     continue;
                 }
                 Err(Broken::Unsent(_)) => "it closed the connection at once".to_owned(),

@@ -113,7 +113,9 @@ mod tests {
     fn what_goes_in_comes_out_up_to_where_it_is_torn() {
         let mut chunk = Chunk::default();
         let both = [received("1", None), received("2", Some("4711"))];
-        both.iter().for_each(|record| chunk.push(record));
+        for record in &both {
+            chunk.push(record);
+        }
         assert_eq!(records(&chunk.records), both);
         let torn = &chunk.records[..chunk.records.len() - 1];
         assert_eq!(records(torn), both[..1]);

@@ -172,7 +172,9 @@ mod tests {
 
     fn chunk(records: &[Record]) -> Chunk {
         let mut chunk = Chunk::default();
-        records.iter().for_each(|record| chunk.push(record));
+        for record in records {
+            chunk.push(record);
+        }
         chunk
     }
 

@@ -65,19 +65,18 @@ impl Timeline {
         let mut timelines: Vec<Self> = Vec::new();
         for record in records {
             let known = timelines.iter_mut().find(|line| line.id == record.id && line.source == record.source);
-            let timeline = match known {
-                Some(timeline) => timeline,
-                None => {
-                    timelines.push(Self {
-                        id: record.id.clone(),
-                        source: record.source.clone(),
-                        event_type: record.event_type.clone(),
-                        subject: None,
-                        records: Vec::new(),
-                    });
-                    let last = timelines.len() - 1;
-                    &mut timelines[last]
-                }
+            let timeline = if let Some(timeline) = known {
+                timeline
+            } else {
+                timelines.push(Self {
+                    id: record.id.clone(),
+                    source: record.source.clone(),
+                    event_type: record.event_type.clone(),
+                    subject: None,
+                    records: Vec::new(),
+                });
+                let last = timelines.len() - 1;
+                &mut timelines[last]
             };
             if let What::Received(received) = &record.what {
                 timeline.subject = timeline.subject.take().or_else(|| received.subject.clone());

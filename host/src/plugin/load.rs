@@ -105,7 +105,7 @@ impl Loader {
         for warning in warnings {
             self.say_once(Sentence::ToChange(warning));
         }
-        let reach = self.outside.reach(name, &config, vault, self.preview.clone())?;
+        let reach = self.outside.reach(&config, vault, self.preview.clone());
         let settings = match &info.config_schema {
             Some(schema) => complete(schema.clone(), config.settings).await?,
             None => config.settings.values,

@@ -149,15 +149,13 @@ fn reply(error: &Error) -> Option<Reply> {
 }
 
 fn of_error(relay: &str, step: &Step, error: &Error) -> MailFailure {
-    match reply(error) {
-        Some(reply) => of_reply(relay, step, &reply),
-        None => {
-            // The innermost says what happened; what is around it repeats it.
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(inner) = cause.source() {
-                cause = inner;
-            }
-            MailFailure::Later(format!("the connection to the mail relay {relay} failed while {step}: {cause}"))
-        }
+    if let Some(reply) = reply(error) {
+        return of_reply(relay, step, &reply);
     }
+    // The innermost says what happened; what is around it repeats it.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    MailFailure::Later(format!("the connection to the mail relay {relay} failed while {step}: {cause}"))
 }

@@ -64,8 +64,8 @@ impl Signer {
     }
 
     /// The message with a signature before it, which says that it was made then, in seconds since 1970.
-    pub(super) fn sign(&self, message: Vec<u8>, now: i64) -> anyhow::Result<Vec<u8>> {
-        let text = std::str::from_utf8(&message).context("it is not ASCII")?;
+    pub(super) fn sign(&self, message: &[u8], now: i64) -> anyhow::Result<Vec<u8>> {
+        let text = std::str::from_utf8(message).context("it is not ASCII")?;
         let (head, body) = text.split_once("\r\n\r\n").context("it has no body")?;
         let fields = fields(head);
         // The last one of a name is signed first.
@@ -101,7 +101,7 @@ impl Signer {
         }
         header.push_str("\r\n");
         let mut whole = header.into_bytes();
-        whole.extend_from_slice(&message);
+        whole.extend_from_slice(message);
         Ok(whole)
     }
 }

@@ -30,7 +30,7 @@ pub(crate) use crate::relay::failure::MailFailure;
 use crate::relay::failure::Step;
 
 /// A connection that was not used for so long is closed: relays close them, too, and some without a word.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 
 pub(crate) struct Relay {
     config: MailConfig,
@@ -99,7 +99,7 @@ impl Relay {
             MailFailure::Misconfigured(format!("mail cannot be signed: cannot use {}: {error:#}", dkim.key.display()))
         })?;
         let Some(signer) = signer else { return Ok(message) };
-        signer.sign(message, jiff::Timestamp::now().as_second()).map_err(|error| {
+        signer.sign(&message, jiff::Timestamp::now().as_second()).map_err(|error| {
             MailFailure::Misconfigured(format!("mail cannot be signed by {}: {error:#}", dkim.key.display()))
         })
     }

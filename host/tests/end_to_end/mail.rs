@@ -90,7 +90,7 @@ fn plug_email(world: &World, toml: &str) {
 
 fn publish(world: &World, events: &[Value]) {
     let file = world.path("events.jsonl");
-    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    let lines = events.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     fs::write(&file, lines).unwrap();
     world.order(&["send", &file.display().to_string()]);
 }
@@ -107,7 +107,7 @@ fn dead_letters(world: &World, count: usize) -> BTreeMap<String, String> {
         .map(|letter| {
             let data: Value = serde_json::from_slice(&letter.message.body).unwrap();
             let headers = &letter.message.properties.headers;
-            let text = |name: &str| headers.get(name).and_then(broker::Value::to_text).unwrap_or_default().to_string();
+            let text = |name: &str| headers.get(name).and_then(broker::Value::to_text).unwrap_or_default().clone();
             (
                 data["order_id"].as_str().unwrap().to_owned(),
                 format!("{}: {}", text("x-notify-given-up"), text("x-notify-reason")),

@@ -114,7 +114,7 @@ impl Cage {
     }
 
     fn toml(&self, act: &str, reveal: bool, to: &str) -> String {
-        let (origin, canary) = (self.echo.origin(), self.canary());
+        let (origin, canary) = (self.echo.origin(), self.canary().display().to_string());
         format!(
             "[grants]\nhttp = [{origin:?}, \"http://127.0.0.1:9\"]\nnetworks = [\"127.0.0.0/8\"]\n[secrets.token]\nfile = \
              {canary:?}\nto = [{to:?}]\nreveal = {reveal}\n[retry]\nattempts = 1\n[config]\nact = {act:?}\nsecret = \

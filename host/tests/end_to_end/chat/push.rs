@@ -73,7 +73,7 @@ pub(super) fn gotify() -> Service {
     }
 }
 
-/// https://spec.commonmark.org/0.31.2/#backslash-escapes
+/// <https://spec.commonmark.org/0.31.2/#backslash-escapes>
 fn unformatted(markdown: &str) -> Result<(), String> {
     let mut rest = markdown.chars();
     while let Some(character) = rest.next() {
@@ -86,7 +86,7 @@ fn unformatted(markdown: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// https://gotify.net/api-docs: the model Error.
+/// <https://gotify.net/api-docs>: the model Error.
 fn gotify_error(status: u16, error: &str, description: &str) -> String {
     json!({ "error": error, "errorCode": status, "errorDescription": description }).to_string()
 }

@@ -144,7 +144,7 @@ pub(super) fn header(request: &Request, name: &str, expected: &str) -> Result<()
 }
 
 /// A text of 1 to so many characters, by the count that is the longest.
-pub(super) fn text<'a>(value: &'a Value, max: usize) -> Result<&'a str, String> {
+pub(super) fn text(value: &Value, max: usize) -> Result<&str, String> {
     let text = value.as_str().ok_or_else(|| format!("{value} is no text"))?;
     let size = text.encode_utf16().count();
     must(

@@ -36,7 +36,7 @@ fn slack_bot() -> Service {
             must(body["channel"] == "#orders", "no channel")?;
             slack_message(&body)
         },
-        taken: || Answer::status(200).body(r##"{"ok":true,"channel":"C1","ts":"1503435956.000247"}"##),
+        taken: || Answer::status(200).body(r#"{"ok":true,"channel":"C1","ts":"1503435956.000247"}"#),
         refused: |_| Answer::status(200).body(r#"{"ok":false,"error":"invalid_arguments"}"#),
         busy: r#"{"ok":false,"error":"ratelimited"}"#,
     }

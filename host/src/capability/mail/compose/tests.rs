@@ -24,7 +24,7 @@ fn message() -> mail::Message {
 
 fn composed(message: mail::Message) -> Result<Composed, String> {
     let from = "\"Büro, München\" <shop@example.com>".parse().unwrap();
-    let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let date = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
     compose(message, &Frame { from: &from, message_id: "<a.1@example.com>", date })
 }
 
@@ -104,10 +104,12 @@ fn what_arrives_is_what_was_meant() {
     assert_eq!(mail.attachment_count(), 1);
 }
 
+type Change = Box<dyn Fn(&mut mail::Message, String)>;
+
 #[test]
 fn no_text_can_be_a_header() {
     let evil = "x\r\nBcc: eve@example.org";
-    let cases: Vec<Box<dyn Fn(&mut mail::Message, String)>> = vec![
+    let cases: Vec<Change> = vec![
         Box::new(|mail, text| mail.subject = text),
         Box::new(|mail, text| mail.to[0].name = Some(text)),
         Box::new(|mail, text| mail.to[0].email = text),
