@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use testbed::receiver::{Authority, Identity};
+use testbed::receiver::{Authority, Identity, signing_key};
 use testbed::{Leash, eventually, eventually_some, free_port};
 
 use crate::on_both_engines;
@@ -362,6 +362,27 @@ fn tls_from_the_start_and_none_at_all_work_where_the_operator_says_so() {
         let host = world.host();
         publish(&world, &[order(1, "ann@example.com"), order(2, "bob@example.com")]);
         wait_for_mails(&server, &host, 2);
+        host.stop();
+    }
+}
+
+#[test]
+fn a_mail_is_signed_so_that_others_can_verify_it() {
+    for (kind, is_rsa) in [("rsa", true), ("ed25519", false)] {
+        let world = World::on_sqlite();
+        let (private, public) = signing_key(is_rsa);
+        fs::write(world.path("dkim.pem"), private).unwrap();
+        let dkim = "relay = \"smtp://localhost:PORT\"\ntls = \"none\"\n\
+                    [mail.dkim]\ndomain = \"example.com\"\nselector = \"s1\"\nkey = \"dkim.pem\"\n";
+        let relay = Relay::new(&world, "localhost", dkim);
+        plug_email(&world, "attach-event = true\nheaders = { X-Long = \"{{ data.product }}\" }\n");
+        let server = relay.start(&["--dkim", &public, "--dkim-kind", kind]);
+        let host = world.host();
+        let mut event = order(1, "ann@example.com");
+        event["product"] = json!(format!("Bücherregal  „Eiche“ {}", "sehr schön ".repeat(20)));
+        publish(&world, &[event]);
+        let mail = wait_for_mails(&server, &host, 1).remove(0);
+        assert_eq!(mail["dkim"], true, "{kind}: {mail}\n{}", server.stderr());
         host.stop();
     }
 }

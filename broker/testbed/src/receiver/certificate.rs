@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -58,6 +58,16 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.0).unwrap_or_else(|error| panic!("no certificate: {error}"));
         Identity::new(&certificate, &key)
     }
+}
+
+/// A key to sign with: RSA, else Ed25519. The private one in PEM (PKCS #8), and the public one in base64, whole
+/// (SPKI) of RSA, and bare of Ed25519, as DKIM wants them.
+pub fn signing_key(is_rsa: bool) -> (String, String) {
+    let key = if is_rsa { KeyPair::generate_for(&PKCS_RSA_SHA256) } else { KeyPair::generate_for(&PKCS_ED25519) };
+    let key = key.unwrap_or_else(|error| panic!("no key: {error}"));
+    let public: String = key.public_key_pem().lines().filter(|line| !line.starts_with('-')).map(str::trim).collect();
+    // 12 bytes, which are 16 characters of base64, say what kind of key follows.
+    (key.serialize_pem(), if is_rsa { public } else { public[16..].to_owned() })
 }
 
 impl Identity {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-pub use certificate::{Authority, Identity};
+pub use certificate::{Authority, Identity, signing_key};
 pub use request::Request;
 
 /// Between two bytes of [`Reply::Drip`].
