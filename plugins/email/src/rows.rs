@@ -32,7 +32,7 @@ pub(crate) fn rows(event: &Event, data: &Value, is_known: bool) -> Vec<(String, 
             let value = text(data.get(key)?)?;
             let currency = data.get("currency").and_then(text).unwrap_or_default();
             let is_money = matches!(key, "price" | "total") && !currency.is_empty();
-            Some((name.to_owned(), if is_money { format!("{value} {currency}") } else { value }))
+            Some((name.to_owned(), if is_money { format!("{} {currency}", money(value)) } else { value }))
         };
         return OF_ORDERS.into_iter().filter_map(row).collect();
     }
@@ -42,6 +42,12 @@ pub(crate) fn rows(event: &Event, data: &Value, is_known: bool) -> Vec<(String, 
     let members = data.as_object().into_iter().flatten();
     let members = members.filter_map(|(key, value)| Some((key.clone(), text(value)?)));
     attributes.chain(members).take(ROWS_MAX).collect()
+}
+
+/// JSON's `189.50` is the number 189.5.
+fn money(amount: String) -> String {
+    let has_one_place = amount.rsplit_once('.').is_some_and(|(_, places)| places.len() == 1);
+    if has_one_place { amount + "0" } else { amount }
 }
 
 /// Of what is simple enough to stand in a line.

@@ -34,7 +34,7 @@ fn every_event_of_an_order_has_a_mail_of_its_own() {
         assert!(mail.subject.ends_with(" (4711)"), "{}", mail.subject);
         subjects.insert(mail.subject);
         let (text, html) = (mail.text.unwrap(), mail.html.unwrap());
-        for (name, value) in [("Order", "4711"), ("Product", "<b>iPhone</b> & 15"), ("Price", "949.0 EUR")] {
+        for (name, value) in [("Order", "4711"), ("Product", "<b>iPhone</b> & 15"), ("Price", "949.00 EUR")] {
             assert!(text.contains(&format!("{name}: {value}\n")), "{text}");
         }
         assert!(html.contains("&lt;b&gt;iPhone&lt;&#x2f;b&gt; &amp; 15") && !html.contains("<b>"), "{html}");

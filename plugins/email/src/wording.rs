@@ -33,7 +33,12 @@ const KNOWN: [(&str, &str, &str, &str); 7] = [
         "We have received your payment",
         "Thank you! Your order is being prepared.",
     ),
-    ("ordershipped", "Your order is on its way{{ number }}", "Your order is on its way", "It has left our house."),
+    (
+        "ordershipped",
+        "Your order is on its way{{ number }}",
+        "Your order is on its way",
+        "It has been handed over for delivery.",
+    ),
     ("orderdelivered", "Your order has arrived{{ number }}", "Your order has arrived", "We hope that you like it."),
     ("ordercanceled", "Your order was canceled{{ number }}", "Your order was canceled", "It will not be delivered."),
     ("ordercancelled", "Your order was canceled{{ number }}", "Your order was canceled", "It will not be delivered."),
