@@ -33,13 +33,6 @@ impl Capability {
             Self::Secret => "secret",
         }
     }
-
-    /// Whether this version of the host has it, so that a grant does anything.
-    pub(crate) fn is_there(self) -> bool {
-        match self {
-            Self::Http | Self::Mail | Self::Secret => true,
-        }
-    }
 }
 
 impl Display for Capability {
@@ -142,12 +135,6 @@ impl Grants {
 
     pub(crate) fn cover(&self, scope: &Scope) -> bool {
         self.scopes.iter().any(|granted| granted.covers(scope))
-    }
-
-    /// Those that are granted in this file, and do nothing in this version of the host.
-    pub(crate) fn without_effect(&self) -> Vec<Capability> {
-        let has = |capability: &Capability| !capability.is_there() && self.of(*capability).next().is_some();
-        Capability::ALL.into_iter().filter(has).collect()
     }
 }
 

@@ -57,12 +57,6 @@ pub(super) enum Sentence {
 pub(super) fn report(name: &str, info: &PluginInfo, grants: &Grants) -> Vec<Sentence> {
     let version = &info.version;
     let mut sentences = Vec::new();
-    for capability in grants.without_effect() {
-        sentences.push(Sentence::ToChange(format!(
-            "{name} {version} is granted {capability}, but this version of the host has no {capability} yet: its calls \
-             are answered with `denied`"
-        )));
-    }
     let open: Vec<_> = wishes(info, grants)
         .into_iter()
         .filter(|wish| matches!(wish.standing, Standing::NotGranted(_)))

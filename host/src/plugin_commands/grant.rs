@@ -52,13 +52,6 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
         say!("{name} {}: {nothing}", shown(&described.info.version));
         return Ok(());
     }
-    for capability in Capability::ALL.into_iter().filter(|capability| !capability.is_there()) {
-        if open.iter().any(|scope| scope.capability == capability) {
-            say!(
-                "this version of the host has no {capability} yet: the grant is written down, and does nothing so far"
-            );
-        }
-    }
     let sources = sources(name, &open, &arguments.secrets).await?;
     let count = counted(open.len(), "grant");
     let question = format!("write {count} into {}?", toml.display());

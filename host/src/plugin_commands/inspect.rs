@@ -256,8 +256,7 @@ impl Inspection {
 
 fn wish_sentence(wish: &Wish) -> String {
     let standing = match &wish.standing {
-        Standing::Granted(scope) if scope.capability.is_there() => "granted".to_owned(),
-        Standing::Granted(_) => "granted, but this version of the host has no such capability yet".to_owned(),
+        Standing::Granted(_) => "granted".to_owned(),
         Standing::NotGranted(_) => "not granted".to_owned(),
         Standing::Senseless(problem) => format!("cannot be granted: {problem}"),
     };
