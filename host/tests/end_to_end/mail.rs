@@ -389,6 +389,26 @@ fn a_mail_is_signed_so_that_others_can_verify_it() {
 }
 
 #[test]
+fn what_inspect_prints_to_be_written_works() {
+    let world = World::on_sqlite();
+    let relay = Relay::usual(&world);
+    let wasm = built("NOTIFY_TEST_PLUGINS", "email.wasm");
+    let printed = world.plugin_command(&["inspect", &wasm.display().to_string()]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let (_, toml) = printed.split_once("\n[grants]").unwrap();
+    // As it says: the # taken away, from all that can be set.
+    let lines = toml.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line));
+    world.plug("email", &wasm, &format!("[grants]{}\n", lines.collect::<Vec<_>>().join("\n")));
+    let server = relay.start_usual(&[]);
+    let host = world.host();
+    publish(&world, &[order(1, "ann@example.com")]);
+    let mail = wait_for_mails(&server, &host, 1).remove(0);
+    assert_eq!(mail["subject"], "Thank you for your order (1)");
+    assert!(mail["html"].as_str().unwrap().contains("iPhone 15"), "{mail}");
+    host.stop();
+}
+
+#[test]
 fn a_host_without_a_relay_says_what_to_write() {
     let world = World::on_sqlite();
     plug_email(&world, "");

@@ -91,8 +91,10 @@ impl Settings {
         name: &str,
         of: impl Fn(&Texts) -> Option<&String>,
     ) -> Option<(String, &str)> {
-        let own = self.events.get(event_type).and_then(&of);
-        let own = own.map(|text| (format!("events.{event_type}.{name}"), text.as_str()));
-        own.or_else(|| Some((name.to_owned(), of(&self.texts)?.as_str())))
+        // An empty one is as `plugin inspect` prints it: nothing is said.
+        let of = |texts| of(texts).map(String::as_str).filter(|text| !text.is_empty());
+        let own = self.events.get(event_type).and_then(of);
+        let own = own.map(|text| (format!("events.{event_type}.{name}"), text));
+        own.or_else(|| Some((name.to_owned(), of(&self.texts)?)))
     }
 }
