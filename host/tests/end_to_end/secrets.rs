@@ -385,9 +385,12 @@ fn a_host_leaves_no_core_dump_and_its_compiler_knows_nothing_of_its_environment(
     let limits = fs::read_to_string(format!("/proc/{}/limits", host.leash.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().rev().nth(1), Some("0"), "{core}");
-    let killed = Command::new("kill").args([&format!("-{SEGMENTATION_FAULT}"), &host.leash.id().to_string()]).status();
-    assert!(killed.unwrap().success());
-    assert!(host.leash.wait_timeout(Duration::from_secs(20)).is_some());
+    // Rust's own handler looks at the first one, finds that it is none of a full stack, and lets the next one through.
+    eventually(SOON, "it is killed", || {
+        let kill = [&format!("-{SEGMENTATION_FAULT}"), &host.leash.id().to_string()];
+        Command::new("kill").args(kill).stderr(std::process::Stdio::null()).status().unwrap();
+        host.leash.wait_timeout(Duration::from_millis(200)).is_some()
+    });
     assert!(assert_hidden_below(&cage.world.path("")) > 5);
     let dumps = fs::read_dir(cage.world.path("")).unwrap();
     let dumps = dumps.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("core"));
