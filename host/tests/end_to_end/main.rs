@@ -32,6 +32,7 @@ mod orders;
 mod pacing;
 mod pauses;
 mod plugin_tools;
+mod preview;
 mod retries;
 mod routing;
 mod secrets;

@@ -15,8 +15,9 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use tempfile::TempDir;
-use testbed::{Leash, eventually};
+use testbed::{Leash, eventually, eventually_some};
 
+use crate::assemble::Guest;
 use crate::world::{Host, SOON, World, built};
 
 const CANARY: &str = "canary/9dF1+K2=7q&xZ";
@@ -163,6 +164,8 @@ fn forms() -> Vec<String> {
         // Without the ends, which depend on what stands beside it.
         forms.push(encoded[4..encoded.len() - 2].to_owned());
     }
+    // Halves, of a line that was cut within it; and as a guest writes it that may not see it.
+    forms.extend([CANARY[..9].to_owned(), CANARY[9..].to_owned(), CANARY.chars().rev().collect()]);
     forms.push(CANARY.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat());
     forms
 }
@@ -223,6 +226,7 @@ fn a_secret_is_in_what_is_sent_and_nowhere_else() {
     // What stands before the value has its own digits in base64.
     host.wait_for("answered POST /hook?basic=YW5uOm[secret token]");
     host.wait_for("answered echo: ");
+    host.wait_for("]nekot terces[ reraeB :noitazirohtua");
     let list = cage.world.plugin_command(&["list", "--json"]);
     assert!(
         String::from_utf8_lossy(&list.stdout).contains("[secret token]"),
@@ -376,20 +380,53 @@ fn a_secret_is_rotated_while_the_host_runs() {
     assert!(!host.logged("another value") && !host.logged(CANARY), "{}", host.leash.stderr());
 }
 
-#[test]
-fn a_host_leaves_no_core_dump_and_its_compiler_knows_nothing_of_its_environment() {
-    let cage = Cage::new();
-    cage.plug("send", false);
-    let toml = cage.world.plugins().join("sender-send.toml");
-    let text = fs::read_to_string(&toml).unwrap();
-    fs::write(&toml, text.replace(&format!("file = {:?}", cage.canary()), "env = \"CANARY\"")).unwrap();
+/// A host whose environment has the canary, and nothing against core dumps, in the current folder.
+fn host_with_canary(cage: &Cage) -> Host {
     let run = cage.world.host_command(&["run", "--log-format", "json"]);
-    // With as large a dump as it likes, in the current folder.
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
     shell.arg("--plugins").arg(cage.world.plugins()).env("CANARY", CANARY).current_dir(cage.world.path(""));
     let host = Host { leash: Leash::spawn(shell) };
     host.wait_for("ready: ");
+    host
+}
+
+#[test]
+fn what_compiles_plugins_gets_nothing_of_the_hosts_environment() {
+    let cage = Cage::new();
+    cage.world.plug_logger();
+    let host = host_with_canary(&cage);
+    // The compiler never comes to the end of it, so that it can be looked at.
+    let mut endless = Guest::default().assemble();
+    let name = b"notify:plugin/log@";
+    let at = endless.windows(name.len()).position(|window| window == name).unwrap();
+    endless[at] = b'm';
+    let file = cage.world.path("endless.wasm");
+    fs::write(&file, endless).unwrap();
+    cage.world.plug("endless", &file, "");
+    let environment = eventually_some(SOON, "it is compiled", || {
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+        processes.into_iter().find_map(|process| {
+            let status = fs::read_to_string(process.join("status")).ok()?;
+            let is_child = status.lines().any(|line| line == format!("PPid:\t{}", host.leash.id()));
+            let command = fs::read_to_string(process.join("cmdline")).ok()?;
+            if is_child && command.contains("compile-plugin") { fs::read(process.join("environ")).ok() } else { None }
+        })
+    });
+    assert_hidden("its environment", &environment);
+    let environment = String::from_utf8(environment).unwrap();
+    assert!(environment.contains("RAYON_NUM_THREADS=") && !environment.contains("PATH="), "{environment}");
+    host.leash.kill();
+}
+
+#[test]
+fn a_host_leaves_no_core_dump() {
+    let cage = Cage::new();
+    cage.plug("send", false);
+    let toml = cage.world.plugins().join("sender-send.toml");
+    let text = fs::read_to_string(&toml).unwrap();
+    fs::write(&toml, text.replace(&format!("file = {:?}", cage.canary()), "env = \"CANARY\"")).unwrap();
+    let host = host_with_canary(&cage);
     cage.world.order(&["create", "--user", "u", "--product", "p"]);
     eventually(SOON, "it is sent", || cage.echo.requests().iter().any(|request| request.contains(CANARY)));
     let limits = fs::read_to_string(format!("/proc/{}/limits", host.leash.id())).unwrap();
@@ -401,6 +438,7 @@ fn a_host_leaves_no_core_dump_and_its_compiler_knows_nothing_of_its_environment(
         Command::new("kill").args(kill).stderr(std::process::Stdio::null()).status().unwrap();
         host.leash.wait_timeout(Duration::from_millis(200)).is_some()
     });
+    // Of the folder's files, none is one.
     assert!(assert_hidden_below(&cage.world.path("")) > 5);
     let dumps = fs::read_dir(cage.world.path("")).unwrap();
     let dumps = dumps.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("core"));

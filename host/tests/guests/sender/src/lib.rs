@@ -65,6 +65,8 @@ fn send(settings: &Settings, event: &Event) -> Handled {
     }
     let body = String::from_utf8_lossy(&response.body);
     info!("answered {body}");
+    // So that the log cannot hide what the guest has seen.
+    info!("backwards {}", body.chars().rev().collect::<String>());
     done_with(format!("{} {body}", response.status))
 }
 
