@@ -33,7 +33,7 @@ impl Receiver {
                     return;
                 }
                 stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-                let _ = std::io::Read::read(&mut stream, &mut [0; 1 << 16]);
+                let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
                 let _ = stream.write_all(b"HTTP/1.1 422 No\r\ncontent-length: 4\r\nconnection: close\r\n\r\nnope");
             }
         });
