@@ -30,6 +30,7 @@ mod reconcile;
 mod relay;
 mod route;
 mod sample;
+mod secret_value;
 mod shutdown;
 mod state;
 mod telemetry;

@@ -11,7 +11,6 @@ mod outside;
 mod placeholder;
 mod preview;
 mod redact;
-mod secret_value;
 mod secrets;
 mod vault;
 mod wasi_http;
@@ -20,7 +19,6 @@ pub(crate) use crate::capability::console::{Console, Stream};
 pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};
 pub(crate) use crate::capability::outside::{Outside, Reach};
 pub(crate) use crate::capability::preview::{Departure, Preview};
-pub(crate) use crate::capability::secret_value::SecretValue;
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use crate::capability::secrets::Secret;
 pub(crate) use crate::capability::vault::Vault;

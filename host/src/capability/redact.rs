@@ -14,7 +14,7 @@ use memchr::memmem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
-use crate::capability::secret_value::{BASE64, STANDARD_WEBHOOKS_PREFIX, SecretValue};
+use crate::secret_value::{BASE64, STANDARD_WEBHOOKS_PREFIX, SecretValue};
 
 /// A shorter value would be found in what has nothing to do with it.
 pub(super) const REDACTED_BYTES_MIN: usize = 6;

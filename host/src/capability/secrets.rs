@@ -11,12 +11,12 @@ use url::Url;
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView as _;
 
-use crate::capability::secret_value::SecretValue;
 use crate::capability::vault::Held;
 use crate::config::{SecretGrant, secret_heading};
 use crate::plugin::Guest;
 use crate::plugin::contract::secrets::{Host, HostSecret};
 use crate::plugin::contract::types::HostError;
+use crate::secret_value::SecretValue;
 
 /// Of a name that a guest asks for, shown.
 const NAME_CHARACTERS_MAX: usize = 100;

@@ -14,9 +14,9 @@ use anyhow::{anyhow, bail};
 use tracing::{info, warn};
 
 use crate::capability::redact::{REDACTED_BYTES_MIN, Redactor, instead_of};
-use crate::capability::secret_value::{SecretValue, Stamp, path_of};
 use crate::config::SecretGrant;
 use crate::file::apart;
+use crate::secret_value::{SecretValue, Stamp, path_of};
 
 /// How old what is known of a file may be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

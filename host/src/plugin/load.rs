@@ -169,8 +169,10 @@ impl Loader {
         config: &PluginConfig,
     ) -> anyhow::Result<PluginInfo> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
-        let nothing = CallContext::of_nothing(DESCRIBE_TIME);
-        let store = instance::store(&self.engine, &config.limits, log, nothing);
+        // What it asks for may depend on its settings. They have not been checked yet: it says by what.
+        let settings = Arc::new(config.settings.values.clone());
+        let context = CallContext { settings, ..CallContext::of_nothing(DESCRIBE_TIME) };
+        let store = instance::store(&self.engine, &config.limits, log, context);
         let ready = ready.clone();
         let answer = call::in_its_own_task(&self.engine, store, DESCRIBE_TIME, (), |store| {
             Box::pin(async move {

@@ -21,13 +21,13 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::capability::SecretValue;
 use crate::config::{MailConfig, Security};
 use crate::file::apart;
 use crate::relay::connection::{Connection, Ending, Way};
 use crate::relay::dkim::Signer;
 pub(crate) use crate::relay::failure::MailFailure;
 use crate::relay::failure::Step;
+use crate::secret_value::SecretValue;
 
 /// A connection that was not used for so long is closed: relays close them, too, and some without a word.
 const IDLE_MAX: Duration = Duration::from_mins(1);

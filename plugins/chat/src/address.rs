@@ -113,6 +113,16 @@ fn each(mut text: &str, mut literal: impl FnMut(&str, &mut String)) -> String {
     out
 }
 
+/// The names of the secrets in it.
+pub(crate) fn placeholders(mut text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    while let Some((_, name, after)) = placeholder(text) {
+        names.push(name.to_owned());
+        text = after;
+    }
+    names
+}
+
 /// The first one, with what is before and after.
 fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once(OPEN)?;

@@ -4,6 +4,8 @@
 
 use notify_plugin::snippet;
 
+use crate::address::placeholders;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) method: &'static str,
@@ -12,6 +14,24 @@ pub(crate) struct Request {
     pub(crate) authorization: Option<(&'static str, Credential)>,
     /// JSON.
     pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    /// Where it goes, as a grant names it.
+    pub(crate) fn origin(&self) -> Option<String> {
+        let (scheme, rest) = self.url.split_once("://")?;
+        let host = rest.split(['/', '?']).next()?;
+        Some(format!("{scheme}://{host}"))
+    }
+
+    /// The names of the secrets that the host fills in.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let mut names = placeholders(&self.url);
+        if let Some((_, Credential::Secret { name, .. })) = &self.authorization {
+            names.push(name.clone());
+        }
+        names
+    }
 }
 
 /// The value of a header that says who we are.

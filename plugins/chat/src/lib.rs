@@ -12,6 +12,7 @@ mod settings;
 mod target;
 mod template;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use notify_plugin::http::Request as Exchange;
@@ -21,6 +22,7 @@ use notify_plugin::{
 };
 
 use crate::exchange::{Credential, Reply, Request, Verdict};
+use crate::message::{Message, Severity, Text};
 use crate::service::Service;
 use crate::settings::{SCHEMA, Settings};
 use crate::template::Renderer;
@@ -36,7 +38,10 @@ impl Plugin for Chat {
         )
         .annotation("license", env!("CARGO_PKG_LICENSE"))
         .config_schema(SCHEMA);
-        WISHES.iter().fold(info, |info, (origin, why)| info.request("http", *origin, *why))
+        let wishes = notify_plugin::config().map(|settings: Settings| wishes(&settings)).unwrap_or_default();
+        wishes.into_iter().fold(info, |info, (capability, scope)| {
+            info.request(capability, scope, "tells the targets in its configuration")
+        })
     }
 
     fn handle(event: Event, delivery: Delivery) -> Handled {
@@ -70,18 +75,26 @@ impl Plugin for Chat {
 
 notify_plugin::export!(Chat);
 
-/// What may be granted, for services that have one place for all. Of those that people run themselves, and of
-/// Microsoft's workflows, only the operator knows the place.
-const WISHES: [(&str, &str); 5] = [
-    ("https://hooks.slack.com", "only for slack:// webhooks: posts the message"),
-    ("https://slack.com", "only for slack:// bots: posts the message"),
-    ("https://discord.com", "only for discord://: posts the message"),
-    ("https://api.telegram.org", "only for tgram://: posts the message"),
-    ("https://ntfy.sh", "only for ntfy:// without a server of your own: publishes the message"),
-];
+/// What its targets need: capability and scope. What is wrong with them is told when there is something to tell them.
+fn wishes(settings: &Settings) -> BTreeSet<(&'static str, String)> {
+    let nothing = Message {
+        title: String::new(),
+        text: Text::Plain(String::new()),
+        fields: Vec::new(),
+        severity: Severity::Info,
+        link: None,
+    };
+    let mut wishes = BTreeSet::new();
+    for target in target::targets(settings).unwrap_or_default() {
+        let request = target.service.request(&nothing, "");
+        wishes.extend(request.origin().map(|origin| ("http", origin)));
+        wishes.extend(request.secrets().into_iter().map(|name| ("secret", name)));
+    }
+    wishes
+}
 
 /// One message to one target; the id of the message, where the service says it.
-fn tell(service: &dyn Service, message: &message::Message, key: &str) -> Result<Option<String>, Failure> {
+fn tell(service: &dyn Service, message: &Message, key: &str) -> Result<Option<String>, Failure> {
     let verdict = service.judge(&send(&service.request(message, key))?);
     let Verdict::Moved(to) = verdict else { return outcome(verdict) };
     let label = service.label();
@@ -131,5 +144,31 @@ fn with_label(failure: Failure, label: &str) -> Failure {
             Failure::Reject(notify_plugin::Rejection { reason: format!("{label}: {}", rejection.reason), ..rejection })
         }
         Failure::Misconfigured(reason) => misconfigured(format!("{label}: {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(targets: &str, expected: &[&str]) {
+        let settings: Settings = serde_json::from_str(&format!(r#"{{"targets": {targets}}}"#)).unwrap();
+        let wishes: Vec<_> =
+            wishes(&settings).iter().map(|(capability, scope)| format!("{capability} {scope}")).collect();
+        assert_eq!(wishes, expected, "{targets}");
+    }
+
+    #[test]
+    fn it_asks_for_what_its_targets_need_and_for_nothing_else() {
+        check(r#"["slack://T/B/{secret:hook}"]"#, &["http https://hooks.slack.com", "secret hook"]);
+        check(r#"["slack://{secret:bot}/#general"]"#, &["http https://slack.com", "secret bot"]);
+        check(
+            r#"["matrixs://{secret:m}@matrix.example:8448/!room:example"]"#,
+            &["http https://matrix.example:8448", "secret m"],
+        );
+        check(r#"["ntfy://orders"]"#, &["http https://ntfy.sh"]);
+        check(r#"["gotify://[::1]:8080/{secret:g}"]"#, &["http http://[::1]:8080", "secret g"]);
+        check(r#"["carrier-pigeon://loft"]"#, &[]);
+        check("[]", &[]);
     }
 }

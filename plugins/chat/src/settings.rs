@@ -152,7 +152,7 @@ pub(crate) fn in_url(_before: Option<char>, character: char, out: &mut String) {
 mod tests {
     use super::*;
     use crate::fit::html;
-    use crate::template::tests::{delivery, event};
+    use notify_plugin::testing::{delivery, event};
 
     fn message(settings: &str, event_type: &str, data: &str) -> Result<Message, Failure> {
         let settings: Settings = serde_json::from_str(settings).unwrap();

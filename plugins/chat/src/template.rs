@@ -30,31 +30,11 @@ impl Renderer<'_> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use notify_plugin::testing::{delivery, event};
+
     use super::*;
     use crate::fit::{as_it_is, html};
-
-    pub(crate) fn event(event_type: &str, data: &str) -> Event {
-        Event {
-            id: "1".to_owned(),
-            source: "shop".to_owned(),
-            event_type: event_type.to_owned(),
-            subject: Some("4711".to_owned()),
-            time: None,
-            data: data.to_owned(),
-            extensions: Vec::new(),
-        }
-    }
-
-    pub(crate) fn delivery() -> Delivery {
-        Delivery {
-            attempt: 1,
-            max_attempts: 8,
-            budget: 1000,
-            idempotency_key: "8d9b2c1e-5b1f-5c3e-9f0a-3f6f1f0c9d11".to_owned(),
-            transport: Vec::new(),
-        }
-    }
 
     fn check(data: &str, template: &str, escape: Escape, expected: &str) {
         let (event, delivery) = (event("OrderCreated", data), delivery());

@@ -78,8 +78,10 @@ fn address(text: &str) -> mail::Address {
 
 #[cfg(test)]
 mod tests {
+    use notify_plugin::testing::event;
+
     use super::*;
-    use crate::tests::{event, templates};
+    use crate::tests::templates;
 
     fn check(template: &str, data: &str, expected: Option<(&str, Option<&str>, bool)>) {
         let mut templates = templates(&event("OrderCreated", data));

@@ -1,22 +1,10 @@
+use notify_plugin::testing::{delivery, event};
+
 use super::*;
 use crate::settings::OneOrMore;
 
-pub(crate) fn event(event_type: &str, data: &str) -> Event {
-    Event {
-        id: "1".to_owned(),
-        source: "shop".to_owned(),
-        event_type: event_type.to_owned(),
-        subject: Some("4711".to_owned()),
-        time: None,
-        data: data.to_owned(),
-        extensions: Vec::new(),
-    }
-}
-
 pub(crate) fn templates(event: &Event) -> Templates {
-    let delivery =
-        Delivery { attempt: 1, max_attempts: 8, budget: 1000, idempotency_key: String::new(), transport: Vec::new() };
-    Templates::new(event, &delivery)
+    Templates::new(event, &delivery())
 }
 
 const ORDER: &str = r#"{"event":"OrderCreated","order_id":"4711","user_id":"user123","product":"<b>iPhone</b> & 15",

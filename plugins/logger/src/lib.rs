@@ -80,26 +80,13 @@ fn json(event: &Event, delivery: &Delivery) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use notify_plugin::testing;
+
     use super::*;
 
     fn check(data: &str, template: &str, expected: &str) {
-        let event = Event {
-            id: "1".to_owned(),
-            source: "shop".to_owned(),
-            event_type: "OrderCreated".to_owned(),
-            subject: Some("4711".to_owned()),
-            time: None,
-            data: data.to_owned(),
-            extensions: Vec::new(),
-        };
-        let delivery = Delivery {
-            attempt: 1,
-            max_attempts: 8,
-            budget: 1000,
-            idempotency_key: String::new(),
-            transport: Vec::new(),
-        };
-        assert_eq!(text(&event, &delivery, template).ok().as_deref(), Some(expected));
+        let event = testing::event("OrderCreated", data);
+        assert_eq!(text(&event, &testing::delivery(), template).ok().as_deref(), Some(expected));
     }
 
     #[test]

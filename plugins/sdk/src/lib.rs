@@ -53,6 +53,7 @@ mod logging;
 pub mod mail;
 #[cfg(feature = "template")]
 pub mod template;
+pub mod testing;
 mod text;
 
 use serde::de::DeserializeOwned;

@@ -91,28 +91,21 @@ fn open(settings: &Settings) -> Result<Vec<(&str, &str, Secret)>, Failure> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use notify_plugin::testing;
+
     use super::*;
 
     pub(crate) fn event() -> Event {
         Event {
             id: "e-1".to_owned(),
             source: "/shop".to_owned(),
-            event_type: "OrderCreated".to_owned(),
-            subject: Some("4711".to_owned()),
             time: Some("2026-01-02T03:04:05Z".to_owned()),
-            data: r#"{"product": "iPhone 15",  "price": 1.50}"#.to_owned(),
-            extensions: Vec::new(),
+            ..testing::event("OrderCreated", r#"{"product": "iPhone 15",  "price": 1.50}"#)
         }
     }
 
     pub(crate) fn delivery() -> Delivery {
-        Delivery {
-            attempt: 2,
-            max_attempts: 8,
-            budget: 10_000,
-            idempotency_key: "key-1".to_owned(),
-            transport: Vec::new(),
-        }
+        Delivery { attempt: 2, idempotency_key: "key-1".to_owned(), ..testing::delivery() }
     }
 
     #[test]

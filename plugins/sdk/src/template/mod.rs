@@ -195,24 +195,12 @@ fn failure(key: &str, error: &Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn templates(data: &str) -> Templates {
-        let event = Event {
-            id: "1".to_owned(),
-            source: "shop".to_owned(),
-            event_type: "OrderCreated".to_owned(),
-            subject: Some("4711".to_owned()),
-            time: None,
-            data: data.to_owned(),
-            extensions: vec![("traceparent".to_owned(), "00-a-b-01".to_owned())],
-        };
-        let delivery = Delivery {
-            attempt: 2,
-            max_attempts: 8,
-            budget: 1000,
-            idempotency_key: String::new(),
-            transport: Vec::new(),
-        };
+        let traceparent = ("traceparent".to_owned(), "00-a-b-01".to_owned());
+        let event = Event { extensions: vec![traceparent], ..testing::event("OrderCreated", data) };
+        let delivery = Delivery { attempt: 2, ..testing::delivery() };
         Templates::new(&event, &delivery)
     }
 

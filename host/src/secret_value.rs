@@ -19,12 +19,12 @@ use crate::file::read_bounded;
 /// Of one value.
 const VALUE_BYTES_MAX: u64 = 64 << 10;
 /// What Standard Webhooks have before the key's base64.
-pub(super) const STANDARD_WEBHOOKS_PREFIX: &[u8] = b"whsec_";
+pub(crate) const STANDARD_WEBHOOKS_PREFIX: &[u8] = b"whsec_";
 /// Where systemd puts a service's credentials.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// Base64, whether or not it is padded.
-pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -41,7 +41,7 @@ impl fmt::Debug for SecretValue {
 
 impl SecretValue {
     /// Without the line feed that an editor leaves at the end of a file. The error says what is wrong.
-    pub(super) fn new(bytes: Vec<u8>) -> Result<Self, String> {
+    pub(crate) fn new(bytes: Vec<u8>) -> Result<Self, String> {
         let mut bytes = Zeroizing::new(bytes);
         if bytes.ends_with(b"\n") {
             bytes.pop();
@@ -76,7 +76,7 @@ impl SecretValue {
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
@@ -86,7 +86,7 @@ impl SecretValue {
     }
 
     /// The value of a header, behind a prefix. The error says what is wrong, and nothing of the value.
-    pub(super) fn header(&self, prefix: &str) -> Result<HeaderValue, String> {
+    pub(crate) fn header(&self, prefix: &str) -> Result<HeaderValue, String> {
         let is_plain = |byte: &u8| matches!(byte, b' '..=b'~');
         if !prefix.as_bytes().iter().all(is_plain) {
             return Err("what stands before it in the header is not plain ASCII".to_owned());
@@ -102,7 +102,7 @@ impl SecretValue {
     }
 
     /// With the value as key; behind `whsec_` the key is in base64, as Standard Webhooks have it.
-    pub(super) fn hmac_sha256(&self, data: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn hmac_sha256(&self, data: &[u8]) -> Result<Vec<u8>, String> {
         let key = match self.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX) {
             Some(encoded) => Zeroizing::new(
                 BASE64.decode(encoded).map_err(|_| "its value begins with whsec_, and what follows is not base64")?,
@@ -117,7 +117,7 @@ impl SecretValue {
 }
 
 /// Where the value lies, if it lies in a file.
-pub(super) fn path_of(source: &SecretSource) -> Result<Option<PathBuf>, String> {
+pub(crate) fn path_of(source: &SecretSource) -> Result<Option<PathBuf>, String> {
     match source {
         SecretSource::Env(_) => Ok(None),
         SecretSource::File(path) => Ok(Some(path.clone())),
@@ -133,7 +133,7 @@ pub(super) fn path_of(source: &SecretSource) -> Result<Option<PathBuf>, String> 
 
 /// By which a file is known to be the same as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     file: (u64, u64),
     bytes: u64,
     written: (i64, i64),
@@ -141,7 +141,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             file: (metadata.dev(), metadata.ino()),
             bytes: metadata.len(),
@@ -151,7 +151,7 @@ impl Stamp {
     }
 
     /// Of the file there, if there is one.
-    pub(super) fn at(path: &Path) -> Option<Self> {
+    pub(crate) fn at(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
     }
 }
