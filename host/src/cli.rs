@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{HostConfig, LogFormat, parse_duration};
+use crate::config::{HostConfig, Listen, LogFormat, parse_duration};
 use crate::plugin::COMPILE_COMMAND;
 use crate::{dead_letters, events, explain, plugin_commands, route, topology};
 
@@ -147,6 +147,15 @@ pub(crate) struct RunArguments {
     /// How long a stop waits for the calls in flight [default: 25s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
+    /// Where the admin surface listens: dashboard, metrics, health and API; or off [default: 127.0.0.1:9471]
+    ///
+    /// At an address that other machines can reach it needs --admin-token-file. Where the default address is taken, the
+    /// host warns and runs without.
+    #[arg(long, value_name = "ADDR:PORT", env = "NOTIFY_ADMIN")]
+    admin: Option<Listen>,
+    /// A file with the token that whoever asks the admin surface must have
+    #[arg(long, value_name = "FILE", env = "NOTIFY_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
     /// How log lines look [default: human]
     #[arg(long, value_enum, env = "NOTIFY_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -166,7 +175,12 @@ impl RunArguments {
         }
         config.state = self.state.clone().or(config.state);
         config.drain_timeout = self.drain_timeout.unwrap_or(config.drain_timeout);
-        Ok(config)
+        config.admin.listen = self.admin.unwrap_or(config.admin.listen);
+        config.admin.token_file = self.admin_token_file.clone().or(config.admin.token_file);
+        match config.admin.problem() {
+            Some(problem) => Err(problem),
+            None => Ok(config),
+        }
     }
 }
 

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions};
+use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::admin::Admin;
 use crate::capability::Outside;
 use crate::config::HostConfig;
-use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted};
+use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted, Vitals};
 use crate::journal::Journal;
 use crate::plugin::{Engine, Loader};
 use crate::reconcile::Reconciler;
-use crate::{control, journal, state};
+use crate::{admin, control, journal, state};
 
 /// One try to reach the broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +32,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`. An error means that it never got to work.
 pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
+    let listening = admin::listen(&config.admin).await?;
+    let config = Arc::new(config);
+    let vitals = Arc::new(Vitals::default());
     let state = config.state_folder();
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
     let registry = Arc::new(Registry::new());
@@ -47,10 +52,23 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
     };
     // Dropped, and so ended, with this function.
     let mut helpers = JoinSet::new();
+    let control = control::Server { registry: Arc::clone(&registry), catalog, reloads };
+    if let Some(listening) = listening {
+        let admin = Admin {
+            config: Arc::clone(&config),
+            broker: broker.clone(),
+            control: control.clone(),
+            vitals: Arc::clone(&vitals),
+            journal: folder_state.as_deref().map(journal::file).filter(|_| config.journal.is_some()),
+            started_at: Timestamp::now(),
+            stop: stop.clone(),
+        };
+        // Not ended by `stop`: it tells how the stop goes.
+        helpers.spawn(listening.serve(Arc::new(admin)));
+    }
     match folder_state.as_deref().map(control::listen) {
         Some(Ok(listening)) => {
-            let server = control::Server { registry: Arc::clone(&registry), catalog, reloads };
-            helpers.spawn(server.run(listening, stop.clone()));
+            helpers.spawn(control.run(listening, stop.clone()));
         }
         Some(Err(error)) => warn!("commands such as `notify-host plugin list` cannot reach this host: {error}"),
         None => warn!(
@@ -71,11 +89,18 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
         prefetch: config.prefetch,
         drain_timeout: config.drain_timeout,
         journal: journal.clone(),
+        vitals: Arc::clone(&vitals),
     };
     let _closing = Closing(journal);
     let mut short_sessions = 0;
-    let mut sessions =
-        Sessions { url: broker, config: &config, registry: &dispatcher.registry, worked: false, warned: Vec::new() };
+    let mut sessions = Sessions {
+        url: broker,
+        config: &config,
+        registry: &dispatcher.registry,
+        vitals: &vitals,
+        worked: false,
+        warned: Vec::new(),
+    };
     loop {
         let Some(opened) = sessions.open(stop).await? else { return Ok(()) };
         let broker = opened.broker.clone();
@@ -84,6 +109,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
             Ended::Lost(error) => {
                 short_sessions = if started.elapsed() < SESSION_SHORT { short_sessions + 1 } else { 0 };
                 let pause = pause_after(short_sessions);
+                vitals.away(error.to_string());
                 warn!("{error}; connecting again in {} ms", pause.as_millis());
                 // What is asked for meanwhile is seen by the next `open`.
                 let _ = tokio::time::timeout(pause, stop.cancelled()).await;
@@ -129,6 +155,7 @@ struct Sessions<'a> {
     config: &'a HostConfig,
     /// Of the plugins whose queues are needed.
     registry: &'a Registry,
+    vitals: &'a Vitals,
     /// There was one that could consume.
     worked: bool,
     /// What has been said already.
@@ -166,6 +193,7 @@ impl Sessions<'_> {
                 }
                 Err(error) => error.to_string(),
             };
+            self.vitals.away(error.clone());
             let limit = self.config.broker_timeout.filter(|_| !self.worked);
             if let Some(limit) = limit.filter(|limit| started.elapsed() >= *limit) {
                 anyhow::bail!("{error}; gave up after {} s (--broker-timeout)", limit.as_secs());

@@ -4,6 +4,7 @@
 //! Downwards only: `cli` → `daemon` → `delivery` → `plugin` → `capability`; `event` and `config`
 //! are leaves.
 
+mod admin;
 mod ask;
 mod capability;
 mod cli;

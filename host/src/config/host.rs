@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use broker::{BrokerUrl, ExchangeKind, QueueNames, Source};
 
+use crate::config::admin::{self, AdminConfig};
 use crate::config::mail::{self, MailConfig};
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
@@ -42,6 +43,7 @@ pub(crate) struct HostConfig {
     pub(crate) journal: Option<Bounds>,
     /// `None`: no plugin can send mail.
     pub(crate) mail: Option<MailConfig>,
+    pub(crate) admin: AdminConfig,
 }
 
 /// How log lines look.
@@ -83,6 +85,7 @@ impl Default for HostConfig {
             egress_ca: Vec::new(),
             journal: Some(Bounds::default()),
             mail: None,
+            admin: AdminConfig::default(),
         }
     }
 }
@@ -143,6 +146,11 @@ impl HostConfig {
                     None => default.journal,
                 },
                 mail: top.table(faults, "mail").and_then(|table| mail::read(faults, table, file)),
+                admin: AdminConfig {
+                    listen: top.parsed(faults, "admin").unwrap_or_default(),
+                    token_file: top.parsed(faults, "admin-token-file").map(beside),
+                    hosts: top.list_of(faults, "admin-hosts", admin::host_name).unwrap_or_default(),
+                },
             };
             top.finish(faults);
             config

@@ -3,6 +3,7 @@
 //! A file is checked as a whole before anything is opened, and every fault in it is reported at
 //! once, each with its line.
 
+mod admin;
 mod faults;
 mod grants;
 mod host;
@@ -18,6 +19,7 @@ mod schema;
 mod secrets;
 mod settings;
 
+pub(crate) use crate::config::admin::{AdminConfig, Listen};
 pub(crate) use crate::config::grants::{Capability, Grants, Scope, mail_address};
 pub(crate) use crate::config::host::{HostConfig, LogFormat};
 pub(crate) use crate::config::mail::{DkimConfig, MailConfig, RelayAddress, Security};

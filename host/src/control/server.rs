@@ -136,7 +136,7 @@ impl Server {
         output.shutdown().await
     }
 
-    async fn answer(&self, request: Request) -> Answer {
+    pub(crate) async fn answer(&self, request: Request) -> Answer {
         if let Request::Pause { plugin } | Request::Resume { plugin } | Request::Reload { plugin } = &request
             && !is_plugin_name(plugin)
         {
@@ -196,7 +196,7 @@ impl Server {
         })
     }
 
-    fn list(&self) -> Vec<PluginReport> {
+    pub(crate) fn list(&self) -> Vec<PluginReport> {
         let all = self.catalog.all().into_iter();
         all.map(|(name, status)| report(self.registry.get(&name).as_deref(), name, status)).collect()
     }

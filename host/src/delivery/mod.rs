@@ -25,6 +25,7 @@ mod slots;
 mod source;
 mod stall;
 mod trail;
+mod vitals;
 mod worker;
 
 pub(crate) use crate::delivery::because::because;
@@ -36,3 +37,4 @@ pub(crate) use crate::delivery::runner::{Health, Runner};
 pub(crate) use crate::delivery::session::{Dispatcher, Ended, Opened};
 pub(crate) use crate::delivery::source::Unwanted;
 pub(crate) use crate::delivery::trail::{Recipient, Trail};
+pub(crate) use crate::delivery::vitals::{Vital, Vitals};

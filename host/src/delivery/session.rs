@@ -20,6 +20,7 @@ use crate::delivery::runner::Runner;
 use crate::delivery::scribe::Scribe;
 use crate::delivery::source::{Intake, Unwanted};
 use crate::delivery::stall::{self, Progress};
+use crate::delivery::vitals::Vitals;
 use crate::delivery::worker::Worker;
 use crate::event::Rules;
 use crate::journal::Journal;
@@ -52,6 +53,7 @@ pub(crate) struct Dispatcher {
     pub(crate) prefetch: u16,
     pub(crate) drain_timeout: Duration,
     pub(crate) journal: Journal,
+    pub(crate) vitals: Arc<Vitals>,
 }
 
 /// A session that was opened.
@@ -77,6 +79,8 @@ impl Dispatcher {
             std::future::pending::<Infallible>().await
         };
         let Opened { broker, consumer, declared } = opened;
+        let progress = Arc::new(Progress::default());
+        let _open = self.vitals.opened(broker.clone(), Arc::clone(&progress));
         let mut session = Session {
             dispatcher: self,
             worker: Worker {
@@ -90,6 +94,7 @@ impl Dispatcher {
             parts: JoinSet::new(),
             joining: JoinSet::new(),
             awaited: Vec::new(),
+            progress,
             stop,
             give_up: &give_up,
         };
@@ -116,6 +121,7 @@ struct Session<'a> {
     /// Those whose queues are being made, and what ends that.
     joining: JoinSet<Result<Arc<Runner>, BrokerError>>,
     awaited: Vec<(Arc<Runner>, CancellationToken)>,
+    progress: Arc<Progress>,
     stop: &'a CancellationToken,
     give_up: &'a CancellationToken,
 }
@@ -131,7 +137,7 @@ impl Drop for Session<'_> {
 impl Session<'_> {
     /// Begins to take from the source's queue, and to watch that this goes on.
     fn start(&mut self, consumer: Option<Consumer>) {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::clone(&self.progress);
         let intake = Intake {
             worker: self.worker.clone(),
             rules: Arc::clone(&self.dispatcher.rules),

@@ -21,9 +21,25 @@ pub(super) struct Progress {
     consuming: AtomicBool,
     taken: AtomicU64,
     ended: AtomicU64,
+    stalled: AtomicBool,
 }
 
 impl Progress {
+    pub(super) fn is_consuming(&self) -> bool {
+        self.consuming.load(Ordering::Relaxed)
+    }
+
+    /// Of the second kind.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Taken, and neither settled nor given back.
+    pub(super) fn unsettled(&self) -> u64 {
+        let ended = self.ended.load(Ordering::Relaxed);
+        self.taken.load(Ordering::Relaxed).saturating_sub(ended)
+    }
+
     pub(super) fn consuming(&self, consuming: bool) {
         self.consuming.store(consuming, Ordering::Relaxed);
     }
@@ -71,7 +87,6 @@ fn judge(before: Look, now: Look, prefetch: u64) -> Verdict {
 /// Goes on for as long as it is polled, and ends when the session had better be given up.
 pub(super) async fn watch(broker: &Broker, queue: &str, progress: &Progress, prefetch: u16) -> BrokerError {
     let mut before = Look::default();
-    let mut stuck = false;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let inspected = tokio::time::timeout(INSPECT_TIMEOUT, broker.inspect(queue)).await;
@@ -81,13 +96,14 @@ pub(super) async fn watch(broker: &Broker, queue: &str, progress: &Progress, pre
             ended: progress.ended.load(Ordering::Relaxed),
             ready: ready.filter(|_| progress.consuming.load(Ordering::Relaxed)),
         };
+        let stuck = progress.is_stalled();
         match judge(before, now, prefetch.into()) {
             Verdict::Starved => {
                 let seconds = LOOK_EVERY.as_secs();
                 return BrokerError::Lost(format!("messages wait in queue {queue:?}, and none came for {seconds} s"));
             }
             Verdict::Stuck if !stuck => {
-                stuck = true;
+                progress.stalled.store(true, Ordering::Relaxed);
                 warn!(
                     "stalled: all {prefetch} messages that this host may hold are unsettled, and none was settled \
                      for {} s; is the broker blocking publishers, or a queue full?",
@@ -95,7 +111,7 @@ pub(super) async fn watch(broker: &Broker, queue: &str, progress: &Progress, pre
                 );
             }
             Verdict::Well if stuck => {
-                stuck = false;
+                progress.stalled.store(false, Ordering::Relaxed);
                 info!("no longer stalled");
             }
             Verdict::Stuck | Verdict::Well => {}

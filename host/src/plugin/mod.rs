@@ -31,7 +31,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::capability::{LogLine, PluginLog, Reach, Vault};
-use crate::config::Policies;
+use crate::config::{Grants, Policies};
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
 use crate::plugin::bindings::PluginPre;
@@ -152,6 +152,11 @@ impl Plugin {
         let lines = log.kept();
         let (answer, usage) = self.call(event, attempt, None, log).await;
         (answer, usage, lines.take())
+    }
+
+    /// What the operator allows it.
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.reach.grants
     }
 
     /// The text without the values of the plugin's secrets.

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod admin;
 #[path = "../guests/assemble.rs"]
 mod assemble;
 mod broker_away;
@@ -11,6 +12,7 @@ mod broker_crash;
 mod bytes;
 mod chat;
 mod churn;
+mod client;
 mod cluster;
 mod contract;
 mod crash;

@@ -52,7 +52,10 @@ impl World {
         symlink(compiled, world.path("state/compiled")).unwrap();
         fs::write(
             world.path("host.toml"),
-            format!("state = \"state\"\n[source]\nexchange = {:?}\nqueue = {:?}\n", world.exchange, world.queue),
+            format!(
+                "state = \"state\"\nadmin = \"off\"\n[source]\nexchange = {:?}\nqueue = {:?}\n",
+                world.exchange, world.queue
+            ),
         )
         .unwrap();
         world

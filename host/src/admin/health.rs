@@ -1,0 +1,95 @@
+//! Whether the host is ready: it takes events from its queue, and hands them to plugins.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use broker::BrokerUrl;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::admin::Admin;
+use crate::delivery::Vital;
+
+/// What it is judged by.
+pub(super) struct Signs<'a> {
+    pub(super) is_stopping: bool,
+    /// Those that run.
+    pub(super) plugins: usize,
+    pub(super) broker: &'a BrokerUrl,
+    pub(super) queue: &'a str,
+    pub(super) folder: &'a Path,
+    pub(super) vital: &'a Vital,
+}
+
+/// Why it is not ready, each in a sentence; nothing if it is.
+pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
+    let Signs { is_stopping, plugins, broker, queue, folder, vital } = signs;
+    let mut reasons = Vec::new();
+    if *is_stopping {
+        reasons.push("the host is stopping: it finishes what it has begun, and takes nothing new".to_owned());
+    }
+    if *plugins == 0 {
+        reasons
+            .push(format!("no plugin of {} runs: put one there that loads and is not switched off", folder.display()));
+    }
+    if vital.connected.is_none() {
+        reasons.push(match &vital.away {
+            Some(why) => format!("there is no session with the broker {broker}: {why}"),
+            None => format!("there is no session with the broker {broker} yet"),
+        });
+    } else if !vital.is_consuming && *plugins > 0 && !is_stopping {
+        reasons.push(format!(
+            "nothing is taken from queue {queue:?}: no plugin has a queue of its own yet, or the host is just beginning"
+        ));
+    }
+    if vital.is_stalled {
+        let count = vital.unacknowledged;
+        reasons.push(format!("stalled: {count} messages are unsettled, and none is being settled; is the broker blocking publishers, or a queue full?"));
+    }
+    reasons
+}
+
+/// It turns its loop: this answers.
+pub(super) async fn healthz() -> Json<serde_json::Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let reasons = admin.reasons();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_host_is_ready_when_it_takes_events_and_has_somebody_to_hand_them_to() {
+        let broker: BrokerUrl = "amqp://guest:hunter2@127.0.0.1".parse().unwrap();
+        let well =
+            Vital { connected: Some((broker.clone(), Timestamp::UNIX_EPOCH)), is_consuming: true, ..Vital::default() };
+        let check = |is_stopping, plugins, vital: &Vital, expected: &[&str]| {
+            let (queue, folder) = ("q", Path::new("p"));
+            let told = reasons(&Signs { is_stopping, plugins, broker: &broker, queue, folder, vital });
+            assert_eq!(told.len(), expected.len(), "{told:?}");
+            for (told, expected) in told.iter().zip(expected) {
+                assert!(told.contains(expected) && !told.contains("hunter2"), "{told}");
+            }
+        };
+        check(false, 1, &well, &[]);
+        check(true, 1, &well, &["is stopping"]);
+        check(false, 0, &Vital { is_consuming: false, ..well.clone() }, &["no plugin of p runs"]);
+        check(false, 1, &Vital { is_consuming: false, ..well.clone() }, &["nothing is taken from queue \"q\""]);
+        check(false, 1, &Vital { is_stalled: true, unacknowledged: 7, ..well.clone() }, &["stalled: 7 messages"]);
+        check(false, 0, &Vital::default(), &["no plugin", "127.0.0.1 yet"]);
+        let away = Vital { away: Some("connection refused".to_owned()), ..Vital::default() };
+        check(false, 1, &away, &["there is no session with the broker amqp://"]);
+        check(true, 1, &away, &["is stopping", "connection refused"]);
+    }
+}

@@ -1,0 +1,122 @@
+//! The admin surface: what a host tells of itself over HTTP, whom it tells, and what it lets do.
+
+use std::fs;
+
+use testbed::{eventually, eventually_some};
+
+use crate::client::Client;
+use crate::on_both_engines;
+use crate::world::{SOON, World};
+
+/// Waits until it is ready, or is not for this reason.
+fn await_readiness(admin: &Client, reason: Option<&str>) {
+    let expected = if reason.is_some() { 503 } else { 200 };
+    eventually_some(SOON, &format!("ready unless {reason:?}; now: {:?}", admin.get("/readyz")), || {
+        let answer = admin.get("/readyz");
+        let told = answer.json()["reasons"].to_string();
+        assert_eq!(answer.json()["ready"] == true, answer.status == 200);
+        (answer.status == expected && reason.is_none_or(|reason| told.contains(reason))).then_some(())
+    });
+}
+
+on_both_engines! {
+    fn a_host_is_ready_when_a_plugin_runs_and_says_why_it_is_not(world: &World) {
+        let (host, admin) = world.host_with_admin(&[]);
+        await_readiness(&admin, Some("no plugin of "));
+        assert_eq!(admin.get("/healthz").json(), serde_json::json!({ "status": "ok" }), "it turns its loop all the same");
+        world.plug_logger();
+        await_readiness(&admin, None);
+        let about = admin.json("/api/v1/host");
+        assert_eq!(about["broker"]["connected"], true);
+        assert_eq!(about["source"]["queue"], world.queue.as_str());
+        assert_eq!((&about["ready"], &about["journal"]), (&serde_json::json!(true), &serde_json::json!(true)));
+        fs::remove_file(world.plugins().join("logger.wasm")).unwrap();
+        await_readiness(&admin, Some("no plugin of "));
+        host.stop();
+    }
+
+    fn plugins_are_paused_and_resumed_and_reloaded_as_by_command(world: &World) {
+        world.plug_logger();
+        let (host, admin) = world.host_with_admin(&[]);
+        await_readiness(&admin, None);
+        let state = || admin.json("/api/v1/plugins")["plugins"][0]["state"].as_str().unwrap().to_owned();
+        eventually(SOON, "the plugin runs", || state() == "running");
+        let done = |act: &str| {
+            let answer = admin.post(&format!("/api/v1/plugins/logger/{act}"), "");
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answer.json()["done"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(done("pause"), "logger is paused: its events wait in its queue");
+        assert_eq!(state(), "paused");
+        let listed = String::from_utf8(world.plugin_command(&["list", "--json"]).stdout).unwrap();
+        assert!(listed.contains("\"state\":\"paused\""), "{listed}");
+        assert_eq!(done("resume"), "logger is resumed: it gets its events again");
+        assert_eq!(done("resume"), "logger was running already");
+        assert_eq!(state(), "running");
+        assert!(done("reload").starts_with("logger "));
+        let none = admin.post("/api/v1/plugins/none/pause", "");
+        assert!(none.status == 404 && none.error().contains("there is: logger"), "{none:?}");
+        host.stop();
+    }
+}
+
+#[test]
+fn nobody_is_let_in_who_should_not_be() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    fs::write(world.path("token"), "correct-horse-battery\n").unwrap();
+    let token = world.path("token");
+    let (host, admin) = world.host_with_admin(&["--admin-token-file", token.to_str().unwrap()]);
+    let json = ("content-type", "application/json");
+    let right = ("authorization", "Bearer correct-horse-battery");
+    let own = format!("http://{}", admin.at);
+    for (method, path, headers, expected) in [
+        ("GET", "/healthz", &[][..], 200),
+        ("GET", "/", &[], 200),
+        ("GET", "/api/v1/host", &[], 401),
+        ("GET", "/api/v1/host", &[("authorization", "Bearer correct-horse-batterie")], 401),
+        ("GET", "/api/v1/host", &[right], 200),
+        ("GET", "/api/v1/host", &[right, ("host", "evil.example")], 403),
+        ("GET", "/api/v1/host", &[right, ("origin", "http://evil.example")], 403),
+        ("GET", "/api/v1/host", &[right, ("origin", &own)], 200),
+        ("POST", "/api/v1/plugins/logger/pause", &[json], 401),
+        ("POST", "/api/v1/plugins/logger/pause", &[right], 403),
+        ("POST", "/api/v1/plugins/logger/pause", &[right, ("content-type", "text/plain")], 403),
+        ("POST", "/api/v1/plugins/logger/pause", &[right, json, ("origin", "null")], 403),
+        ("GET", "/api/v1/plugins/logger/pause", &[right], 405),
+        ("DELETE", "/api/v1/host", &[right, json], 405),
+        ("GET", "/api/v1/none", &[right], 404),
+        ("GET", "/assets/../host.toml", &[right], 404),
+    ] {
+        let answer = admin.ask(method, path, headers, "");
+        assert_eq!(answer.status, expected, "{method} {path} {headers:?}: {answer:?}");
+        if expected >= 400 {
+            assert!(!answer.error().is_empty());
+        }
+        for header in [
+            "content-security-policy: default-src 'none'; ",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+        ] {
+            assert!(answer.headers.iter().any(|line| line.starts_with(header)), "{path} {header}: {answer:?}");
+        }
+        assert!(!answer.headers.iter().any(|line| line.starts_with("access-control")), "{answer:?}");
+    }
+    assert!(!host.logged("paused by the operator"), "nothing was done that was refused");
+    assert!(!host.leash.stderr().contains("correct-horse"), "the token is in no log");
+    host.stop();
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_token_and_one_that_is_taken_is_told() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let host = world.host_with(&["--admin", "0.0.0.0:0"]);
+    assert_eq!(host.leash.wait_timeout(SOON).expect("it ends").code(), Some(78));
+    assert!(host.leash.stderr().contains("a token is needed"), "{}", host.leash.stderr());
+    let (first, admin) = world.host_with_admin(&[]);
+    let second = world.host_with(&["--admin", &admin.at]);
+    assert_eq!(second.leash.wait_timeout(SOON).expect("it ends").code(), Some(1));
+    assert!(second.logged(&format!("cannot listen at {}", admin.at)), "{}", second.leash.stderr());
+    first.stop();
+}
