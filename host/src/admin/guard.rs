@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::admin::refusal::Refusal;
-use crate::capability::SecretValue;
+use crate::secret_value::SecretValue;
 
 /// It says that a change is meant, where there is no body whose type would. No other page's form or link can set it.
 const MEANT: &str = "x-notify-request";

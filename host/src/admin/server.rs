@@ -18,9 +18,9 @@ use tracing::{debug, info, warn};
 
 use crate::admin::guard::{Guard, stand_guard};
 use crate::admin::{Admin, api, health, page};
-use crate::capability::SecretValue;
 use crate::config::{AdminConfig, Listen, SecretSource};
 use crate::exit::BadConfig;
+use crate::secret_value::SecretValue;
 
 /// Connections that are served at once; those beyond wait to be taken.
 const CONNECTIONS_MAX: usize = 128;

@@ -97,17 +97,15 @@ impl Client {
     fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> BufReader<TcpStream> {
         let mut stream = TcpStream::connect(&self.at).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
+        let (at, length) = (self.at.as_str(), body.len().to_string());
         let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let headers: Vec<_> = own.chain(headers.iter().copied()).collect();
-        let mut request =
-            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-        if !headers.iter().any(|(name, _)| *name == "host") {
-            request += &format!("host: {}\r\n", self.at);
+        let mut all: Vec<_> = own.chain(headers.iter().copied()).collect();
+        if !all.iter().any(|(name, _)| *name == "host") {
+            all.push(("host", at));
         }
-        for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
-        }
-        stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+        all.extend([("connection", "close"), ("content-length", &length)]);
+        let lines: String = all.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
+        stream.write_all(format!("{method} {path} HTTP/1.1\r\n{lines}\r\n{body}").as_bytes()).unwrap();
         BufReader::new(stream)
     }
 }
