@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, Listen, LogFormat, parse_duration};
 use crate::plugin::COMPILE_COMMAND;
-use crate::{dead_letters, events, explain, plugin_commands, route, topology};
+use crate::{dead_letters, events, explain, plugin_commands, route, top, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -88,6 +88,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         folder: plugin_commands::PluginFolder,
     },
+    /// Shows a running host at a glance: throughput, plugins, recent events; pauses and resumes plugins
+    ///
+    /// It asks the host over HTTP. Without colours where `NO_COLOR` is set. Where there is no terminal,
+    /// and with --once, it prints how the host is as text, and ends.
+    ///
+    /// Exit codes: 0 shown; 1 failed, or the host cannot be reached; 2 wrong arguments.
+    Top(top::Arguments),
     /// Makes, inspects, tries out and grants plugins; lists, switches, reloads and rolls them back
     ///
     /// Exit codes: 0 done; 1 failed; 2 wrong arguments; 78 wrong configuration.

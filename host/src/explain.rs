@@ -3,20 +3,27 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::command::{counted, say, shown, unless_cut_off, write_json};
+use crate::control::Hosts;
 use crate::delivery::clock::now;
 use crate::journal::{
-    Attempted, Next, Reader, Received, Record, Recorded, Routed, Rule, SpillReason, Standing, Timeline, What,
+    self, Attempted, Next, Reader, Received, Record, Recorded, Routed, Rule, SpillReason, Standing, StoreError,
+    Timeline, What,
 };
 
 /// Events of one subject that are shown.
 const EVENTS_MAX: usize = 100;
+/// How long a host that runs may take to write down what has just happened, and between two looks for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -31,24 +38,29 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result<()> {
-    let reader = Reader::open(journal)?;
-    let timelines = match (&arguments.id, &arguments.subject) {
-        (Some(id), _) => match by_id(&reader, id)? {
-            // Who asks at night has the order's number at hand.
-            found if found.is_empty() => by_subject(&reader, id)?,
-            found => found,
-        },
-        (None, subject) => by_subject(&reader, subject.as_deref().unwrap_or_default())?,
-    };
+/// `state` is what belongs to the plugin folder in the state folder.
+pub(crate) async fn run(arguments: &Arguments, state: &Path) -> anyhow::Result<()> {
+    let file = journal::file(state);
+    let mut found = arguments.find(&file);
+    let mut hosts = 0;
+    if is_nothing(&found) {
+        hosts = Hosts::find(state).await.count();
+        let until = Instant::now() + PATIENCE;
+        while hosts > 0 && is_nothing(&found) && Instant::now() < until {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            found = arguments.find(&file);
+        }
+    }
+    let timelines = found?;
     if timelines.is_empty() {
         let what = match (&arguments.id, &arguments.subject) {
             (Some(id), _) => format!("event {}", shown(id)),
             (None, subject) => format!("any event about {}", shown(subject.as_deref().unwrap_or_default())),
         };
+        let running = if hosts == 0 { "; no host of yours runs with this plugin folder now" } else { "" };
         bail!(
-            "this host's journal knows nothing of {what}: another host may have handled it, it may wait in the queue \
-             still, or be older than the journal"
+            "the journal here knows nothing of {what}: another host may have handled it, it may wait in the queue \
+             still, or be older than the journal{running}"
         );
     }
     let now = now();
@@ -59,13 +71,36 @@ pub(crate) fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn by_id(reader: &Reader, id: &str) -> anyhow::Result<Vec<Timeline>> {
+impl Arguments {
+    fn find(&self, journal: &Path) -> Result<Vec<Timeline>, StoreError> {
+        let reader = Reader::open(journal)?;
+        match (&self.id, &self.subject) {
+            (Some(id), _) => match by_id(&reader, id)? {
+                // Who asks at night has the order's number at hand.
+                found if found.is_empty() => by_subject(&reader, id),
+                found => Ok(found),
+            },
+            (None, subject) => by_subject(&reader, subject.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// A host that has just begun has not even made the file.
+fn is_nothing(found: &Result<Vec<Timeline>, StoreError>) -> bool {
+    match found {
+        Ok(timelines) => timelines.is_empty(),
+        Err(StoreError::Absent(_)) => true,
+        Err(_) => false,
+    }
+}
+
+fn by_id(reader: &Reader, id: &str) -> Result<Vec<Timeline>, StoreError> {
     let mut records = Vec::new();
     reader.about(id, |record| records.extend((*record.id == *id).then_some(record)))?;
     Ok(Timeline::of(records))
 }
 
-fn by_subject(reader: &Reader, subject: &str) -> anyhow::Result<Vec<Timeline>> {
+fn by_subject(reader: &Reader, subject: &str) -> Result<Vec<Timeline>, StoreError> {
     let mut ids = BTreeSet::new();
     reader.about(subject, |record| {
         if let What::Received(Received { subject: Some(about), .. }) = &record.what
@@ -177,13 +212,16 @@ fn because(rule: &Rule) -> String {
 fn waits_for(why: SpillReason) -> &'static str {
     match why {
         SpillReason::Busy => "it was busy",
-        SpillReason::Unwell => "it was failing, misconfigured or paused",
-        SpillReason::Paced => "its rate or its quiet hours did not allow it yet",
+        SpillReason::Failing => "it was failing, and left alone for a while",
+        SpillReason::Misconfigured => "it said that it was misconfigured",
+        SpillReason::Paused => "it was paused",
+        SpillReason::QuietHours => "it had quiet hours",
+        SpillReason::RateLimited => "its rate did not allow it yet",
     }
 }
 
 fn attempt(attempted: &Attempted) -> Vec<String> {
-    let Attempted { plugin, number, max, round, took_micros, outcome, reason, next, log, .. } = attempted;
+    let Attempted { plugin, number, max, round, took_micros, outcome, reason, next, log, log_beyond, .. } = attempted;
     let round = if *round > 1 { format!(" after replay {}", round - 1) } else { String::new() };
     let reason = reason.as_deref().map(|reason| format!(": {}", shown(reason))).unwrap_or_default();
     let next = match next {
@@ -197,6 +235,10 @@ fn attempt(attempted: &Attempted) -> Vec<String> {
     let mut lines =
         vec![format!("{}: attempt {number} of {max}{round}, {took}: {}{reason}{next}", shown(plugin), word(outcome))];
     lines.extend(log.iter().map(|(level, text)| format!("| {level:5} {}", shown(text))));
+    if *log_beyond > 0 {
+        let more = counted(usize::try_from(*log_beyond).unwrap_or(usize::MAX), "more line");
+        lines.push(format!("| and {more} in the host's log"));
+    }
     lines
 }
 
@@ -227,11 +269,11 @@ fn stands(standing: &Standing) -> String {
         }
         Standing::Waits { due_at } => format!("waits for its next attempt, at {} or soon after", time(*due_at)),
         Standing::Elsewhere { due_at } => format!(
-            "its next attempt was due at {}, and this journal has none: another host made it, or it still waits in \
-             its queue",
+            "its next attempt was due at {}, and none is in this journal: another host may have made it, or it still \
+             waits in its queue",
             time(*due_at)
         ),
-        Standing::Queued { at } => format!("waits in its queue since {}, or another host has taken it", time(*at)),
+        Standing::Queued { at } => format!("waits in its queue since {}, unless another host has taken it", time(*at)),
         Standing::Held { at } => format!("waits since {} until the plugin goes on", time(*at)),
         Standing::DeadLetter { why, at } => {
             format!(
@@ -244,7 +286,11 @@ fn stands(standing: &Standing) -> String {
         }
         Standing::Filtered => "does not get it".to_owned(),
         Standing::Begun { at } => {
-            format!("its attempt began at {} and has not ended; if the host died, it is made anew", time(*at))
+            format!(
+                "its attempt began at {}, and no end of it is in this journal yet; if the host died in it, it is made \
+                 anew by the host that gets the event then",
+                time(*at)
+            )
         }
     }
 }
@@ -298,7 +344,7 @@ pub(crate) fn record_as_json(record: &Record) -> Value {
             "not_subscribed": received.not_subscribed,
         }),
         What::Duplicate => json!({ "what": "duplicate" }),
-        What::Spilled { plugin, why } => json!({ "what": "spilled", "plugin": plugin, "why": waits_for(*why) }),
+        What::Spilled { plugin, why } => json!({ "what": "spilled", "plugin": **plugin, "why": waits_for(*why) }),
         What::Attempted(attempted) => attempt_as_json(attempted),
         What::Undecodable { code, reason, exchange, routing_key, bytes } => json!({
             "what": "undecodable",
@@ -320,7 +366,7 @@ fn routed_as_json(Routed { plugin, rule }: &Routed) -> Value {
         Rule::Filtered(why) => (false, Some(why.to_string())),
         Rule::AboutItself => (false, None),
     };
-    json!({ "plugin": plugin, "gets": gets, "rule": rule })
+    json!({ "plugin": **plugin, "gets": gets, "rule": rule })
 }
 
 fn attempt_as_json(attempted: &Attempted) -> Value {
@@ -335,7 +381,7 @@ fn attempt_as_json(attempted: &Attempted) -> Value {
     };
     json!({
         "what": "attempted",
-        "plugin": attempted.plugin,
+        "plugin": *attempted.plugin,
         "attempt": attempted.number,
         "max_attempts": attempted.max,
         "round": attempted.round,
@@ -346,5 +392,6 @@ fn attempt_as_json(attempted: &Attempted) -> Value {
         "next_at": next_at,
         "given_up": given_up,
         "log": attempted.log.iter().map(|(level, text)| json!({ "level": level, "message": text })).collect::<Vec<_>>(),
+        "log_lines_beyond": attempted.log_beyond,
     })
 }

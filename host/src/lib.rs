@@ -35,6 +35,7 @@ mod secret_value;
 mod shutdown;
 mod state;
 mod telemetry;
+mod top;
 mod topology;
 
 use std::path::PathBuf;
@@ -67,10 +68,14 @@ pub fn main() -> ExitCode {
             Err(problem) => bad_config(&problem),
         },
         Command::Explain { arguments, folder } => {
-            with_journal(&folder, async |journal| explain::run(&arguments, &journal))
+            with_journal(&folder, async |state| explain::run(&arguments, &state).await)
         }
         Command::Events { arguments, folder } => {
-            with_journal(&folder, async |journal| events::run(&arguments, &journal).await)
+            with_journal(&folder, async |state| events::run(&arguments, &journal::file(&state)).await)
+        }
+        Command::Top(arguments) => {
+            telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
+            finish(block_on(top::run(&arguments)))
         }
         Command::CompilePlugin { output, memory_reservation } => {
             match plugin::compile_standard_input(&output, memory_reservation) {
@@ -125,7 +130,7 @@ fn with_settings(
     }
 }
 
-/// Runs a command on the journal of the hosts with this plugin folder.
+/// Runs a command on what the hosts with this plugin folder keep in their state folder.
 fn with_journal(
     folder: &plugin_commands::PluginFolder,
     command: impl AsyncFnOnce(PathBuf) -> anyhow::Result<()>,
@@ -137,7 +142,7 @@ fn with_journal(
     telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
     finish(block_on(async {
         let state = config.state_folder().context("there is no home directory: name the host's folder by --state")?;
-        command(journal::file(&state::of_plugins(&state, &config.plugins))).await
+        command(state::of_plugins(&state, &config.plugins)).await
     }))
 }
 

@@ -34,8 +34,8 @@ struct Book {
     error: Lines,
     /// They go into the host's log.
     shown: bool,
-    /// They are kept, for who watches the call.
-    kept: Option<KeptLines>,
+    /// They are kept, for who asks for them when the call has ended.
+    kept: Option<Kept>,
     /// Whose values nobody sees.
     vault: Arc<Vault>,
 }
@@ -48,17 +48,66 @@ pub(crate) struct LogLine {
     pub(crate) fields: Vec<(String, String)>,
 }
 
-/// Lines that outlive their call, even if the call is cut off.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct KeptLines(Arc<Mutex<Vec<LogLine>>>);
+/// What is kept of a log.
+#[derive(Debug, Default)]
+struct Kept {
+    lines: Vec<LogLine>,
+    /// `None`: everything, whatever the operator wants to see.
+    room: Option<Room>,
+}
 
-impl KeptLines {
-    pub(crate) fn take(&self) -> Vec<LogLine> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+/// What may be kept yet, of what the operator sees in the host's log.
+#[derive(Debug)]
+struct Room {
+    lines_left: usize,
+    bytes_left: usize,
+    /// Lines that there was no room for.
+    beyond: usize,
+}
+
+/// Lines of one attempt that are kept as its beginning, and bytes of them in all.
+const BEGINNING_LINES_MAX: usize = 10;
+const BEGINNING_BYTES_MAX: usize = 4 << 10;
+
+impl Kept {
+    /// Only the first lines.
+    fn beginning() -> Self {
+        let room = Room { lines_left: BEGINNING_LINES_MAX, bytes_left: BEGINNING_BYTES_MAX, beyond: 0 };
+        Self { lines: Vec::new(), room: Some(room) }
     }
 
-    fn push(&self, line: LogLine) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    /// Takes a line. It is only made if there is room for it.
+    fn push(&mut self, level: Level, line: impl FnOnce() -> LogLine) {
+        let Some(room) = &mut self.room else { return self.lines.push(line()) };
+        if !is_seen(level) {
+            return;
+        }
+        if room.lines_left == 0 {
+            room.beyond += 1;
+            return;
+        }
+        let line = line();
+        let (level, mut message) = (line.level, line.text());
+        room.lines_left -= 1;
+        if message.len() > room.bytes_left {
+            message.truncate(message.floor_char_boundary(room.bytes_left));
+            message.push('…');
+            // What comes after a gap would look as if it came at once.
+            room.lines_left = 0;
+        }
+        room.bytes_left = room.bytes_left.saturating_sub(message.len());
+        self.lines.push(LogLine { level, message, fields: Vec::new() });
+    }
+}
+
+/// Whether the operator has such lines in the log.
+fn is_seen(level: Level) -> bool {
+    match level {
+        Level::TRACE => tracing::enabled!(target: LOG_TARGET, Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: LOG_TARGET, Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: LOG_TARGET, Level::INFO),
+        Level::WARN => tracing::enabled!(target: LOG_TARGET, Level::WARN),
+        Level::ERROR => tracing::enabled!(target: LOG_TARGET, Level::ERROR),
     }
 }
 
@@ -70,10 +119,15 @@ impl PluginLog {
 
     /// One whose lines are kept as well, or only kept.
     pub(crate) fn keeping(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool) -> Self {
-        Self::of(plugin, event_id, limits, shown, Some(KeptLines::default()))
+        Self::of(plugin, event_id, limits, shown, Some(Kept::default()))
     }
 
-    fn of(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool, kept: Option<KeptLines>) -> Self {
+    /// One whose first lines are kept as well, as far as they are in the host's log.
+    pub(crate) fn keeping_the_beginning(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits) -> Self {
+        Self::of(plugin, event_id, limits, true, Some(Kept::beginning()))
+    }
+
+    fn of(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool, kept: Option<Kept>) -> Self {
         let book = Book {
             plugin,
             event_id,
@@ -95,9 +149,11 @@ impl PluginLog {
         self
     }
 
-    /// What [`Self::keeping`] keeps.
-    pub(crate) fn kept(&self) -> KeptLines {
-        self.book().kept.clone().unwrap_or_default()
+    /// What was kept, and how many lines there was no room for. Another copy of the log has it even if the call
+    /// was cut off.
+    pub(crate) fn take_kept(&self) -> (Vec<LogLine>, usize) {
+        let kept = self.book().kept.take().unwrap_or_default();
+        (kept.lines, kept.room.map_or(0, |room| room.beyond))
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -156,12 +212,12 @@ impl Book {
         if !self.admit(line.len()) {
             return;
         }
-        if let Some(kept) = &self.kept {
-            let level = match stream {
-                Stream::Output => "info",
-                Stream::Error => "warn",
+        if let Some(kept) = &mut self.kept {
+            let (level, name) = match stream {
+                Stream::Output => (Level::INFO, "info"),
+                Stream::Error => (Level::WARN, "warn"),
             };
-            kept.push(LogLine { level, message: line.to_owned(), fields: Vec::new() });
+            kept.push(level, || LogLine { level: name, message: line.to_owned(), fields: Vec::new() });
         }
         if !self.shown {
             return;
@@ -178,13 +234,7 @@ impl Book {
 impl Host for Guest {
     async fn enabled(&mut self, level: GuestLevel) -> bool {
         self.calls.count("log.enabled");
-        match level {
-            GuestLevel::Trace => tracing::enabled!(target: LOG_TARGET, Level::TRACE),
-            GuestLevel::Debug => tracing::enabled!(target: LOG_TARGET, Level::DEBUG),
-            GuestLevel::Info => tracing::enabled!(target: LOG_TARGET, Level::INFO),
-            GuestLevel::Warn => tracing::enabled!(target: LOG_TARGET, Level::WARN),
-            GuestLevel::Error => tracing::enabled!(target: LOG_TARGET, Level::ERROR),
-        }
+        is_seen(named(level).0)
     }
 
     async fn write(&mut self, level: GuestLevel, message: String, fields: Vec<(String, String)>) {
@@ -198,15 +248,9 @@ impl Host for Guest {
         let message = vault.redact(message);
         let fields: Vec<_> =
             fields.into_iter().map(|(name, value)| (vault.redact(name), vault.redact(value))).collect();
-        if let Some(kept) = &book.kept {
-            let level = match level {
-                GuestLevel::Trace => "trace",
-                GuestLevel::Debug => "debug",
-                GuestLevel::Info => "info",
-                GuestLevel::Warn => "warn",
-                GuestLevel::Error => "error",
-            };
-            kept.push(LogLine { level, message: message.clone(), fields: fields.clone() });
+        if let Some(kept) = &mut book.kept {
+            let (level, name) = named(level);
+            kept.push(level, || LogLine { level: name, message: message.clone(), fields: fields.clone() });
         }
         if !book.shown {
             return;
@@ -220,6 +264,26 @@ impl Host for Guest {
             GuestLevel::Info => event!(target: LOG_TARGET, Level::INFO, plugin, event_id, data, "{message}"),
             GuestLevel::Warn => event!(target: LOG_TARGET, Level::WARN, plugin, event_id, data, "{message}"),
             GuestLevel::Error => event!(target: LOG_TARGET, Level::ERROR, plugin, event_id, data, "{message}"),
+        }
+    }
+}
+
+fn named(level: GuestLevel) -> (Level, &'static str) {
+    match level {
+        GuestLevel::Trace => (Level::TRACE, "trace"),
+        GuestLevel::Debug => (Level::DEBUG, "debug"),
+        GuestLevel::Info => (Level::INFO, "info"),
+        GuestLevel::Warn => (Level::WARN, "warn"),
+        GuestLevel::Error => (Level::ERROR, "error"),
+    }
+}
+
+impl LogLine {
+    /// Its message, and its fields as the log shows them.
+    pub(crate) fn text(self) -> String {
+        match data(self.fields) {
+            Some(data) => format!("{} {data}", self.message),
+            None => self.message,
         }
     }
 }
@@ -259,8 +323,43 @@ mod tests {
         log.print(Stream::Output, b"!\nthree\n");
         log.close();
         assert_eq!(log.book().lines_dropped, 2, "what had no end counts as well");
-        let kept: Vec<_> = log.kept().take().into_iter().map(|line| line.message).collect();
+        let kept: Vec<_> = log.take_kept().0.into_iter().map(|line| line.message).collect();
         assert_eq!(kept, ["one", "two!"]);
+    }
+
+    fn beginning(lines: &[String]) -> (Vec<String>, usize) {
+        let log = PluginLog::keeping_the_beginning("p".into(), "e".into(), &Limits::default());
+        for line in lines {
+            log.print(Stream::Output, format!("{line}\n").as_bytes());
+        }
+        log.close();
+        let (lines, beyond) = log.take_kept();
+        (lines.into_iter().map(LogLine::text).collect(), beyond)
+    }
+
+    #[test]
+    fn of_a_beginning_the_first_lines_are_kept_and_the_rest_is_counted() {
+        // What nobody sees in the log is not kept; here nobody would see any line.
+        assert_eq!(beginning(&["unseen".to_owned()]), (Vec::new(), 0));
+        tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+            let lines: Vec<_> = (0..BEGINNING_LINES_MAX + 3).map(|number| number.to_string()).collect();
+            assert_eq!(beginning(&lines), (lines[..BEGINNING_LINES_MAX].to_vec(), 3));
+            // As long as a line of the console may be.
+            let long = "x".repeat(BEGINNING_BYTES_MAX / 2 + 1);
+            let lines = ["short".to_owned(), long.clone(), long, "short".to_owned()];
+            let (kept, beyond) = beginning(&lines);
+            assert_eq!(kept[..2], lines[..2]);
+            assert!(kept[2].starts_with('x') && kept[2].ends_with('…'), "{}", kept[2]);
+            assert!(kept.iter().map(String::len).sum::<usize>() <= BEGINNING_BYTES_MAX + '…'.len_utf8());
+            assert_eq!((kept.len(), beyond), (3, 1), "nothing after a gap");
+        });
+    }
+
+    #[test]
+    fn the_text_of_a_line_has_its_fields() {
+        let line = |fields| LogLine { level: "info", message: "sent".to_owned(), fields }.text();
+        assert_eq!(line(Vec::new()), "sent");
+        assert_eq!(line(vec![("status".to_owned(), "200".to_owned())]), r#"sent {"status":"200"}"#);
     }
 
     #[test]

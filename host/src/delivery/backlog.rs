@@ -142,7 +142,6 @@ impl Backlog {
             Ok(event) => self.worker.again(&self.runner, &event, &delivery, trail, give_back).await,
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
-                self.worker.scribe.undecodable(&delivery, &trail, &fault);
                 self.worker.give_up(&delivery, trail, fault).await.map(|()| Seen::Through)
             }
         };

@@ -43,6 +43,17 @@ pub(super) enum Admission {
     Wait(Option<Instant>),
 }
 
+/// Why a plugin is not to be called, unless it is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ailment {
+    /// Too many of its calls failed.
+    Failing,
+    /// It says so itself.
+    Misconfigured,
+    /// The operator holds it.
+    Held,
+}
+
 /// What someone should be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -123,6 +134,15 @@ impl Breaker {
     /// Whether it waits for somebody rather than for a time.
     pub(super) fn is_paused(&self) -> bool {
         self.held || self.state == State::Paused
+    }
+
+    /// What keeps calls away, if anything does.
+    pub(super) fn ailment(&self) -> Ailment {
+        match self.state {
+            _ if self.held => Ailment::Held,
+            State::Paused => Ailment::Misconfigured,
+            State::Open { .. } | State::Closed => Ailment::Failing,
+        }
     }
 
     pub(super) fn state(&self) -> State {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::breaker::Admission;
+use crate::delivery::breaker::{Admission, Ailment};
 use crate::delivery::pace::{Pace, Turn, Why};
 use crate::delivery::runner::{Pass, Runner, Version};
 
@@ -30,7 +30,7 @@ pub(super) enum Refusal {
     /// No slot was free soon enough.
     Busy,
     /// The breaker is open, or the plugin is paused.
-    Unwell,
+    Unwell(Ailment),
     /// Its pace does not allow it.
     NotYet(Why),
     /// What waits for its turn is to wait in the queue again.
@@ -73,7 +73,7 @@ impl Runner {
         if let Turn::Later { why, .. } = self.paced(|pace, now| pace.look(Origin::Source, now)) {
             return Err(Refusal::NotYet(why));
         }
-        let Version { plugin, slots } = self.current();
+        let Version { plugin, slots, .. } = self.current();
         let Ok(_waiting) = self.waiting.try_acquire() else { return Err(Refusal::Busy) };
         let room = async { Some(plugin.room(Arc::clone(&slots.first).acquire_owned().await.ok()?).await) };
         let room = tokio::time::timeout(PATIENCE, room).await.ok().flatten().ok_or(Refusal::Busy)?;
@@ -87,7 +87,7 @@ impl Runner {
         let _turn = give_back.run_until_cancelled(turn).await.ok_or(Refusal::GivenBack)?;
         loop {
             give_back.run_until_cancelled(self.when_due()).await.ok_or(Refusal::GivenBack)??;
-            let Version { plugin, slots } = self.current();
+            let Version { plugin, slots, .. } = self.current();
             let slot = slots.for_backlog().await.ok_or(Refusal::Busy)?;
             let room = plugin.room(slot).await;
             match self.admit(Origin::Backlog, &plugin, room) {
@@ -117,10 +117,10 @@ impl Runner {
     }
 
     fn look(&self) -> Result<(), Refusal> {
-        let admission = self.breaker().look(Instant::now());
-        match admission {
+        let breaker = self.breaker();
+        match breaker.look(Instant::now()) {
             Admission::Go | Admission::Probe => Ok(()),
-            Admission::Wait(_) => Err(Refusal::Unwell),
+            Admission::Wait(_) => Err(Refusal::Unwell(breaker.ailment())),
         }
     }
 

@@ -6,11 +6,10 @@ use std::time::Duration;
 use broker::topic_matches;
 use tracing::{debug, warn};
 
-use crate::delivery::because::because;
 use crate::delivery::herald::is_about;
-use crate::delivery::runner::Runner;
+use crate::delivery::runner::{Runner, Version};
 use crate::event::{Answer, Event, Filter, Look, Matter};
-use crate::journal::{Routed, Rule};
+use crate::journal::Routed;
 use crate::plugin::{Plugin, Subscription};
 
 /// Whether a plugin gets an event, and by which rule.
@@ -67,31 +66,27 @@ pub(crate) fn verdict<'p>(plugin: &'p Plugin, look: &Look<'_>) -> Verdict<'p> {
 pub(super) struct Routing<'a> {
     /// In the order of their names.
     pub(super) wanting: Vec<&'a Arc<Runner>>,
-    /// For the journal: those that are subscribed to it.
+    /// For the journal, if there is one: those that are subscribed to it.
     pub(super) routed: Vec<Routed>,
     pub(super) not_subscribed: u32,
 }
 
-pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event) -> Routing<'a> {
+/// `explained`: with what the journal has to say of it.
+pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event, explained: bool) -> Routing<'a> {
     let look = Look::new(event);
     let mut routing = Routing::default();
     for runner in runners {
-        let plugin = runner.plugin();
+        let Version { plugin, rules, .. } = runner.current();
         let verdict = verdict(&plugin, &look);
         if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
             tell(&runner.name, event, asked);
         }
-        let rule = match &verdict {
-            Verdict::Wanted { subscription: None, filter: None } => Rule::Everything,
-            Verdict::Wanted { .. } => Rule::Subscription(because(&plugin, &verdict).into()),
-            Verdict::Filtered(_) => Rule::Filtered(because(&plugin, &verdict).into()),
-            Verdict::AboutItself => Rule::AboutItself,
-            Verdict::NotSubscribed => {
-                routing.not_subscribed += 1;
-                continue;
+        if explained {
+            match rules.rule(&plugin, &verdict) {
+                Some(rule) => routing.routed.push(Routed { plugin: Arc::clone(&runner.name), rule }),
+                None => routing.not_subscribed += 1,
             }
-        };
-        routing.routed.push(Routed { plugin: (*runner.name).into(), rule });
+        }
         if verdict.is_wanted() {
             routing.wanting.push(runner);
         }

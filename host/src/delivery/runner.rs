@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
+use crate::capability::LogLine;
 use crate::config::BreakerPolicy;
+use crate::delivery::because::Rules;
 use crate::delivery::breaker::{Admission, Breaker, Change, State};
 use crate::delivery::entry::{Origin, Refusal};
 use crate::delivery::pace::{News, Now, Pace, Standing, Turn, Why};
@@ -47,12 +49,17 @@ pub(crate) struct Runner {
 #[derive(Clone)]
 pub(super) struct Version {
     pub(super) plugin: Arc<Plugin>,
+    pub(super) rules: Arc<Rules>,
     pub(super) slots: Arc<Slots>,
 }
 
 impl Version {
     fn new(plugin: Plugin) -> Self {
-        Self { slots: Arc::new(Slots::new(plugin.limits.concurrency)), plugin: Arc::new(plugin) }
+        Self {
+            slots: Arc::new(Slots::new(plugin.limits.concurrency)),
+            rules: Arc::new(Rules::of(&plugin)),
+            plugin: Arc::new(plugin),
+        }
     }
 }
 
@@ -126,7 +133,7 @@ impl Runner {
     pub(super) fn admit(self: &Arc<Self>, origin: Origin, plugin: &Arc<Plugin>, room: Room) -> Result<Pass, Refusal> {
         let mut breaker = self.breaker();
         if let Admission::Wait(_) = breaker.look(Instant::now()) {
-            return Err(Refusal::Unwell);
+            return Err(Refusal::Unwell(breaker.ailment()));
         }
         if let Turn::Later { why, .. } = self.paced(|pace, now| pace.take(origin, now)) {
             return Err(Refusal::NotYet(why));
@@ -134,7 +141,7 @@ impl Runner {
         let probe = match breaker.admit(Instant::now()) {
             Admission::Go => false,
             Admission::Probe => true,
-            Admission::Wait(_) => return Err(Refusal::Unwell),
+            Admission::Wait(_) => return Err(Refusal::Unwell(breaker.ailment())),
         };
         let generation = breaker.generation();
         Ok(Pass {
@@ -298,9 +305,16 @@ impl Pass {
     }
 
     /// The one attempt, and what it changed about the plugin's health.
-    pub(super) async fn attempt(mut self, event: &Event, attempt: Attempt) -> (Outcome, Option<Change>) {
+    /// With `keep_log`, and what the plugin logged.
+    pub(super) async fn attempt(
+        mut self,
+        event: &Event,
+        attempt: Attempt,
+        keep_log: bool,
+    ) -> (Outcome, Option<Change>, (Vec<LogLine>, usize)) {
         let counted = Counted::new(&self.runner.in_flight);
-        let outcome = Outcome::of(self.plugin.attempt(event, attempt, self.room.take()).await);
+        let (answer, log) = self.plugin.attempt(event, attempt, self.room.take(), keep_log).await;
+        let outcome = Outcome::of(answer);
         drop(counted);
         self.ended = true;
         let change = {
@@ -323,7 +337,7 @@ impl Pass {
         if change.is_some() || self.probe {
             self.runner.changed.send_replace(());
         }
-        (outcome, change)
+        (outcome, change, log)
     }
 }
 

@@ -2,12 +2,16 @@
 //!
 //! What it says has happened: it is told after the broker has confirmed where a delivery went.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker::Delivery;
 
+use crate::capability::LogLine;
+use crate::delivery::breaker::Ailment;
 use crate::delivery::clock::now;
 use crate::delivery::entry::Refusal;
+use crate::delivery::pace::Why;
 use crate::delivery::policy::{Fault, Outcome};
 use crate::delivery::runner::Runner;
 use crate::delivery::trail::Trail;
@@ -22,17 +26,46 @@ pub(super) struct Scribe {
     journal: Journal,
 }
 
-/// One attempt that was made.
+/// One attempt that was made, in so far as the journal tells of it.
 pub(super) struct Made {
     pub(super) number: u32,
     pub(super) max: u32,
     pub(super) took: Duration,
-    pub(super) outcome: Outcome,
+    outcome: Recorded,
+    reason: Option<Box<str>>,
+    log: (Vec<LogLine>, usize),
 }
 
 impl Scribe {
     pub(super) fn new(journal: Journal) -> Self {
         Self { journal }
+    }
+
+    /// Whether anybody reads it.
+    pub(super) fn is_on(&self) -> bool {
+        self.journal.is_on()
+    }
+
+    /// What there will be to tell of an attempt, before anybody else takes the outcome; `None` if nobody reads it.
+    pub(super) fn made(
+        &self,
+        number: u32,
+        max: u32,
+        took: Duration,
+        outcome: &Outcome,
+        log: (Vec<LogLine>, usize),
+    ) -> Option<Made> {
+        if !self.is_on() {
+            return None;
+        }
+        let (outcome, reason) = match outcome {
+            Outcome::Done(note) => (Recorded::Done, note.as_ref()),
+            Outcome::Skipped(reason) => (Recorded::Skipped, Some(reason)),
+            Outcome::Retry { fault, .. } => (Recorded::Retry(fault.code.as_str().into()), Some(&fault.reason)),
+            Outcome::Reject(fault) => (Recorded::Reject(fault.code.as_str().into()), Some(&fault.reason)),
+            Outcome::Misconfigured(fault) => (Recorded::Misconfigured, Some(&fault.reason)),
+        };
+        Some(Made { number, max, took, outcome, reason: reason.map(|reason| bounded(reason)), log })
     }
 
     pub(super) fn received(&self, event: &Event, delivery: &Delivery, routed: Vec<Routed>, not_subscribed: u32) {
@@ -57,15 +90,21 @@ impl Scribe {
         self.journal.note(|| of(event, What::Duplicate));
     }
 
-    pub(super) fn undecodable(&self, delivery: &Delivery, trail: &Trail, fault: &Fault) {
+    /// `trail` says what is wrong with it.
+    pub(super) fn undecodable(&self, delivery: &Delivery, trail: &Trail) {
+        let Some(Fault { code, reason }) = &trail.fault else { return };
         self.journal.note(|| Record {
             at: now(),
-            id: crate::event::id_of_body(&delivery.message.body).into(),
+            // It may have been one by the rules of then.
+            id: match &trail.recipient {
+                Some(recipient) => recipient.event_id.as_str().into(),
+                None => crate::event::id_of_body(&delivery.message.body).into(),
+            },
             source: trail.exchange.as_str().into(),
             event_type: "".into(),
             what: What::Undecodable {
-                code: fault.code.as_str().into(),
-                reason: bounded(&fault.reason),
+                code: code.as_str().into(),
+                reason: bounded(reason),
                 exchange: trail.exchange.as_str().into(),
                 routing_key: trail.routing_key.as_str().into(),
                 bytes: delivery.message.body.len() as u64,
@@ -75,35 +114,35 @@ impl Scribe {
 
     pub(super) fn spilled(&self, event: &Event, runner: &Runner, refusal: Refusal) {
         let why = match refusal {
-            Refusal::Busy => SpillReason::Busy,
-            Refusal::Unwell => SpillReason::Unwell,
-            Refusal::NotYet(_) | Refusal::GivenBack => SpillReason::Paced,
+            // What is given back was never spilled: it came from the plugin's own queue.
+            Refusal::Busy | Refusal::GivenBack => SpillReason::Busy,
+            Refusal::Unwell(Ailment::Failing) => SpillReason::Failing,
+            Refusal::Unwell(Ailment::Misconfigured) => SpillReason::Misconfigured,
+            Refusal::Unwell(Ailment::Held) => SpillReason::Paused,
+            Refusal::NotYet(Why::Quiet) => SpillReason::QuietHours,
+            Refusal::NotYet(Why::Rate) => SpillReason::RateLimited,
         };
-        self.journal.note(|| of(event, What::Spilled { plugin: (*runner.name).into(), why }));
+        self.journal.note(|| of(event, What::Spilled { plugin: Arc::clone(&runner.name), why }));
     }
 
-    pub(super) fn attempted(&self, event: &Event, runner: &Runner, trail: &Trail, made: Made, next: Next) {
+    pub(super) fn attempted(&self, event: &Event, runner: &Runner, trail: &Trail, made: Option<Made>, next: Next) {
+        let Some(Made { number, max, took, outcome, reason, log: (lines, beyond) }) = made else { return };
+        let log = lines.into_iter().map(|line| (line.level.into(), line.text().into())).collect();
         self.journal.note(|| {
-            let (outcome, reason) = match made.outcome {
-                Outcome::Done(note) => (Recorded::Done, note),
-                Outcome::Skipped(reason) => (Recorded::Skipped, Some(reason)),
-                Outcome::Retry { fault, .. } => (Recorded::Retry(fault.code.into()), Some(fault.reason)),
-                Outcome::Reject(fault) => (Recorded::Reject(fault.code.into()), Some(fault.reason)),
-                Outcome::Misconfigured(fault) => (Recorded::Misconfigured, Some(fault.reason)),
-            };
             of(
                 event,
                 What::Attempted(Attempted {
-                    plugin: (*runner.name).into(),
-                    number: made.number,
-                    max: made.max,
+                    plugin: Arc::clone(&runner.name),
+                    number,
+                    max,
                     round: trail.round,
                     first_at: trail.round_at,
-                    took_micros: u64::try_from(made.took.as_micros()).unwrap_or(u64::MAX),
+                    took_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                     outcome,
-                    reason: reason.map(|reason| bounded(&reason)),
+                    reason,
                     next,
-                    log: Vec::new(),
+                    log,
+                    log_beyond: beyond as u64,
                 }),
             )
         });

@@ -115,7 +115,6 @@ impl Intake {
             Ok(event) => event,
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
-                self.worker.scribe.undecodable(&delivery, &trail, &fault);
                 if let Err(error) = self.worker.give_up(&delivery, trail, fault).await {
                     return debug!(%error, "a message was not settled, and will come again");
                 }
@@ -149,7 +148,7 @@ impl Intake {
             // The last plugin has just gone, and this was on its way.
             return false;
         }
-        let Routing { wanting, routed, not_subscribed } = route(&members, event);
+        let Routing { wanting, routed, not_subscribed } = route(&members, event, self.worker.scribe.is_on());
         self.worker.scribe.received(event, delivery, routed, not_subscribed);
         if wanting.is_empty() {
             let (event_id, event_type) = (&event.id, &event.event_type);

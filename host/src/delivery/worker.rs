@@ -13,7 +13,7 @@ use crate::delivery::entry::{Origin, Refusal};
 use crate::delivery::herald::Herald;
 use crate::delivery::policy::{Fault, GivenUp, Settlement, decide};
 use crate::delivery::runner::{Pass, Runner};
-use crate::delivery::scribe::{Made, Scribe};
+use crate::delivery::scribe::Scribe;
 use crate::delivery::settle::{Onward, pass_on};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
 use crate::event::Event;
@@ -75,7 +75,7 @@ impl Worker {
         match runner.enter(Origin::Backlog, give_back).await {
             Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
-            Err(Refusal::Busy | Refusal::Unwell | Refusal::NotYet(_) | Refusal::GivenBack) => Ok(Seen::NotNow),
+            Err(Refusal::Busy | Refusal::Unwell(_) | Refusal::NotYet(_) | Refusal::GivenBack) => Ok(Seen::NotNow),
         }
     }
 
@@ -100,9 +100,9 @@ impl Worker {
             transport: transport(delivery, &trail),
         };
         let began = Instant::now();
-        let (outcome, change) = pass.attempt(event, attempt).await;
+        let (outcome, change, log) = pass.attempt(event, attempt, self.scribe.is_on()).await;
         let now = now();
-        let made = Made { number, max: retry.attempts_max, took: began.elapsed(), outcome: outcome.clone() };
+        let made = self.scribe.made(number, retry.attempts_max, began.elapsed(), &outcome, log);
         let settlement = decide(outcome, number, between(trail.round_at, now), &retry, fastrand::f64());
         if let Some(change) = change {
             self.herald.announce(&self.broker, &self.source, runner, change, settlement.fault()).await;
@@ -160,7 +160,9 @@ impl Worker {
         trail.given_up = Some(GivenUp::Undecodable.as_str().to_owned());
         trail.last_at = now();
         trail.fault = Some(fault);
-        pass_on(&self.broker, &self.source, &delivery.message, &trail, Onward::Dead).await
+        pass_on(&self.broker, &self.source, &delivery.message, &trail, Onward::Dead).await?;
+        self.scribe.undecodable(delivery, &trail);
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use crate::journal::record::{Attempted, Next, Received, Record, Recorded, Routed, Rule, SpillReason, What};
-pub(crate) use crate::journal::store::Reader;
+pub(crate) use crate::journal::store::{Reader, StoreError};
 pub(crate) use crate::journal::timeline::{Standing, Timeline};
 pub(crate) use crate::journal::writer::Journal;
 

@@ -1,6 +1,8 @@
 //! A record is one thing that happened to one event. Its form on disk is that of postcard; a change of it
 //! is a new [`super::store`] version.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened.
@@ -23,7 +25,8 @@ pub(crate) enum What {
     /// It came again, and was not delivered.
     Duplicate,
     Spilled {
-        plugin: Box<str>,
+        #[serde(with = "shared")]
+        plugin: Arc<str>,
         why: SpillReason,
     },
     Attempted(Attempted),
@@ -56,7 +59,8 @@ pub(crate) struct Received {
 /// What routing said of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Routed {
-    pub(crate) plugin: Box<str>,
+    #[serde(with = "shared")]
+    pub(crate) plugin: Arc<str>,
     pub(crate) rule: Rule,
 }
 
@@ -66,9 +70,9 @@ pub(crate) enum Rule {
     /// It gets every event.
     Everything,
     /// This subscription of its matches, and its filter, if it has one.
-    Subscription(Box<str>),
+    Subscription(#[serde(with = "shared")] Arc<str>),
     /// Its filter does not match; why, in words.
-    Filtered(Box<str>),
+    Filtered(#[serde(with = "shared")] Arc<str>),
     /// It tells of the plugin itself.
     AboutItself,
 }
@@ -78,16 +82,21 @@ pub(crate) enum Rule {
 pub(crate) enum SpillReason {
     /// No slot was free soon enough.
     Busy,
-    /// The plugin is failing, misconfigured or paused.
-    Unwell,
-    /// It waits for its turn: a rate limit, or quiet hours.
-    Paced,
+    /// Too many calls of it failed, and it is left alone for a while.
+    Failing,
+    /// It says so itself.
+    Misconfigured,
+    /// The operator holds it.
+    Paused,
+    QuietHours,
+    RateLimited,
 }
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attempted {
-    pub(crate) plugin: Box<str>,
+    #[serde(with = "shared")]
+    pub(crate) plugin: Arc<str>,
     /// From 1, in its round.
     pub(crate) number: u32,
     pub(crate) max: u32,
@@ -102,6 +111,8 @@ pub(crate) struct Attempted {
     pub(crate) next: Next,
     /// What the plugin logged: level and text, the first few.
     pub(crate) log: Vec<(Box<str>, Box<str>)>,
+    /// Lines that it logged after these.
+    pub(crate) log_beyond: u64,
 }
 
 /// What it came to.
@@ -128,4 +139,19 @@ pub(crate) enum Next {
     Held,
     /// The broker was lost before it had confirmed that: the message comes again, and the call is repeated.
     Unsettled,
+}
+
+/// A text of which one copy in memory serves many records; in the file each has its own.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        Box::<str>::deserialize(deserializer).map(Into::into)
+    }
 }

@@ -12,7 +12,7 @@ use crate::journal::record::Record;
 use crate::state::private_folder;
 
 /// Of the tables and of the records in them. A file of another version is begun anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How long a host waits for another one that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Rows that are deleted at once, so that nobody waits for long.
@@ -20,7 +20,7 @@ const TRIM_ROWS: i64 = 500;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("there is no journal at {0}: has a host run with this plugin folder?")]
+    #[error("there is no journal at {0}: no host has run with this plugin folder, or its journal is switched off")]
     Absent(String),
     #[error("the journal {0} is of another version of this program")]
     OtherVersion(String),

@@ -71,6 +71,11 @@ impl Journal {
         Self { desk: Some(desk) }
     }
 
+    /// Whether anybody would read what is noted.
+    pub(crate) fn is_on(&self) -> bool {
+        self.desk.is_some()
+    }
+
     /// Takes note. The record is only made if there is a journal and room in it.
     pub(crate) fn note(&self, record: impl FnOnce() -> Record) {
         let Some(desk) = &self.desk else { return };

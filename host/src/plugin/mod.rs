@@ -128,16 +128,21 @@ impl Plugin {
         Room { _slot: slot, _place: self.places.take().await }
     }
 
-    /// One call. Its room is given up when the call has ended for good.
+    /// One call. Its room is given up when the call has ended for good. With `keep_log`, its first log lines are
+    /// handed back, and how many there were beyond them.
     pub(crate) async fn attempt(
         &self,
         event: &Event,
         attempt: Attempt,
         room: Option<Room>,
-    ) -> Result<Answer, PluginFailure> {
-        let log = PluginLog::new(Arc::clone(&self.name), event.id.as_str().into(), &self.limits);
-        let log = log.hiding(&self.reach.vault);
-        self.call(event, attempt, room, log).await.0
+        keep_log: bool,
+    ) -> (Result<Answer, PluginFailure>, (Vec<LogLine>, usize)) {
+        let (name, event_id) = (Arc::clone(&self.name), event.id.as_str().into());
+        let new = if keep_log { PluginLog::keeping_the_beginning } else { PluginLog::new };
+        let log = new(name, event_id, &self.limits).hiding(&self.reach.vault);
+        let kept = keep_log.then(|| log.clone());
+        let (answer, _) = self.call(event, attempt, room, log).await;
+        (answer, kept.map(|log| log.take_kept()).unwrap_or_default())
     }
 
     /// One call that is watched: what it used, and what it logged. `shown`: in the host's log, too.
@@ -149,9 +154,9 @@ impl Plugin {
     ) -> (Result<Answer, PluginFailure>, Usage, Vec<LogLine>) {
         let log = PluginLog::keeping(Arc::clone(&self.name), event.id.as_str().into(), &self.limits, shown);
         let log = log.hiding(&self.reach.vault);
-        let lines = log.kept();
+        let kept = log.clone();
         let (answer, usage) = self.call(event, attempt, None, log).await;
-        (answer, usage, lines.take())
+        (answer, usage, kept.take_kept().0)
     }
 
     /// What the operator allows it.

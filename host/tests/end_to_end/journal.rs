@@ -10,7 +10,7 @@ use crate::on_both_engines;
 use crate::world::{SOON, World, built};
 
 /// What `notify-host COMMAND` prints, if it succeeds, or says.
-fn ask(world: &World, arguments: &[&str]) -> Result<String, String> {
+pub(crate) fn ask(world: &World, arguments: &[&str]) -> Result<String, String> {
     ask_in(world, arguments, "state")
 }
 
@@ -23,7 +23,7 @@ fn ask_in(world: &World, arguments: &[&str], state: &str) -> Result<String, Stri
 }
 
 /// Asks about an order until the answer has all of these.
-fn explained(world: &World, about: &[&str], parts: &[&str]) -> String {
+pub(crate) fn explained(world: &World, about: &[&str], parts: &[&str]) -> String {
     let arguments = [&["explain"], about].concat();
     eventually_some(SOON, &format!("{about:?} is explained with {parts:?}; now: {:?}", ask(world, &arguments)), || {
         let text = ask(world, &arguments).ok()?;

@@ -22,6 +22,7 @@ mod drain;
 mod dropin;
 mod duplicates;
 mod egress;
+mod explain;
 mod hostile;
 mod interop;
 mod isolation;
