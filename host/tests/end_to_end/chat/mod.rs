@@ -194,6 +194,7 @@ fn the_readmes_tomls_load_as_they_stand() {
     for name in names {
         assert!(ready.contains(name) && !ready.contains(&format!("{name}.toml:")), "{ready}");
     }
+    assert!(!ready.contains("asks for more"), "{ready}");
     host.stop();
 }
 
@@ -209,4 +210,21 @@ fn several_targets_that_would_tell_twice_are_refused_and_say_what_to_do() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["outcome"], "misconfigured");
     assert!(report["reason"].as_str().unwrap().contains("give each a toml of its own"), "{report}");
+}
+
+#[test]
+fn it_asks_the_operator_for_what_its_own_targets_need() {
+    let world = World::on_sqlite();
+    let targets = "targets = [\"slack://T/B/{secret:hook}\", \"matrix://{secret:m}@127.0.0.1:8008/!r:x\"]";
+    world.plug("chat", &built("NOTIFY_TEST_PLUGINS", "chat.wasm"), &format!("[config]\n{targets}\n"));
+    let wasm = world.plugins().join("chat.wasm");
+    let output = world.plugin_command(&["inspect", wasm.to_str().unwrap(), "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let wishes = report["requests"].as_array().unwrap().iter();
+    let wishes: Vec<_> =
+        wishes.map(|wish| [wish["capability"].as_str().unwrap(), wish["scope"].as_str().unwrap()]).collect();
+    let (http, secret) = ("http", "secret");
+    let expected =
+        [[http, "http://127.0.0.1:8008"], [http, "https://hooks.slack.com"], [secret, "hook"], [secret, "m"]];
+    assert_eq!(wishes, expected, "{report}");
 }
