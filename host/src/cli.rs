@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, Listen, LogFormat, parse_duration};
 use crate::plugin::COMPILE_COMMAND;
-use crate::{dead_letters, events, explain, plugin_commands, route, top, topology};
+use crate::{dead_letters, events, explain, manual, plugin_commands, route, top, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -104,6 +104,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         folder: plugin_commands::PluginFolder,
     },
+    #[command(flatten)]
+    Manual(manual::Action),
     /// The host starts itself so, to compile a plugin
     #[command(name = COMPILE_COMMAND, hide = true)]
     CompilePlugin { output: PathBuf, memory_reservation: u64 },

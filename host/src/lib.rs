@@ -24,6 +24,7 @@ mod file;
 mod indent;
 mod journal;
 mod likeness;
+mod manual;
 mod plugin;
 mod plugin_commands;
 mod private;
@@ -93,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Topology { action, broker, folder } => {
             with_settings(broker.settle(), None, async |config, url| topology::run(action, folder, config, &url).await)
         }
+        Command::Manual(action) => finish(manual::run(&action)),
         Command::Route(arguments) => {
             telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
             finish(block_on(route::run(arguments)))

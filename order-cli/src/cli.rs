@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Failure;
 use crate::load::{Mix, Plan};
+use crate::manual::Manual;
 use crate::order::{Currency, Details, OrderEvent, Price, Status, new_order_id};
 use crate::output::Format;
 use crate::publish::Destination;
@@ -57,6 +58,14 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Publish(Publish),
+    #[command(flatten)]
+    Manual(Manual),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Publish {
     #[command(flatten)]
     Order(OrderCommand),
     /// Publish the two orders of the tutorial: user123's telephone and user456's notebook
@@ -281,7 +290,9 @@ mod tests {
     }
 
     fn json(line: &[&str]) -> String {
-        let Command::Order(order) = parse(line).unwrap().command else { panic!("{line:?} is no order") };
+        let Command::Publish(Publish::Order(order)) = parse(line).unwrap().command else {
+            panic!("{line:?} is no order")
+        };
         String::from_utf8(order.into_event().to_json()).unwrap()
     }
 

@@ -61,6 +61,14 @@ pub(crate) enum Failure {
         /// Why.
         problem: std::io::Error,
     },
+    /// The manual pages cannot be written.
+    #[error("cannot write into {}: {problem}", folder.display())]
+    Pages {
+        /// Where to.
+        folder: PathBuf,
+        /// Why.
+        problem: std::io::Error,
+    },
     /// The ids cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] std::io::Error),
@@ -90,6 +98,7 @@ impl Failure {
             | Self::NotConfirmed { .. }
             | Self::BadLines { .. }
             | Self::Input { .. }
+            | Self::Pages { .. }
             | Self::Output(_)
             | Self::Start(_) => 1,
         }

@@ -8,6 +8,7 @@ mod event;
 mod exit;
 mod lines;
 mod load;
+mod manual;
 mod order;
 mod output;
 mod publish;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Arguments, Command};
+use crate::cli::{Arguments, Command, Publish};
 use crate::exit::Failure;
 use crate::order::OrderEvent;
 use crate::output::{Output, Published};
@@ -39,14 +40,19 @@ pub fn run() -> ExitCode {
 
 async fn execute(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { global, command } = arguments;
+    let command = match command {
+        // Needs no broker.
+        Command::Manual(manual) => return manual.make(),
+        Command::Publish(publish) => publish,
+    };
     let mut output = Output::stdout(global.format());
     let destination = global.destination()?;
     // The file first: one that is not there is found before anything is sent.
     let work = match command {
-        Command::Order(order) => Work::Orders(vec![order.into_event()]),
-        Command::Demo => Work::Orders(cli::demo().to_vec()),
-        Command::Send { file, routing_key } => Work::Send(send::open(file).await?, routing_key),
-        Command::Load(load) => Work::Load(load.into_plan()),
+        Publish::Order(order) => Work::Orders(vec![order.into_event()]),
+        Publish::Demo => Work::Orders(cli::demo().to_vec()),
+        Publish::Send { file, routing_key } => Work::Send(send::open(file).await?, routing_key),
+        Publish::Load(load) => Work::Load(load.into_plan()),
     };
     let publisher = Publisher::connect(destination).await?;
     let result = match work {

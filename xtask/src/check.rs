@@ -1,4 +1,4 @@
-//! What needs no test: format, lints, docs, licences, the contract, the architecture.
+//! What needs no test: format, lints, docs, licences, the contract, the architecture, the packaging.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::architecture;
 use crate::guests;
+use crate::packaging;
 use crate::project::Project;
 use crate::tools::{self, Progress};
 
@@ -16,7 +17,7 @@ type Step<'a> = (&'a str, Box<dyn Fn() -> anyhow::Result<()> + 'a>);
 /// All steps, whatever fails.
 pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> {
     add_components(project, progress);
-    let steps: [Step<'_>; 7] = [
+    let steps: [Step<'_>; 10] = [
         ("architecture", Box::new(|| check_architecture(project))),
         ("contract", Box::new(|| check_contract(&project.root.join("wit")))),
         ("format", Box::new(|| tools::run(project.cargo().args(["fmt", "--all", "--check"])))),
@@ -24,6 +25,9 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
         ("lints of the guests", Box::new(|| lint_guests(project))),
         ("docs", Box::new(|| document(project))),
         ("licences and duplicates", Box::new(|| deny(project))),
+        ("systemd's unit", Box::new(|| packaging::check_unit(project, progress))),
+        ("alerts", Box::new(|| packaging::check_alerts(project, progress))),
+        ("containers", Box::new(|| packaging::check_containers(project, progress))),
     ];
     let mut failed = Vec::new();
     for (name, step) in &steps {

@@ -12,6 +12,8 @@ mod check;
 mod demo;
 mod guests;
 mod languages;
+mod package;
+mod packaging;
 mod project;
 mod rabbitmq;
 mod test;
@@ -87,11 +89,24 @@ enum Task {
     ///   NOTIFY_TEST_RABBITMQ_4    the folder of a system with RabbitMQ 4 in it
     #[command(verbatim_doc_comment)]
     Test(TestArguments),
-    /// Checks what needs no test: format, lints, docs, licences, the contract, the architecture
+    /// Makes a package to install
+    #[command(subcommand)]
+    Package(Package),
+    /// Checks what needs no test: format, lints, docs, licences, the contract, the architecture, the packaging
     ///
     /// All steps run, whatever fails; the last lines name those that did. cargo-deny is skipped,
     /// and said to be, where it is not installed.
     Check(CheckArguments),
+}
+
+#[derive(Subcommand)]
+enum Package {
+    /// A package for Debian, in target/package
+    Deb {
+        /// With programs that are not optimised, for tests
+        #[arg(long)]
+        unoptimised: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -165,6 +180,10 @@ fn run(task: Task) -> anyhow::Result<()> {
             bench_languages::run(&project, &Progress::new(false), unoptimised)
         }
         Task::Test(arguments) => test::run(&project, &Progress::new(false), &arguments.cargo_test),
+        Task::Package(Package::Deb { unoptimised }) => {
+            println!("{}", package::deb(&project, &Progress::new(false), unoptimised)?.display());
+            Ok(())
+        }
         Task::Check(arguments) if arguments.fix => check::fix(&project, &Progress::new(false)),
         Task::Check(_) => check::run(&project, &Progress::new(false)),
     }

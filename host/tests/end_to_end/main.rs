@@ -29,6 +29,7 @@ mod isolation;
 mod journal;
 mod languages;
 mod mail;
+mod manual;
 mod neighbours;
 mod operating;
 mod orders;

@@ -1,0 +1,42 @@
+//! What shells and `man` know of this program, made of its own command line.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Subcommand};
+use clap_complete::Shell;
+
+use crate::cli::Arguments;
+use crate::exit::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Manual {
+    /// Print what makes a shell complete this program's commands and options
+    Completions {
+        /// Which shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages, one for each command, into a folder
+    Man {
+        /// The folder; it is made if there is none
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+}
+
+impl Manual {
+    pub(crate) fn make(self) -> Result<(), Failure> {
+        match self {
+            Self::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Arguments::command(), "order-cli", &mut script);
+                std::io::stdout().write_all(&script).map_err(Failure::Output)
+            }
+            Self::Man { folder } => fs::create_dir_all(&folder)
+                .and_then(|()| clap_mangen::generate_to(Arguments::command(), &folder))
+                .map_err(|problem| Failure::Pages { folder, problem }),
+        }
+    }
+}
