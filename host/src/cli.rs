@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{HostConfig, Listen, LogFormat, parse_duration};
 use crate::plugin::COMPILE_COMMAND;
-use crate::{dead_letters, events, explain, manual, plugin_commands, route, top, topology};
+use crate::{dead_letters, events, explain, health, manual, plugin_commands, route, top, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -95,6 +95,13 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 shown; 1 failed, or the host cannot be reached; 2 wrong arguments.
     Top(top::Arguments),
+    /// Asks a running host whether it is well, for health checks
+    ///
+    /// It is well if it answers. With --ready it must take events, too: there are a session with the broker and a
+    /// plugin, and work goes on.
+    ///
+    /// Exit codes: 0 it is; 1 it is not, or cannot be reached; 2 wrong arguments.
+    Health(health::Arguments),
     /// Makes, inspects, tries out and grants plugins; lists, switches, reloads and rolls them back
     ///
     /// Exit codes: 0 done; 1 failed; 2 wrong arguments; 78 wrong configuration.

@@ -18,7 +18,7 @@ use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted,
 use crate::journal::Journal;
 use crate::plugin::{Engine, Loader};
 use crate::reconcile::Reconciler;
-use crate::{admin, control, journal, state};
+use crate::{admin, control, journal, service, state};
 
 /// One try to reach the broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,18 +53,19 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
     // Dropped, and so ended, with this function.
     let mut helpers = JoinSet::new();
     let control = control::Server { registry: Arc::clone(&registry), catalog, reloads };
+    let admin = Arc::new(Admin {
+        config: Arc::clone(&config),
+        broker: broker.clone(),
+        control: control.clone(),
+        vitals: Arc::clone(&vitals),
+        journal: folder_state.as_deref().map(journal::file).filter(|_| config.journal.is_some()),
+        started_at: Timestamp::now(),
+        stop: stop.clone(),
+    });
+    let _informed = service::inform(Arc::clone(&admin), config.broker_timeout.is_some());
     if let Some(listening) = listening {
-        let admin = Admin {
-            config: Arc::clone(&config),
-            broker: broker.clone(),
-            control: control.clone(),
-            vitals: Arc::clone(&vitals),
-            journal: folder_state.as_deref().map(journal::file).filter(|_| config.journal.is_some()),
-            started_at: Timestamp::now(),
-            stop: stop.clone(),
-        };
         // Not ended by `stop`: it tells how the stop goes.
-        helpers.spawn(listening.serve(Arc::new(admin)));
+        helpers.spawn(listening.serve(admin));
     }
     match folder_state.as_deref().map(control::listen) {
         Some(Ok(listening)) => {

@@ -21,6 +21,7 @@ mod events;
 mod exit;
 mod explain;
 mod file;
+mod health;
 mod indent;
 mod journal;
 mod likeness;
@@ -33,6 +34,7 @@ mod relay;
 mod route;
 mod sample;
 mod secret_value;
+mod service;
 mod shutdown;
 mod state;
 mod telemetry;
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Events { arguments, folder } => {
             with_journal(&folder, async |state| events::run(&arguments, &journal::file(&state)).await)
         }
+        Command::Health(arguments) => finish(block_on(health::run(&arguments))),
         Command::Top(arguments) => {
             telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
             finish(block_on(top::run(&arguments)))

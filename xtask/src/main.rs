@@ -76,7 +76,8 @@ enum Task {
     /// well (in target/rabbitmq-4), where debootstrap can be had and we are root; elsewhere the
     /// tests that want it are left out, and in CI that is an error. What makes plugins of JavaScript,
     /// Python and C comes from npm and PyPI (in target/languages), with Debian's nodejs and npm where
-    /// there is none.
+    /// there is none. The alert rules are tried with Debian's Prometheus, and the Debian package
+    /// in the system that was set up for RabbitMQ 4.
     ///
     /// The tests find what they need by these variables:
     ///
@@ -87,6 +88,7 @@ enum Task {
     ///   NOTIFY_TEST_PYTHON        an interpreter that can import these
     ///   NOTIFY_TEST_LANGUAGES     the folder with venv (componentize-py, ziglang) and npm (componentize-…)
     ///   NOTIFY_TEST_RABBITMQ_4    the folder of a system with RabbitMQ 4 in it
+    ///   NOTIFY_TEST_PACKAGE       the folder of notify-host.deb
     #[command(verbatim_doc_comment)]
     Test(TestArguments),
     /// Makes a package to install

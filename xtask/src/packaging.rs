@@ -76,7 +76,7 @@ pub(crate) fn check_containers(project: &Project, progress: &Progress) -> anyhow
 }
 
 /// Debian's package with this program, unless it is there.
-fn provide(progress: &Progress, program: &str, package: &str) -> anyhow::Result<()> {
+pub(crate) fn provide(progress: &Progress, program: &str, package: &str) -> anyhow::Result<()> {
     if tools::find_program(program).is_some() {
         return Ok(());
     }

@@ -12,6 +12,8 @@ use testbed::rabbitmq::FOUR_VARIABLE;
 
 use crate::guests::{self, Choice, GUESTS, PLUGINS, PLUGINS_CORE, Wanted};
 use crate::languages;
+use crate::package;
+use crate::packaging;
 use crate::project::Project;
 use crate::rabbitmq;
 use crate::tools::{self, Progress};
@@ -27,12 +29,18 @@ const PYTHON_PACKAGES: [(&str, &str); 5] = [
     ("dkimpy[ed25519]~=1.1", "dkim, nacl"),
 ];
 const PYTHON_VARIABLE: &str = "NOTIFY_TEST_PYTHON";
+/// The folder with the Debian package.
+const PACKAGE_VARIABLE: &str = "NOTIFY_TEST_PACKAGE";
 /// What the names of the tests have in common that want RabbitMQ 4.
 const TESTS_OF_FOUR: &str = "rabbitmq_4";
+/// The same of those that want the Debian package, and of the one that installs it into the Debian of RabbitMQ 4.
+const TESTS_OF_PACKAGE: &str = "debian_package::";
+const TEST_OF_INSTALLING: &str = "a_debian_package_installs";
 
 /// Installs, builds, and runs `cargo test` with these arguments.
 pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) -> anyhow::Result<()> {
     rabbitmq::provide(progress)?;
+    packaging::provide(progress, "prometheus", "prometheus")?;
     let four = rabbitmq::provide_four(project, progress)?;
     let python = provide_python(project, progress)?;
     let languages = languages::provide(project, progress)?;
@@ -41,14 +49,23 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
     progress.heading("build the programs");
     // Tests of one package run the programs of others.
     tools::run(project.cargo().arg("build").args(project.without_guests()))?;
+    let package = provide_package(project, progress)?;
+    let mut skips = Vec::new();
+    if four.is_none() {
+        skips.extend([TESTS_OF_FOUR, TEST_OF_INSTALLING]);
+    }
+    if package.is_none() {
+        skips.push(TESTS_OF_PACKAGE);
+    }
 
     progress.heading("run the tests");
     let mut cargo = project.cargo();
     cargo
         .arg("test")
         .args(packages(arguments, project.without_guests()))
-        .args(with_skips(arguments, if four.is_some() { &[] } else { &[TESTS_OF_FOUR] }))
+        .args(with_skips(arguments, &skips))
         .envs(four.map(|folder| (FOUR_VARIABLE, folder)))
+        .envs(package.map(|folder| (PACKAGE_VARIABLE, folder)))
         .env("NOTIFY_TEST_PLUGINS", project.target.join(PLUGINS))
         .env("NOTIFY_TEST_PLUGINS_CORE", project.target.join(PLUGINS_CORE))
         .env("NOTIFY_TEST_GUESTS", project.target.join(GUESTS))
@@ -68,6 +85,24 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
     }
     progress.heading("all tests passed");
     Ok(())
+}
+
+/// The folder with the Debian package, of programs that are not optimised. `None` where none can be made, which is
+/// said; in CI that is an error.
+fn provide_package(project: &Project, progress: &Progress) -> anyhow::Result<Option<PathBuf>> {
+    let made = package::deb(project, progress, true).and_then(|file| {
+        let folder = file.parent().context("a package in no folder")?.to_owned();
+        std::fs::copy(&file, folder.join("notify-host.deb"))?;
+        Ok(folder)
+    });
+    match made {
+        Ok(folder) => Ok(Some(folder)),
+        Err(error) if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) => Err(error),
+        Err(error) => {
+            progress.heading(format!("no Debian package can be made here ({error:#}): its tests are left out"));
+            Ok(None)
+        }
+    }
 }
 
 /// All packages, unless the arguments for cargo name some: `--workspace` would win over those.

@@ -39,7 +39,7 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Why the host is not ready; nothing if it is.
-    fn reasons(&self) -> Vec<String> {
+    pub(crate) fn reasons(&self) -> Vec<String> {
         reasons(&Signs {
             is_stopping: self.stop.is_cancelled(),
             plugins: self.control.registry.runners().len(),
@@ -48,5 +48,9 @@ impl Admin {
             folder: &self.config.plugins,
             vital: &self.vitals.look(),
         })
+    }
+
+    pub(crate) fn runs_no_plugin(&self) -> bool {
+        self.control.registry.runners().is_empty()
     }
 }

@@ -27,7 +27,7 @@ const TOKEN_BYTES_MAX: u64 = 4 << 10;
 
 /// One host's surface.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     http: HttpClient<HttpConnector, Full<bytes::Bytes>>,
     url: Url,
     authorization: Option<HeaderValue>,
@@ -50,7 +50,7 @@ impl Act {
 }
 
 impl Client {
-    pub(super) fn new(url: Url, token: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: Url, token: Option<&str>) -> anyhow::Result<Self> {
         if url.scheme() != "http" || url.cannot_be_a_base() {
             bail!("--url {url}: a host speaks plain HTTP, so it begins with http://; from elsewhere, use a tunnel");
         }
@@ -109,16 +109,7 @@ impl Client {
         }
         let body = if method == Method::POST { "{}" } else { "" };
         let request = request.body(Full::from(body)).context("--url makes no request")?;
-        let exchange = async {
-            let answer = self.http.request(request).await.map_err(|error| unreachable(base, &root(&error)))?;
-            let (status, body) = (answer.status(), answer.into_body());
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| unreachable(base, &error.to_string()))?;
-            anyhow::Ok((status, body.to_bytes()))
-        };
-        let silent = || unreachable(base, &format!("it did not answer within {} s", time.as_secs()));
-        let (status, body) = tokio::time::timeout(time, exchange).await.map_err(|_| silent())??;
-        let answer: Option<Value> = serde_json::from_slice(&body).ok();
+        let (status, answer) = self.exchange(request, time).await?;
         let said = answer.as_ref().and_then(|answer| answer["error"].as_str()).map(shown);
         match (status, said, answer) {
             (StatusCode::UNAUTHORIZED, said, _) => bail!(
@@ -132,6 +123,46 @@ impl Client {
                 status.as_u16()
             ),
         }
+    }
+}
+
+impl Client {
+    /// What a probe sees at this path: whether all is well, and what the host says.
+    pub(crate) async fn probe(&self, path: &str) -> anyhow::Result<(bool, Value)> {
+        let base = &self.url;
+        let mut url = base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push(path);
+        }
+        let request = Request::get(url.as_str()).body(Full::default()).context("--url makes no request")?;
+        let (status, answer) = self.exchange(request, ANSWER_TIME_MAX).await?;
+        match answer {
+            Some(answer) if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE => {
+                Ok((status.is_success(), answer))
+            }
+            _ => bail!(
+                "what answers at {base} is no notify-host of this version (status {}); name another address by --url",
+                status.as_u16()
+            ),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<bytes::Bytes>>,
+        time: Duration,
+    ) -> anyhow::Result<(StatusCode, Option<Value>)> {
+        let base = &self.url;
+        let exchange = async {
+            let answer = self.http.request(request).await.map_err(|error| unreachable(base, &root(&error)))?;
+            let (status, body) = (answer.status(), answer.into_body());
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| unreachable(base, &error.to_string()))?;
+            anyhow::Ok((status, body.to_bytes()))
+        };
+        let silent = || unreachable(base, &format!("it did not answer within {} s", time.as_secs()));
+        let (status, body) = tokio::time::timeout(time, exchange).await.map_err(|_| silent())??;
+        Ok((status, serde_json::from_slice(&body).ok()))
     }
 }
 

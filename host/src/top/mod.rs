@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::command::{shown, unless_cut_off, write_json, write_table};
-use crate::top::client::{Act, Client, read_token};
+pub(crate) use crate::top::client::Client;
+use crate::top::client::{Act, read_token};
 use crate::top::controls::{Controls, Wish};
 use crate::top::screen::{COLUMNS, Look, cells, draw, throughput};
 use crate::top::snapshot::{Before, Snapshot};

@@ -1,0 +1,204 @@
+//! The Debian package, installed into a Debian of its own: a layer above the one that `cargo xtask test` has made for
+//! RabbitMQ 4, seen by nobody else and gone afterwards. It takes root.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+use testbed::{Leash, eventually, rabbitmq};
+
+use crate::world::{SOON, built};
+
+const PROGRAM: &str = "/usr/bin/notify-host";
+const CONFIG: &str = "/etc/notify-host/notify-host.toml";
+/// In place of the user that systemd makes up.
+const USER: &str = "65534";
+
+/// A Debian of the test's own.
+struct Debian {
+    /// Its mounts live as long as this process.
+    holder: Leash,
+    folder: TempDir,
+}
+
+impl Debian {
+    fn new() -> Self {
+        let below = env::var(rabbitmq::FOUR_VARIABLE).expect("run the tests by `cargo xtask test`, as root");
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        for name in ["upper", "work", "root"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        fs::copy(built("NOTIFY_TEST_PACKAGE", "notify-host.deb"), folder.path().join("upper/notify-host.deb")).unwrap();
+        let layers = format!("lowerdir={below},upperdir={},workdir={}", path("upper"), path("work"));
+        let script = "set -e; mount -t overlay overlay -o \"$1\" \"$2\"; mount -t proc proc \"$2/proc\"; \
+            mount --bind /dev \"$2/dev\"; echo mounted; exec sleep infinity";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", &layers, &path("root")]);
+        let holder = Leash::spawn(command);
+        eventually(SOON, "the layers are mounted", || {
+            assert!(holder.wait_timeout(std::time::Duration::ZERO).is_none(), "{}", holder.stderr());
+            holder.stdout().contains("mounted")
+        });
+        Self { holder, folder }
+    }
+
+    /// A command in it, as this user.
+    fn command(&self, user: Option<&str>, line: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.holder.id().to_string(), "--mount", "--", "chroot"]);
+        command.arg(self.folder.path().join("root"));
+        if let Some(user) = user {
+            command.args(["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs"]);
+        }
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
+            command.env_remove(name);
+        }
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/").env_remove("XDG_STATE_HOME").args(line);
+        command
+    }
+
+    fn run(&self, line: &[&str]) -> Output {
+        self.command(None, line).output().unwrap()
+    }
+
+    fn succeed(&self, line: &[&str]) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn host(&self) -> Leash {
+        let line = [PROGRAM, "run", "--config", CONFIG, "--admin", "127.0.0.1:0"];
+        let host = Leash::spawn(self.command(Some(USER), &line));
+        eventually(SOON, "the installed host is ready", || {
+            assert!(host.wait_timeout(std::time::Duration::ZERO).is_none(), "{}", host.stderr());
+            host.stderr().contains("ready: ")
+        });
+        host
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.run(&["test", "-e", path]).status.success()
+    }
+
+    /// What is of ours in it, less what dpkg keeps for itself.
+    fn of_ours(&self) -> Vec<String> {
+        let found = self.succeed(&[
+            "find",
+            "/etc",
+            "/lib",
+            "/usr",
+            "/var",
+            "-name",
+            "*notify-host*",
+            "-not",
+            "-path",
+            "/var/lib/dpkg/*",
+        ]);
+        found.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_debian_package_installs_runs_keeps_what_is_the_operators_and_goes_without_a_trace() {
+    let debian = Debian::new();
+    debian.succeed(&["dpkg", "--install", "/notify-host.deb"]);
+    assert_eq!(debian.succeed(&["dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}", "notify-host"]), "ii ");
+    assert_eq!(debian.succeed(&["dpkg", "--verify", "notify-host"]), "");
+    let enabled = "/etc/systemd/system/multi-user.target.wants/notify-host.service";
+    assert!(debian.run(&["test", "-L", enabled]).status.success(), "it is enabled");
+    for page in ["notify-host.1", "notify-host-plugin-list.1", "order-cli.1"] {
+        assert!(debian.exists(&format!("/usr/share/man/man1/{page}.gz")), "{page}");
+    }
+
+    // As systemd would: a user of nobody's, and a state folder of its own.
+    debian.succeed(&["install", "--directory", "--owner", USER, "--mode", "700", "/var/lib/notify-host"]);
+    let host = debian.host();
+    let order = |subject: &str| {
+        let line = ["order-cli", "--broker", "sqlite:/var/lib/notify-host/queue.db", "create", "--user", "u"];
+        debian.succeed(&[&line[..], &["--product", "p", "--order-id", subject]].concat());
+    };
+    order("4711");
+    eventually(SOON, "the logger tells of the order", || host.stderr().contains("4711"));
+    let list = debian.succeed(&[PROGRAM, "plugin", "list", "--config", CONFIG]);
+    for (plugin, state) in [("chat", "disabled"), ("email", "disabled"), ("logger", "running"), ("webhook", "disabled")]
+    {
+        let line = list.lines().find(|line| line.starts_with(plugin));
+        assert!(line.is_some_and(|line| line.contains(state)), "{list}");
+    }
+    let explained = debian.succeed(&[PROGRAM, "explain", "--subject", "4711", "--config", CONFIG]);
+    assert!(explained.contains("logger: done"), "{explained}");
+    host.terminate();
+    assert!(host.wait_timeout(SOON).unwrap().success(), "{}", host.stderr());
+    // What root has looked at is still the host's own.
+    let host = debian.host();
+    order("4712");
+    eventually(SOON, "the logger tells of the next one", || host.stderr().contains("4712"));
+    host.terminate();
+    assert!(host.wait_timeout(SOON).unwrap().success(), "{}", host.stderr());
+
+    // An upgrade leaves the settings, and does not bring back what was taken away.
+    debian.succeed(&["sh", "-c", &format!("echo '# mine' >> {CONFIG}; rm /etc/notify-host/plugins/chat.wasm")]);
+    debian.succeed(&["dpkg", "--install", "--force-confold", "/notify-host.deb"]);
+    assert!(debian.succeed(&["cat", CONFIG]).ends_with("# mine\n"));
+    assert!(!debian.exists("/etc/notify-host/plugins/chat.wasm"));
+
+    debian.succeed(&["dpkg", "--remove", "notify-host"]);
+    assert!(!debian.exists(PROGRAM) && debian.exists(CONFIG) && debian.exists("/var/lib/notify-host/queue.db"));
+    debian.succeed(&["sh", "-c", "echo x > /etc/notify-host/plugins/own.wasm"]);
+    debian.succeed(&["dpkg", "--purge", "notify-host"]);
+    assert_eq!(debian.of_ours(), ["/etc/notify-host"], "the operator's own plugin stays, and nothing else");
+    assert_eq!(debian.succeed(&["find", "/etc/notify-host", "-type", "f"]), "/etc/notify-host/plugins/own.wasm\n");
+}
+
+#[test]
+fn the_debian_packages_settings_are_good_and_its_files_are_not_for_others_to_write() {
+    let package = built("NOTIFY_TEST_PACKAGE", "notify-host.deb");
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(folder.path()).output().unwrap();
+    assert!(unpacked.status.success(), "{unpacked:?}");
+    let mut open = Vec::new();
+    walk(folder.path(), &mut |path| {
+        let mode = fs::symlink_metadata(path).unwrap().permissions().mode();
+        if mode & 0o022 != 0 && !path.is_symlink() {
+            open.push(path.to_owned());
+        }
+    });
+    assert_eq!(open, Vec::<PathBuf>::new());
+    let scripts = ["postinst", "prerm", "postrm"].map(|script| folder.path().join("DEBIAN").join(script));
+    for script in scripts {
+        assert!(Command::new("sh").arg("-n").arg(&script).status().unwrap().success(), "{}", script.display());
+    }
+}
+
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        visit(&path);
+        if path.is_dir() && !path.is_symlink() {
+            walk(&path, visit);
+        }
+    }
+}
+
+#[test]
+fn the_debian_package_holds_what_the_documents_speak_of() {
+    let package = built("NOTIFY_TEST_PACKAGE", "notify-host.deb");
+    let listed = Command::new("dpkg-deb").arg("--contents").arg(package).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for path in [
+        "/usr/bin/notify-host",
+        "/usr/bin/order-cli",
+        "/etc/notify-host/notify-host.toml",
+        "/usr/share/notify-host/plugins/email.wasm",
+        "/usr/share/doc/notify-host/operating.md",
+        "/usr/share/doc/notify-host/examples/alerts.yml",
+        "/usr/share/doc/notify-host/examples/notify-host.json",
+    ] {
+        assert!(listed.contains(path), "{path}: {listed}");
+    }
+}

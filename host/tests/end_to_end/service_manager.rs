@@ -1,0 +1,159 @@
+//! What a service manager hears of the host, on a socket such as systemd gives.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use testbed::{Leash, rabbitmq};
+
+use crate::world::{SOON, World};
+
+/// In place of systemd.
+struct Manager {
+    socket: UnixDatagram,
+    path: std::path::PathBuf,
+    heard: Vec<(Instant, String)>,
+}
+
+impl Manager {
+    fn new(world: &World) -> Self {
+        let path = world.path("notify.sock");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Self { socket, path, heard: Vec::new() }
+    }
+
+    fn start(&self, world: &World, watchdog: Option<Duration>, arguments: &[&str]) -> Leash {
+        let mut command = world.host_command(&["run", "--log-format", "json"]);
+        command.arg("--plugins").arg(world.plugins()).args(arguments).env("NOTIFY_SOCKET", &self.path);
+        if let Some(watchdog) = watchdog {
+            command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        }
+        Leash::spawn(command)
+    }
+
+    /// All that has come so far.
+    fn listen(&mut self) -> &[(Instant, String)] {
+        let mut datagram = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut datagram) {
+            let text = String::from_utf8(datagram[..length].to_vec()).unwrap();
+            self.heard.extend(text.lines().map(|line| (Instant::now(), line.to_owned())));
+        }
+        &self.heard
+    }
+
+    fn hears(&mut self, what: &str) -> bool {
+        self.listen().iter().any(|(_, line)| line.starts_with(what))
+    }
+
+    fn wait_for(&mut self, what: &str, host: &Leash) {
+        let started = Instant::now();
+        while !self.hears(what) {
+            assert!(started.elapsed() < SOON, "{what} was not heard; {:?}\n{}", self.heard, host.stderr());
+        }
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.heard.iter().filter(|(_, line)| line == what).count()
+    }
+
+    fn place(&self, what: &str) -> usize {
+        self.heard.iter().position(|(_, line)| line.starts_with(what)).unwrap_or_else(|| panic!("{what}"))
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_start_the_state_and_the_stop_and_is_pinged() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let mut manager = Manager::new(&world);
+    let host = manager.start(&world, Some(Duration::from_millis(300)), &[]);
+    manager.wait_for("READY=1", &host);
+    manager.wait_for("STATUS=ready: consuming queue \"notifications\" at sqlite:", &host);
+    // It is ready when it says so.
+    assert!(host.stderr().contains("ready: "), "{}", host.stderr());
+    let begun = Instant::now();
+    while manager.count("WATCHDOG=1") < 6 {
+        manager.listen();
+        assert!(begun.elapsed() < SOON, "{:?}", manager.heard);
+    }
+    let pings: Vec<_> = manager.heard.iter().filter(|(_, line)| line == "WATCHDOG=1").map(|(at, _)| *at).collect();
+    assert!(pings.last().unwrap().duration_since(pings[0]) >= Duration::from_millis(300), "{pings:?}");
+    host.terminate();
+    manager.wait_for("STOPPING=1", &host);
+    assert!(host.wait_timeout(SOON).unwrap().success());
+    manager.listen();
+    assert_eq!((manager.count("READY=1"), manager.count("STOPPING=1")), (1, 1), "{:?}", manager.heard);
+    assert!(manager.place("READY=1") < manager.place("STOPPING=1"));
+    assert!(manager.place("STATUS=not ready: ") < manager.place("READY=1"));
+}
+
+#[test]
+fn a_host_without_plugins_has_started_and_says_what_lacks() {
+    let world = World::on_sqlite();
+    let mut manager = Manager::new(&world);
+    let host = manager.start(&world, None, &[]);
+    manager.wait_for("READY=1", &host);
+    manager.wait_for("STATUS=not ready: no plugin of ", &host);
+    world.plug_logger();
+    manager.wait_for("STATUS=ready: consuming", &host);
+    assert_eq!((manager.count("READY=1"), manager.count("WATCHDOG=1")), (1, 0), "{:?}", manager.heard);
+}
+
+#[test]
+fn a_start_goes_on_without_the_broker_unless_it_must_answer() {
+    let mut world = World::on_sqlite();
+    world.plug_logger();
+    world.host_url = format!("amqp://127.0.0.1:{}/%2F", testbed::free_port());
+    let mut manager = Manager::new(&world);
+    let host = manager.start(&world, Some(Duration::from_millis(300)), &[]);
+    manager.wait_for("STATUS=not ready: there is no session with the broker amqp://127.0.0.1:", &host);
+    manager.wait_for("READY=1", &host);
+    // That is no stall: to start it again would make nothing better.
+    let before = manager.count("WATCHDOG=1");
+    while manager.count("WATCHDOG=1") < before + 3 {
+        manager.listen();
+    }
+    host.kill();
+
+    let mut manager = Manager { heard: Vec::new(), ..manager };
+    let host = manager.start(&world, None, &["--broker-timeout", "2s"]);
+    assert_eq!(host.wait_timeout(SOON).unwrap().code(), Some(1), "{}", host.stderr());
+    assert!(!manager.hears("READY=1"), "{:?}", manager.heard);
+}
+
+/// The broker blocks who publishes, the plugin's failures cannot be written down, and nothing is settled any
+/// more.
+#[test]
+fn a_stalled_host_is_pinged_for_no_more_until_it_goes_on() {
+    let node = rabbitmq::Node::start();
+    let mut world =
+        World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
+    // For a second at each event, so that there is one in its hands whenever the broker begins to block.
+    world.plug_misbehaver("loop");
+    world.host_url = node.url();
+    let config = std::fs::read_to_string(world.path("host.toml")).unwrap();
+    std::fs::write(world.path("host.toml"), format!("prefetch = 1\n{config}")).unwrap();
+    let mut manager = Manager::new(&world);
+    let host = manager.start(&world, Some(Duration::from_secs(1)), &[]);
+    manager.wait_for("STATUS=ready", &host);
+    let load = world.order_cli(&["load", "--count", "100", "--quiet"]);
+    assert!(load.status.success(), "{load:?}");
+    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    // It looks every half minute, and needs two looks.
+    let begun = Instant::now();
+    while !manager.hears("STATUS=not ready: stalled") {
+        assert!(begun.elapsed() < 3 * SOON, "{:?}\n{}", manager.heard, host.stderr());
+    }
+    let silent_since = manager.count("WATCHDOG=1");
+    let listened = Instant::now();
+    while listened.elapsed() < Duration::from_secs(3) {
+        manager.listen();
+    }
+    assert_eq!(manager.count("WATCHDOG=1"), silent_since, "{:?}", manager.heard);
+    node.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    let begun = Instant::now();
+    while manager.count("WATCHDOG=1") == silent_since {
+        manager.listen();
+        assert!(begun.elapsed() < 2 * SOON, "no ping again; {}", host.stderr());
+    }
+}
