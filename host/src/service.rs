@@ -59,22 +59,22 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
     let mut told = String::new();
     loop {
         let (vital, reasons) = (host.vitals.look(), host.reasons());
-        let mut states = Vec::new();
+        let mut news = Vec::new();
         if !started && start_is_over(&vital, reasons.is_empty(), host.runs_no_plugin(), broker_must_answer) {
             started = true;
-            states.push(NotifyState::Ready);
+            news.push(NotifyState::Ready);
         }
         let status = status(&host, &reasons);
         if status != told {
-            states.push(NotifyState::Status(&status));
+            news.push(NotifyState::Status(&status));
         }
         let is_due = ping_every.is_some_and(|every| pinged.is_none_or(|at| at.elapsed() >= every));
         if is_due && !vital.is_stalled {
             pinged = Some(Instant::now());
-            states.push(NotifyState::Watchdog);
+            news.push(NotifyState::Watchdog);
         }
-        if !states.is_empty() {
-            line.say(&states);
+        if !news.is_empty() {
+            line.say(&news);
         }
         told = status;
         let look = if started { LOOK_EVERY } else { LOOK_AT_START };

@@ -32,7 +32,6 @@ mod journal;
 mod languages;
 mod mail;
 mod manual;
-mod monitoring;
 mod neighbours;
 mod operating;
 mod orders;
