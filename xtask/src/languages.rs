@@ -9,15 +9,14 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::guests;
+use crate::npm::{self, INSTALLED, is_installed};
 use crate::project::Project;
-use crate::tools::{self, Installer, Progress};
+use crate::tools::{self, Progress};
 
 /// Where the tests find all of it.
 pub(crate) const VARIABLE: &str = "NOTIFY_TEST_LANGUAGES";
 /// The folder, below target/.
 const FOLDER: &str = "languages";
-/// What says, in each of the two, which versions were installed.
-const INSTALLED: &str = "installed.txt";
 
 const TEMPLATES: &str = "host/src/plugin_commands/templates";
 /// Of these templates, with a requirements.txt.
@@ -58,28 +57,8 @@ fn provide_venv(venv: &Path, templates: &Path, progress: &Progress) -> anyhow::R
 
 fn provide_npm(npm: &Path, templates: &Path, progress: &Progress) -> anyhow::Result<()> {
     let manifest = fs::read_to_string(templates.join(NPM_TEMPLATE))?;
-    if is_installed(npm, &manifest) {
-        return Ok(());
-    }
     let wanted = packages(&manifest).context("cannot read the template's package.json")?;
-    if tools::find_program("npm").is_none() {
-        let Some(installer) = Installer::find() else {
-            bail!("there is no npm: run `sudo apt-get install nodejs npm`, then try again");
-        };
-        progress.heading("apt-get install nodejs npm");
-        installer.install(&["nodejs", "npm"])?;
-    }
-    progress.heading(format!("npm install {} in target/{FOLDER}/npm", wanted.join(" ")));
-    if npm.exists() {
-        fs::remove_dir_all(npm)?;
-    }
-    fs::create_dir(npm)?;
-    // Without a package of its own npm looks for one further up.
-    fs::write(npm.join("package.json"), "{ \"private\": true }\n")?;
-    let mut install = Command::new("npm");
-    install.current_dir(npm).args(["install", "--silent", "--no-audit", "--no-fund"]).args(wanted);
-    tools::run(&mut install)?;
-    Ok(fs::write(npm.join(INSTALLED), manifest)?)
+    npm::provide(npm, &format!("target/{FOLDER}/npm"), &wanted, progress)
 }
 
 /// The packages that a project from the template installs, and the one that it runs by npx.
@@ -94,10 +73,6 @@ fn packages(manifest: &str) -> Option<Vec<String>> {
     words.find(|word| *word == "--package")?;
     packages.push(words.next()?.to_owned());
     Some(packages)
-}
-
-fn is_installed(folder: &Path, wanted: &str) -> bool {
-    fs::read_to_string(folder.join(INSTALLED)).is_ok_and(|installed| installed == wanted)
 }
 
 #[cfg(test)]

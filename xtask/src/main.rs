@@ -8,10 +8,12 @@ mod bench;
 mod bench_languages;
 mod bench_start;
 mod bench_webhook;
+mod browser;
 mod check;
 mod demo;
 mod guests;
 mod languages;
+mod npm;
 mod package;
 mod packaging;
 mod project;
@@ -77,7 +79,9 @@ enum Task {
     /// tests that want it are left out, and in CI that is an error. What makes plugins of JavaScript,
     /// Python and C comes from npm and PyPI (in target/languages), with Debian's nodejs and npm where
     /// there is none. The alert rules are tried with Debian's Prometheus, and the Debian package
-    /// in the system that was set up for RabbitMQ 4.
+    /// in the system that was set up for RabbitMQ 4. The dashboard is looked at by Debian's chromium, which `playwright-core` and
+    /// `axe-core` from npm drive and judge (in target/browser); where it cannot be had those tests are
+    /// left out, and in CI that is an error.
     ///
     /// The tests find what they need by these variables:
     ///
@@ -87,6 +91,7 @@ enum Task {
     ///   NOTIFY_TEST_BIN           the folder of notify-host and order-cli
     ///   NOTIFY_TEST_PYTHON        an interpreter that can import these
     ///   NOTIFY_TEST_LANGUAGES     the folder with venv (componentize-py, ziglang) and npm (componentize-…)
+    ///   NOTIFY_TEST_BROWSER       the folder with playwright-core and axe-core
     ///   NOTIFY_TEST_RABBITMQ_4    the folder of a system with RabbitMQ 4 in it
     ///   NOTIFY_TEST_PACKAGE       the folder of notify-host.deb
     #[command(verbatim_doc_comment)]

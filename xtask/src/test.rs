@@ -1,5 +1,5 @@
 //! The tests want more than cargo can build: guests, a RabbitMQ server, a Python with some packages, what
-//! makes plugins of other languages.
+//! makes plugins of other languages, a browser.
 //!
 //! What lacks is installed where that asks nobody for a password. What cannot be had fails the
 //! run before the first test: a test that is skipped promises nothing.
@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use testbed::rabbitmq::FOUR_VARIABLE;
 
+use crate::browser;
 use crate::guests::{self, Choice, GUESTS, PLUGINS, PLUGINS_CORE, Wanted};
 use crate::languages;
 use crate::package;
@@ -36,6 +37,8 @@ const TESTS_OF_FOUR: &str = "rabbitmq_4";
 /// The same of those that want the Debian package, and of the one that installs it into the Debian of RabbitMQ 4.
 const TESTS_OF_PACKAGE: &str = "debian_package::";
 const TEST_OF_INSTALLING: &str = "a_debian_package_installs";
+/// And of those that want a browser.
+const TESTS_IN_A_BROWSER: &str = "in_a_browser";
 
 /// Installs, builds, and runs `cargo test` with these arguments.
 pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) -> anyhow::Result<()> {
@@ -44,6 +47,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
     let four = rabbitmq::provide_four(project, progress)?;
     let python = provide_python(project, progress)?;
     let languages = languages::provide(project, progress)?;
+    let browser = browser::provide(project, progress)?;
     guests::build(project, progress, Wanted::Everything, Choice::Auto)?;
 
     progress.heading("build the programs");
@@ -57,6 +61,9 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
     if package.is_none() {
         skips.push(TESTS_OF_PACKAGE);
     }
+    if browser.is_none() {
+        skips.push(TESTS_IN_A_BROWSER);
+    }
 
     progress.heading("run the tests");
     let mut cargo = project.cargo();
@@ -66,6 +73,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
         .args(with_skips(arguments, &skips))
         .envs(four.map(|folder| (FOUR_VARIABLE, folder)))
         .envs(package.map(|folder| (PACKAGE_VARIABLE, folder)))
+        .envs(browser.map(|folder| (browser::VARIABLE, folder)))
         .env("NOTIFY_TEST_PLUGINS", project.target.join(PLUGINS))
         .env("NOTIFY_TEST_PLUGINS_CORE", project.target.join(PLUGINS_CORE))
         .env("NOTIFY_TEST_GUESTS", project.target.join(GUESTS))
