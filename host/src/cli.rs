@@ -172,6 +172,10 @@ pub(crate) struct RunArguments {
     /// A file with the token that whoever asks the admin surface must have
     #[arg(long, value_name = "FILE", env = "NOTIFY_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Send spans to this collector, by OTLP over HTTP, such as http://127.0.0.1:4318; off: to none [default: off]
+    // Taken as text, because clap would show a wrong one with its password.
+    #[arg(long, value_name = "URL", env = "NOTIFY_OTLP", hide_env_values = true)]
+    otlp: Option<String>,
     /// How log lines look [default: human]
     #[arg(long, value_enum, env = "NOTIFY_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -190,6 +194,8 @@ impl RunArguments {
             config.plugins.clone_from(plugins);
         }
         config.state = self.state.clone().or(config.state);
+        let otlp = self.otlp.as_deref().map(str::parse).transpose().map_err(|problem| format!("--otlp: {problem}"))?;
+        config.tracing.settle(otlp, |name| std::env::var(name).ok())?;
         config.drain_timeout = self.drain_timeout.unwrap_or(config.drain_timeout);
         config.admin.listen = self.admin.unwrap_or(config.admin.listen);
         config.admin.token_file = self.admin_token_file.clone().or(config.admin.token_file);

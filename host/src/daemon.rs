@@ -16,8 +16,10 @@ use crate::capability::Outside;
 use crate::config::HostConfig;
 use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted, Vitals};
 use crate::journal::Journal;
+use crate::otlp::Export;
 use crate::plugin::{Engine, Loader};
 use crate::reconcile::Reconciler;
+use crate::spans::Spans;
 use crate::{admin, control, journal, service, state};
 
 /// One try to reach the broker.
@@ -32,13 +34,27 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`. An error means that it never got to work.
 pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
+    let outside = Outside::new(&config)?;
+    let export = Export::start(&config.tracing, outside.egress())?;
+    let ended = serve(config, broker, outside, export.spans(), stop).await;
+    export.flush().await;
+    ended
+}
+
+async fn serve(
+    config: HostConfig,
+    broker: BrokerUrl,
+    outside: Outside,
+    spans: Spans,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let listening = admin::listen(&config.admin).await?;
     let config = Arc::new(config);
     let vitals = Arc::new(Vitals::default());
     let state = config.state_folder();
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
     let registry = Arc::new(Registry::new());
-    let loader = Loader::new(Engine::new()?, state.as_deref(), Outside::new(&config)?, None)?;
+    let loader = Loader::new(Engine::new()?, state.as_deref(), outside, None)?;
     let (mut reconciler, catalog, reloads) = Reconciler::new(
         &config.plugins,
         folder_state.as_deref(),
@@ -91,6 +107,7 @@ pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &Cancellati
         drain_timeout: config.drain_timeout,
         journal: journal.clone(),
         vitals: Arc::clone(&vitals),
+        spans,
     };
     let _closing = Closing(journal);
     let mut short_sessions = 0;

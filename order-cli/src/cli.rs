@@ -13,6 +13,7 @@ use crate::manual::Manual;
 use crate::order::{Currency, Details, OrderEvent, Price, Status, new_order_id};
 use crate::output::Format;
 use crate::publish::Destination;
+use crate::trace::Trace;
 
 /// Publishes order events to the broker that notify-host consumes from.
 ///
@@ -48,6 +49,11 @@ pub(crate) struct Global {
         global = true
     )]
     timeout: u64,
+    /// The trace that what is published belongs to: a W3C traceparent, or new for one for each event
+    ///
+    /// It goes into the message's header traceparent. Without it a message begins no trace, and the host may.
+    #[arg(long, value_name = "VALUE", global = true)]
+    traceparent: Option<Trace>,
     /// Print one JSON object a line
     #[arg(long, global = true)]
     json: bool,
@@ -211,7 +217,8 @@ impl Global {
             Some(url) => url.parse::<BrokerUrl>()?,
             None => BrokerUrl::default_for_user().ok_or(Failure::NoBroker)?,
         };
-        Ok(Destination { broker, exchange: self.exchange.clone(), timeout: Duration::from_secs(self.timeout) })
+        let (exchange, trace) = (self.exchange.clone(), self.traceparent.clone());
+        Ok(Destination { broker, exchange, timeout: Duration::from_secs(self.timeout), trace })
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -340,6 +347,7 @@ mod tests {
             (&["pay", "7", "--price", "free", "--currency", "EUR"], ErrorKind::ValueValidation),
             (&["cancel"], ErrorKind::MissingRequiredArgument),
             (&["demo", "--timeout", "0"], ErrorKind::ValueValidation),
+            (&["demo", "--traceparent", "00"], ErrorKind::ValueValidation),
             (&["send"], ErrorKind::MissingRequiredArgument),
             (&["load"], ErrorKind::MissingRequiredArgument),
             (&["load", "--count", "0"], ErrorKind::ValueValidation),

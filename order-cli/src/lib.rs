@@ -13,6 +13,7 @@ mod order;
 mod output;
 mod publish;
 mod send;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -81,7 +82,7 @@ async fn interrupt() {
 
 async fn publish_orders(publisher: &Publisher, output: &mut Output, events: Vec<OrderEvent>) -> Result<(), Failure> {
     for event in events {
-        let message = order_message(&event);
+        let message = publisher.mark(order_message(&event));
         let routing_key = event.status.routing_key();
         publisher.publish(routing_key, &message).await?;
         output.published(&Published { order_id: Some(&event.order_id), ..Published::new(routing_key, &message) })?;

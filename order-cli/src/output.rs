@@ -2,10 +2,11 @@
 
 use std::io::{self, ErrorKind, LineWriter, Stdout, Write};
 
-use broker::Message;
+use broker::{Message, Value};
 use serde::Serialize;
 
 use crate::exit::Failure;
+use crate::trace;
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub(crate) struct Published<'a> {
     pub(crate) message_id: Option<&'a str>,
     /// What it was routed by.
     pub(crate) routing_key: &'a str,
+    /// The trace that it belongs to, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) traceparent: Option<String>,
 }
 
 impl<'a> Published<'a> {
@@ -53,6 +57,7 @@ impl<'a> Published<'a> {
             order_id: None,
             message_id: properties.message_id.as_deref(),
             routing_key,
+            traceparent: properties.headers.get(trace::HEADER).and_then(Value::to_text),
         }
     }
 }

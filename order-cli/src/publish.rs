@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::exit::Failure;
 use crate::order::OrderEvent;
+use crate::trace::Trace;
 
 /// What the broker's tools show, and what consumers read in `app_id`.
 const NAME: &str = "order-cli";
@@ -25,6 +26,8 @@ pub(crate) struct Destination {
     pub(crate) exchange: String,
     /// The whole of connecting, and each confirmation.
     pub(crate) timeout: Duration,
+    /// What messages belong to.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// A session with a broker, for one exchange.
@@ -43,6 +46,14 @@ impl Publisher {
             .await
             .unwrap_or_else(|_| Err(ConnectError::TimedOut { broker: url.to_string(), seconds: timeout.as_secs() }))?;
         Ok(Self { broker, destination })
+    }
+
+    /// The message as it is to be published.
+    pub(crate) fn mark(&self, message: Message) -> Message {
+        match &self.destination.trace {
+            Some(trace) => trace.mark(message),
+            None => message,
+        }
     }
 
     /// Publishes, and returns once the message is safe in a queue. Calls may overlap.

@@ -85,7 +85,8 @@ pub(crate) async fn send(
             }
             line = lines.next(), if has_room && matches!(reading, Ok(true)) => match line {
                 Ok(Some(line)) => {
-                    if let Some(letter) = tally.prepare(line, routing_key) {
+                    if let Some(mut letter) = tally.prepare(line, routing_key) {
+                        letter.message = publisher.mark(letter.message);
                         bytes_on_the_way += letter.message.body.len();
                         on_the_way.push_back(async move {
                             let confirmation = publisher.publish(&letter.routing_key, &letter.message).await;

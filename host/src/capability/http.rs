@@ -12,6 +12,7 @@ use crate::egress::{self, Bounds, EgressError, parse_value};
 use crate::plugin::Guest;
 use crate::plugin::contract::http::{HeaderValue as GuestValue, Host, Request, Response};
 use crate::plugin::contract::types::HostError;
+use crate::spans::Span;
 
 /// Of what is left of a call, this much stays for the plugin to answer in, when an exchange took all it could get.
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(100);
@@ -54,6 +55,7 @@ impl Guest {
             preview.note(departure.clone());
             return Ok(Response { status: 200, headers: Vec::new(), body: Vec::new(), truncated: false });
         }
+        let mut span = self.call.within.http(&outgoing.method, &outgoing.url);
         outgoing.url = dialled;
         let deadline = deadline(Instant::now(), self.call.deadline, request.timeout);
         let bounds = Bounds { deadline, body_bytes_max: self.limits.response_bytes };
@@ -61,6 +63,7 @@ impl Guest {
         if let Some((preview, departure)) = preview.filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
             preview.note(departure);
         }
+        ended(&mut span, &response);
         let response = response?;
         // Whoever got a secret may send it back, and the plugin must not see it.
         let vault = &self.call.reach.vault;
@@ -102,6 +105,14 @@ impl Guest {
                 Ok((value, format!("{prefix}{}", secret.instead())))
             }
         }
+    }
+}
+
+/// What became of an exchange, for its span: nothing that its partner said.
+pub(super) fn ended(span: &mut Span, response: &Result<egress::Response, EgressError>) {
+    match response {
+        Ok(response) => span.answered(response.status),
+        Err(error) => span.failed(error.code(), ""),
     }
 }
 

@@ -39,6 +39,11 @@ impl Outside {
         Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay })
     }
 
+    /// For what the host itself sends.
+    pub(crate) fn egress(&self) -> Egress {
+        self.egress.clone()
+    }
+
     /// What a plugin with this toml may reach.
     pub(crate) fn reach(&self, config: &PluginConfig, vault: Arc<Vault>, preview: Option<Preview>) -> Arc<Reach> {
         let preview = preview.map(|preview| preview.hiding(Arc::clone(&vault)));

@@ -15,12 +15,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::{Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpHooks};
 
-use crate::capability::http::deadline;
+use crate::capability::http::{deadline, ended};
 use crate::capability::preview::Departure;
 use crate::capability::vault::Vault;
 use crate::capability::{PluginLog, Reach};
 use crate::egress::{self, Bounds, EgressError, Step, belongs_to_the_host, parse_value};
 use crate::plugin::{CallContext, Limits};
+use crate::spans::Within;
 
 /// Exchanges of one call that are under way at once; the others wait.
 const EXCHANGES_AT_ONCE_MAX: usize = 4;
@@ -47,6 +48,7 @@ pub(crate) struct Exchanges {
 
 struct Shared {
     reach: Arc<Reach>,
+    within: Within,
     deadline: Instant,
     log: PluginLog,
     request_bytes_max: usize,
@@ -61,6 +63,7 @@ impl WasiHttp {
         let room = ANSWERS_HELD_MAX * limits.response_bytes.div_ceil(HELD_UNIT);
         let shared = Shared {
             reach: Arc::clone(&call.reach),
+            within: call.within.clone(),
             deadline: call.deadline,
             log: log.clone(),
             request_bytes_max: limits.host_call_bytes,
@@ -143,7 +146,10 @@ impl Shared {
             ));
         }
         let bounds = Bounds { deadline, body_bytes_max: self.response_bytes_max };
+        let mut span = self.within.http(&outgoing.method, &outgoing.url);
         let response = self.reach.gate.send(outgoing, bounds).await;
+        ended(&mut span, &response);
+        drop(span);
         drop(turn);
         if let Some(preview) = self.reach.preview.as_ref().filter(|_| !matches!(response, Err(EgressError::Denied(_))))
         {

@@ -10,6 +10,7 @@ use crate::config::admin::{self, AdminConfig};
 use crate::config::mail::{self, MailConfig};
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Table};
+use crate::config::trace::{self, TracingConfig};
 use crate::event::Rules;
 use crate::journal::Bounds;
 use crate::state;
@@ -44,6 +45,7 @@ pub(crate) struct HostConfig {
     /// `None`: no plugin can send mail.
     pub(crate) mail: Option<MailConfig>,
     pub(crate) admin: AdminConfig,
+    pub(crate) tracing: TracingConfig,
 }
 
 /// How log lines look.
@@ -86,6 +88,7 @@ impl Default for HostConfig {
             journal: Some(Bounds::default()),
             mail: None,
             admin: AdminConfig::default(),
+            tracing: TracingConfig::default(),
         }
     }
 }
@@ -150,6 +153,10 @@ impl HostConfig {
                     listen: top.parsed(faults, "admin").unwrap_or_default(),
                     token_file: top.parsed(faults, "admin-token-file").map(beside),
                     hosts: top.list_of(faults, "admin-hosts", admin::host_name).unwrap_or_default(),
+                },
+                tracing: match top.table(faults, "tracing") {
+                    Some(table) => trace::read(faults, table, file),
+                    None => default.tracing,
                 },
             };
             top.finish(faults);

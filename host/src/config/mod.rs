@@ -18,6 +18,7 @@ mod reader;
 mod schema;
 mod secrets;
 mod settings;
+mod trace;
 
 pub(crate) use crate::config::admin::{AdminConfig, Listen};
 pub(crate) use crate::config::grants::{Capability, Grants, Scope, mail_address};
@@ -32,3 +33,4 @@ pub(crate) use crate::config::rate::Rate;
 pub(crate) use crate::config::reader::parse_duration;
 pub(crate) use crate::config::schema::{SettingsError, complete, kind_name};
 pub(crate) use crate::config::secrets::{SecretGrant, SecretSource, heading as secret_heading};
+pub(crate) use crate::config::trace::{Collector, TracingConfig};

@@ -179,6 +179,19 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn ratio(&mut self, faults: &mut Faults<'_>, key: &'static str) -> Option<f64> {
+        self.get(faults, key, |value| {
+            let shown = match value {
+                DeValue::Integer(integer) => integer.to_string(),
+                DeValue::Float(float) => float.to_string(),
+                other => return Err(expected("a number from 0 to 1", other)),
+            };
+            let number = shown.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+            number.ok_or_else(|| format!("expected a number from 0 to 1, got {shown}"))
+        })
+    }
+
     /// A length of time, as text with a unit.
     pub(super) fn duration(
         &mut self,

@@ -186,6 +186,7 @@ mod tests {
                 round_at: 1,
                 history: Vec::new(),
                 replaces: None,
+                trace: None,
                 exchange: "orders".to_owned(),
                 routing_key: routing_key.to_owned(),
             };

@@ -141,6 +141,7 @@ mod tests {
             round_at: 0,
             history: Vec::new(),
             replaces: None,
+            trace: None,
             exchange: "orders".to_owned(),
             routing_key: "order.created".to_owned(),
         }

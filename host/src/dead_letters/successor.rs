@@ -209,6 +209,7 @@ mod tests {
             round_at: 1,
             history: Vec::new(),
             replaces: None,
+            trace: None,
             exchange: "orders".to_owned(),
             routing_key: String::new(),
         }

@@ -27,12 +27,28 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Why the plugin did not do its work.
-    pub(crate) fn failure(&self) -> Option<String> {
+    /// In a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Skipped(_) => "skipped",
+            Self::Retry { .. } => "retry",
+            Self::Reject(_) => "reject",
+            Self::Misconfigured(_) => "misconfigured",
+        }
+    }
+
+    /// What went wrong, if anything.
+    pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Done(_) | Self::Skipped(_) => None,
-            Self::Retry { fault, .. } | Self::Reject(fault) | Self::Misconfigured(fault) => Some(fault.reason.clone()),
+            Self::Retry { fault, .. } | Self::Reject(fault) | Self::Misconfigured(fault) => Some(fault),
         }
+    }
+
+    /// Why the plugin did not do its work.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.fault().map(|fault| fault.reason.clone())
     }
 }
 

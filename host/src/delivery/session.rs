@@ -24,6 +24,7 @@ use crate::delivery::vitals::Vitals;
 use crate::delivery::worker::Worker;
 use crate::event::Rules;
 use crate::journal::Journal;
+use crate::spans::Spans;
 
 /// Between two tries to make a queue that the broker refuses to make.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15);
@@ -54,6 +55,7 @@ pub(crate) struct Dispatcher {
     pub(crate) drain_timeout: Duration,
     pub(crate) journal: Journal,
     pub(crate) vitals: Arc<Vitals>,
+    pub(crate) spans: Spans,
 }
 
 /// A session that was opened.
@@ -88,6 +90,7 @@ impl Dispatcher {
                 source: Arc::clone(&self.source),
                 herald: Herald::new(),
                 scribe: Scribe::new(self.journal.clone()),
+                spans: self.spans.clone(),
             },
             members: Arc::new(Registry::new()),
             serving: Vec::new(),

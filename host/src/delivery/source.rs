@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use broker::{BrokerError, Consumer, Delivery};
+use broker::{Broker, BrokerError, Consumer, Delivery};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -21,6 +22,7 @@ use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
 use crate::delivery::worker::Worker;
 use crate::event::{Arrived, Event, Rules, decode};
+use crate::spans::{Span, Taken};
 
 /// Types that are told of.
 const UNWANTED_SAID_MAX: usize = 100;
@@ -108,41 +110,65 @@ impl Intake {
     }
 
     async fn work(&self, delivery: Delivery) {
-        let trail = Trail::begin(&delivery, None, now());
+        let since = self.worker.spans.now();
+        let mut trail = Trail::begin(&delivery, None, now());
         let arrived =
             Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
         let event = match decode(arrived, &self.rules) {
             Ok(event) => event,
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
+                self.receive(&delivery, None, since).failed(&fault.code, &fault.reason);
                 if let Err(error) = self.worker.give_up(&delivery, trail, fault).await {
                     return debug!(%error, "a message was not settled, and will come again");
                 }
                 return delivery.receipt.ack();
             }
         };
+        let mut span = self.receive(&delivery, Some(&event), since);
+        trail.trace = span.as_cause();
         // An id that was made of the content says nothing: it may well be meant twice.
         let claim = if event.has_own_id { self.duplicates.claim(event.key()).await } else { Claim::New(None) };
         let claimed = match claim {
             Claim::New(claimed) => claimed,
             Claim::Duplicate => {
                 debug!(event_id = event.id, event_type = event.event_type, "dropped a duplicate");
+                span.note("notify.result", "duplicate");
+                span.done();
                 self.worker.scribe.duplicate(&event);
                 return delivery.receipt.ack();
             }
         };
-        if self.offer(&event, &delivery, &trail).await {
+        if self.offer(&event, &delivery, &trail, &mut span).await {
+            span.done();
             // Last: a crash before this repeats the calls, which plugins tolerate by the
             // idempotency key; the other order would lose the event.
             delivery.receipt.ack();
             if let Some(claimed) = claimed {
                 claimed.settled();
             }
+        } else {
+            span.failed("unsettled", "the message was not settled, and will come again");
         }
     }
 
+    fn receive(&self, delivery: &Delivery, event: Option<&Event>, since: Option<SystemTime>) -> Span {
+        let Worker { broker, source, spans, .. } = &self.worker;
+        spans.receive(Taken {
+            system: match broker {
+                Broker::Amqp(_) => "rabbitmq",
+                Broker::Sqlite(_) => "sqlite",
+            },
+            queue: source.names.source(),
+            routing_key: &delivery.routing_key,
+            message: &delivery.message,
+            event,
+            since,
+        })
+    }
+
     /// Runs all plugins that want the event, side by side. Whether all deliveries are settled.
-    async fn offer(&self, event: &Event, delivery: &Delivery, trail: &Trail) -> bool {
+    async fn offer(&self, event: &Event, delivery: &Delivery, trail: &Trail, span: &mut Span) -> bool {
         let members = self.members.runners();
         if members.is_empty() {
             // The last plugin has just gone, and this was on its way.
@@ -150,6 +176,7 @@ impl Intake {
         }
         let Routing { wanting, routed, not_subscribed } = route(&members, event, self.worker.scribe.is_on());
         self.worker.scribe.received(event, delivery, routed, not_subscribed);
+        span.note("notify.result", if wanting.is_empty() { "unmatched" } else { "routed" });
         if wanting.is_empty() {
             let (event_id, event_type) = (&event.id, &event.event_type);
             if self.unwanted.is_new(event_type) {

@@ -6,6 +6,7 @@
 use broker::{Delivery, Headers, Message, QueueNames, Value};
 
 use crate::delivery::policy::Fault;
+use crate::trace_context;
 
 /// All of ours begin with it.
 pub(crate) const PREFIX: &str = "x-notify-";
@@ -25,6 +26,7 @@ const ROUND_AT: &str = "x-notify-round-at";
 const HISTORY: &str = "x-notify-history";
 const REPLACES: &str = "x-notify-replaces";
 const EXCHANGE: &str = "x-notify-exchange";
+const TRACE: &str = "x-notify-trace";
 const ROUTING_KEY: &str = "x-notify-routing-key";
 /// Names of headers that there was no room for.
 pub(super) const LEFT_BEHIND: &str = "x-notify-left-behind";
@@ -58,6 +60,8 @@ pub(crate) struct Trail {
     pub(crate) history: Vec<String>,
     /// The id of the event that this one, edited by an operator, stands for.
     pub(crate) replaces: Option<String>,
+    /// The span that its attempts hang below, as `traceparent`. None: nobody made spans so far.
+    pub(crate) trace: Option<String>,
     /// How the message first came.
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
@@ -86,6 +90,7 @@ impl Trail {
             round_at: now,
             history: Vec::new(),
             replaces: None,
+            trace: None,
             exchange: delivery.exchange.clone(),
             routing_key: delivery.routing_key.clone(),
         }
@@ -118,6 +123,7 @@ impl Trail {
                 _ => Vec::new(),
             },
             replaces: text(REPLACES),
+            trace: text(TRACE).filter(|trace| trace_context::is_parent(trace)),
             exchange: text(EXCHANGE).unwrap_or_default(),
             routing_key: text(ROUTING_KEY).unwrap_or_default(),
         })
@@ -153,6 +159,9 @@ impl Trail {
         }
         if let Some(replaces) = &self.replaces {
             set(REPLACES, shorten(replaces, TEXT_CHARACTERS_MAX).into());
+        }
+        if let Some(trace) = &self.trace {
+            set(TRACE, trace.as_str().into());
         }
         set(EXCHANGE, self.exchange.as_str().into());
         set(ROUTING_KEY, self.routing_key.as_str().into());
@@ -223,6 +232,7 @@ mod tests {
             round_at: 1000,
             history: Vec::new(),
             replaces: Some("0".to_owned()),
+            trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             exchange: "orders".to_owned(),
             routing_key: "order.created".to_owned(),
         }

@@ -19,6 +19,7 @@ use crate::delivery::trail::{PREFIX, Recipient, Trail};
 use crate::event::Event;
 use crate::journal::Next;
 use crate::plugin::Attempt;
+use crate::spans::{Begun, Spans};
 
 /// Headers that a plugin is shown, and bytes of each; the rest is for the broker.
 const HEADERS_SHOWN_MAX: usize = 64;
@@ -30,6 +31,7 @@ pub(super) struct Worker {
     pub(super) source: Arc<Source>,
     pub(super) herald: Herald,
     pub(super) scribe: Scribe,
+    pub(super) spans: Spans,
 }
 
 /// Whether a delivery is settled.
@@ -93,17 +95,39 @@ impl Worker {
             // Its age is counted from the first attempt: it may have waited for days that were not its fault.
             trail.round_at = now();
         }
+        let mut span = self.spans.attempt(Begun {
+            plugin: &runner.name,
+            number,
+            max: retry.attempts_max,
+            message: &delivery.message,
+            event,
+            cause: trail.trace.as_deref(),
+        });
+        if trail.trace.is_none() {
+            // It was put into its queue by one who makes no spans; from now on it is one trace.
+            trail.trace = span.as_cause();
+        }
         let attempt = Attempt {
             number,
             max: retry.attempts_max,
             idempotency_key: event.idempotency_key(&runner.name),
             transport: transport(delivery, &trail),
+            within: span.within(),
         };
         let began = Instant::now();
         let (outcome, change, log) = pass.attempt(event, attempt, self.scribe.is_on()).await;
         let now = now();
         let made = self.scribe.made(number, retry.attempts_max, began.elapsed(), &outcome, log);
+        span.note("notify.outcome", outcome.word());
+        match outcome.fault() {
+            Some(fault) => span.failed(&fault.code, &fault.reason),
+            None => span.done(),
+        }
         let settlement = decide(outcome, number, between(trail.round_at, now), &retry, fastrand::f64());
+        if let Settlement::DeadLetter { why, .. } = &settlement {
+            span.note("notify.given_up", why.as_str());
+        }
+        drop(span);
         if let Some(change) = change {
             self.herald.announce(&self.broker, &self.source, runner, change, settlement.fault()).await;
         }

@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use broker::Message;
+use broker::{Headers, Message, Value};
 use serde_json::value::RawValue;
 
 use crate::event::plain::Rules;
 use crate::event::{Event, cloudevents, plain};
+use crate::trace_context::{self, PARENT, STATE};
 
 /// Why a message is no event. It will not become one by trying again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +54,24 @@ pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// Finds the event.
 pub(crate) fn decode(arrived: Arrived<'_>, rules: &Rules) -> Result<Event, DecodeError> {
+    let mut event = find(arrived, rules)?;
+    take_over_trace(&mut event, &arrived.message.properties.headers);
+    Ok(event)
+}
+
+/// A trace context may travel in the message's own headers, whatever the format. A good one that the event brings itself
+/// stays.
+fn take_over_trace(event: &mut Event, headers: &Headers) {
+    let header = |name: &str| headers.get(name).and_then(Value::to_text);
+    let Some(parent) = header(PARENT).filter(|parent| trace_context::is_parent(parent)) else { return };
+    if !event.extension(PARENT).is_some_and(trace_context::is_parent) {
+        event.extensions.retain(|(name, _)| name != PARENT && name != STATE);
+        event.extensions.push((PARENT.to_owned(), parent));
+        event.extensions.extend(header(STATE).map(|state| (STATE.to_owned(), state)));
+    }
+}
+
+fn find(arrived: Arrived<'_>, rules: &Rules) -> Result<Event, DecodeError> {
     let properties = &arrived.message.properties;
     let content_type = properties.content_type.as_deref().unwrap_or_default();
     if let Some(attributes) = cloudevents::binary_attributes(properties) {
@@ -98,7 +117,7 @@ pub(super) fn scalar(raw: &RawValue) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use broker::{Properties, Value};
+    use broker::Properties;
 
     use super::*;
 
@@ -169,6 +188,38 @@ mod tests {
             let event = decode_from(&binary, "k").unwrap();
             assert_eq!((event.id.as_str(), event.data.as_str()), ("1", r#"{"a":1}"#), "{prefix}");
             assert_eq!(event.extensions, [("extra".to_owned(), "e".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn a_trace_in_the_messages_own_headers_is_taken_over_whatever_the_format() {
+        const ONE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        const OTHER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let structured = |more: &str| format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t"{more}}}"#);
+        let check = |body: &str, headers: &[(&str, &str)], expected: &[(&str, &str)]| {
+            let mut all = message(body.to_owned());
+            let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
+            all.properties.headers = headers.collect();
+            let event = decode_from(&all, "k").unwrap();
+            let found: Vec<_> = event.extensions.iter().map(|(name, value)| (&**name, &**value)).collect();
+            assert_eq!(found, expected, "{body} {:?}", all.properties.headers);
+        };
+        let both = [(PARENT, ONE), (STATE, "a=1")];
+        let binary = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "s"), ("ce-type", "t")];
+        check("{}", &both, &both);
+        check(&structured(""), &both, &both);
+        check("{}", &[&binary[..], &both].concat(), &both);
+        check("{}", &[&binary[..], &[("ce-traceparent", ONE), ("ce-tracestate", "a=1")]].concat(), &both);
+        // What the event brings itself stays.
+        check(&structured(&format!(r#","traceparent":"{OTHER}""#)), &both, &[(PARENT, OTHER)]);
+        check("{}", &[&binary[..], &both, &[("ce-traceparent", OTHER)]].concat(), &[(PARENT, OTHER)]);
+        check(&structured(r#","traceparent":"00-ab""#), &both, &both);
+        check(&structured(r#","traceparent":"00-ab""#), &[], &[(PARENT, "00-ab")]);
+        // A state belongs to its parent.
+        check(&structured(r#","tracestate":"b=2""#), &both, &both);
+        check("{}", &[(STATE, "a=1")], &[]);
+        for bad in ["", "00-ab", &ONE.to_uppercase(), &ONE.replace("00-", "ff-")] {
+            check("{}", &[(PARENT, bad), (STATE, "a=1")], &[]);
         }
     }
 

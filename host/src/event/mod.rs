@@ -13,6 +13,8 @@ pub(crate) use crate::event::decode::{Arrived, DecodeError, decode};
 pub(crate) use crate::event::filter::{Answer, Filter, Look, Matter};
 pub(crate) use crate::event::plain::{Finder, Property, Rules};
 use crate::plugin::contract::types;
+#[cfg(test)]
+use crate::trace_context::PARENT;
 
 /// One event.
 #[expect(clippy::struct_field_names, reason = "`type` is a keyword")]
@@ -48,7 +50,7 @@ impl Event {
             subject: None,
             time: Some("2026-11-24T10:00:00Z".to_owned()),
             data: data.to_owned(),
-            extensions: vec![("traceparent".to_owned(), "00-ab".to_owned())],
+            extensions: vec![(PARENT.to_owned(), "00-ab".to_owned())],
         }
     }
 }
@@ -62,6 +64,10 @@ impl Event {
     /// The same for events of the same id and source.
     pub(crate) fn key(&self) -> Uuid {
         self.key_at("")
+    }
+
+    pub(crate) fn extension(&self, name: &str) -> Option<&str> {
+        self.extensions.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
     fn key_at(&self, plugin: &str) -> Uuid {

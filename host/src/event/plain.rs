@@ -100,7 +100,7 @@ pub(super) fn event(
         subject: find(&rules.subject),
         time: find(&rules.time),
         data: raw.get().to_owned(),
-        extensions: trace_context(arrived),
+        extensions: Vec::new(),
     })
 }
 
@@ -125,15 +125,6 @@ fn follow(object: &Members<'_>, path: &[String]) -> Option<String> {
     let (key, rest) = path.split_first()?;
     let value = object.get(key.as_str())?;
     if rest.is_empty() { scalar(value) } else { follow(&members(value)?, rest) }
-}
-
-/// W3C Trace Context travels as headers, whatever the format of the message.
-fn trace_context(arrived: Arrived<'_>) -> Vec<(String, String)> {
-    let headers = &arrived.message.properties.headers;
-    ["traceparent", "tracestate"]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), headers.get(name)?.to_text()?)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
 use crate::plugin::turns::{Tick, Turn};
 use crate::plugin::usage::Calls;
+use crate::spans::Within;
 
 /// What `wasi:random` hands out in one call.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
@@ -40,6 +41,8 @@ pub(crate) struct CallContext {
     pub(crate) reach: Arc<Reach>,
     /// The same for each attempt of one delivery; empty while the plugin describes itself.
     pub(crate) idempotency_key: Arc<str>,
+    /// What goes out of it hangs below this in its trace.
+    pub(crate) within: Within,
     /// The call is cut off then.
     pub(crate) deadline: Instant,
 }
@@ -48,7 +51,13 @@ impl CallContext {
     /// Of a call that reaches nothing.
     pub(crate) fn of_nothing(time: Duration) -> Self {
         let deadline = Instant::now() + time;
-        Self { settings: Arc::default(), reach: Arc::default(), idempotency_key: "".into(), deadline }
+        Self {
+            settings: Arc::default(),
+            reach: Arc::default(),
+            idempotency_key: "".into(),
+            within: Within::default(),
+            deadline,
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) use crate::plugin::load::Loader;
 use crate::plugin::places::{Place, PluginPlaces};
 pub(crate) use crate::plugin::usage::Usage;
 pub(crate) use crate::plugin::wish::{Standing, Wish, wishes};
+use crate::spans::Within;
 
 /// A loaded plugin.
 pub(crate) struct Plugin {
@@ -110,6 +111,8 @@ pub(crate) struct Attempt {
     pub(crate) max: u32,
     pub(crate) idempotency_key: String,
     pub(crate) transport: Vec<(String, String)>,
+    /// What it does hangs below this in its trace.
+    pub(crate) within: Within,
 }
 
 /// What the plugin answered.
@@ -180,6 +183,7 @@ impl Plugin {
             settings: Arc::clone(&self.settings),
             reach: Arc::clone(&self.reach),
             idempotency_key: attempt.idempotency_key.as_str().into(),
+            within: attempt.within.clone(),
             deadline: Instant::now() + self.limits.time,
         };
         let store = instance::store(&self.engine, &self.limits, log, context);
@@ -191,7 +195,8 @@ impl Plugin {
             idempotency_key: attempt.idempotency_key,
             transport: attempt.transport,
         };
-        let event = event.to_contract();
+        let mut event = event.to_contract();
+        attempt.within.mark(&mut event.extensions);
         let answer = call::in_its_own_task(&self.engine, store, self.limits.time, room, |store| {
             Box::pin(async move {
                 let world = ready.instantiate_async(&mut *store).await?;

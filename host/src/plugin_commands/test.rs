@@ -24,6 +24,7 @@ use crate::plugin::{Answer, Attempt, Loader, Plugin, PluginFailure, Usage};
 use crate::plugin_commands::sent::{Sent, write_html};
 use crate::plugin_commands::{loader_with, name_of, plugin_config};
 use crate::sample::Sample;
+use crate::spans::Within;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -119,6 +120,7 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
             max: plugin.policies.retry.attempts_max.max(arguments.attempt),
             idempotency_key: event.idempotency_key(&name),
             transport: Vec::new(),
+            within: Within::default(),
         };
         async move {
             let begun = Instant::now();

@@ -45,6 +45,17 @@ pub(crate) enum MailFailure {
     Refused(String),
 }
 
+impl MailFailure {
+    /// Short and stable, for labels.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Misconfigured(_) => "misconfigured",
+            Self::Later(_) => "unavailable",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 /// A reply of the relay that is no yes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {

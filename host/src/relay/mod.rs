@@ -21,7 +21,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{MailConfig, Security};
+use crate::config::{MailConfig, RelayAddress, Security};
 use crate::file::apart;
 use crate::relay::connection::{Connection, Ending, Way};
 use crate::relay::dkim::Signer;
@@ -80,6 +80,10 @@ impl Relay {
             hello,
             parked: Mutex::default(),
         }
+    }
+
+    pub(crate) fn address(&self) -> &RelayAddress {
+        &self.config.relay
     }
 
     /// What every mail comes from.

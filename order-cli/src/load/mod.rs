@@ -72,7 +72,7 @@ pub(crate) async fn run(
                 let event = shop.next_event();
                 started += 1;
                 on_the_way.push(async move {
-                    let message = order_message(&event);
+                    let message = publisher.mark(order_message(&event));
                     let handed_over = Instant::now();
                     let confirmation = publisher.publish(event.status.routing_key(), &message).await;
                     (event, message, confirmation.map(|()| handed_over.elapsed()))

@@ -59,7 +59,15 @@ impl Host for Guest {
             }
         }
         let deadline = self.call.deadline.checked_sub(MARGIN).unwrap_or(self.call.deadline);
-        relay.send(&recipients, &bytes, deadline).await.map_err(host_error)?;
+        let address = relay.address();
+        let mut span = self.call.within.mail(&address.host, address.port, recipients.len());
+        let sent = relay.send(&recipients, &bytes, deadline).await;
+        match &sent {
+            Ok(()) => span.done(),
+            Err(failure) => span.failed(failure.code(), ""),
+        }
+        drop(span);
+        sent.map_err(host_error)?;
         Ok(message_id)
     }
 }

@@ -1,0 +1,113 @@
+//! The export hands finished spans to a collector, by OTLP over HTTP (<https://opentelemetry.io/docs/specs/otlp/>).
+//!
+//! Spans wait in a queue of bounded length, and a thread of its own sends them in batches. When the collector is away
+//! they are dropped and counted, which the log tells once; delivery never waits for it, and the stop only so long.
+
+mod client;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::config::{self, TracingConfig};
+use crate::egress::Egress;
+use crate::otlp::client::Client;
+use crate::otlp::watch::{Counted, Watch, Watched};
+use crate::spans::Spans;
+
+/// What this host calls itself, unless `OTEL_SERVICE_NAME` says otherwise.
+const NAME: &str = env!("CARGO_PKG_NAME");
+/// Spans that wait to be sent; more are dropped.
+const SPANS_QUEUED_MAX: usize = 8192;
+const BATCH_SPANS_MAX: usize = 512;
+/// How long a span waits for others to be sent with.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
+/// One batch, with all that it takes.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a stop, for the last spans.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The way to a collector, if there is one.
+pub(crate) struct Export(Option<Running>);
+
+struct Running {
+    provider: SdkTracerProvider,
+    spans: Spans,
+    watch: Arc<Watch>,
+}
+
+impl Export {
+    /// Reaches nobody yet. The error is one sentence.
+    pub(crate) fn start(config: &TracingConfig, egress: Egress) -> anyhow::Result<Self> {
+        let Some(config::Collector::At(url)) = &config.collector else { return Ok(Self(None)) };
+        let watch = Arc::new(Watch::new(url, SPANS_QUEUED_MAX));
+        let client = Client::new(url, &config.headers, egress, Arc::clone(&watch))?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_endpoint(url.as_str())
+            .with_protocol(Protocol::HttpBinary)
+            .with_timeout(EXPORT_TIMEOUT)
+            .build()
+            .context("cannot set up the export of spans")?;
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(SPANS_QUEUED_MAX)
+            .with_max_export_batch_size(BATCH_SPANS_MAX)
+            .with_scheduled_delay(BATCH_DELAY)
+            .build();
+        let exporter = Watched { exporter, watch: Arc::clone(&watch) };
+        let batches = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(Counted { batches, watch: Arc::clone(&watch) })
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio))))
+            .with_resource(resource())
+            .build();
+        let scope = InstrumentationScope::builder(NAME).with_version(env!("CARGO_PKG_VERSION")).build();
+        let spans = Spans::by(provider.tracer_with_scope(scope));
+        info!("spans go to {}", watch.url());
+        Ok(Self(Some(Running { provider, spans, watch })))
+    }
+
+    /// What makes spans for it.
+    pub(crate) fn spans(&self) -> Spans {
+        self.0.as_ref().map(|running| running.spans.clone()).unwrap_or_default()
+    }
+
+    /// Sends what is left, and ends it. Nothing is sent any more after that.
+    pub(crate) async fn flush(self) {
+        let Some(Running { provider, watch, .. }) = self.0 else { return };
+        let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT));
+        // It says itself when the time is over, and why is told below.
+        let _ = flushed.await;
+        if let lost @ 1.. = watch.lost() {
+            let url = watch.url();
+            warn!(lost, "not all spans reached the collector at {url}");
+        }
+    }
+}
+
+/// Who makes these spans.
+fn resource() -> Resource {
+    let resource = Resource::builder_empty()
+        .with_service_name(NAME)
+        .with_attributes([
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", Uuid::new_v4().to_string()),
+            KeyValue::new("process.pid", i64::from(std::process::id())),
+        ])
+        .with_detectors(&[Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())]);
+    match std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty()) {
+        Some(name) => resource.with_service_name(name).build(),
+        None => resource.build(),
+    }
+}

@@ -1,0 +1,157 @@
+//! The watch counts what becomes of spans on their way out, and tells once when they do not arrive.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_otlp::SpanExporter as Exporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor};
+use tracing::{info, warn};
+use url::{Position, Url};
+
+/// What the log and the end of the host need to know.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// As it may be shown.
+    url: String,
+    queued_max: usize,
+    /// Spans in the queue.
+    queued: AtomicUsize,
+    /// Spans in a batch that is on its way.
+    under_way: AtomicUsize,
+    dropped: AtomicU64,
+    is_away: AtomicBool,
+    has_overflown: AtomicBool,
+    /// What the last request failed at.
+    problem: Mutex<Option<String>>,
+}
+
+impl Watch {
+    pub(super) fn new(url: &Url, queued_max: usize) -> Self {
+        Self {
+            // A key may be in the query.
+            url: url[..Position::AfterPath].to_owned(),
+            queued_max,
+            queued: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+            is_away: AtomicBool::new(false),
+            has_overflown: AtomicBool::new(false),
+            problem: Mutex::default(),
+        }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Those that did not arrive so far; once it has ended, for ever.
+    pub(super) fn lost(&self) -> u64 {
+        let waiting = self.queued.load(Ordering::Relaxed) + self.under_way.load(Ordering::Relaxed);
+        self.dropped.load(Ordering::Relaxed) + waiting as u64
+    }
+
+    /// What a request failed at, as a fragment.
+    pub(super) fn says(&self, problem: String) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+    }
+
+    /// One more for the queue. False: there is no room.
+    fn enters(&self) -> bool {
+        if self.queued.fetch_add(1, Ordering::Relaxed) < self.queued_max {
+            return true;
+        }
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        // While the collector is away that is told already.
+        if !self.is_away.load(Ordering::Relaxed) && !self.has_overflown.swap(true, Ordering::Relaxed) {
+            let (url, max) = (&self.url, self.queued_max);
+            warn!("more spans are made than the collector at {url} takes: beyond {max} that wait they are dropped");
+        }
+        false
+    }
+
+    fn leaves(&self, count: usize) {
+        self.queued.fetch_sub(count, Ordering::Relaxed);
+        self.under_way.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn ended(&self, count: usize, result: &OTelSdkResult) {
+        self.under_way.fetch_sub(count, Ordering::Relaxed);
+        let (url, problem) = (&self.url, self.problem.lock().unwrap_or_else(PoisonError::into_inner).take());
+        match result {
+            Ok(()) => {
+                if self.is_away.swap(false, Ordering::Relaxed) {
+                    let dropped = self.dropped.load(Ordering::Relaxed);
+                    info!(dropped, "the collector at {url} takes spans again");
+                }
+            }
+            Err(error) => {
+                self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+                if !self.is_away.swap(true, Ordering::Relaxed) {
+                    let problem = problem.unwrap_or_else(|| error.to_string());
+                    warn!("spans do not reach the collector at {url}, and are dropped until they do: {problem}");
+                }
+            }
+        }
+    }
+}
+
+/// The exporter, watched.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) exporter: Exporter,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl SpanExporter for Watched {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        self.watch.leaves(count);
+        let result = self.exporter.export(batch).await;
+        self.watch.ended(count, &result);
+        result
+    }
+
+    fn shutdown(&self) -> OTelSdkResult {
+        self.exporter.shutdown()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+/// The queue, with a count of what it holds; it keeps to itself what it drops.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) batches: BatchSpanProcessor,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl SpanProcessor for Counted {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.batches.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if self.watch.enters() {
+            self.batches.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.batches.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.batches.set_resource(resource);
+    }
+}
