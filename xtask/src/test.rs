@@ -22,12 +22,13 @@ use crate::tools::{self, Progress};
 /// The folder of the Python that has what the tests want of it, below target/.
 const VENV: &str = "test-venv";
 /// As `pip` calls them, and by the modules that they bring.
-const PYTHON_PACKAGES: [(&str, &str); 5] = [
+const PYTHON_PACKAGES: [(&str, &str); 6] = [
     ("pika~=1.4", "pika"),
     ("standardwebhooks~=1.1", "standardwebhooks"),
     ("cloudevents~=2.2", "cloudevents.core"),
     ("aiosmtpd~=1.4", "aiosmtpd"),
     ("dkimpy[ed25519]~=1.1", "dkim, nacl"),
+    ("opentelemetry-proto~=1.45", "opentelemetry.proto.collector.trace.v1.trace_service_pb2"),
 ];
 const PYTHON_VARIABLE: &str = "NOTIFY_TEST_PYTHON";
 /// The folder with the Debian package.

@@ -44,6 +44,7 @@ mod routing;
 mod secrets;
 mod service_manager;
 mod topology;
+mod tracing;
 mod webhook;
 mod webhook_answers;
 mod world;

@@ -129,7 +129,9 @@ impl World {
 
     fn notify_host(arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
+        for (name, _) in env::vars_os()
+            .filter(|(name, _)| ["NOTIFY_", "OTEL_"].iter().any(|own| name.to_string_lossy().starts_with(own)))
+        {
             command.env_remove(name);
         }
         command.args(arguments);

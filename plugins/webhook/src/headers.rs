@@ -37,9 +37,12 @@ fn is_trace_parent(value: &str) -> bool {
     let is_hex = |part: &str, digits: usize| {
         part.len() == digits && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
+    let is_id = |part: &str, digits: usize| is_hex(part, digits) && part.bytes().any(|byte| byte != b'0');
     match parts[..] {
-        [version, trace, parent, flags] => {
-            is_hex(version, 2) && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2)
+        [version, trace, parent, flags, ref rest @ ..] => {
+            let is_version = is_hex(version, 2) && version != "ff" && (version != "00" || rest.is_empty());
+            let is_plain = value.bytes().all(|byte| matches!(byte, b'!'..=b'~'));
+            is_version && is_plain && is_id(trace, 32) && is_id(parent, 16) && is_hex(flags, 2)
         }
         _ => false,
     }
@@ -90,9 +93,28 @@ mod tests {
     }
 
     #[test]
+    fn a_later_version_goes_on_as_it_came() {
+        for parent in [PARENT.replacen("00", "01", 1), PARENT.replacen("00", "cc", 1) + "-and-more"] {
+            check_trace(&[("traceparent", &parent)], &[("traceparent", &parent)]);
+        }
+    }
+
+    #[test]
     fn what_is_no_trace_is_left_out() {
         check_trace(&[("tracestate", "a=1")], &[]);
-        for parent in ["", "00", "00-a-b-01", &PARENT.to_uppercase(), &format!("{PARENT}\r\nx: y"), "------"] {
+        for parent in [
+            "",
+            "00",
+            "00-a-b-01",
+            &PARENT.to_uppercase(),
+            &format!("{PARENT}\r\nx: y"),
+            "------",
+            &PARENT.replacen("00", "ff", 1),
+            &format!("{PARENT}-more"),
+            &PARENT.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &PARENT.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &format!("cc{}-\r\nx: y", &PARENT[2..]),
+        ] {
             check_trace(&[("traceparent", parent)], &[]);
         }
         for state in ["", "a=1\r\nx: y", "ä=1", &"x".repeat(513)] {
