@@ -172,7 +172,9 @@ pub(crate) struct RunArguments {
     /// A file with the token that whoever asks the admin surface must have
     #[arg(long, value_name = "FILE", env = "NOTIFY_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
-    /// Send spans to this collector, by OTLP over HTTP, such as http://127.0.0.1:4318; off: to none [default: off]
+    /// Send spans to the collector at this URL, by OTLP over HTTP; or off [default: off]
+    ///
+    /// Without it, and without otlp in the file, OTEL_EXPORTER_OTLP_ENDPOINT and the like say where.
     // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_OTLP", hide_env_values = true)]
     otlp: Option<String>,

@@ -36,7 +36,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
     let outside = Outside::new(&config)?;
     let export = Export::start(&config.tracing, outside.egress())?;
-    let ended = serve(config, broker, outside, export.spans(), stop).await;
+    let ended = Box::pin(serve(config, broker, outside, export.spans(), stop)).await;
     export.flush().await;
     ended
 }

@@ -74,6 +74,10 @@ fn exactly(text: &str) -> Result<Url, String> {
 }
 
 impl TracingConfig {
+    pub(crate) fn is_on(&self) -> bool {
+        matches!(self.collector, Some(Collector::At(_)))
+    }
+
     /// `named` is what an option says, which wins. Where neither that nor the file says anything, the variables of
     /// OpenTelemetry's own do (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
     pub(crate) fn settle(

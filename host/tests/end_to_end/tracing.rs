@@ -231,8 +231,8 @@ fn each_way_to_carry_a_trace_over_amqp_leads_to_the_same_spans() {
         };
         check_chain(&own, &world.queue, &trace, CAUSE, "127.0.0.1");
         assert!(own.iter().all(|span| span["state"] == "shop=a"), "{mode}: {own:#?}");
-        let received = named(&own, &format!("receive {}", world.queue));
-        assert_eq!(received[0]["attributes"]["cloudevents.event_id"], mode);
+        let taken = named(&own, &format!("receive {}", world.queue));
+        assert_eq!(taken[0]["attributes"]["cloudevents.event_id"], mode);
         let requests = receiver.requests();
         let request = requests.iter().find(|request| request.text().contains(mode)).unwrap();
         let attempt = named(&own, "attempt hook")[0]["span"].as_str().unwrap().to_owned();

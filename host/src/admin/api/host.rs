@@ -26,6 +26,6 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "journal": admin.journal.is_some(),
-        "otlp": false,
+        "otlp": admin.config.tracing.is_on(),
     }))
 }
