@@ -174,7 +174,7 @@ pub(crate) struct RunArguments {
     admin_token_file: Option<PathBuf>,
     /// Send spans to the collector at this URL, by OTLP over HTTP; or off [default: off]
     ///
-    /// Without it, and without otlp in the file, OTEL_EXPORTER_OTLP_ENDPOINT and the like say where.
+    /// Without it, and without otlp in the file, the variables of OpenTelemetry itself say where.
     // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_OTLP", hide_env_values = true)]
     otlp: Option<String>,
