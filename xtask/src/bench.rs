@@ -80,7 +80,12 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
 }
 
 fn median(runs: &[Run], of: fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<_> = runs.iter().map(of).collect();
+    median_of(runs.iter().map(of))
+}
+
+/// Of at least one.
+pub(crate) fn median_of(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
@@ -147,7 +152,7 @@ fn publish(mut load: Command) -> anyhow::Result<HashMap<String, Timestamp>> {
 }
 
 /// When the logger wrote of each order, by the host's log.
-fn handled(log: &str) -> HashMap<String, Timestamp> {
+pub(crate) fn handled(log: &str) -> HashMap<String, Timestamp> {
     let line = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
         let event: serde_json::Value = serde_json::from_str(line["message"].as_str()?).ok()?;

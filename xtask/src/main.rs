@@ -5,6 +5,7 @@
 
 mod architecture;
 mod bench;
+mod bench_journal;
 mod bench_languages;
 mod bench_start;
 mod bench_webhook;
@@ -18,6 +19,7 @@ mod package;
 mod packaging;
 mod project;
 mod rabbitmq;
+mod soak;
 mod test;
 mod tools;
 
@@ -70,6 +72,12 @@ enum Task {
     /// With optimised programs, which take several minutes to build the first time.
     #[command(subcommand)]
     Bench(Bench),
+    /// Keeps a host at work for long: mixed load, faults, hot swaps
+    ///
+    /// On a RabbitMQ node of its own, with plugins that are well-behaved and others that are not. The broker is killed and comes back, the receiver of
+    /// webhooks errs and hangs, plugins' files change. Prints what the host uses of memory, handles and threads, and fails
+    /// if that grows after the warm-up or if an event is neither done nor a dead letter at a plugin that wanted it.
+    Soak(soak::Arguments),
     /// Installs what the tests need, builds everything, runs every test
     ///
     /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
@@ -131,6 +139,12 @@ enum Bench {
         #[arg(long)]
         unoptimised: bool,
     },
+    /// What the journal costs, compared with none
+    Journal {
+        /// With programs that are not optimised: to see that it works
+        #[arg(long)]
+        unoptimised: bool,
+    },
     /// How many webhooks a second the plugin sends, compared with a native client
     ///
     /// Each attempt is in a fresh instance. Both post the same body to the same receiver, with as many at once.
@@ -183,9 +197,11 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(Bench::Isolation) => bench::run(&project, &Progress::new(false)),
         Task::Bench(Bench::Start) => bench_start::run(&project, &Progress::new(false)),
         Task::Bench(Bench::Webhook) => bench_webhook::run(&project, &Progress::new(false)),
+        Task::Bench(Bench::Journal { unoptimised }) => bench_journal::run(&project, &Progress::new(false), unoptimised),
         Task::Bench(Bench::Languages { unoptimised }) => {
             bench_languages::run(&project, &Progress::new(false), unoptimised)
         }
+        Task::Soak(arguments) => soak::run(&project, &Progress::new(false), &arguments),
         Task::Test(arguments) => test::run(&project, &Progress::new(false), &arguments.cargo_test),
         Task::Package(Package::Deb { unoptimised }) => {
             println!("{}", package::deb(&project, &Progress::new(false), unoptimised)?.display());

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::command::shown;
@@ -69,16 +69,18 @@ impl Client {
 
     /// How the host is now, and since the look before.
     pub(super) async fn look(&self, before: &mut Before) -> anyhow::Result<Snapshot> {
-        let asked = tokio::try_join!(
-            self.get(&["host"], None),
-            self.get(&["stats"], None),
-            self.get(&["plugins"], None),
-            self.get(&["events"], Some(EVENTS_QUERY)),
-        );
-        let (host, stats, plugins, events) = asked?;
+        let asked =
+            tokio::try_join!(self.get(&["host"], None), self.get(&["stats"], None), self.get(&["plugins"], None));
+        let (host, stats, plugins) = asked?;
+        // A host without a journal knows of none, and the rest is worth seeing.
+        let (events, no_events) = match self.get(&["events"], Some(EVENTS_QUERY)).await {
+            Ok(events) => (events, None),
+            Err(error) => (json!({ "events": [] }), Some(format!("{error:#}"))),
+        };
         let snapshot = Snapshot::of(self.url.as_str(), [host, stats, plugins, events]);
         let url = &self.url;
         let mut snapshot = snapshot.map_err(|problem| anyhow::anyhow!("what answers at {url} (--url): {problem}"))?;
+        snapshot.no_events = no_events;
         before.rate(&mut snapshot, Instant::now());
         Ok(snapshot)
     }

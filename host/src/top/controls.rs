@@ -57,7 +57,7 @@ impl Controls {
             KeyCode::Char('?' | 'h') => self.help = true,
             KeyCode::Down | KeyCode::Char('j') => self.go(snapshot, |place| place.map_or(0, |place| place + 1)),
             KeyCode::Up | KeyCode::Char('k') => {
-                self.go(snapshot, |place| place.map_or(0, |place| place.saturating_sub(1)))
+                self.go(snapshot, |place| place.map_or(0, |place| place.saturating_sub(1)));
             }
             KeyCode::PageDown => self.go(snapshot, |place| place.map_or(0, |place| place + PAGE)),
             KeyCode::PageUp => self.go(snapshot, |place| place.map_or(0, |place| place.saturating_sub(PAGE))),

@@ -244,5 +244,8 @@ fn print(snapshot: &Snapshot, json: bool) -> io::Result<()> {
         }
         writeln!(out, "{}", event.line())?;
     }
+    if let Some(problem) = &snapshot.no_events {
+        writeln!(out, "\n{}", shown(problem))?;
+    }
     out.flush()
 }

@@ -199,7 +199,11 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, look: Loo
         Line::styled(event.line(), style)
     });
     let lines: Vec<_> = lines.collect();
-    let lines = if lines.is_empty() { vec![Line::styled("none yet", look.quiet())] } else { lines };
+    let lines = match &snapshot.no_events {
+        Some(problem) => vec![Line::styled(shown(problem), look.attention())],
+        None if lines.is_empty() => vec![Line::styled("none yet", look.quiet())],
+        None => lines,
+    };
     let block = Block::new().borders(Borders::TOP).title("RECENT EVENTS");
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
@@ -320,6 +324,8 @@ mod tests {
         check(&screen, &["not ready", "%2F (away)", "the broker is away; there is no plugin"]);
         snapshot.problem = Some("cannot reach a host".to_owned());
         check(&text(&snapshot, &Controls::default(), 120, 30), &["0.6.0 away", "cannot reach a host"]);
+        snapshot.no_events = Some("there is no journal".to_owned());
+        check(&text(&snapshot, &Controls::default(), 120, 30), &["there is no journal", "logger"]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Snapshot {
     pub(super) plugins: Vec<Plugin>,
     /// Newest first.
     pub(super) events: Vec<Event>,
+    /// Why the host tells of none.
+    pub(super) no_events: Option<String>,
     /// Why the last look got no answer; the rest is that of the one before.
     pub(super) problem: Option<String>,
     /// The answers as they came, for scripts.
@@ -164,6 +166,7 @@ impl Snapshot {
             samples: read("stats", &samples)?,
             plugins: read("plugins", &plugins)?,
             events: read("events", &events)?,
+            no_events: None,
             problem: None,
             raw: Raw { host, samples, plugins, events },
         };

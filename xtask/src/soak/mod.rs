@@ -1,0 +1,260 @@
+//! A soak: a host at work for a long time, with mixed load, faults and hot swaps. At the end its memory, handles and
+//! threads are as they were, and every event is accounted for.
+//!
+//! It is bounded by the time that it is given, and by the rate.
+
+mod account;
+mod faults;
+mod load;
+mod plugins;
+mod sample;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use testbed::rabbitmq::{Node, let_new_queues_settle};
+use testbed::{Leash, free_port};
+
+use crate::demo::program;
+use crate::guests::{self, Choice, Wanted};
+use crate::project::Project;
+use crate::rabbitmq;
+use crate::soak::account::Account;
+use crate::soak::faults::{Faults, Outlet};
+use crate::soak::load::{Load, Published};
+use crate::soak::plugins::Plugins;
+use crate::soak::sample::{Sample, judge};
+use crate::tools::{self, Progress};
+
+const MINUTES_MAX: u64 = 24 * 60;
+const RATE_MAX: u64 = 1000;
+/// Unoptimised, on a machine that has other work, compiling the plugins takes minutes.
+const READY_LIMIT: Duration = Duration::from_mins(5);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(3);
+/// Of the table that is printed.
+const ROWS_MAX: u64 = 60;
+/// What waits for another attempt must have had it by then.
+const DRAIN_LIMIT: Duration = Duration::from_mins(5);
+const DRAIN_INTERVAL: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How long there is load
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=MINUTES_MAX))]
+    minutes: u64,
+    /// Events per second
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
+    rate: u64,
+    /// With programs that are not optimised: to see that it works
+    #[arg(long)]
+    unoptimised: bool,
+}
+
+/// Where everything is.
+struct Place {
+    programs: PathBuf,
+    folder: PathBuf,
+    broker: String,
+}
+
+impl Place {
+    fn plugins(&self) -> PathBuf {
+        self.folder.join("plugins")
+    }
+
+    /// notify-host with this soak's settings.
+    fn host(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = program(&self.programs, "notify-host");
+        command.args(arguments).arg("--config").arg(self.folder.join("host.toml"));
+        command
+    }
+}
+
+/// Runs it and prints the table and the verdict.
+pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments) -> anyhow::Result<()> {
+    rabbitmq::provide(progress)?;
+    progress.heading("build notify-host and order-cli");
+    let mut build = project.cargo();
+    build.args(["build", "--package", "notify-host", "--package", "order-cli"]);
+    let programs = if arguments.unoptimised { project.programs() } else { project.release_programs() };
+    tools::run(if arguments.unoptimised { &mut build } else { build.arg("--release") })?;
+    guests::build(project, progress, Wanted::Everything, Choice::Auto)?;
+    // From here on there is something to clean up, which a signal must not prevent.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen to signals")?;
+    }
+    progress.heading("a RabbitMQ node of its own");
+    let node = Node::start();
+    let folder = tempfile::Builder::new().prefix("soak-").tempdir_in(&project.target)?;
+    let place = Place { programs, folder: folder.path().to_owned(), broker: node.url() };
+    let outlet = Outlet::open();
+    let plugins = Plugins::put(project, &place.plugins(), outlet.port())?;
+    let host = start_host(&place)?;
+    let_new_queues_settle();
+    progress.heading(format!("{} events per second for {} min", arguments.rate, arguments.minutes));
+    let time = Duration::from_secs(arguments.minutes * 60);
+    let (published, samples) = soak(
+        &Soak {
+            place: &place,
+            node: &node,
+            outlet: &outlet,
+            plugins: &plugins,
+            host: &host,
+            interrupted: &interrupted,
+        },
+        arguments.rate,
+        time,
+    )?;
+    progress.heading(format!("{} events are confirmed; what waits is waited for", published.len()));
+    plugins.mend()?;
+    outlet.mend();
+    let account = drain(&place, &published, &host, &interrupted)?;
+    host.terminate();
+    let stopped = host.wait_timeout(STOP_LIMIT);
+    println!("{account}");
+    let verdicts = judge(&samples);
+    for verdict in &verdicts {
+        println!("{verdict}");
+    }
+    match stopped {
+        Some(status) if status.success() => {}
+        Some(status) => bail!("the host was asked to stop and failed ({status})"),
+        None => bail!("the host was asked to stop and did not within {} s", STOP_LIMIT.as_secs()),
+    }
+    if !account.is_whole() {
+        bail!("not every event is accounted for");
+    }
+    if verdicts.is_empty() || verdicts.iter().any(|verdict| !verdict.is_flat()) {
+        bail!("what the host uses is not flat");
+    }
+    println!("flat, and every event is accounted for");
+    Ok(())
+}
+
+fn start_host(place: &Place) -> anyhow::Result<Leash> {
+    let toml = format!(
+        "broker = {:?}\nplugins = \"plugins\"\nstate = \"state\"\nadmin = \"127.0.0.1:{}\"\nduplicates-window = \"1m\"\n",
+        place.broker,
+        free_port()
+    );
+    fs::write(place.folder.join("host.toml"), toml)?;
+    let host = Leash::spawn(place.host(&["run", "--log-format", "json"]));
+    let started = Instant::now();
+    while !host.stderr().contains("ready: ") {
+        if started.elapsed() > READY_LIMIT || host.wait_timeout(LOOK_INTERVAL).is_some() {
+            bail!("the host does not get ready:\n{}", host.stderr());
+        }
+    }
+    Ok(host)
+}
+
+/// What works side by side.
+struct Soak<'s> {
+    place: &'s Place,
+    node: &'s Node,
+    outlet: &'s Outlet,
+    plugins: &'s Plugins,
+    host: &'s Leash,
+    interrupted: &'s AtomicBool,
+}
+
+fn soak(soak: &Soak<'_>, rate: u64, time: Duration) -> anyhow::Result<(Vec<Published>, Vec<Sample>)> {
+    let (stop, faults) = (AtomicBool::new(false), Faults::new(soak.node, soak.outlet, time));
+    thread::scope(|scope| {
+        let load = scope.spawn(|| Load { place: soak.place, rate }.run(&stop));
+        let breaking = scope.spawn(|| faults.run(&stop));
+        let swapping = scope.spawn(|| soak.plugins.swap_until(&stop));
+        let watched = watch(soak, &faults, time);
+        stop.store(true, Ordering::Relaxed);
+        let ended = "a part of the soak failed";
+        let swaps = swapping.join().map_err(|_| anyhow::anyhow!(ended))??;
+        breaking.join().map_err(|_| anyhow::anyhow!(ended))?;
+        let published = load.join().map_err(|_| anyhow::anyhow!(ended))??;
+        let samples = watched?;
+        println!(
+            "{} broker restarts, {} times of a bad receiver, {swaps} hot swaps",
+            faults.restarts(),
+            faults.bad_times()
+        );
+        Ok((published, samples))
+    })
+}
+
+/// Samples until the time is over, and prints a row now and then.
+fn watch(soak: &Soak<'_>, faults: &Faults<'_>, time: Duration) -> anyhow::Result<Vec<Sample>> {
+    let (started, mut samples) = (Instant::now(), Vec::new());
+    let row_interval = (time / u32::try_from(ROWS_MAX).unwrap_or(u32::MAX)).max(SAMPLE_INTERVAL);
+    let mut next_row = Duration::ZERO;
+    println!("{}", Sample::HEADINGS);
+    while started.elapsed() < time {
+        let sample = Sample::of(soak.host.id(), started.elapsed())?;
+        if started.elapsed() >= next_row {
+            println!("{sample}  {}", faults.now());
+            next_row += row_interval;
+        }
+        samples.push(sample);
+        if let Some(status) = soak.host.wait_timeout(SAMPLE_INTERVAL) {
+            bail!("the host has ended by itself ({status}):\n{}", last_lines(&soak.host.stderr()));
+        }
+        if soak.interrupted.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+    }
+    Ok(samples)
+}
+
+fn last_lines(log: &str) -> String {
+    const LINES: usize = 10;
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// Waits until each event is done or a dead letter at each plugin, or long enough.
+fn drain(place: &Place, published: &[Published], host: &Leash, interrupted: &AtomicBool) -> anyhow::Result<Account> {
+    let started = Instant::now();
+    loop {
+        let account = Account::draw(place, published)?;
+        if account.is_whole() || started.elapsed() >= DRAIN_LIMIT {
+            return Ok(account);
+        }
+        if let Some(status) = host.wait_timeout(DRAIN_INTERVAL) {
+            bail!("the host has ended by itself ({status})");
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+    }
+}
+
+/// Waits for so long, or until it is told to stop; whether it is told.
+fn pause(time: Duration, stop: &AtomicBool) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        if stop.load(Ordering::Relaxed) {
+            return true;
+        }
+        thread::sleep(LOOK_INTERVAL.min(time));
+    }
+    stop.load(Ordering::Relaxed)
+}
+
+/// What a command of ours prints, line by line as JSON.
+fn json_lines(command: &mut std::process::Command) -> anyhow::Result<Vec<serde_json::Value>> {
+    let text = tools::capture(command)?;
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("what is {line:?}?"))).collect()
+}
+
+/// The names of the plugins' files.
+fn wasm(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.wasm"))
+}
