@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions};
-use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Sources};
 use crate::capability::Outside;
 use crate::config::HostConfig;
 use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted, Vitals};
 use crate::journal::Journal;
+use crate::meters::Meters;
 use crate::otlp::Export;
 use crate::plugin::{Engine, Loader};
 use crate::reconcile::Reconciler;
@@ -50,11 +50,12 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let listening = admin::listen(&config.admin).await?;
     let config = Arc::new(config);
-    let vitals = Arc::new(Vitals::default());
+    let (vitals, meters) = (Arc::new(Vitals::default()), Meters::default());
     let state = config.state_folder();
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
     let registry = Arc::new(Registry::new());
-    let loader = Loader::new(Engine::new()?, state.as_deref(), outside, None)?;
+    let loader = Loader::new(Engine::new()?, state.as_deref(), outside.metered(meters.clone()), None)?;
+    let places = loader.places();
     let (mut reconciler, catalog, reloads) = Reconciler::new(
         &config.plugins,
         folder_state.as_deref(),
@@ -69,19 +70,21 @@ async fn serve(
     // Dropped, and so ended, with this function.
     let mut helpers = JoinSet::new();
     let control = control::Server { registry: Arc::clone(&registry), catalog, reloads };
-    let admin = Arc::new(Admin {
+    let admin = Admin::new(Sources {
         config: Arc::clone(&config),
         broker: broker.clone(),
         control: control.clone(),
         vitals: Arc::clone(&vitals),
-        journal: folder_state.as_deref().map(journal::file).filter(|_| config.journal.is_some()),
-        started_at: Timestamp::now(),
+        meters: meters.clone(),
+        places,
+        journal: journal.clone(),
+        journal_file: folder_state.as_deref().map(journal::file).filter(|_| config.journal.is_some()),
         stop: stop.clone(),
     });
     let _informed = service::inform(Arc::clone(&admin), config.broker_timeout.is_some());
     if let Some(listening) = listening {
         // Not ended by `stop`: it tells how the stop goes.
-        helpers.spawn(listening.serve(admin));
+        helpers.spawn(admin.run(listening));
     }
     match folder_state.as_deref().map(control::listen) {
         Some(Ok(listening)) => {
@@ -108,6 +111,7 @@ async fn serve(
         journal: journal.clone(),
         vitals: Arc::clone(&vitals),
         spans,
+        meters: Arc::clone(&meters.host),
     };
     let _closing = Closing(journal);
     let mut short_sessions = 0;

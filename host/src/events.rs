@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::command::{shown, unless_cut_off, write_json};
 use crate::config::parse_duration;
@@ -25,12 +25,8 @@ pub(crate) struct Arguments {
     /// Go on with what happens from now on, until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Only what happened at this plugin
-    #[arg(long, value_name = "NAME")]
-    plugin: Option<String>,
-    /// Only what came to this
-    #[arg(long, value_name = "OUTCOME", value_enum)]
-    outcome: Vec<Outcome>,
+    #[command(flatten)]
+    filter: Filter,
     /// Only what happened within this time, e.g. 10m or 2h
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     since: Option<Duration>,
@@ -42,9 +38,20 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// Of what is told here, only this.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Filter {
+    /// Only what happened at this plugin
+    #[arg(long, value_name = "NAME")]
+    pub(crate) plugin: Option<String>,
+    /// Only what came to this
+    #[arg(long, value_name = "OUTCOME", value_enum)]
+    pub(crate) outcome: Vec<Outcome>,
+}
+
 /// What may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Outcome {
+pub(crate) enum Outcome {
     Done,
     Skipped,
     /// Failed, and tried again
@@ -72,7 +79,7 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
     let mut last = VecDeque::new();
     let mut after = reader.since(since, 0, |record| {
         subjects.learn(&record);
-        if arguments.wants(&record) {
+        if arguments.filter.wants(&record) {
             last.push_back(record);
         }
         if last.len() > lines {
@@ -90,7 +97,7 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
         let mut more = VecDeque::new();
         after = reader.since(0, after, |record| {
             subjects.learn(&record);
-            if arguments.wants(&record) {
+            if arguments.filter.wants(&record) {
                 more.push_back(record);
             }
         })?;
@@ -100,8 +107,8 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
     }
 }
 
-impl Arguments {
-    fn wants(&self, record: &Record) -> bool {
+impl Filter {
+    pub(crate) fn wants(&self, record: &Record) -> bool {
         let outcomes = outcomes(record);
         let plugin = match &record.what {
             What::Attempted(Attempted { plugin, .. }) => Some(plugin),
@@ -142,13 +149,17 @@ fn is_unmatched(received: &Received) -> bool {
 
 /// The subjects of events, which only the record of their coming has.
 #[derive(Default)]
-struct Subjects {
+pub(crate) struct Subjects {
     known: HashMap<Box<str>, Box<str>>,
     order: VecDeque<Box<str>>,
 }
 
 impl Subjects {
-    fn learn(&mut self, record: &Record) {
+    pub(crate) fn of(&self, record: &Record) -> Option<&str> {
+        self.known.get(&record.id).map(AsRef::as_ref)
+    }
+
+    pub(crate) fn learn(&mut self, record: &Record) {
         let What::Received(Received { subject: Some(subject), .. }) = &record.what else { return };
         if self.known.insert(record.id.clone(), subject.clone()).is_none() {
             self.order.push_back(record.id.clone());
@@ -177,20 +188,25 @@ fn print(records: &VecDeque<Record>, subjects: &Subjects, json: bool) -> anyhow:
 }
 
 fn write_one(out: &mut impl Write, record: &Record, subjects: &Subjects, json: bool) -> io::Result<()> {
-    let subject = subjects.known.get(&record.id);
+    let subject = subjects.of(record);
     if json {
-        let mut line = record_as_json(record);
-        line["id"] = json!(record.id);
-        line["source"] = json!(record.source);
-        line["type"] = json!(record.event_type);
-        line["subject"] = json!(subject);
-        return write_json(out, &line);
+        return write_json(out, &as_json(record, subject));
     }
     let time =
         Timestamp::from_millisecond(record.at).map_or_else(|_| record.at.to_string(), |time| format!("{time:.3}"));
     let (event_type, id) = (shown(&record.event_type), shown(&record.id));
     let subject = subject.map(|subject| format!(" about {}", shown(subject))).unwrap_or_default();
     writeln!(out, "{time}  {event_type} {id}{subject}  {}", what(record))
+}
+
+/// One thing that happened, with the event that it happened to.
+pub(crate) fn as_json(record: &Record, subject: Option<&str>) -> Value {
+    let mut line = record_as_json(record);
+    line["id"] = json!(record.id);
+    line["source"] = json!(record.source);
+    line["type"] = json!(record.event_type);
+    line["subject"] = json!(subject);
+    line
 }
 
 fn what(record: &Record) -> String {

@@ -41,27 +41,21 @@ pub(crate) struct Arguments {
 /// `state` is what belongs to the plugin folder in the state folder.
 pub(crate) async fn run(arguments: &Arguments, state: &Path) -> anyhow::Result<()> {
     let file = journal::file(state);
-    let mut found = arguments.find(&file);
+    let (id, subject) = (arguments.id.as_deref(), arguments.subject.as_deref());
+    let mut found = find(&file, id, subject);
     let mut hosts = 0;
     if is_nothing(&found) {
         hosts = Hosts::find(state).await.count();
         let until = Instant::now() + PATIENCE;
         while hosts > 0 && is_nothing(&found) && Instant::now() < until {
             tokio::time::sleep(LOOK_INTERVAL).await;
-            found = arguments.find(&file);
+            found = find(&file, id, subject);
         }
     }
     let timelines = found?;
     if timelines.is_empty() {
-        let what = match (&arguments.id, &arguments.subject) {
-            (Some(id), _) => format!("event {}", shown(id)),
-            (None, subject) => format!("any event about {}", shown(subject.as_deref().unwrap_or_default())),
-        };
         let running = if hosts == 0 { "; no host of yours runs with this plugin folder now" } else { "" };
-        bail!(
-            "the journal here knows nothing of {what}: another host may have handled it, it may wait in the queue \
-             still, or be older than the journal{running}"
-        );
+        bail!("{}{running}", nothing_known(id, subject));
     }
     let now = now();
     unless_cut_off(print(&timelines, now, arguments.json))?;
@@ -71,18 +65,29 @@ pub(crate) async fn run(arguments: &Arguments, state: &Path) -> anyhow::Result<(
     Ok(())
 }
 
-impl Arguments {
-    fn find(&self, journal: &Path) -> Result<Vec<Timeline>, StoreError> {
-        let reader = Reader::open(journal)?;
-        match (&self.id, &self.subject) {
-            (Some(id), _) => match by_id(&reader, id)? {
-                // Who asks at night has the order's number at hand.
-                found if found.is_empty() => by_subject(&reader, id),
-                found => Ok(found),
-            },
-            (None, subject) => by_subject(&reader, subject.as_deref().unwrap_or_default()),
-        }
+/// The events with this id, or about this, of which one is given.
+pub(crate) fn find(journal: &Path, id: Option<&str>, subject: Option<&str>) -> Result<Vec<Timeline>, StoreError> {
+    let reader = Reader::open(journal)?;
+    match (id, subject) {
+        (Some(id), _) => match by_id(&reader, id)? {
+            // Who asks at night has the order's number at hand.
+            found if found.is_empty() => by_subject(&reader, id),
+            found => Ok(found),
+        },
+        (None, subject) => by_subject(&reader, subject.unwrap_or_default()),
     }
+}
+
+/// That nothing was found, and why that may be.
+pub(crate) fn nothing_known(id: Option<&str>, subject: Option<&str>) -> String {
+    let what = match id {
+        Some(id) => format!("event {}", shown(id)),
+        None => format!("any event about {}", shown(subject.unwrap_or_default())),
+    };
+    format!(
+        "the journal here knows nothing of {what}: another host may have handled it, it may wait in the queue still, or \
+         be older than the journal"
+    )
 }
 
 /// A host that has just begun has not even made the file.
@@ -296,7 +301,7 @@ fn stands(standing: &Standing) -> String {
 }
 
 /// One event as JSON.
-fn as_json(timeline: &Timeline, now: i64) -> Value {
+pub(crate) fn as_json(timeline: &Timeline, now: i64) -> Value {
     let standings: serde_json::Map<_, _> = timeline
         .standings(now)
         .into_iter()

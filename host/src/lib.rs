@@ -26,6 +26,7 @@ mod indent;
 mod journal;
 mod likeness;
 mod manual;
+mod meters;
 mod otlp;
 mod plugin;
 mod plugin_commands;

@@ -58,7 +58,7 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
     let mut started = false;
     let mut told = String::new();
     loop {
-        let (vital, reasons) = (host.vitals.look(), host.reasons());
+        let (vital, reasons) = (host.vital(), host.reasons());
         let mut news = Vec::new();
         if !started && start_is_over(&vital, reasons.is_empty(), host.runs_no_plugin(), broker_must_answer) {
             started = true;
@@ -81,7 +81,7 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
         let pause = tokio::time::sleep(ping_every.map_or(look, |every| every.min(look)));
         tokio::select! {
             () = pause => {}
-            () = host.stop.cancelled(), if !line.is_stopping.load(Ordering::Relaxed) => line.stopping(),
+            () = host.sources.stop.cancelled(), if !line.is_stopping.load(Ordering::Relaxed) => line.stopping(),
         }
     }
 }
@@ -101,8 +101,9 @@ fn start_is_over(vital: &Vital, is_ready: bool, runs_no_plugin: bool, broker_mus
 /// How the host stands, on one line.
 fn status(host: &Admin, reasons: &[String]) -> String {
     let text = if reasons.is_empty() {
-        let (queue, plugins) = (host.config.source.names.source(), host.control.registry.runners().len());
-        format!("ready: consuming queue {queue:?} at {} with {}", host.broker, counted(plugins, "plugin"))
+        let (queue, plugins) =
+            (host.sources.config.source.names.source(), host.sources.control.registry.runners().len());
+        format!("ready: consuming queue {queue:?} at {} with {}", host.sources.broker, counted(plugins, "plugin"))
     } else {
         format!("not ready: {}", reasons.join("; "))
     };

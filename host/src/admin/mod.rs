@@ -5,52 +5,126 @@
 //! events go their way.
 
 mod api;
+mod depths;
+mod exposition;
+mod follower;
 mod guard;
 mod health;
+mod metrics;
 mod page;
+mod process;
 mod refusal;
+mod samples;
 mod server;
+mod streams;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use broker::BrokerUrl;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::depths::LastDepths;
+use crate::admin::follower::Follower;
 use crate::admin::health::{Signs, reasons};
+use crate::admin::samples::Samples;
+use crate::admin::server::Listening;
 pub(crate) use crate::admin::server::listen;
+use crate::admin::streams::Streams;
 use crate::config::HostConfig;
 use crate::control;
-use crate::delivery::Vitals;
+use crate::dead_letters::Desk;
+use crate::delivery::{Vital, Vitals};
+use crate::journal::Journal;
+use crate::meters::Meters;
+use crate::plugin::SharedPlaces;
+
+/// Questions to the journal that are answered at once; the others wait.
+const QUESTIONS_MAX: usize = 4;
 
 /// What there is to show and to act upon.
-pub(crate) struct Admin {
+pub(crate) struct Sources {
     pub(crate) config: Arc<HostConfig>,
     pub(crate) broker: BrokerUrl,
     pub(crate) control: control::Server,
     pub(crate) vitals: Arc<Vitals>,
-    /// Its file. `None`: there is no journal.
-    pub(crate) journal: Option<PathBuf>,
-    pub(crate) started_at: Timestamp,
+    pub(crate) meters: Meters,
+    pub(crate) places: SharedPlaces,
+    pub(crate) journal: Journal,
+    /// `None`: there is no journal.
+    pub(crate) journal_file: Option<PathBuf>,
     /// The host is asked to stop.
     pub(crate) stop: CancellationToken,
 }
 
+/// The surface, with what it remembers for itself.
+pub(crate) struct Admin {
+    pub(crate) sources: Sources,
+    started_at: Timestamp,
+    depths: LastDepths,
+    samples: Samples,
+    streams: Streams,
+    follower: Arc<Follower>,
+    /// Questions to the journal at once.
+    questions: Semaphore,
+    letters: Desk,
+}
+
 impl Admin {
-    /// Why the host is not ready; nothing if it is.
-    pub(crate) fn reasons(&self) -> Vec<String> {
-        reasons(&Signs {
-            is_stopping: self.stop.is_cancelled(),
-            plugins: self.control.registry.runners().len(),
-            broker: &self.broker,
-            queue: self.config.source.names.source(),
-            folder: &self.config.plugins,
-            vital: &self.vitals.look(),
+    pub(crate) fn new(sources: Sources) -> Arc<Self> {
+        Arc::new(Self {
+            started_at: Timestamp::now(),
+            depths: LastDepths::default(),
+            samples: Samples::new(),
+            streams: Streams::new(sources.stop.clone()),
+            follower: Arc::new(Follower::new()),
+            questions: Semaphore::new(QUESTIONS_MAX),
+            letters: Desk::new(Arc::clone(&sources.config), sources.broker.clone()),
+            sources,
         })
     }
 
-    pub(crate) fn runs_no_plugin(&self) -> bool {
-        self.control.registry.runners().is_empty()
+    /// Works for as long as it is polled.
+    pub(crate) async fn run(self: Arc<Self>, listening: Listening) {
+        let follow = async {
+            if let Some(file) = &self.sources.journal_file {
+                Arc::clone(&self.follower).run(file).await;
+            }
+        };
+        tokio::join!(
+            listening.serve(Arc::clone(&self)),
+            depths::watch(&self),
+            samples::take(Arc::clone(&self)),
+            self.letters.tidy(),
+            follow
+        );
     }
+
+    /// Why the host is not ready; nothing if it is.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let Sources { config, control, .. } = &self.sources;
+        reasons(&Signs {
+            is_stopping: self.sources.stop.is_cancelled(),
+            plugins: control.registry.runners().len(),
+            broker: &self.sources.broker,
+            queue: config.source.names.source(),
+            folder: &config.plugins,
+            vital: &self.sources.vitals.look(),
+        })
+    }
+
+    pub(crate) fn vital(&self) -> Vital {
+        self.sources.vitals.look()
+    }
+
+    pub(crate) fn runs_no_plugin(&self) -> bool {
+        self.sources.control.registry.runners().is_empty()
+    }
+}
+
+/// As all times are shown.
+fn rfc_3339(at: Timestamp) -> String {
+    format!("{at:.3}")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::admin::guard::{Guard, stand_guard};
-use crate::admin::{Admin, api, health, page};
+use crate::admin::{Admin, api, health, metrics, page};
 use crate::config::{AdminConfig, Listen, SecretSource};
 use crate::exit::BadConfig;
 use crate::secret_value::SecretValue;
@@ -27,6 +28,7 @@ const CONNECTIONS_MAX: usize = 128;
 /// For the head of a request, and between two of one connection.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
 const HEAD_BYTES_MAX: usize = 32 << 10;
+const BODY_BYTES_MAX: usize = 1 << 20;
 /// Between two tries, when the system has no room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// A token that is shorter can be found by trying.
@@ -130,11 +132,13 @@ fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::show))
         .route("/", get(page::index))
         .route("/assets/{*path}", get(page::asset))
         .nest("/api/v1", api::routes())
         .fallback(api::nothing)
         .method_not_allowed_fallback(api::not_so)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(admin)
         .layer(from_fn_with_state(guard, stand_guard))
 }

@@ -32,7 +32,7 @@ impl Guest {
         let url = placeholder::Template::parse(&request.url)?;
         let mut outgoing = egress::Request::new(&request.method, url.without_secrets()?.as_str(), request.body)?;
         // Before anything is done with a secret.
-        self.call.reach.gate.check(&outgoing.url)?;
+        self.call.reach.check(&outgoing.url)?;
         let mut shown = Vec::new();
         for (name, value) in request.headers {
             let (value, text) = self.header_value(&name, value, &outgoing.url)?;
@@ -59,7 +59,7 @@ impl Guest {
         outgoing.url = dialled;
         let deadline = deadline(Instant::now(), self.call.deadline, request.timeout);
         let bounds = Bounds { deadline, body_bytes_max: self.limits.response_bytes };
-        let response = self.call.reach.gate.send(outgoing, bounds).await;
+        let response = self.call.reach.send(outgoing, bounds).await;
         if let Some((preview, departure)) = preview.filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
             preview.note(departure);
         }

@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use url::Url;
+
 use crate::capability::preview::Preview;
 use crate::capability::vault::Vault;
 use crate::config::{Grants, HostConfig, PluginConfig};
-use crate::egress::{Egress, Gate, Resolver, Trust};
+use crate::egress::{Bounds, Egress, EgressError, Gate, Request, Resolver, Response, Trust};
+use crate::meters::{Meters, PluginMeters, Requested};
 use crate::relay::Relay;
 
 /// What all plugins share.
@@ -17,6 +20,8 @@ pub(crate) struct Outside {
     egress: Egress,
     /// `None`: the operator names none.
     relay: Option<Arc<Relay>>,
+    /// Where it is counted what they send.
+    meters: Meters,
 }
 
 /// What one plugin may reach.
@@ -29,6 +34,7 @@ pub(crate) struct Reach {
     /// Somebody watches what goes out, or keeps it in.
     pub(crate) preview: Option<Preview>,
     pub(crate) gate: Gate,
+    pub(crate) meters: Arc<PluginMeters>,
 }
 
 impl Outside {
@@ -36,7 +42,12 @@ impl Outside {
     pub(crate) fn new(config: &HostConfig) -> anyhow::Result<Self> {
         let trust = Arc::new(Trust::with(&config.egress_ca)?);
         let relay = config.mail.as_ref().map(|mail| Arc::new(Relay::new(mail, trust.extra_roots())));
-        Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay })
+        Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay, meters: Meters::default() })
+    }
+
+    /// The same, counted here.
+    pub(crate) fn metered(self, meters: Meters) -> Self {
+        Self { meters, ..self }
     }
 
     /// For what the host itself sends.
@@ -45,10 +56,49 @@ impl Outside {
     }
 
     /// What a plugin with this toml may reach.
-    pub(crate) fn reach(&self, config: &PluginConfig, vault: Arc<Vault>, preview: Option<Preview>) -> Arc<Reach> {
+    pub(crate) fn reach(
+        &self,
+        plugin: &str,
+        config: &PluginConfig,
+        vault: Arc<Vault>,
+        preview: Option<Preview>,
+    ) -> Arc<Reach> {
         let preview = preview.map(|preview| preview.hiding(Arc::clone(&vault)));
         let gate = Gate::new(self.egress.clone(), config.grants.origins(), config.grants.networks.clone());
         let (grants, relay) = (config.grants.clone(), self.relay.clone());
-        Arc::new(Reach { vault, grants, relay, preview, gate })
+        Arc::new(Reach { vault, grants, relay, preview, gate, meters: self.meters.of_plugin(plugin) })
+    }
+}
+
+impl Reach {
+    /// Whether the gate would let it out.
+    pub(super) fn check(&self, url: &Url) -> Result<(), EgressError> {
+        self.gate.check(url).inspect_err(|error| self.meters.requested(result_of(error)))
+    }
+
+    /// Through the gate, and counted.
+    pub(super) async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
+        let response = self.gate.send(request, bounds).await;
+        self.meters.requested(match &response {
+            Ok(response) => match response.status.as_u16() {
+                0..200 => Requested::Informational,
+                200..300 => Requested::Success,
+                300..400 => Requested::Redirection,
+                400..500 => Requested::ClientError,
+                500.. => Requested::ServerError,
+            },
+            Err(error) => result_of(error),
+        });
+        response
+    }
+}
+
+fn result_of(error: &EgressError) -> Requested {
+    match error {
+        EgressError::Denied(_) => Requested::Denied,
+        EgressError::Invalid(_) => Requested::Invalid,
+        EgressError::Quota(_) => Requested::Quota,
+        EgressError::TimedOut { .. } => Requested::TimedOut,
+        EgressError::Unavailable { .. } => Requested::Unavailable,
     }
 }

@@ -119,7 +119,7 @@ impl Shared {
         let deadline = deadline(Instant::now(), self.deadline, wanted);
         let (head, body) = request.into_parts();
         let mut outgoing = egress::Request::new(head.method.as_str(), &head.uri.to_string(), Bytes::new())?;
-        self.reach.gate.check(&outgoing.url)?;
+        self.reach.check(&outgoing.url)?;
         let length = length_of(&head.headers)?;
         let mut shown = Vec::new();
         for (name, value) in head.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
@@ -147,7 +147,7 @@ impl Shared {
         }
         let bounds = Bounds { deadline, body_bytes_max: self.response_bytes_max };
         let mut span = self.within.http(&outgoing.method, &outgoing.url);
-        let response = self.reach.gate.send(outgoing, bounds).await;
+        let response = self.reach.send(outgoing, bounds).await;
         ended(&mut span, &response);
         drop(span);
         drop(turn);

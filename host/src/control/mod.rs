@@ -86,6 +86,19 @@ pub(crate) enum PluginState {
 }
 
 impl PluginState {
+    pub(crate) const ALL: &[Self] = &[
+        Self::Running,
+        Self::Waiting,
+        Self::Failing,
+        Self::Misconfigured,
+        Self::Paused,
+        Self::Quiet,
+        Self::RateLimited,
+        Self::Disabled,
+        Self::Broken,
+        Self::Loading,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",

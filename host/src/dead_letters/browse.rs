@@ -58,7 +58,16 @@ impl Browser {
         selection: &Selection,
         need: Need,
     ) -> anyhow::Result<Option<(Self, Vec<Letter>)>> {
-        let broker = connect(url, "dead-letters").await?;
+        Self::look(connect(url, "dead-letters").await?, names, selection, need).await
+    }
+
+    /// The same in a session that is open already.
+    pub(super) async fn look(
+        broker: Broker,
+        names: &QueueNames,
+        selection: &Selection,
+        need: Need,
+    ) -> anyhow::Result<Option<(Self, Vec<Letter>)>> {
         let queue = names.dead();
         let Some(state) = within_time(broker.inspect(&queue)).await? else { return Ok(None) };
         if state.consumers > 0 {
@@ -74,10 +83,16 @@ impl Browser {
     }
 
     /// Gives back what was not removed. Returns when the broker has it all.
+    pub(super) async fn put_back(self) -> anyhow::Result<()> {
+        Ok(within_time(self.consumer.close()).await?)
+    }
+
+    /// The same, and ends the session.
     pub(super) async fn close(self) -> anyhow::Result<()> {
-        let closed = within_time(self.consumer.close()).await;
-        self.broker.close().await;
-        Ok(closed?)
+        let broker = self.broker.clone();
+        let closed = self.put_back().await;
+        broker.close().await;
+        closed
     }
 }
 

@@ -1,11 +1,13 @@
 //! What changes many letters at once: nothing happens before it is said which, and agreed to.
 
-use std::io::Write as _;
+use std::collections::BTreeSet;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
-use broker::BrokerUrl;
+use broker::{Broker, BrokerUrl};
 
 use crate::ask::{Answer, confirm};
-use crate::command::{counted, say, shown, unless_cut_off};
+use crate::command::{counted, say, shown, unless_cut_off, within_time};
 use crate::config::HostConfig;
 use crate::dead_letters::browse::{Browser, Letter, Need};
 use crate::dead_letters::replay::{self, Tally};
@@ -15,12 +17,20 @@ use crate::exit::WrongArguments;
 const LETTER: &str = "dead letter";
 /// Reasons that are shown; the others are counted.
 const REASONS_SHOWN_MAX: usize = 10;
+/// How often somebody who watches is told how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn replay(config: &HostConfig, url: &BrokerUrl, change: &Change) -> anyhow::Result<()> {
     let Some((browser, letters)) = agreed(config, url, change, "replay", Need::Message).await? else {
         return Ok(());
     };
-    let tally = replay::all(&browser.broker, config, letters).await;
+    let plugins = replay::plugins_of(&letters);
+    let mut progress = Progress::new();
+    let tally = replay::all(&browser.broker, config, letters, |done, total| progress.show(done, total)).await;
+    progress.clear();
+    if tally.lost.is_none() {
+        say_who_waits(&browser.broker, config, &plugins).await;
+    }
     finish(browser, "replayed", tally, change.json).await
 }
 
@@ -101,5 +111,45 @@ async fn finish(browser: Browser, done: &str, tally: Tally, json: bool) -> anyho
     match stayed.len() {
         0 => Ok(()),
         count => anyhow::bail!("{} could not be {done}", counted(count, LETTER)),
+    }
+}
+
+/// A replayed letter may have to wait for somebody to take it: better said now than wondered at.
+async fn say_who_waits(broker: &Broker, config: &HostConfig, plugins: &BTreeSet<String>) {
+    for plugin in plugins {
+        let queue = config.source.names.plugin(plugin);
+        if let Ok(Some(state)) = within_time(broker.inspect(&queue)).await
+            && state.consumers == 0
+        {
+            say!(
+                "no host takes from queue {queue:?} now: what plugin {plugin:?} got waits there until a host runs it \
+                 and it is not paused"
+            );
+        }
+    }
+}
+
+/// Tells a person at a terminal how far it is.
+struct Progress {
+    last: Instant,
+    shown: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { last: Instant::now(), shown: false }
+    }
+
+    fn show(&mut self, done: usize, total: usize) {
+        if self.last.elapsed() >= PROGRESS_INTERVAL && std::io::stderr().is_terminal() {
+            let _ = write!(std::io::stderr(), "\r{done} of {total}");
+            (self.last, self.shown) = (Instant::now(), true);
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod browse;
 mod change;
+mod desk;
 mod edit;
 mod editor;
 mod letter;
@@ -20,7 +21,8 @@ use clap::{Args, Subcommand};
 use crate::command::{counted, say, unless_cut_off};
 use crate::config::HostConfig;
 use crate::dead_letters::browse::{Browser, Letter, Need};
-use crate::dead_letters::select::Selection;
+pub(crate) use crate::dead_letters::desk::{Changed, Desk, DeskError};
+pub(crate) use crate::dead_letters::select::Selection;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -120,23 +122,31 @@ async fn find_one(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyhow::Res
     let none =
         || anyhow::anyhow!("there is no dead letter {id:?}: `notify-host dead-letters list` shows those there are");
     let found = find(config, url, &Selection::of_id(id), Need::Message).await?;
-    let Some((browser, mut letters)) = found else { return Err(none()) };
-    // Copies of one letter share an id, and all else with it.
-    letters.sort_by(|one, other| one.summary.id.cmp(&other.summary.id));
-    letters.dedup_by(|next, letter| next.summary.id == letter.summary.id);
-    match (letters.pop(), letters.len()) {
-        (Some(letter), 0) => Ok((browser, letter)),
-        (None, _) => {
+    let Some((browser, letters)) = found else { return Err(none()) };
+    match the_one(letters, id) {
+        Ok(Some(letter)) => Ok((browser, letter)),
+        Ok(None) => {
             browser.close().await?;
             Err(none())
         }
-        (Some(letter), others) => {
+        Err(problem) => {
             browser.close().await?;
-            let name = |letter: &Letter| {
-                format!("{} of {}", letter.summary.id, letter.summary.plugin.as_deref().unwrap_or("no plugin"))
-            };
-            let some: Vec<_> = std::iter::once(&letter).chain(&letters).take(5).map(name).collect();
-            anyhow::bail!("event {id:?} has {} dead letters: say which, by its id ({}, …)", others + 1, some.join(", "))
+            anyhow::bail!(problem)
         }
     }
+}
+
+/// The one that is meant by the id by which these were found. The error says that there are several.
+fn the_one(mut letters: Vec<Letter>, id: &str) -> Result<Option<Letter>, String> {
+    // Copies of one letter share an id, and all else with it.
+    letters.sort_by(|one, other| one.summary.id.cmp(&other.summary.id));
+    letters.dedup_by(|next, letter| next.summary.id == letter.summary.id);
+    if letters.len() < 2 {
+        return Ok(letters.pop());
+    }
+    let name = |letter: &Letter| {
+        format!("{} of {}", letter.summary.id, letter.summary.plugin.as_deref().unwrap_or("no plugin"))
+    };
+    let some: Vec<_> = letters.iter().rev().take(5).map(name).collect();
+    Err(format!("event {id:?} has {} dead letters: say which, by its id ({}, …)", letters.len(), some.join(", ")))
 }

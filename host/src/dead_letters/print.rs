@@ -121,16 +121,16 @@ fn as_json(summary: &Summary, message: &Message) -> String {
 }
 
 /// Those that are not of our own trail.
-fn foreign_headers(message: &Message) -> impl Iterator<Item = (&String, &Value)> {
+pub(super) fn foreign_headers(message: &Message) -> impl Iterator<Item = (&String, &Value)> {
     message.properties.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX))
 }
 
-fn properties_as_json(message: &Message) -> serde_json::Value {
+pub(super) fn properties_as_json(message: &Message) -> serde_json::Value {
     json!(Properties { headers: Headers::new(), ..message.properties.clone() })
 }
 
 /// Without the exact types, which nobody asks for who looks at a letter.
-fn as_plain_json(value: &Value) -> serde_json::Value {
+pub(super) fn as_plain_json(value: &Value) -> serde_json::Value {
     match value {
         Value::Void => serde_json::Value::Null,
         Value::Bool(value) => json!(value),

@@ -1,13 +1,11 @@
 //! Replaying: first the copy, confirmed by the broker, then the removal.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
 
 use broker::{Broker, Message, PublishError, Target};
 use futures_util::stream::{self, StreamExt as _};
 
-use crate::command::{say, within_time};
+use crate::command::within_time;
 use crate::config::HostConfig;
 use crate::dead_letters::browse::Letter;
 use crate::delivery::Trail;
@@ -16,8 +14,6 @@ use crate::event::{Arrived, decode};
 
 /// Letters that are on their way at once: confirmations come in batches.
 const AT_ONCE: usize = 64;
-/// How often somebody who watches is told how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What became of the letters.
 #[derive(Debug, Default)]
@@ -30,10 +26,15 @@ pub(super) struct Tally {
 }
 
 /// Replays the letters. One that cannot be does not keep the others.
-pub(super) async fn all(broker: &Broker, config: &HostConfig, letters: Vec<Letter>) -> Tally {
+/// `told`: how many are done, and of how many.
+pub(super) async fn all(
+    broker: &Broker,
+    config: &HostConfig,
+    letters: Vec<Letter>,
+    mut told: impl FnMut(usize, usize),
+) -> Tally {
     let mut tally = Tally::default();
-    let plugins: BTreeSet<_> =
-        letters.iter().filter_map(|letter| Some(letter.trail.recipient.as_ref()?.plugin.clone())).collect();
+    let plugins = plugins_of(&letters);
     let names: Vec<_> = plugins.iter().map(String::as_str).collect();
     if let Err(error) = within_time(broker.declare_plugins(&config.source.names, &names)).await {
         tally.lost = Some(error.into());
@@ -50,7 +51,6 @@ pub(super) async fn all(broker: &Broker, config: &HostConfig, letters: Vec<Lette
             Ok(())
         })
         .buffer_unordered(AT_ONCE);
-    let mut progress = Progress::new(total);
     while let Some(replayed) = replays.next().await {
         match replayed {
             Ok(()) => tally.done += 1,
@@ -60,14 +60,14 @@ pub(super) async fn all(broker: &Broker, config: &HostConfig, letters: Vec<Lette
             }
             Err((id, Failure::Refused(reason))) => tally.stayed.push((id, reason)),
         }
-        progress.show(tally.done);
-    }
-    progress.clear();
-    drop(replays);
-    if tally.lost.is_none() {
-        say_who_waits(broker, config, &plugins).await;
+        told(tally.done, total);
     }
     tally
+}
+
+/// The plugins that they go to.
+pub(super) fn plugins_of(letters: &[Letter]) -> BTreeSet<String> {
+    letters.iter().filter_map(|letter| Some(letter.trail.recipient.as_ref()?.plugin.clone())).collect()
 }
 
 /// One whose trail is ready.
@@ -119,47 +119,6 @@ fn readable_at_source(message: &Message, trail: &Trail, config: &HostConfig) -> 
             "its type {:?} is only in the routing key, which a replay does not keep: publish it anew, or edit it",
             event.event_type
         )),
-    }
-}
-
-/// A replayed letter may have to wait for somebody to take it: better said now than wondered at.
-async fn say_who_waits(broker: &Broker, config: &HostConfig, plugins: &BTreeSet<String>) {
-    for plugin in plugins {
-        let queue = config.source.names.plugin(plugin);
-        if let Ok(Some(state)) = within_time(broker.inspect(&queue)).await
-            && state.consumers == 0
-        {
-            say!(
-                "no host takes from queue {queue:?} now: what plugin {plugin:?} got waits there until a host runs it \
-                 and it is not paused"
-            );
-        }
-    }
-}
-
-/// Tells a person at a terminal how far it is.
-struct Progress {
-    total: usize,
-    last: Instant,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self { total, last: Instant::now(), shown: false }
-    }
-
-    fn show(&mut self, done: usize) {
-        if self.last.elapsed() >= PROGRESS_INTERVAL && std::io::stderr().is_terminal() {
-            let _ = write!(std::io::stderr(), "\r{done} of {}", self.total);
-            (self.last, self.shown) = (Instant::now(), true);
-        }
-    }
-
-    fn clear(&self) {
-        if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
     }
 }
 

@@ -83,12 +83,17 @@ impl Meant {
 }
 
 impl Selection {
+    /// Those of a plugin, whose code or reason contains a text.
+    pub(crate) fn of(plugin: Option<String>, reason: Option<String>) -> Self {
+        Self { plugin, reason, ..Self::default() }
+    }
+
     pub(super) fn of_id(id: &str) -> Self {
         Self { id: Some(id.to_owned()), ..Self::default() }
     }
 
     /// Nothing is said: all are meant. A number alone says nothing of which.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self { plugin, event_type, code, reason, older_than, newer_than, id, limit: _ } = self;
         let texts = [plugin, event_type, code, reason, id];
         texts.iter().all(|text| text.is_none()) && older_than.is_none() && newer_than.is_none()

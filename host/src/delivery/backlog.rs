@@ -20,6 +20,7 @@ use crate::delivery::runner::Runner;
 use crate::delivery::trail::{Trail, forget_own_waits};
 use crate::delivery::worker::{Seen, Worker};
 use crate::event::{Arrived, Rules, decode};
+use crate::meters::GivenUp;
 
 /// Before the queue is asked for again, when it was taken away.
 const LOST_QUEUE_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -136,13 +137,21 @@ impl Backlog {
         forget_own_waits(&mut delivery.message.properties.headers, names);
         // Somebody may have put it there by hand.
         let trail = Trail::read(&delivery.message).unwrap_or_else(|| Trail::begin(&delivery, None, now()));
+        // What has been tried has waited elsewhere, and nobody wrote down for how long.
+        if trail.attempts == 0 {
+            self.runner.meters.taken(trail.round_at);
+        }
         let arrived =
             Arrived { message: &delivery.message, exchange: &trail.exchange, routing_key: &trail.routing_key };
         let seen = match decode(arrived, &self.rules) {
             Ok(event) => self.worker.again(&self.runner, &event, &delivery, trail, give_back).await,
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
-                self.worker.give_up(&delivery, trail, fault).await.map(|()| Seen::Through)
+                let given_up = self.worker.give_up(&delivery, trail, fault).await;
+                given_up.map(|()| {
+                    self.runner.meters.gave_up(GivenUp::Undecodable);
+                    Seen::Through
+                })
             }
         };
         match seen {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::breaker::{Admission, Ailment};
 use crate::delivery::pace::{Pace, Turn, Why};
 use crate::delivery::runner::{Pass, Runner, Version};
+use crate::meters::SpillReason;
 
 /// How long a first attempt waits for a slot before it spills.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -35,6 +36,20 @@ pub(super) enum Refusal {
     NotYet(Why),
     /// What waits for its turn is to wait in the queue again.
     GivenBack,
+}
+
+impl From<Refusal> for SpillReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            // What is given back was never spilled: it came from the plugin's own queue.
+            Refusal::Busy | Refusal::GivenBack => Self::Busy,
+            Refusal::Unwell(Ailment::Failing) => Self::Failing,
+            Refusal::Unwell(Ailment::Misconfigured) => Self::Misconfigured,
+            Refusal::Unwell(Ailment::Held) => Self::Paused,
+            Refusal::NotYet(Why::Quiet) => Self::QuietHours,
+            Refusal::NotYet(Why::Rate) => Self::RateLimited,
+        }
+    }
 }
 
 /// What may be taken from the plugin's queue.

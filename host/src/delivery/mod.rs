@@ -31,7 +31,7 @@ mod worker;
 pub(crate) use crate::delivery::because::because;
 pub(crate) use crate::delivery::duplicates::Duplicates;
 pub(crate) use crate::delivery::policy::Fault;
-pub(crate) use crate::delivery::registry::Registry;
+pub(crate) use crate::delivery::registry::{Registry, Runners};
 pub(crate) use crate::delivery::route::{Verdict, verdict};
 pub(crate) use crate::delivery::runner::{Health, Runner};
 pub(crate) use crate::delivery::session::{Dispatcher, Ended, Opened};

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::config::RetryPolicy;
+use crate::meters::{self, GivenUp};
 use crate::plugin::contract::types::{Failure, Outcome as Handled};
 use crate::plugin::{Answer, PluginFailure};
 
@@ -28,13 +29,13 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// In a word.
-    pub(crate) fn word(&self) -> &'static str {
+    pub(crate) fn ended(&self) -> meters::Ended {
         match self {
-            Self::Done(_) => "done",
-            Self::Skipped(_) => "skipped",
-            Self::Retry { .. } => "retry",
-            Self::Reject(_) => "reject",
-            Self::Misconfigured(_) => "misconfigured",
+            Self::Done(_) => meters::Ended::Done,
+            Self::Skipped(_) => meters::Ended::Skipped,
+            Self::Retry { .. } => meters::Ended::Retry,
+            Self::Reject(_) => meters::Ended::Reject,
+            Self::Misconfigured(_) => meters::Ended::Misconfigured,
         }
     }
 
@@ -84,26 +85,6 @@ impl Settlement {
         match self {
             Self::Done => None,
             Self::RetryLater { fault, .. } | Self::DeadLetter { fault, .. } | Self::Pause(fault) => Some(fault),
-        }
-    }
-}
-
-/// Why a delivery is given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GivenUp {
-    Undecodable,
-    Rejected,
-    AttemptsUsedUp,
-    TooOld,
-}
-
-impl GivenUp {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Undecodable => "undecodable",
-            Self::Rejected => "rejected",
-            Self::AttemptsUsedUp => "attempts-used-up",
-            Self::TooOld => "too-old",
         }
     }
 }

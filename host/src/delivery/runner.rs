@@ -18,6 +18,7 @@ use crate::delivery::pace::{News, Now, Pace, Standing, Turn, Why};
 use crate::delivery::policy::Outcome;
 use crate::delivery::slots::Slots;
 use crate::event::Event;
+use crate::meters::PluginMeters;
 use crate::plugin::{Attempt, Plugin, Room};
 
 /// First attempts that wait for a slot of one plugin; the next one spills at once.
@@ -27,6 +28,7 @@ pub(crate) struct Runner {
     pub(crate) name: Arc<str>,
     /// Beside which the operator would look for it.
     pub(crate) toml: PathBuf,
+    pub(crate) meters: Arc<PluginMeters>,
     current: RwLock<Version>,
     pub(super) waiting: Semaphore,
     breaker: Mutex<Breaker>,
@@ -108,6 +110,7 @@ impl Runner {
         Self {
             name: Arc::clone(&plugin.name),
             toml,
+            meters: plugin.meters(),
             news: Mutex::default(),
             in_flight: Arc::default(),
             last_failure: Mutex::default(),
@@ -277,6 +280,11 @@ impl Runner {
                 None => Health::Well,
             },
         }
+    }
+
+    /// Too many of its calls failed, whatever else keeps them away.
+    pub(crate) fn is_failing(&self) -> bool {
+        matches!(self.breaker().state(), State::Open { .. })
     }
 
     /// Calls that are being made now.

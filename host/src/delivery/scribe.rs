@@ -8,10 +8,7 @@ use std::time::Duration;
 use broker::Delivery;
 
 use crate::capability::LogLine;
-use crate::delivery::breaker::Ailment;
 use crate::delivery::clock::now;
-use crate::delivery::entry::Refusal;
-use crate::delivery::pace::Why;
 use crate::delivery::policy::{Fault, Outcome};
 use crate::delivery::runner::Runner;
 use crate::delivery::trail::Trail;
@@ -112,16 +109,7 @@ impl Scribe {
         });
     }
 
-    pub(super) fn spilled(&self, event: &Event, runner: &Runner, refusal: Refusal) {
-        let why = match refusal {
-            // What is given back was never spilled: it came from the plugin's own queue.
-            Refusal::Busy | Refusal::GivenBack => SpillReason::Busy,
-            Refusal::Unwell(Ailment::Failing) => SpillReason::Failing,
-            Refusal::Unwell(Ailment::Misconfigured) => SpillReason::Misconfigured,
-            Refusal::Unwell(Ailment::Held) => SpillReason::Paused,
-            Refusal::NotYet(Why::Quiet) => SpillReason::QuietHours,
-            Refusal::NotYet(Why::Rate) => SpillReason::RateLimited,
-        };
+    pub(super) fn spilled(&self, event: &Event, runner: &Runner, why: SpillReason) {
         self.journal.note(|| of(event, What::Spilled { plugin: Arc::clone(&runner.name), why }));
     }
 

@@ -24,6 +24,7 @@ use crate::delivery::vitals::Vitals;
 use crate::delivery::worker::Worker;
 use crate::event::Rules;
 use crate::journal::Journal;
+use crate::meters::HostMeters;
 use crate::spans::Spans;
 
 /// Between two tries to make a queue that the broker refuses to make.
@@ -56,6 +57,7 @@ pub(crate) struct Dispatcher {
     pub(crate) journal: Journal,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) spans: Spans,
+    pub(crate) meters: Arc<HostMeters>,
 }
 
 /// A session that was opened.
@@ -91,6 +93,7 @@ impl Dispatcher {
                 herald: Herald::new(),
                 scribe: Scribe::new(self.journal.clone()),
                 spans: self.spans.clone(),
+                meters: Arc::clone(&self.meters),
             },
             members: Arc::new(Registry::new()),
             serving: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use broker::{Broker, BrokerError, Consumer, Delivery};
 use futures_util::future::join_all;
@@ -105,12 +105,16 @@ impl Intake {
 
     async fn see_through(self, delivery: Delivery) {
         self.progress.taken();
-        self.work(delivery).await;
+        let taken = Instant::now();
+        if self.work(delivery).await {
+            self.worker.meters.settled.took(taken.elapsed());
+        }
         self.progress.ended();
     }
 
-    async fn work(&self, delivery: Delivery) {
-        let since = self.worker.spans.now();
+    /// Whether the message is acknowledged.
+    async fn work(&self, delivery: Delivery) -> bool {
+        let (meters, since) = (&self.worker.meters, self.worker.spans.now());
         let mut trail = Trail::begin(&delivery, None, now());
         let arrived =
             Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
@@ -120,9 +124,13 @@ impl Intake {
                 let fault = Fault::new(error.code(), error.to_string());
                 self.receive(&delivery, None, since).failed(&fault.code, &fault.reason);
                 if let Err(error) = self.worker.give_up(&delivery, trail, fault).await {
-                    return debug!(%error, "a message was not settled, and will come again");
+                    debug!(%error, "a message was not settled, and will come again");
+                    return false;
                 }
-                return delivery.receipt.ack();
+                meters.undecodable.one_more();
+                meters.dead.one_more();
+                delivery.receipt.ack();
+                return true;
             }
         };
         let mut span = self.receive(&delivery, Some(&event), since);
@@ -136,10 +144,13 @@ impl Intake {
                 span.note("notify.result", "duplicate");
                 span.done();
                 self.worker.scribe.duplicate(&event);
-                return delivery.receipt.ack();
+                meters.duplicate.one_more();
+                delivery.receipt.ack();
+                return true;
             }
         };
-        if self.offer(&event, &delivery, &trail, &mut span).await {
+        let is_settled = self.offer(&event, &delivery, &trail, &mut span).await;
+        if is_settled {
             span.done();
             // Last: a crash before this repeats the calls, which plugins tolerate by the
             // idempotency key; the other order would lose the event.
@@ -150,6 +161,7 @@ impl Intake {
         } else {
             span.failed("unsettled", "the message was not settled, and will come again");
         }
+        is_settled
     }
 
     fn receive(&self, delivery: &Delivery, event: Option<&Event>, since: Option<SystemTime>) -> Span {
@@ -176,8 +188,9 @@ impl Intake {
         }
         let Routing { wanting, routed, not_subscribed } = route(&members, event, self.worker.scribe.is_on());
         self.worker.scribe.received(event, delivery, routed, not_subscribed);
-        span.note("notify.result", if wanting.is_empty() { "unmatched" } else { "routed" });
-        if wanting.is_empty() {
+        let is_wanted = !wanting.is_empty();
+        span.note("notify.result", if is_wanted { "routed" } else { "unmatched" });
+        if !is_wanted {
             let (event_id, event_type) = (&event.id, &event.event_type);
             if self.unwanted.is_new(event_type) {
                 info!(event_id, event_type, "no plugin wants events of this type, or not this one; said once for each");
@@ -191,6 +204,12 @@ impl Intake {
                 debug!(event_id = event.id, %error, "a delivery was not settled, and will come again");
                 settled = false;
             }
+        }
+        // Once, also if it comes again.
+        if settled {
+            let meters = &self.worker.meters;
+            let count = if is_wanted { &meters.routed } else { &meters.unmatched };
+            count.one_more();
         }
         settled
     }

@@ -11,13 +11,14 @@ use tracing::{debug, info, warn};
 use crate::delivery::clock::{between, now};
 use crate::delivery::entry::{Origin, Refusal};
 use crate::delivery::herald::Herald;
-use crate::delivery::policy::{Fault, GivenUp, Settlement, decide};
+use crate::delivery::policy::{Fault, Settlement, decide};
 use crate::delivery::runner::{Pass, Runner};
 use crate::delivery::scribe::Scribe;
 use crate::delivery::settle::{Onward, pass_on};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
 use crate::event::Event;
 use crate::journal::Next;
+use crate::meters::{GivenUp, HostMeters, SpillReason};
 use crate::plugin::Attempt;
 use crate::spans::{Begun, Spans};
 
@@ -32,6 +33,7 @@ pub(super) struct Worker {
     pub(super) herald: Herald,
     pub(super) scribe: Scribe,
     pub(super) spans: Spans,
+    pub(super) meters: Arc<HostMeters>,
 }
 
 /// Whether a delivery is settled.
@@ -58,7 +60,9 @@ impl Worker {
                 debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
                 let spill = Onward::Spill { plugin: &runner.name };
                 pass_on(&self.broker, &self.source, &delivery.message, &trail, spill).await?;
-                self.scribe.spilled(event, runner, refusal);
+                let why = SpillReason::from(refusal);
+                runner.meters.spilled(why);
+                self.scribe.spilled(event, runner, why);
                 Ok(())
             }
         }
@@ -117,8 +121,10 @@ impl Worker {
         let began = Instant::now();
         let (outcome, change, log) = pass.attempt(event, attempt, self.scribe.is_on()).await;
         let now = now();
-        let made = self.scribe.made(number, retry.attempts_max, began.elapsed(), &outcome, log);
-        span.note("notify.outcome", outcome.word());
+        let took = began.elapsed();
+        runner.meters.attempted(outcome.ended(), took);
+        let made = self.scribe.made(number, retry.attempts_max, took, &outcome, log);
+        span.note("notify.outcome", outcome.ended().as_str());
         match outcome.fault() {
             Some(fault) => span.failed(&fault.code, &fault.reason),
             None => span.done(),
@@ -172,6 +178,12 @@ impl Worker {
         trail.last_at = now;
         trail.fault = settlement.fault().cloned();
         let passed_on = pass_on(&self.broker, &self.source, &delivery.message, &trail, onward).await;
+        match &settlement {
+            _ if passed_on.is_err() => {}
+            Settlement::DeadLetter { why, .. } => runner.meters.gave_up(*why),
+            Settlement::Pause(_) => runner.meters.spilled(SpillReason::Misconfigured),
+            Settlement::Done | Settlement::RetryLater { .. } => {}
+        }
         let next = if passed_on.is_ok() { next } else { Next::Unsettled };
         self.scribe.attempted(event, runner, &trail, made, next);
         passed_on

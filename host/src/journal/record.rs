@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use crate::meters::SpillReason;
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -75,21 +77,6 @@ pub(crate) enum Rule {
     Filtered(#[serde(with = "shared")] Arc<str>),
     /// It tells of the plugin itself.
     AboutItself,
-}
-
-/// Why a delivery moved to the plugin's own queue without an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SpillReason {
-    /// No slot was free soon enough.
-    Busy,
-    /// Too many calls of it failed, and it is left alone for a while.
-    Failing,
-    /// It says so itself.
-    Misconfigured,
-    /// The operator holds it.
-    Paused,
-    QuietHours,
-    RateLimited,
 }
 
 /// One attempt.

@@ -1,6 +1,7 @@
 //! The journal's file: one SQLite database that the hosts of one plugin folder write, and commands read
 //! while they do.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -148,6 +149,29 @@ impl Reader {
         Ok(())
     }
 
+    /// All records of each chunk that may have some of between two times, the last chunk first, until there are enough.
+    pub(crate) fn back(
+        &self,
+        since: i64,
+        until: i64,
+        mut take: impl FnMut(Vec<Record>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let sql = "SELECT records FROM chunks WHERE last_at >= ?1 AND first_at <= ?2 ORDER BY seq DESC";
+        let mut chunks = self.connection.prepare_cached(sql)?;
+        let mut rows = chunks.query([since, until])?;
+        while let Some(row) = rows.next()? {
+            if take(chunk::records(row.get_ref(0)?.as_blob().unwrap_or_default())).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of the last that is written.
+    pub(crate) fn end(&self) -> Result<i64, StoreError> {
+        Ok(self.connection.query_row("SELECT coalesce(max(seq), 0) FROM chunks", [], |row| row.get(0))?)
+    }
+
     /// The records since a time, oldest first, that were written after the place `after`. The place of the last.
     pub(crate) fn since(&self, at: i64, after: i64, mut take: impl FnMut(Record)) -> Result<i64, StoreError> {
         let mut chunks = self
@@ -198,6 +222,21 @@ mod tests {
         assert_eq!(ids(|take| reader.about("c", take).unwrap()), ["c"]);
         assert_eq!(ids(|take| assert_eq!(reader.since(15, 0, take).unwrap(), 2)), ["b", "c"]);
         assert_eq!(ids(|take| assert_eq!(reader.since(0, 2, take).unwrap(), 2)), [""; 0]);
+        assert_eq!(reader.end().unwrap(), 2);
+        for (since, until, most, expected) in
+            [(0, 99, 9, &["c", "a", "b"][..]), (0, 99, 1, &["c"]), (0, 29, 9, &["a", "b"]), (21, 99, 9, &["c"])]
+        {
+            let mut chunks = 0;
+            let found = ids(|take| {
+                let back = reader.back(since, until, |records| {
+                    records.into_iter().for_each(&mut *take);
+                    chunks += 1;
+                    if chunks < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                });
+                back.unwrap();
+            });
+            assert_eq!(found, expected);
+        }
 
         let bounds = Bounds { age_max: Duration::from_millis(50), bytes_max: 1 << 30 };
         assert!(!store.trim(60, &bounds).unwrap());

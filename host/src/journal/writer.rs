@@ -12,6 +12,7 @@ use crate::journal::Bounds;
 use crate::journal::chunk::Chunk;
 use crate::journal::record::Record;
 use crate::journal::store::{Store, StoreError};
+use crate::meters::Count;
 
 /// How long a record may wait before it can be asked for.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -38,6 +39,9 @@ pub(crate) struct Journal {
 struct Desk {
     tray: Mutex<Tray>,
     full: Condvar,
+    written: Count,
+    /// Left out, or lost with a file that does not work.
+    dropped: Count,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -90,6 +94,11 @@ impl Journal {
         tray.records.push(record());
     }
 
+    /// How many records were written since the start, and how many were not.
+    pub(crate) fn written_and_dropped(&self) -> (u64, u64) {
+        self.desk.as_ref().map_or((0, 0), |desk| (desk.written.get(), desk.dropped.get()))
+    }
+
     /// Writes what there is, and ends.
     pub(crate) fn close(&self) {
         let Some(desk) = &self.desk else { return };
@@ -138,7 +147,11 @@ fn write(desk: &Desk, path: &Path, bounds: Bounds) {
         if left_out > 0 {
             warn!(records = left_out, "the journal could not keep up: these are missing in it");
         }
-        if let Err(error) = file.take(&records, &bounds) {
+        desk.dropped.add(left_out);
+        let taken = file.take(&records, &bounds);
+        let count = if matches!(taken, Ok(true)) { &desk.written } else { &desk.dropped };
+        count.add(records.len() as u64);
+        if let Err(error) = taken {
             warn!("the journal {} does not work, and what happens meanwhile is missing in it: {error}", path.display());
             file.store = None;
             file.again_at = Instant::now() + FAILED_PAUSE;
@@ -150,10 +163,11 @@ fn write(desk: &Desk, path: &Path, bounds: Bounds) {
 }
 
 impl File<'_> {
-    fn take(&mut self, records: &[Record], bounds: &Bounds) -> Result<(), StoreError> {
+    /// Whether they are written.
+    fn take(&mut self, records: &[Record], bounds: &Bounds) -> Result<bool, StoreError> {
         let store = match &mut self.store {
             Some(store) => store,
-            None if Instant::now() < self.again_at => return Ok(()),
+            None if Instant::now() < self.again_at => return Ok(false),
             none => none.insert(Store::open(self.path)?),
         };
         let chunks = chunks(records);
@@ -165,7 +179,7 @@ impl File<'_> {
             while begun.elapsed() < TRIM_TIME_MAX && store.trim(now(), bounds)? {}
             self.trimmed_at = Instant::now();
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -203,6 +217,7 @@ mod tests {
         }
         journal.close();
         journal.note(|| record(10_000));
+        assert_eq!(journal.written_and_dropped(), (10_000, 0));
         let mut ids = Vec::new();
         Reader::open(&file).unwrap().since(0, 0, |record| ids.push(record.id.parse::<usize>().unwrap())).unwrap();
         assert_eq!(ids, (0..10_000).collect::<Vec<_>>());
@@ -217,6 +232,8 @@ mod tests {
             journal.note(|| record(id));
         }
         journal.close();
+        assert_eq!(journal.written_and_dropped().0, 0);
+        assert!(journal.written_and_dropped().1 > WAITING_MAX as u64);
         Journal::off().note(|| panic!("nobody reads it"));
     }
 }

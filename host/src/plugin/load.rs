@@ -18,7 +18,7 @@ use crate::plugin::bindings::{Plugin as World, PluginPre};
 use crate::plugin::compile::Compiler;
 use crate::plugin::engine::Engine;
 use crate::plugin::instance::{self, CallContext, Guest};
-use crate::plugin::places::AllPlaces;
+use crate::plugin::places::{AllPlaces, SharedPlaces};
 use crate::plugin::wish::{self, Sentence};
 use crate::plugin::{Chooser, Plugin, Subscription, call, fit, form};
 use crate::private::keep_memory_private;
@@ -79,6 +79,11 @@ impl Loader {
         Ok(Self { engine, compiler, linker, outside, preview, places, said: Mutex::default() })
     }
 
+    /// The places that attempts of all plugins take.
+    pub(crate) fn places(&self) -> SharedPlaces {
+        self.places.shared()
+    }
+
     /// Reads a plugin's file, within bounds.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         read_bounded(path, FILE_BYTES_MAX).context("cannot read it")
@@ -105,7 +110,7 @@ impl Loader {
         for warning in warnings {
             self.say_once(Sentence::ToChange(warning));
         }
-        let reach = self.outside.reach(&config, vault, self.preview.clone());
+        let reach = self.outside.reach(name, &config, vault, self.preview.clone());
         let settings = match &info.config_schema {
             Some(schema) => complete(schema.clone(), config.settings).await?,
             None => config.settings.values,

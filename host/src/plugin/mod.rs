@@ -34,6 +34,7 @@ use crate::capability::{LogLine, PluginLog, Reach, Vault};
 use crate::config::{Grants, Policies};
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
+use crate::meters::PluginMeters;
 use crate::plugin::bindings::PluginPre;
 pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
@@ -45,6 +46,7 @@ pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, lon
 pub(crate) use crate::plugin::instance::{CallContext, Guest};
 pub(crate) use crate::plugin::limits::{INSTANCES_MAX, Limits, TABLE_ELEMENTS_MAX};
 pub(crate) use crate::plugin::load::Loader;
+pub(crate) use crate::plugin::places::SharedPlaces;
 use crate::plugin::places::{Place, PluginPlaces};
 pub(crate) use crate::plugin::usage::Usage;
 pub(crate) use crate::plugin::wish::{Standing, Wish, wishes};
@@ -165,6 +167,11 @@ impl Plugin {
     /// What the operator allows it.
     pub(crate) fn grants(&self) -> &Grants {
         &self.reach.grants
+    }
+
+    /// What is counted of it, whatever its version.
+    pub(crate) fn meters(&self) -> Arc<PluginMeters> {
+        Arc::clone(&self.reach.meters)
     }
 
     /// The text without the values of the plugin's secrets.

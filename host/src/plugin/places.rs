@@ -11,6 +11,8 @@ use crate::plugin::engine::Engine;
 #[derive(Clone, Debug)]
 pub(super) struct AllPlaces {
     shared: Arc<Semaphore>,
+    /// Of the shared ones.
+    count: usize,
     /// Places that can still become a plugin's own.
     unowned: Arc<Semaphore>,
 }
@@ -43,13 +45,32 @@ impl AllPlaces {
     }
 
     fn of(shared: usize, own: usize) -> Self {
-        Self { shared: Arc::new(Semaphore::new(shared)), unowned: Arc::new(Semaphore::new(own)) }
+        Self { count: shared, shared: Arc::new(Semaphore::new(shared)), unowned: Arc::new(Semaphore::new(own)) }
+    }
+
+    pub(super) fn shared(&self) -> SharedPlaces {
+        SharedPlaces { free: Arc::clone(&self.shared), count: self.count }
     }
 
     pub(super) fn of_a_plugin(&self) -> PluginPlaces {
         let owned = Arc::clone(&self.unowned).try_acquire_owned().ok();
         let own = owned.map(|owned| Arc::new(OwnPlace { free: Arc::new(Semaphore::new(1)), _owned: owned }));
         PluginPlaces { shared: Arc::clone(&self.shared), own }
+    }
+}
+
+/// The places for any plugin, for who wants to know how many are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedPlaces {
+    free: Arc<Semaphore>,
+    count: usize,
+}
+
+impl SharedPlaces {
+    /// Those that are taken, and those that are free.
+    pub(crate) fn used_and_free(&self) -> (usize, usize) {
+        let free = self.free.available_permits();
+        (self.count.saturating_sub(free), free)
     }
 }
 

@@ -12,7 +12,6 @@ mod broker_crash;
 mod bytes;
 mod chat;
 mod churn;
-mod client;
 mod cluster;
 mod contract;
 mod crash;

@@ -8,19 +8,54 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::admin::Admin;
+use crate::admin::depths::{self, Depths};
 use crate::admin::refusal::Refusal;
 use crate::config::{Capability, Grants};
 use crate::control::{PluginReport, Reply, Request};
+use crate::delivery::clock::now;
+use crate::meters::{Ended, GivenUp, SpillReason};
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let plugins: Vec<_> = admin.control.list().into_iter().map(|report| show(&admin, &report)).collect();
+    let depths = depths::last(&admin.depths);
+    let plugins: Vec<_> =
+        admin.sources.control.list().into_iter().map(|report| show(&admin, &depths, &report)).collect();
     Json(json!({ "plugins": plugins }))
 }
 
-fn show(admin: &Admin, report: &PluginReport) -> Value {
+fn show(admin: &Admin, depths: &Depths, report: &PluginReport) -> Value {
     let mut plugin = json!(report);
-    let runner = admin.control.registry.get(&report.name);
-    plugin["grants"] = runner.map_or(Value::Null, |runner| granted(runner.plugin().grants()));
+    let runner = admin.sources.control.registry.get(&report.name);
+    let meters = runner.as_ref().map(|runner| Arc::clone(&runner.meters)).unwrap_or_default();
+    let queue = depths.plugins.get(&report.name);
+    let age = queue.and_then(|depth| depth.age_max(meters.queued_at(), now()));
+    let of = |ended| meters.attempts(ended);
+    let times = admin.samples.times_of(&report.name, &meters.attempt_times.tally());
+    for (name, value) in [
+        ("grants", runner.map_or_else(|| granted(&Grants::default()), |runner| granted(runner.plugin().grants()))),
+        (
+            "queue",
+            json!({
+                "messages": queue.map(|depth| depth.messages),
+                "oldest_age_seconds": age.map(|milliseconds| milliseconds / 1000),
+            }),
+        ),
+        (
+            "counts",
+            json!({
+                "done": of(Ended::Done),
+                "skipped": of(Ended::Skipped),
+                "retry": of(Ended::Retry),
+                "reject": of(Ended::Reject),
+                "misconfigured": of(Ended::Misconfigured),
+                "spilled": SpillReason::ALL.iter().map(|why| meters.spills(*why)).sum::<u64>(),
+                "dead": GivenUp::ALL.iter().map(|why| meters.dead_letters(*why)).sum::<u64>(),
+            }),
+        ),
+        ("p50_micros", json!(times.percentile(50))),
+        ("p99_micros", json!(times.percentile(99))),
+    ] {
+        plugin[name] = value;
+    }
     plugin
 }
 
@@ -48,13 +83,13 @@ pub(super) async fn reload(admin: State<Arc<Admin>>, Path(plugin): Path<String>)
 }
 
 async fn act(State(admin): State<Arc<Admin>>, request: Request, plugin: &str) -> Result<Json<Value>, Refusal> {
-    match admin.control.answer(request).await {
+    match admin.sources.control.answer(request).await {
         Ok(Reply::Done(sentence)) => Ok(Json(json!({ "done": sentence }))),
         Ok(Reply::Plugins { .. }) => {
             Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "this host answered something else"))
         }
         Err(problem) => {
-            let is_known = admin.control.catalog.all().contains_key(plugin);
+            let is_known = admin.sources.control.catalog.all().contains_key(plugin);
             let status = if is_known { StatusCode::CONFLICT } else { StatusCode::NOT_FOUND };
             Err(Refusal::new(status, problem))
         }

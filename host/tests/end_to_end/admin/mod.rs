@@ -1,15 +1,20 @@
 //! The admin surface: what a host tells of itself over HTTP, whom it tells, and what it lets do.
 
+pub(crate) mod client;
+mod counts;
+
 use std::fs;
 
+use testbed::proxy::{Mode, Proxy};
 use testbed::{eventually, eventually_some};
 
-use crate::client::Client;
+use crate::admin::client::Client;
+use crate::admin::counts::{await_values, value};
 use crate::on_both_engines;
-use crate::world::{SOON, World};
+use crate::world::{SOON, World, built};
 
 /// Waits until it is ready, or is not for this reason.
-fn await_readiness(admin: &Client, reason: Option<&str>) {
+pub(crate) fn await_readiness(admin: &Client, reason: Option<&str>) {
     let expected = if reason.is_some() { 503 } else { 200 };
     eventually_some(SOON, &format!("ready unless {reason:?}; now: {:?}", admin.get("/readyz")), || {
         let answer = admin.get("/readyz");
@@ -119,4 +124,44 @@ fn an_address_that_others_reach_needs_a_token_and_one_that_is_taken_is_told() {
     assert_eq!(second.leash.wait_timeout(SOON).expect("it ends").code(), Some(1));
     assert!(second.logged(&format!("cannot listen at {}", admin.at)), "{}", second.leash.stderr());
     first.stop();
+}
+
+#[test]
+fn while_the_broker_is_away_the_host_says_so() {
+    let proxy = Proxy::to(testbed::rabbitmq::shared().port());
+    let mut world = World::on_rabbitmq();
+    world.host_url = format!("amqp://guest:guest@127.0.0.1:{}/%2F?heartbeat=2", proxy.port());
+    world.plug_logger();
+    let (host, admin) = world.host_with_admin(&[]);
+    await_readiness(&admin, None);
+    proxy.set(Mode::Refuse);
+    proxy.drop_connections();
+    await_readiness(&admin, Some("there is no session with the broker amqp://"));
+    assert_eq!(admin.get("/healthz").status, 200);
+    let page = admin.get("/metrics").body;
+    assert_eq!(value(&page, "notify_broker_connected"), Some(0.0));
+    assert!(!page.contains("notify_queue_messages{"), "nobody knows: {page}");
+    assert!(!admin.get("/readyz").body.contains("guest:guest"));
+    proxy.set(Mode::Forward);
+    await_readiness(&admin, None);
+    await_values(&admin, &[("notify_broker_sessions_total", 2.0)]);
+    host.stop();
+}
+
+#[test]
+fn a_host_that_drains_says_so_and_is_not_ready() {
+    let world = World::on_sqlite();
+    let toml = "[limits]\ntime = \"30s\"\n[config]\nact = \"slow\"\n";
+    world.plug("slow", &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), toml);
+    let (host, admin) = world.host_with_admin(&[]);
+    await_readiness(&admin, None);
+    world.order(&["create", "--user", "u", "--product", "p"]);
+    host.wait_for("begun with");
+    assert_eq!(value(&admin.get("/metrics").body, "notify_calls_in_flight{plugin=\"slow\"}"), Some(1.0));
+    assert_eq!(value(&admin.get("/metrics").body, "notify_unacknowledged_messages"), Some(1.0));
+    host.leash.terminate();
+    await_readiness(&admin, Some("the host is stopping"));
+    assert_eq!(admin.get("/healthz").status, 200);
+    let status = host.leash.wait_timeout(SOON).expect("it stops");
+    assert!(status.success(), "{}", host.leash.stderr());
 }
