@@ -1,14 +1,14 @@
 //! The command line.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows it as it stands")]
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use tracing::level_filters::LevelFilter;
 
-use crate::config::{HostConfig, Listen, LogFormat, parse_duration};
+use crate::config::{HostConfig, Layers, Listen, parse_duration};
 use crate::plugin::COMPILE_COMMAND;
-use crate::{dead_letters, events, explain, health, manual, plugin_commands, route, top, topology};
+use crate::{config_commands, dead_letters, events, explain, health, manual, plugin_commands, route, top, topology};
 
 /// Hands the events of a queue to sandboxed WebAssembly plugins.
 ///
@@ -113,6 +113,11 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Manual(manual::Action),
+    /// Checks, shows and explains the settings
+    Config {
+        #[command(subcommand)]
+        action: config_commands::Action,
+    },
     /// The host starts itself so, to compile a plugin
     #[command(name = COMPILE_COMMAND, hide = true)]
     CompilePlugin { output: PathBuf, memory_reservation: u64 },
@@ -121,29 +126,29 @@ pub(crate) enum Command {
 /// Where the queues are.
 #[derive(Debug, Args)]
 pub(crate) struct BrokerArguments {
-    /// The host's settings, in TOML; options override them
+    /// The host's settings, in TOML; variables and options override them [default: notify-host.toml in notify-host in your config directory, else /etc/notify-host/notify-host.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG", global = true)]
     config: Option<PathBuf>,
     /// amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH
     ///
     /// Several amqp URLs, with commas between them, are the nodes of one cluster: one that can be
     /// used is used, and another when it is lost. Without a URL, a file in your state directory (on Linux ~/.local/state/notify-host/queue.db).
+    /// [env: NOTIFY_BROKER]
     // Taken as text, because clap would show a wrong one with its password.
-    #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
+    #[arg(long, value_name = "URL", global = true)]
     broker: Option<String>,
 }
 
 impl BrokerArguments {
-    /// The settings: options over the file over the defaults.
+    pub(crate) fn layers(&self) -> Layers {
+        let mut layers = Layers::of_process(self.config.as_deref());
+        layers.flag("broker", "--broker", self.broker.as_ref());
+        layers
+    }
+
+    /// The settings, of all layers.
     pub(crate) fn settle(&self) -> Result<HostConfig, String> {
-        let mut config = match &self.config {
-            Some(file) => HostConfig::read(file)?,
-            None => HostConfig::default(),
-        };
-        if let Some(url) = &self.broker {
-            config.broker = Some(url.parse().map_err(|error: broker::UrlError| error.to_string())?);
-        }
-        Ok(config)
+        Ok(self.layers().settle()?.config)
     }
 }
 
@@ -151,60 +156,64 @@ impl BrokerArguments {
 pub(crate) struct RunArguments {
     #[command(flatten)]
     broker: BrokerArguments,
-    /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins]
-    #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS")]
-    plugins: Option<PathBuf>,
-    /// The host's own folder, for compiled plugins and such [default: notify-host in your state directory]
-    #[arg(long, value_name = "DIR", env = "NOTIFY_STATE")]
-    state: Option<PathBuf>,
-    /// Give up if the broker cannot be reached at the start for so long, e.g. 30s [default: never]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    broker_timeout: Option<Duration>,
-    /// How long a stop waits for the calls in flight [default: 25s]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    drain_timeout: Option<Duration>,
-    /// Where the admin surface listens: dashboard, metrics, health and API; or off [default: 127.0.0.1:9471]
+    /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins] [env: NOTIFY_PLUGINS]
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<String>,
+    /// The host's own folder, for compiled plugins and such [default: notify-host in your state directory] [env: NOTIFY_STATE]
+    #[arg(long, value_name = "DIR")]
+    state: Option<String>,
+    /// Give up if the broker cannot be reached at the start for so long, e.g. 30s [default: never] [env: NOTIFY_BROKER_TIMEOUT]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    broker_timeout: Option<String>,
+    /// How long a stop waits for the calls in flight [default: 25s] [env: NOTIFY_DRAIN_TIMEOUT]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    drain_timeout: Option<String>,
+    /// Where the admin surface listens: dashboard, metrics, health and API; or off [default: 127.0.0.1:9471] [env: NOTIFY_ADMIN]
     ///
     /// At an address that other machines can reach it needs --admin-token-file. Where the default address is taken, the
     /// host warns and runs without.
-    #[arg(long, value_name = "ADDR:PORT", env = "NOTIFY_ADMIN")]
-    admin: Option<Listen>,
-    /// A file with the token that whoever asks the admin surface must have
-    #[arg(long, value_name = "FILE", env = "NOTIFY_ADMIN_TOKEN_FILE")]
-    admin_token_file: Option<PathBuf>,
-    /// Send spans to the collector at this URL, by OTLP over HTTP; or off [default: off]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
+    admin: Option<String>,
+    /// A file with the token that whoever asks the admin surface must have [env: NOTIFY_ADMIN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<String>,
+    /// Send spans to the collector at this URL, by OTLP over HTTP; or off [default: off] [env: NOTIFY_OTLP]
     ///
     /// Without it, and without otlp in the file, the variables of OpenTelemetry itself say where.
     // Taken as text, because clap would show a wrong one with its password.
-    #[arg(long, value_name = "URL", env = "NOTIFY_OTLP", hide_env_values = true)]
+    #[arg(long, value_name = "URL")]
     otlp: Option<String>,
-    /// How log lines look [default: human]
-    #[arg(long, value_enum, env = "NOTIFY_LOG_FORMAT")]
-    log_format: Option<LogFormat>,
-    /// error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info", env = "NOTIFY_LOG_LEVEL")]
-    pub(crate) log_level: LevelFilter,
+    /// How log lines look: human or json [default: human] [env: NOTIFY_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT", value_parser = ["human", "json"])]
+    log_format: Option<String>,
+    /// off, error, warn, info, debug or trace [default: info] [env: NOTIFY_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
+    log_level: Option<String>,
+}
+
+/// A length of time, as it was written.
+fn time(text: &str) -> Result<String, String> {
+    parse_duration(text).map(|_| text.to_owned())
+}
+
+/// An address, as it was written.
+fn listen(text: &str) -> Result<String, String> {
+    text.parse::<Listen>().map(|_| text.to_owned())
 }
 
 impl RunArguments {
-    /// The settings: options over the file over the defaults.
-    pub(crate) fn settle(&self) -> Result<HostConfig, String> {
-        let mut config = self.broker.settle()?;
-        config.broker_timeout = self.broker_timeout.or(config.broker_timeout);
-        config.log_format = self.log_format.or(config.log_format);
-        if let Some(plugins) = &self.plugins {
-            config.plugins.clone_from(plugins);
-        }
-        config.state = self.state.clone().or(config.state);
-        let otlp = self.otlp.as_deref().map(str::parse).transpose().map_err(|problem| format!("--otlp: {problem}"))?;
-        config.tracing.settle(otlp, |name| std::env::var(name).ok())?;
-        config.drain_timeout = self.drain_timeout.unwrap_or(config.drain_timeout);
-        config.admin.listen = self.admin.unwrap_or(config.admin.listen);
-        config.admin.token_file = self.admin_token_file.clone().or(config.admin.token_file);
-        match config.admin.problem() {
-            Some(problem) => Err(problem),
-            None => Ok(config),
-        }
+    pub(crate) fn layers(&self) -> Layers {
+        let mut layers = self.broker.layers();
+        layers.flag("plugins", "--plugins", self.plugins.as_ref());
+        layers.flag("state", "--state", self.state.as_ref());
+        layers.flag("broker-timeout", "--broker-timeout", self.broker_timeout.as_ref());
+        layers.flag("drain-timeout", "--drain-timeout", self.drain_timeout.as_ref());
+        layers.flag("admin", "--admin", self.admin.as_ref());
+        layers.flag("admin-token-file", "--admin-token-file", self.admin_token_file.as_ref());
+        layers.flag("tracing.otlp", "--otlp", self.otlp.as_ref());
+        layers.flag("log-format", "--log-format", self.log_format.as_ref());
+        layers.flag("log-level", "--log-level", self.log_level.as_ref());
+        layers
     }
 }
 

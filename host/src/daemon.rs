@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::admin::{Admin, Sources};
 use crate::capability::Outside;
-use crate::config::HostConfig;
+use crate::config::{HostConfig, Settled};
 use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted, Vitals};
 use crate::journal::Journal;
 use crate::meters::Meters;
@@ -33,7 +33,8 @@ const SESSION_SHORT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`. An error means that it never got to work.
-pub(crate) async fn run(config: HostConfig, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(settled: Settled, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
+    let config = settled.config.clone();
     let outside = Outside::new(&config)?;
     let export = Export::start(&config.tracing, outside.egress())?;
     let ended = Box::pin(serve(config, broker, outside, export.spans(), stop)).await;

@@ -10,6 +10,7 @@ mod capability;
 mod cli;
 mod command;
 mod config;
+mod config_commands;
 mod control;
 mod daemon;
 mod dead_letters;
@@ -55,18 +56,12 @@ use tracing::level_filters::LevelFilter;
 
 use crate::cli::{Cli, Command};
 use crate::command::say;
-use crate::config::{HostConfig, LogFormat};
+use crate::config::{HostConfig, Layers, LogFormat};
 
 /// The program: arguments in, exit code out.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(arguments) => {
-            let log_level = arguments.log_level;
-            with_settings(arguments.settle(), Some(log_level), async |config, broker| {
-                let stop = shutdown::on_signals()?;
-                Box::pin(daemon::run(config, broker, &stop)).await
-            })
-        }
+        Command::Run(arguments) => run(&arguments.layers()),
         Command::Plugin { action, folder } => match folder.settle() {
             Ok(config) => {
                 telemetry::start(Some(LogFormat::Human), action.log_level());
@@ -85,6 +80,10 @@ pub fn main() -> ExitCode {
             telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
             finish(block_on(top::run(&arguments)))
         }
+        Command::Config { action } => match config_commands::run(action) {
+            Ok(code) => code,
+            Err(error) => finish(Err(error)),
+        },
         Command::CompilePlugin { output, memory_reservation } => {
             match plugin::compile_standard_input(&output, memory_reservation) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -96,10 +95,10 @@ pub fn main() -> ExitCode {
             }
         }
         Command::DeadLetters { action, broker } => {
-            with_settings(broker.settle(), None, async |config, url| dead_letters::run(action, &config, &url).await)
+            with_settings(broker.settle(), async |config, url| dead_letters::run(action, &config, &url).await)
         }
         Command::Topology { action, broker, folder } => {
-            with_settings(broker.settle(), None, async |config, url| topology::run(action, folder, config, &url).await)
+            with_settings(broker.settle(), async |config, url| topology::run(action, folder, config, &url).await)
         }
         Command::Manual(action) => finish(manual::run(&action)),
         Command::Route(arguments) => {
@@ -109,34 +108,57 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs a command with the settings, if they are good. A `log_level` is a daemon's; other commands
-/// only log what went wrong, in words.
+/// Runs the daemon.
+fn run(layers: &Layers) -> ExitCode {
+    let settled = layers.settle().map_err(String::from).and_then(|settled| {
+        let broker = broker_of(&settled.config)?;
+        Ok((settled, broker))
+    });
+    let (settled, broker) = match settled {
+        Ok(settled) => settled,
+        Err(problem) => return bad_config(&problem),
+    };
+    telemetry::start(settled.config.log_format, settled.config.log_level);
+    if let Some(file) = &settled.file {
+        tracing::info!("the settings are those of {}", file.display());
+    }
+    for warning in &settled.warnings {
+        tracing::warn!("{warning}");
+    }
+    let done = block_on(async {
+        let stop = shutdown::on_signals()?;
+        Box::pin(daemon::run(settled, broker, &stop)).await
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(exit::code_of(&error))
+        }
+    }
+}
+
+/// Runs a command that is no daemon with the settings, if they are good.
 fn with_settings(
     settings: Result<HostConfig, String>,
-    log_level: Option<LevelFilter>,
     command: impl AsyncFnOnce(HostConfig, BrokerUrl) -> anyhow::Result<()>,
 ) -> ExitCode {
     let settings = settings.and_then(|config| {
-        let broker = config.broker.clone().or_else(BrokerUrl::default_for_user);
-        let broker = broker.ok_or("there is no home directory to keep a queue in: name one with --broker")?;
+        let broker = broker_of(&config)?;
         Ok((config, broker))
     });
     let (config, broker) = match settings {
         Ok(settings) => settings,
         Err(problem) => return bad_config(&problem),
     };
-    match log_level {
-        Some(level) => telemetry::start(config.log_format, level),
-        None => telemetry::start(Some(LogFormat::Human), LevelFilter::WARN),
-    }
-    let done = block_on(command(config, broker));
-    match (done, log_level) {
-        (Err(error), Some(_)) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(exit::code_of(&error))
-        }
-        (done, _) => finish(done),
-    }
+    // It only logs what went wrong, in words.
+    telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
+    finish(block_on(command(config, broker)))
+}
+
+fn broker_of(config: &HostConfig) -> Result<BrokerUrl, String> {
+    let broker = config.broker.clone().or_else(BrokerUrl::default_for_user);
+    broker.ok_or_else(|| "there is no home directory to keep a queue in: name one with --broker".to_owned())
 }
 
 /// Runs a command on what the hosts with this plugin folder keep in their state folder.

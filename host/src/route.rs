@@ -2,7 +2,7 @@
 //! as delivery does.
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -13,8 +13,10 @@ use crate::command::{counted, say, shown, unless_cut_off, write_json, write_tabl
 use crate::config::{HostConfig, Spell};
 use crate::delivery::{Verdict, because, verdict};
 use crate::event::{Event, Look};
+use crate::exit::BadConfig;
 use crate::plugin::{Engine, Loaded, Loader, Plugin, Subscription, scan};
-use crate::sample::{Sample, host_config};
+use crate::plugin_commands::PluginFolder;
+use crate::sample::Sample;
 
 const HEADINGS: [&str; 3] = ["PLUGIN", "GETS IT", "BECAUSE"];
 
@@ -22,26 +24,17 @@ const HEADINGS: [&str; 3] = ["PLUGIN", "GETS IT", "BECAUSE"];
 pub(crate) struct Arguments {
     #[command(flatten)]
     sample: Sample,
-    /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins]
-    #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS")]
-    plugins: Option<PathBuf>,
-    /// The host's settings, in TOML: its rules find the attributes of plain JSON
-    #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG")]
-    config: Option<PathBuf>,
-    /// The host's own folder, where compiled plugins are kept [default: notify-host in your state directory]
-    #[arg(long, value_name = "DIR", env = "NOTIFY_STATE")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    folder: PluginFolder,
     /// One JSON object a line, one for each plugin
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut config = host_config(arguments.config.as_deref())?;
-    config.state = arguments.state.clone().or(config.state);
+    let config = arguments.folder.settle().map_err(BadConfig)?;
     let event = arguments.sample.read(&config)?;
-    let folder = arguments.plugins.as_ref().unwrap_or(&config.plugins);
-    let ways = ways(folder, &config, &event).await?;
+    let ways = ways(&config.plugins, &config, &event).await?;
     unless_cut_off(print(&ways, arguments.json))?;
     if !arguments.json {
         let wanted = ways.iter().filter(|way| way.gets).count();

@@ -9,7 +9,6 @@ use clap::Args;
 
 use crate::config::HostConfig;
 use crate::event::{Arrived, DecodeError, Event, decode};
-use crate::exit::BadConfig;
 
 /// A message; brokers take no larger ones by default.
 const MESSAGE_BYTES_MAX: u64 = 128 << 20;
@@ -57,13 +56,5 @@ impl Sample {
             bail!("{name} has more than {} MiB: a message is one event", MESSAGE_BYTES_MAX >> 20);
         }
         Ok((bytes, name))
-    }
-}
-
-/// The host's settings, for a command that is no host.
-pub(crate) fn host_config(file: Option<&Path>) -> anyhow::Result<HostConfig> {
-    match file {
-        Some(file) => HostConfig::read(file).map_err(|problem| BadConfig(problem).into()),
-        None => Ok(HostConfig::default()),
     }
 }

@@ -47,9 +47,10 @@ pub(crate) struct Output {
 
 /// Whose queues are meant.
 #[derive(Debug, Args)]
+#[allow(clippy::doc_markdown, reason = "`--help` shows it as it stands")]
 pub(crate) struct PluginFolder {
-    /// The folder of the plugins, each of which has a queue of its own [default: plugins]
-    #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS", global = true)]
+    /// The folder of the plugins, each of which has a queue of its own [default: plugins] [env: NOTIFY_PLUGINS]
+    #[arg(long, value_name = "DIR", global = true)]
     plugins: Option<PathBuf>,
 }
 

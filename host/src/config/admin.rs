@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::config::reader::{Faults, Table, key};
+
 /// Where it listens when nobody says otherwise.
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9471);
 
@@ -64,12 +66,36 @@ impl std::fmt::Display for Listen {
 }
 
 impl AdminConfig {
+    /// The keys `admin`, `admin-token-file` and `admin-hosts` of the host's file.
+    pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>) -> Self {
+        let listen = key("admin", "Where the dashboard, metrics, health and the API are served: an address and a port, or off. Where other machines can reach it, it needs admin-token-file")
+            .otherwise("127.0.0.1:9471, if that is free")
+            .example("127.0.0.1:9471");
+        let token_file = key("admin-token-file", "A file with the token that every request must bring")
+            .otherwise("None is asked for")
+            .example("/run/secrets/notify-admin-token");
+        let hosts =
+            key("admin-hosts", "Names, besides the address and those of this machine, by which it may be called")
+                .default("[]")
+                .example("[\"notify.example.com\"]");
+        let config = Self {
+            listen: top.parsed(faults, listen).unwrap_or_default(),
+            token_file: top.path(faults, token_file),
+            hosts: top.list_of(faults, hosts, host_name).unwrap_or_default(),
+        };
+        // A file that is named and wrong has been told of.
+        if let Some(problem) = config.problem().filter(|_| !top.has("admin-token-file")) {
+            top.fault_of(faults, "admin", &problem);
+        }
+        config
+    }
+
     /// What is wrong with these settings together.
-    pub(crate) fn problem(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         let address = self.listen.address().filter(|address| !address.ip().to_canonical().is_loopback())?;
         self.token_file.is_none().then(|| {
             format!(
-                "admin: {address} can be reached from other machines, so that a token is needed: name a file with one by \
+                "{address} can be reached from other machines, so that a token is needed: name a file with one by \
                  admin-token-file (or --admin-token-file), or listen at {DEFAULT}"
             )
         })

@@ -8,7 +8,7 @@ use url::Host;
 
 use crate::config::network::Network;
 use crate::config::origin::{Origin, is_domain};
-use crate::config::reader::{Faults, Table};
+use crate::config::reader::{Faults, Table, key};
 use crate::config::secrets;
 
 /// Of a scope that a plugin asks for, and of one that is granted.
@@ -26,7 +26,7 @@ impl Capability {
     pub(crate) const ALL: [Self; 3] = [Self::Http, Self::Mail, Self::Secret];
 
     /// What plugins call it; and the key in `[grants]`, but for secrets, which have tables of their own.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Mail => "mail",
@@ -101,11 +101,20 @@ pub(crate) struct Grants {
 impl Grants {
     pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>) -> Self {
         let mut scopes = Vec::new();
-        for capability in [Capability::Http, Capability::Mail] {
-            let granted = table.list_of(faults, capability.as_str(), |text| Scope::new(capability, text));
+        let http = key(Capability::Http.as_str(), "Where it may send requests: scheme, host and, if need be, port; https://*.example.com is all hosts below that one")
+            .default("[]")
+            .example("[\"https://hooks.example.com\"]");
+        let mail = key(Capability::Mail.as_str(), "Whom it may write to: addresses, and domains by *@")
+            .default("[]")
+            .example("[\"ops@example.com\", \"*@example.org\"]");
+        let networks = key("networks", "Addresses that are not public, which http may lead to")
+            .default("[]")
+            .example("[\"10.0.0.0/8\"]");
+        for (capability, key) in [(Capability::Http, http), (Capability::Mail, mail)] {
+            let granted = table.list_of(faults, key, |text| Scope::new(capability, text));
             scopes.extend(granted.unwrap_or_default());
         }
-        let networks = table.list(faults, "networks").unwrap_or_default();
+        let networks = table.list(faults, networks).unwrap_or_default();
         table.refuse(faults, "secret", |names| {
             let name = names.first().map_or("NAME", String::as_str);
             format!(

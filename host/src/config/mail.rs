@@ -1,7 +1,7 @@
 //! The operator's mail relay, `[mail]` in the host's file.
 
 use std::fmt::{self, Display};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use crate::config::grants::mail_address;
 use crate::config::origin::is_domain;
-use crate::config::reader::{Faults, Table};
+use crate::config::reader::{Faults, Privacy, Table, key};
 use crate::config::secrets::{self, SecretSource};
 
 /// How the host's mail leaves.
@@ -85,19 +85,38 @@ impl FromStr for NoTls {
     }
 }
 
-/// Reads `[mail]` of this file.
-pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>, file: &Path) -> Option<MailConfig> {
-    let beside = |path: PathBuf| file.parent().unwrap_or(Path::new("")).join(path);
-    let is_plain = table.parsed::<NoTls>(faults, "tls").is_some();
-    let relay = table.text_of(faults, "relay", |text| relay(text, is_plain));
-    let from = table.text_of(faults, "from", sender);
-    let hello = table.text_of(faults, "hello", |text| {
+/// Reads `[mail]`.
+pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<MailConfig> {
+    let own_relay = key(
+        "relay",
+        "The relay: smtps://HOST:PORT is TLS from the start, smtp://HOST:PORT is STARTTLS, which the relay must offer",
+    )
+    .required()
+    .example("smtp://mail.example.com:587")
+    .private(Privacy::Whole);
+    let own_from = key("from", "The sender of every mail").required().example("Shop <shop@example.com>");
+    let tls = key("tls", "\"none\", for smtp:// only: mail and password travel unencrypted")
+        .otherwise("They are encrypted")
+        .choices(&["none"])
+        .example("none")
+        .instead();
+    let own_hello = key("hello", "What the host calls itself: its name in DNS")
+        .otherwise("The domain of `from`")
+        .example("notify.example.com");
+    let own_username =
+        key("username", "For the login, with [mail.password]").otherwise("There is no login").example("shop");
+    let own_timeout = key("timeout", "For one mail, with all that it takes").default("30s");
+    let connections = key("connections", "To the relay at once, of all plugins together").default("4");
+    let is_plain = table.parsed::<NoTls>(faults, tls).is_some();
+    let relay = table.text_of(faults, own_relay, |text| relay(text, is_plain));
+    let from = table.text_of(faults, own_from, sender);
+    let hello = table.text_of(faults, own_hello, |text| {
         let is_name = is_domain(text) || text.parse::<std::net::IpAddr>().is_ok();
         is_name.then(|| text.to_owned()).ok_or_else(|| {
             format!("expected the name that the host has in DNS, such as \"notify.example.com\", got {text:?}")
         })
     });
-    let username = table.text_of(faults, "username", |text| {
+    let username = table.text_of(faults, own_username, |text| {
         let is_empty = text.is_empty() || text.contains('\0');
         if is_empty {
             Err("it is empty: leave it out if the relay wants no login".to_owned())
@@ -105,23 +124,31 @@ pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>, file: &Path) -
             Ok(text.to_owned())
         }
     });
-    let password = table.table(faults, "password").and_then(|mut table| {
+    let timeout = table.duration(faults, own_timeout, Duration::from_secs(1)..Duration::from_mins(5));
+    let connections_max = table.number(faults, connections, 1..65).and_then(|number| usize::try_from(number).ok());
+    let own_password = key("password", "Where the password comes from, which is read anew for each connection")
+        .private(Privacy::Whole);
+    let password = table.table(faults, own_password).and_then(|mut table| {
         let at = table.span();
-        let source = secrets::source(faults, &mut table, "mail.password", at, file);
+        let source = secrets::source(faults, &mut table, "mail.password", at);
         table.finish(faults);
         source
     });
-    let timeout = table.duration(faults, "timeout", Duration::from_secs(1)..Duration::from_mins(5));
-    let connections_max = table.number(faults, "connections", 1..65).and_then(|number| usize::try_from(number).ok());
-    let dkim = table.table(faults, "dkim").and_then(|mut table| {
+    let dkim = table.table(faults, key("dkim", "Signs mail where the relay does not")).and_then(|mut table| {
         for key in ["domain", "selector", "key"] {
             if !table.has(key) {
                 table.fault(faults, &format!("{key} is missing: domain, selector and key belong together"));
             }
         }
-        let domain = table.text_of(faults, "domain", domain);
-        let selector = table.text_of(faults, "selector", domain_name);
-        let key = table.parsed(faults, "key").map(beside);
+        let own_domain = key("domain", "Of the signature").required().example("example.com");
+        let selector = key("selector", "The public key stands in DNS at SELECTOR._domainkey.DOMAIN")
+            .required()
+            .example("mail2026");
+        let private_key =
+            key("key", "The file of the private key: RSA or Ed25519, in PEM").required().example("dkim.pem");
+        let domain = table.text_of(faults, own_domain, domain);
+        let selector = table.text_of(faults, selector, domain_name);
+        let key = table.path(faults, private_key);
         table.finish(faults);
         Some(DkimConfig { domain: domain?, selector: selector?, key: key? })
     });
@@ -207,15 +234,13 @@ fn domain_name(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::HostConfig;
 
     fn parse(text: &str) -> Result<MailConfig, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("host.toml");
-        std::fs::write(&file, text).unwrap();
-        let place = format!("{}/", folder.path().display());
-        HostConfig::read(&file).map(|config| config.mail.unwrap()).map_err(|error| error.replace(&place, ""))
+        HostConfig::parse(Path::new("host.toml"), text).map(|config| config.mail.unwrap())
     }
 
     #[test]
@@ -270,7 +295,7 @@ mod tests {
             (&format!("{head}username = \"u\""), "2: mail: username has no password: write [mail.password]"),
             (&format!("{head}[mail.password]\nenv = \"P\""), "2: mail: password has no username"),
             (&format!("{head}password = \"hunter2\""), "4: mail.password: expected a table, got a text"),
-            (&format!("{head}timeout = \"0s\""), "4: mail.timeout: expected 1s to 300s, got 0s"),
+            (&format!("{head}timeout = \"0s\""), "4: mail.timeout: expected 1s to 5m, got 0s"),
             (&format!("{head}connections = 0"), "4: mail.connections: expected 1 to 64, got 0"),
             (&format!("{head}hello = \"a b\""), "4: mail.hello: expected the name that the host has in DNS"),
             (&format!("{head}port = 1"), "4: unknown key \"mail.port\""),

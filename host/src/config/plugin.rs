@@ -4,9 +4,10 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::config::faults::Problems;
 use crate::config::grants::Grants;
 use crate::config::policies::Policies;
-use crate::config::reader::{self, Faults, Table};
+use crate::config::reader::{self, Faults, Inventory, Table, key};
 use crate::config::secrets::{self, SecretGrant};
 use crate::config::settings::Settings;
 use crate::digest::Digest;
@@ -74,32 +75,53 @@ impl PluginConfig {
     }
 
     fn parse(file: &Path, text: &str, policies: &Policies) -> Result<Self, String> {
-        reader::parse(file, text, |faults, mut top| {
-            let mut grants = top.table(faults, "grants").map(|table| Grants::read(faults, table)).unwrap_or_default();
-            let secrets = secrets::read(faults, &mut top, file, &grants);
-            grants.add_secrets(secrets.iter().map(|secret| secret.name.as_str()));
-            let config = Self {
-                enabled: top.boolean(faults, "enabled").unwrap_or(true),
-                wasm: top.parsed(faults, "wasm").map(|WasmPath(path)| path),
-                sha256: top.parsed(faults, "sha256"),
-                subscriptions: top
-                    .tables(faults, "subscriptions")
-                    .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
-                filter: top
-                    .expression(faults, "filter", |text| Filter::new(text).map_err(|error| (error.at, error.problem))),
-                grants,
-                secrets,
-                limits: top.table(faults, "limits").map(|table| limits(faults, table)).unwrap_or_default(),
-                policies: policies.clone().read(faults, &mut top),
-                settings: Settings {
-                    lines: top.lines(faults, "config"),
-                    file: file.to_owned(),
-                    values: top.json(faults, "config").unwrap_or_default(),
-                },
-            };
-            top.finish(faults);
-            config
-        })
+        Ok(Self::faults_or(file, text, policies)?)
+    }
+
+    /// What the text of the file says, or every fault in it.
+    pub(crate) fn faults_or(file: &Path, text: &str, policies: &Policies) -> Result<Self, Problems> {
+        reader::parse(file, text, |faults, top| Self::of(faults, top, file, policies))
+    }
+
+    /// Every key that the file may have.
+    pub(super) fn keys() -> Inventory {
+        reader::explore(|faults, top| Self::of(faults, top, Path::new(""), &Policies::default()))
+    }
+
+    fn of(faults: &mut Faults<'_>, mut top: Table<'_>, file: &Path, policies: &Policies) -> Self {
+        let enabled = key("enabled", "Whether it runs; if not, events pass it by").default("true");
+        let wasm = key("wasm", "Another file in the folder than NAME.wasm: one file may serve under several names")
+            .example("email.wasm");
+        let sha256 = key("sha256", "What the file must be, as `sha256sum` says; any other is refused");
+        let subscriptions = key("subscriptions", "Which events it gets, instead of what it asks for itself");
+        let filter = key("filter", "A condition in CEL: of the events that are subscribed to, only those that match")
+            .example("data.total > 100");
+        let grants = key("grants", "What it may reach; nothing by default");
+        let limits_key = key("limits", "What one call may use");
+        let config = key("config", "Its own settings, as it describes them");
+        let mut grants = top.table(faults, grants).map(|table| Grants::read(faults, table)).unwrap_or_default();
+        let secrets = secrets::read(faults, &mut top, &grants);
+        grants.add_secrets(secrets.iter().map(|secret| secret.name.as_str()));
+        let config = Self {
+            enabled: top.boolean(faults, enabled).unwrap_or(true),
+            wasm: top.parsed(faults, wasm).map(|WasmPath(path)| path),
+            sha256: top.parsed(faults, sha256),
+            subscriptions: top
+                .tables(faults, subscriptions)
+                .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
+            filter: top.expression(faults, filter, |text| Filter::new(text).map_err(|error| (error.at, error.problem))),
+            grants,
+            secrets,
+            limits: top.table(faults, limits_key).map(|table| limits(faults, table)).unwrap_or_default(),
+            policies: policies.clone().read(faults, &mut top),
+            settings: Settings {
+                lines: top.lines(faults, "config"),
+                file: file.to_owned(),
+                values: top.json(faults, config).unwrap_or_default(),
+            },
+        };
+        top.finish(faults);
+        config
     }
 }
 
@@ -141,9 +163,15 @@ impl FromStr for Pattern {
 }
 
 fn subscription(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<Subscription> {
-    let event_type = table.parsed(faults, "event-type").map(|Pattern(pattern)| pattern);
-    let source = table.parsed(faults, "source").map(|Pattern(pattern)| pattern);
-    let subject = table.parsed(faults, "subject").map(|Pattern(pattern)| pattern);
+    let event_type =
+        key("event-type", "A pattern of the event's type: between dots, * is one word and # any number of them")
+            .required()
+            .example("order.*");
+    let source = key("source", "A pattern of its source").otherwise("Any").example("shop");
+    let subject = key("subject", "A pattern of its subject").otherwise("Any").example("4711");
+    let event_type = table.parsed(faults, event_type).map(|Pattern(pattern)| pattern);
+    let source = table.parsed(faults, source).map(|Pattern(pattern)| pattern);
+    let subject = table.parsed(faults, subject).map(|Pattern(pattern)| pattern);
     if !table.has("event-type") {
         table.fault(faults, "event-type is missing; \"#\" stands for every type");
     }
@@ -155,23 +183,32 @@ fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
     let default = Limits::default();
     let number =
         |number: Option<u64>, default| number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
+    let memory = key("memory", "Memory of one call").default("64 MiB");
+    let time = key("time", "Time of one call, waiting included").default("10s");
+    let concurrency = key("concurrency", "Calls at once, a quarter of them for what waits in its queue").default("16");
+    let log_lines = key("log-lines", "Log lines of one call").default("1000");
+    let log_bytes = key("log-bytes", "Log bytes of one call").default("1 MiB");
+    let tables = key("table-elements", "Elements of one table: each function that is called through a pointer is one")
+        .default("20000");
+    let instances = key("instances", "Core modules that one call may instantiate").default("32");
+    let handles = key("handles", "Resources of the host's that one call may hold").default("1024");
+    let host_call =
+        key("host-call-bytes", "Bytes that one call of the host, or the answer, may copy out of the plugin")
+            .default("16 MiB");
+    let response = key("response", "Bytes of a response's body that one HTTP exchange hands over").default("1 MiB");
+    let result = key("result-bytes", "Bytes that are kept of each text of an answer").default("4 KiB");
     let limits = Limits {
-        memory_bytes: table.bytes(faults, "memory", 1 << 20..MEMORY_BYTES_MAX + 1).unwrap_or(default.memory_bytes),
-        time: table.duration(faults, "time", Duration::from_millis(1)..Duration::from_mins(5)).unwrap_or(default.time),
-        concurrency: number(table.number(faults, "concurrency", 1..65), default.concurrency),
-        log_lines: number(table.number(faults, "log-lines", 0..1_000_001), default.log_lines),
-        log_bytes: table.bytes(faults, "log-bytes", 0..(64 << 20) + 1).unwrap_or(default.log_bytes),
-        table_elements: number(
-            table.number(faults, "table-elements", 0..TABLE_ELEMENTS_MAX as u64 + 1),
-            default.table_elements,
-        ),
-        instances: number(table.number(faults, "instances", 1..INSTANCES_MAX as u64 + 1), default.instances),
-        handles: number(table.number(faults, "handles", 1..100_001), default.handles),
-        host_call_bytes: table
-            .bytes(faults, "host-call-bytes", 64 << 10..(64 << 20) + 1)
-            .unwrap_or(default.host_call_bytes),
-        response_bytes: table.bytes(faults, "response", 1 << 10..(16 << 20) + 1).unwrap_or(default.response_bytes),
-        result_bytes: table.bytes(faults, "result-bytes", 256..(64 << 10) + 1).unwrap_or(default.result_bytes),
+        memory_bytes: table.bytes(faults, memory, 1 << 20..MEMORY_BYTES_MAX + 1).unwrap_or(default.memory_bytes),
+        time: table.duration(faults, time, Duration::from_millis(1)..Duration::from_mins(5)).unwrap_or(default.time),
+        concurrency: number(table.number(faults, concurrency, 1..65), default.concurrency),
+        log_lines: number(table.number(faults, log_lines, 0..1_000_001), default.log_lines),
+        log_bytes: table.bytes(faults, log_bytes, 0..(64 << 20) + 1).unwrap_or(default.log_bytes),
+        table_elements: number(table.number(faults, tables, 0..TABLE_ELEMENTS_MAX as u64 + 1), default.table_elements),
+        instances: number(table.number(faults, instances, 1..INSTANCES_MAX as u64 + 1), default.instances),
+        handles: number(table.number(faults, handles, 1..100_001), default.handles),
+        host_call_bytes: table.bytes(faults, host_call, 64 << 10..(64 << 20) + 1).unwrap_or(default.host_call_bytes),
+        response_bytes: table.bytes(faults, response, 1 << 10..(16 << 20) + 1).unwrap_or(default.response_bytes),
+        result_bytes: table.bytes(faults, result, 256..(64 << 10) + 1).unwrap_or(default.result_bytes),
     };
     table.finish(faults);
     limits

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::quiet::QuietHours;
 use crate::config::rate::Rate;
-use crate::config::reader::{Faults, Table};
+use crate::config::reader::{Faults, Table, key};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -74,27 +74,41 @@ pub(crate) struct Policies {
 impl Policies {
     /// The tables `retry` and `breaker` of a file, `rate` and `quiet-hours`; what they do not say stays as it is.
     pub(super) fn read(self, faults: &mut Faults<'_>, top: &mut Table<'_>) -> Self {
+        let retries = key("retry", "How often, and how far apart, a delivery is tried");
+        let breakers = key("breaker", "When a failing plugin is left alone for a while");
+        let quiet_hours = key("quiet-hours", "When a plugin is not called, and what comes for it waits in its queue: days, times and a zone, or a list of such. A plugin's own file may say otherwise")
+            .default("[]")
+            .example("\"22:00-07:00 Europe/Berlin\"")
+            .live();
         Self {
-            retry: top.table(faults, "retry").map_or(self.retry, |table| retry(faults, table, self.retry)),
-            breaker: top.table(faults, "breaker").map_or(self.breaker, |table| breaker(faults, table, self.breaker)),
             pace: PacePolicy {
                 rate: Rate::read(faults, top, self.pace.rate),
                 quiet_hours: top
-                    .one_or_more(faults, "quiet-hours", QuietHours::together)
+                    .one_or_more(faults, quiet_hours, QuietHours::together)
                     .unwrap_or(self.pace.quiet_hours),
             },
+            retry: top.table(faults, retries).map_or(self.retry, |table| retry(faults, table, self.retry)),
+            breaker: top.table(faults, breakers).map_or(self.breaker, |table| breaker(faults, table, self.breaker)),
         }
     }
 }
 
 fn retry(faults: &mut Faults<'_>, mut table: Table<'_>, default: RetryPolicy) -> RetryPolicy {
     // RabbitMQ's retry queues are no finer than a second, and no longer than an hour.
-    let pause = Duration::from_secs(1)..HOUR + Duration::from_secs(1);
+    let pause = Duration::from_secs(1)..HOUR;
+    let attempts = key("attempts", "After so many a delivery is given up").default("8").live();
+    let pause_min =
+        key("pause-min", "After the first failure; each further wait is four times as long").default("1s").live();
+    let pause_max = key("pause-max", "No wait is longer, whatever the plugin asks for").default("1h").live();
+    let age_max =
+        key("age-max", "A delivery is given up if the next attempt would come later than this after the first")
+            .default("24h")
+            .live();
     let policy = RetryPolicy {
-        attempts_max: number(table.number(faults, "attempts", 1..1001), default.attempts_max),
-        pause_min: table.duration(faults, "pause-min", pause.clone()).unwrap_or(default.pause_min),
-        pause_max: table.duration(faults, "pause-max", pause).unwrap_or(default.pause_max),
-        age_max: table.duration(faults, "age-max", Duration::from_secs(1)..365 * DAY).unwrap_or(default.age_max),
+        attempts_max: number(table.number(faults, attempts, 1..1001), default.attempts_max),
+        pause_min: table.duration(faults, pause_min, pause.clone()).unwrap_or(default.pause_min),
+        pause_max: table.duration(faults, pause_max, pause).unwrap_or(default.pause_max),
+        age_max: table.duration(faults, age_max, Duration::from_secs(1)..365 * DAY).unwrap_or(default.age_max),
     };
     if policy.pause_min > policy.pause_max {
         table.fault(faults, "pause-min is longer than pause-max");
@@ -105,13 +119,25 @@ fn retry(faults: &mut Faults<'_>, mut table: Table<'_>, default: RetryPolicy) ->
 
 fn breaker(faults: &mut Faults<'_>, mut table: Table<'_>, default: BreakerPolicy) -> BreakerPolicy {
     let pause = Duration::from_millis(100)..DAY;
-    let calls = number(table.number(faults, "calls", 1..10_001), 0);
+    let failures = key("failures-percent", "The breaker opens when this share of the calls failed, in per cent")
+        .default("50")
+        .live();
+    let calls = key("calls", "Of fewer calls it does not judge").default("10").live();
+    let window = key("window", "It looks at the calls that ended within this time").default("1m").live();
+    let pause_min =
+        key("pause-min", "How long the plugin is left alone until a probe; twice as long after each that fails")
+            .default("5s")
+            .live();
+    let pause_max = key("pause-max", "No wait is longer").default("5m").live();
     let policy = BreakerPolicy {
-        failures_percent: number(table.number(faults, "failures-percent", 1..101), default.failures_percent),
-        calls_min: usize::try_from(calls).ok().filter(|calls| *calls > 0).unwrap_or(default.calls_min),
-        window: table.duration(faults, "window", Duration::from_secs(1)..DAY).unwrap_or(default.window),
-        pause_min: table.duration(faults, "pause-min", pause.clone()).unwrap_or(default.pause_min),
-        pause_max: table.duration(faults, "pause-max", pause).unwrap_or(default.pause_max),
+        failures_percent: number(table.number(faults, failures, 1..101), default.failures_percent),
+        calls_min: table
+            .number(faults, calls, 1..10_001)
+            .and_then(|calls| usize::try_from(calls).ok())
+            .unwrap_or(default.calls_min),
+        window: table.duration(faults, window, Duration::from_secs(1)..DAY).unwrap_or(default.window),
+        pause_min: table.duration(faults, pause_min, pause.clone()).unwrap_or(default.pause_min),
+        pause_max: table.duration(faults, pause_max, pause).unwrap_or(default.pause_max),
     };
     if policy.pause_min > policy.pause_max {
         table.fault(faults, "pause-min is longer than pause-max");

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::reader::{Faults, Table};
+use crate::config::reader::{Faults, Table, key};
 
 /// Calls in one unit of time.
 const LIMIT_MAX: u32 = 100_000;
@@ -30,18 +30,26 @@ pub(crate) struct Rate {
 impl Rate {
     /// The key `rate` of a file, a text or a table; `default` if it is not there.
     pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>, default: Option<Self>) -> Option<Self> {
-        if !top.is_table("rate") {
-            return top.parsed(faults, "rate").map_or(default, |Setting(rate)| rate);
-        }
-        let mut table = top.table(faults, "rate")?;
-        if !table.has("limit") {
-            table.fault(faults, "limit is missing, such as \"30/min\"");
-        }
-        let rate = table.parsed::<Self>(faults, "limit");
-        let burst = table.number(faults, "burst", 1..u64::from(BURST_MAX) + 1);
-        table.finish(faults);
-        let burst = burst.and_then(|burst| u32::try_from(burst).ok()).unwrap_or(1);
-        rate.map(|rate| Self { burst, ..rate })
+        let own = key("rate", "How often a plugin is called at most, by each host. A plugin's own file may say otherwise; \"unlimited\" is no rate")
+            .default("\"unlimited\"")
+            .example("\"30/min\"")
+            .live();
+        let setting = |text: &str| text.parse().map(|Setting(rate)| rate);
+        let rate = top.text_or_table(faults, own, setting, |faults, mut table| {
+            if !table.has("limit") {
+                table.fault(faults, "limit is missing, such as \"30/min\"");
+            }
+            let limit = key("limit", "So many calls in a unit of time").required().example("30/min").live();
+            let burst = key("burst", "Calls that may be made at once, when there were none for long enough")
+                .default("1")
+                .live();
+            let rate = table.parsed::<Self>(faults, limit);
+            let burst = table.number(faults, burst, 1..u64::from(BURST_MAX) + 1);
+            table.finish(faults);
+            let burst = burst.and_then(|burst| u32::try_from(burst).ok()).unwrap_or(1);
+            Some(rate.map(|rate| Self { burst, ..rate }))
+        });
+        rate.unwrap_or(default)
     }
 
     /// From one call to the next, when many wait.

@@ -3,11 +3,11 @@
 
 use std::fmt::{self, Display};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::config::grants::{Capability, Grants, Scope};
 use crate::config::origin::Origin;
-use crate::config::reader::{Faults, Table};
+use crate::config::reader::{Faults, Privacy, Table, key};
 
 /// Of the names of variables and credentials, which go into messages.
 const NAME_BYTES_MAX: usize = 255;
@@ -98,27 +98,32 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 }
 
 /// Reads `[secrets]`. Where a secret may be sent is within what the grants say of HTTP.
-pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>, file: &Path, grants: &Grants) -> Vec<SecretGrant> {
+pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>, grants: &Grants) -> Vec<SecretGrant> {
     let granted: Vec<Origin> =
         grants.of(Capability::Http).filter_map(|scope: &Scope| scope.to_string().parse().ok()).collect();
-    let tables = top.named_tables(faults, "secrets");
-    tables.into_iter().filter_map(|(key, at, table)| one(faults, (&key, at), table, file, &granted)).collect()
+    let secrets =
+        key("secrets", "Values that the host fills in on the way out, by the names that the plugin knows them by")
+            .private(Privacy::Whole);
+    let tables = top.named_tables(faults, secrets);
+    tables.into_iter().filter_map(|(key, at, table)| one(faults, (&key, at), table, &granted)).collect()
 }
 
-/// Where a value comes from, as the table at this path of this file says, which stands there.
+/// Where a value comes from, as the table at this path says, which stands there.
 pub(super) fn source(
     faults: &mut Faults<'_>,
     table: &mut Table<'_>,
     path: &str,
     at: Range<usize>,
-    file: &Path,
 ) -> Option<SecretSource> {
     let mut sources = Vec::new();
-    let mut given = 0;
-    for key in ["env", "file", "credential"] {
-        given += usize::from(table.has(key));
-        sources.extend(table.text_of(faults, key, |value| SecretSource::new(key, value)));
+    let given = ["env", "file", "credential"].into_iter().filter(|key| table.has(key)).count();
+    let env = key("env", "The variable of the host's environment that has it").example("SMTP_PASSWORD").instead();
+    let credential = key("credential", "The host's systemd credential that has it").example("smtp-password").instead();
+    let file = key("file", "The file that has it").example("/run/secrets/smtp-password");
+    for key in [env, credential] {
+        sources.extend(table.text_of(faults, key, |value| SecretSource::new(key.name, value)));
     }
+    sources.extend(table.path_of(faults, file, |value| SecretSource::new("file", value)).map(SecretSource::File));
     match given {
         0 => faults.add(
             at,
@@ -130,24 +135,23 @@ pub(super) fn source(
         1 => {}
         _ => faults.add(at, format!("{path}: expected one of env, file and credential, got {given} of them")),
     }
-    // A relative file is meant from the toml, wherever the host is started.
-    match sources.pop()? {
-        SecretSource::File(path) => Some(SecretSource::File(file.parent().unwrap_or(Path::new("")).join(path))),
-        other => Some(other),
-    }
+    sources.pop()
 }
 
 fn one(
     faults: &mut Faults<'_>,
-    (key, at): (&str, Range<usize>),
+    (own_name, at): (&str, Range<usize>),
     mut table: Table<'_>,
-    file: &Path,
     granted: &[Origin],
 ) -> Option<SecretGrant> {
-    let place = format!("{}:{}", file.display(), faults.line_of(at.start));
-    let name = name(key).map_err(|problem| faults.add(at.clone(), format!("secrets: {problem}"))).ok();
-    let source = source(faults, &mut table, &format!("secrets.{key}"), at, file);
-    let to = table.list_of(faults, "to", |text| {
+    let place = faults.place_of(at.start);
+    let name = name(own_name).map_err(|problem| faults.add(at.clone(), format!("secrets: {problem}"))).ok();
+    let source = source(faults, &mut table, &format!("secrets.{own_name}"), at);
+    let to = key("to", "Where it may be sent, within grants.http")
+        .otherwise("Wherever the plugin may send requests")
+        .example("[\"https://hooks.example.com\"]");
+    let reveal = key("reveal", "Whether the plugin may see the value itself").default("false");
+    let to = table.list_of(faults, to, |text| {
         let origin: Origin = text.parse()?;
         if granted.iter().any(|granted| granted.covers(&origin)) {
             return Ok(origin);
@@ -160,13 +164,15 @@ fn one(
             }
         })
     });
-    let reveal = table.boolean(faults, "reveal").unwrap_or(false);
+    let reveal = table.boolean(faults, reveal).unwrap_or(false);
     table.finish(faults);
     Some(SecretGrant { name: name?, source: source?, to: to.unwrap_or_else(|| granted.to_vec()), reveal, place })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::{PluginConfig, Policies};
 

@@ -1,12 +1,11 @@
 //! Where spans go, `[tracing]` in the host's file.
 
-use std::path::Path;
 use std::str::FromStr;
 
 use http::HeaderName;
 use url::Url;
 
-use crate::config::reader::{Faults, Table};
+use crate::config::reader::{Faults, Privacy, Table, key};
 use crate::config::secrets::{self, SecretSource};
 
 /// Where a collector takes spans, below its base (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
@@ -78,14 +77,9 @@ impl TracingConfig {
         matches!(self.collector, Some(Collector::At(_)))
     }
 
-    /// `named` is what an option says, which wins. Where neither that nor the file says anything, the variables of
-    /// OpenTelemetry's own do (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
-    pub(crate) fn settle(
-        &mut self,
-        named: Option<Collector>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<(), String> {
-        self.collector = named.or(self.collector.take());
+    /// Where nothing is said, the variables of OpenTelemetry's own do
+    /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
+    pub(super) fn settle(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
         if self.collector.is_some() {
             return Ok(());
         }
@@ -103,21 +97,36 @@ impl TracingConfig {
     }
 }
 
-/// Reads `[tracing]` of this file.
-pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>, file: &Path) -> TracingConfig {
+/// Reads `[tracing]`.
+pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>) -> TracingConfig {
     let default = TracingConfig::default();
+    let otlp = key("otlp", "The collector: its base URL, or off")
+        .otherwise("The variables of OpenTelemetry itself say where, else nowhere")
+        .example("http://127.0.0.1:4318")
+        .private(Privacy::Whole)
+        .variable("NOTIFY_OTLP");
+    let ratio = key(
+        "sample-ratio",
+        "Of the traces that begin here, this part is kept; one that a publisher began is kept if he keeps it",
+    )
+    .default("1");
+    let headers = key(
+        "headers",
+        "What the collector wants to be told, such as [tracing.headers.authorization], and where each value comes from",
+    )
+    .private(Privacy::Whole);
     let config = TracingConfig {
-        collector: table.parsed(faults, "otlp"),
-        sample_ratio: table.ratio(faults, "sample-ratio").unwrap_or(default.sample_ratio),
+        collector: table.parsed(faults, otlp),
+        sample_ratio: table.ratio(faults, ratio).unwrap_or(default.sample_ratio),
         headers: table
-            .named_tables(faults, "headers")
+            .named_tables(faults, headers)
             .into_iter()
             .filter_map(|(name, at, mut table)| {
                 let path = format!("tracing.headers.{name}");
                 if name.parse::<HeaderName>().is_err() {
                     faults.add(at.clone(), format!("{path}: {name:?} is no name of a header"));
                 }
-                let source = secrets::source(faults, &mut table, &path, at, file);
+                let source = secrets::source(faults, &mut table, &path, at);
                 table.finish(faults);
                 Some((name, source?))
             })
@@ -129,6 +138,8 @@ pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>, file: &Path) -
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::HostConfig;
 
@@ -192,31 +203,28 @@ mod tests {
     }
 
     #[test]
-    fn an_option_wins_over_the_file_and_the_file_over_the_standard_variables() {
+    fn what_is_said_wins_over_the_standard_variables() {
         const ALL: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all");
         const TRACES: (&str, &str) = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces/x");
-        let check = |named: Option<&str>, file: &str, variables: &[(&str, &str)], expected: Option<&str>| {
+        let check = |file: &str, variables: &[(&str, &str)], expected: Option<&str>| {
             let mut config = parse(file).unwrap();
-            let named = named.map(|text| text.parse().unwrap());
             let variable = |wanted: &str| {
                 let found = variables.iter().find(|(name, _)| *name == wanted);
                 found.map(|(_, value)| (*value).to_owned())
             };
-            config.settle(named, variable).unwrap();
+            config.settle(variable).unwrap();
             assert_eq!(url(&config), expected, "{file} {variables:?}");
         };
         let file = "[tracing]\notlp = \"http://file\"\n";
-        check(Some("http://named"), file, &[ALL], Some("http://named/v1/traces"));
-        check(Some("off"), file, &[ALL], Some("off"));
-        check(None, file, &[ALL, TRACES], Some("http://file/v1/traces"));
-        check(None, "[tracing]\notlp = \"off\"\n", &[ALL], Some("off"));
-        check(None, "", &[ALL], Some("http://all/v1/traces"));
+        check(file, &[ALL, TRACES], Some("http://file/v1/traces"));
+        check("[tracing]\notlp = \"off\"\n", &[ALL], Some("off"));
+        check("", &[ALL], Some("http://all/v1/traces"));
         // As the standard has it: this one is the whole URL.
-        check(None, "", &[ALL, TRACES], Some("http://traces/x"));
-        check(None, "", &[ALL, ("OTEL_SDK_DISABLED", "true")], None);
-        check(None, "", &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")], None);
-        check(None, "", &[], None);
-        let wrong = TracingConfig::default().settle(None, |name| (name == ALL.0).then(|| "x".to_owned()));
+        check("", &[ALL, TRACES], Some("http://traces/x"));
+        check("", &[ALL, ("OTEL_SDK_DISABLED", "true")], None);
+        check("", &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")], None);
+        check("", &[], None);
+        let wrong = TracingConfig::default().settle(|name| (name == ALL.0).then(|| "x".to_owned()));
         assert!(wrong.unwrap_err().starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: expected the URL"));
     }
 }

@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::capability::{Outside, Preview};
-use crate::config::{HostConfig, PluginConfig};
+use crate::config::{HostConfig, Layers, PluginConfig};
 use crate::exit::BadConfig;
 use crate::plugin::{Engine, Loader};
 use crate::state;
@@ -94,30 +94,26 @@ impl Action {
 
 /// Whose plugins are meant.
 #[derive(Debug, Args)]
+#[allow(clippy::doc_markdown, reason = "`--help` shows it as it stands")]
 pub(crate) struct PluginFolder {
     /// The host's settings, which say where its plugins are
     #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG", global = true)]
     config: Option<PathBuf>,
-    /// The folder of the plugins [default: plugins]
-    #[arg(long, value_name = "DIR", env = "NOTIFY_PLUGINS", global = true)]
-    plugins: Option<PathBuf>,
-    /// The host's own folder [default: notify-host in your state directory]
-    #[arg(long, value_name = "DIR", env = "NOTIFY_STATE", global = true)]
-    state: Option<PathBuf>,
+    /// The folder of the plugins [default: plugins] [env: NOTIFY_PLUGINS]
+    #[arg(long, value_name = "DIR", global = true)]
+    plugins: Option<String>,
+    /// The host's own folder [default: notify-host in your state directory] [env: NOTIFY_STATE]
+    #[arg(long, value_name = "DIR", global = true)]
+    state: Option<String>,
 }
 
 impl PluginFolder {
     /// The host's settings with these in them.
     pub(crate) fn settle(&self) -> Result<HostConfig, String> {
-        let mut config = match &self.config {
-            Some(file) => HostConfig::read(file)?,
-            None => HostConfig::default(),
-        };
-        if let Some(plugins) = &self.plugins {
-            config.plugins.clone_from(plugins);
-        }
-        config.state = self.state.clone().or(config.state);
-        Ok(config)
+        let mut layers = Layers::of_process(self.config.as_deref());
+        layers.flag("plugins", "--plugins", self.plugins.as_ref());
+        layers.flag("state", "--state", self.state.as_ref());
+        Ok(layers.settle()?.config)
     }
 }
 
