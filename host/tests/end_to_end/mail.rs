@@ -17,7 +17,7 @@ const LOGIN: &str = "shop:wörd pass";
 const PATIENT: &str = "[retry]\npause-min = \"1s\"\npause-max = \"1s\"\nattempts = 100\n[breaker]\ncalls = 1000\n";
 
 /// A relay, which may be started and killed again on its port.
-struct Relay {
+pub(crate) struct Relay {
     port: u16,
     authority: Authority,
     identity: PathBuf,
@@ -42,7 +42,7 @@ impl Relay {
     }
 
     /// The usual one: STARTTLS, and a login.
-    fn usual(world: &World) -> Self {
+    pub(crate) fn usual(world: &World) -> Self {
         let login = "username = \"shop\"\n[mail.password]\nfile = \"password\"\n";
         Self::new(world, "localhost", &format!("relay = \"smtp://localhost:PORT\"\n{login}"))
     }
@@ -61,7 +61,7 @@ impl Relay {
         relay
     }
 
-    fn start_usual(&self, arguments: &[&str]) -> Leash {
+    pub(crate) fn start_usual(&self, arguments: &[&str]) -> Leash {
         let identity = self.identity.display().to_string();
         self.start(&[&["--identity", &identity, "--login", LOGIN], arguments].concat())
     }
@@ -83,19 +83,19 @@ fn wait_for_mails(relay: &Leash, host: &Host, count: usize) -> Vec<Value> {
     mails
 }
 
-fn plug_email(world: &World, toml: &str) {
+pub(crate) fn plug_email(world: &World, toml: &str) {
     let toml = format!("{PATIENT}[grants]\nmail = [\"*@example.com\", \"*@bücher.example\"]\n[config]\n{toml}");
     world.plug("email", &built("NOTIFY_TEST_PLUGINS", "email.wasm"), &toml);
 }
 
-fn publish(world: &World, events: &[Value]) {
+pub(crate) fn publish(world: &World, events: &[Value]) {
     let file = world.path("events.jsonl");
     let lines = events.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     fs::write(&file, lines).unwrap();
     world.order(&["send", &file.display().to_string()]);
 }
 
-fn order(number: usize, email: &str) -> Value {
+pub(crate) fn order(number: usize, email: &str) -> Value {
     json!({"event": "OrderCreated", "event_id": format!("e{number}"), "order_id": number.to_string(), "product": "iPhone 15", "email": email})
 }
 

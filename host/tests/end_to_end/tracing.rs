@@ -14,9 +14,10 @@ use serde_json::Value;
 use testbed::eventually;
 use testbed::receiver::{Answer, Authority, Receiver, Reply};
 
+use crate::mail::{self, Relay};
 use crate::on_both_engines;
 use crate::webhook::{create, plug};
-use crate::world::{Host, SOON, World};
+use crate::world::{Host, SOON, World, built};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CAUSE: &str = "b7ad6b7169203331";
@@ -239,6 +240,41 @@ fn each_way_to_carry_a_trace_over_amqp_leads_to_the_same_spans() {
         assert_eq!(request.header("traceparent"), Some(&*format!("00-{trace}-{attempt}-01")), "{mode}");
         assert_eq!(request.header("tracestate"), Some("shop=a"), "{mode}");
     }
+}
+
+#[test]
+fn what_leaves_by_mail_and_by_wasi_is_told_too() {
+    let world = World::on_sqlite();
+    let relay = Relay::usual(&world);
+    let server = relay.start_usual(&[]);
+    mail::plug_email(&world, "to = \"{{ data.email }}\"\nsubject = \"{{ data.order_id }}\"\n");
+    let receiver = Receiver::start(|request| match &*request.path {
+        "/reset?key=hush" => Reply::Reset,
+        _ => Reply::Answer(Answer::status(404)),
+    });
+    let toml = format!(
+        "[grants]\nhttp = [{:?}]\nnetworks = [\"127.0.0.0/8\"]\n[config]\nurls = {:?}\n",
+        receiver.origin(),
+        [receiver.url("/missing"), receiver.url("/reset?key=hush")]
+    );
+    world.plug("caller", &built("NOTIFY_TEST_GUESTS", "caller.wasm"), &toml);
+    let collector = Receiver::answering(200);
+    let host = host(&world, &collector.origin());
+    mail::publish(&world, &[mail::order(1, "ann@example.com")]);
+    eventually(SOON, "the mail arrives", || server.stdout().contains("ann@example.com"));
+    eventually(SOON, "all requests arrive", || receiver.requests().len() == 4);
+    host.stop();
+    let spans = spans(&collector);
+    let attempt = |plugin: &str| named(&spans, &format!("attempt {plugin}"))[0]["span"].clone();
+    let [sent] = named(&spans, "mail localhost")[..] else { panic!("one mail: {spans:#?}") };
+    assert_eq!((&sent["parent"], &sent["status"]), (&attempt("email"), &0.into()));
+    assert_eq!(sent["attributes"]["notify.mail.recipients"], 1);
+    let calls = named(&spans, "POST 127.0.0.1");
+    assert!(calls.iter().all(|call| call["parent"] == attempt("caller") && call["kind"] == 3), "{calls:#?}");
+    let errors: Vec<_> = calls.iter().map(|call| call["attributes"]["error.type"].as_str().unwrap()).collect();
+    assert_eq!(errors, ["404", "404", "unavailable", "unavailable"], "by the contract and by WASI");
+    let all = format!("{spans:?}");
+    assert!(!all.contains("hush") && !all.contains("ann@example.com"), "{all}");
 }
 
 #[test]
