@@ -31,6 +31,7 @@ mod journal;
 mod languages;
 mod mail;
 mod manual;
+mod monitoring;
 mod neighbours;
 mod operating;
 mod orders;
