@@ -137,7 +137,9 @@ fn lay_out(project: &Project, programs: &Path, root: &Root) -> anyhow::Result<()
         }
     }
     let debian = project.root.join("packaging/debian");
-    root.copy(&debian.join("notify-host.toml"), &format!("{CONFIGURATION}/notify-host.toml"), 0o644)?;
+    let example = tools::capture(Command::new(programs.join(NAME)).args(["config", "example"]))?;
+    let settings = settings(&example, &fs::read_to_string(debian.join("notify-host.toml"))?)?;
+    root.write(&format!("{CONFIGURATION}/notify-host.toml"), 0o644, settings.as_bytes())?;
     root.copy(
         &project.root.join("packaging/systemd/notify-host.service"),
         "lib/systemd/system/notify-host.service",
@@ -159,6 +161,24 @@ fn lay_out(project: &Project, programs: &Path, root: &Root) -> anyhow::Result<()
     root.copy(&debian.join("changelog"), changes.trim_end_matches(".gz"), 0o644)?;
     compress(&root.0.join(changes.trim_end_matches(".gz")))?;
     root.copy(&debian.join("lintian-overrides"), &format!("usr/share/lintian/overrides/{NAME}"), 0o644)
+}
+
+/// The host's own example of its settings, with what is otherwise in a package: comments for its head, and values
+/// for keys.
+fn settings(example: &str, package: &str) -> anyhow::Result<String> {
+    let mut settings = example.to_owned();
+    let mut head = String::new();
+    for line in package.lines() {
+        let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else {
+            head.extend([line, "\n"]);
+            continue;
+        };
+        let absent = format!("\n#{key} = ");
+        let at = settings.find(&absent).with_context(|| format!("`config example` has no {key}"))? + 1;
+        let end = settings[at..].find('\n').map_or(settings.len(), |length| at + length);
+        settings.replace_range(at..end, line);
+    }
+    Ok(head + &settings)
 }
 
 /// What dpkg reads: the package's description, its scripts, its configuration files.
@@ -242,4 +262,19 @@ fn all_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_has_its_own_values_in_their_places() {
+        let example = "# Where\n#broker = \"amqp://x\"\n\n# Which\n#plugins = \"plugins\"\n";
+        let package = "# Everyone may read this.\n\nbroker = \"sqlite:q\"\n";
+        let expected =
+            "# Everyone may read this.\n\n# Where\nbroker = \"sqlite:q\"\n\n# Which\n#plugins = \"plugins\"\n";
+        assert_eq!(settings(example, package).unwrap(), expected);
+        assert!(settings(example, "brokers = 1\n").unwrap_err().to_string().contains("no brokers"));
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testbed::{Leash, eventually, eventually_some, free_port, rabbitmq};
 
-use crate::client::Client;
+use crate::admin::client::Client;
 use crate::world::{SOON, World};
 
 fn packaging(file: &str) -> String {
@@ -71,6 +71,28 @@ fn every_metric_that_an_alert_or_the_dashboard_names_is_there_and_all_are_well_n
     let checked = promtool.wait_with_output().unwrap();
     assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
     host.stop();
+}
+
+#[test]
+fn what_the_dashboard_asks_is_promql() {
+    let dashboard: Value = serde_json::from_str(&packaging("grafana/notify-host.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let questions = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let rules: Vec<_> = questions
+        .enumerate()
+        .map(|(number, question)| {
+            let question = question["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
+            let question = question.replace("$instance", ".*").replace("$plugin", ".*");
+            serde_json::json!({ "record": format!("question{number}"), "expr": question })
+        })
+        .collect();
+    assert!(rules.len() > 20, "{rules:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.yml");
+    // JSON is YAML.
+    fs::write(&file, serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string()).unwrap();
+    let checked = Command::new("promtool").args(["check", "rules"]).arg(&file).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 #[test]
