@@ -28,8 +28,14 @@ const SHELLS: [(&str, &str, &str, &str); 3] = [
 const CONFIGURATION: &str = "etc/notify-host";
 const PLUGINS_INSTALLED: &str = "usr/share/notify-host/plugins";
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
-const DOCUMENTS: [&str; 5] =
-    ["docs/operating.md", "docs/mail.md", "docs/pacing.md", "docs/sandbox.md", "docs/writing-a-plugin.md"];
+const DOCUMENTS: [&str; 6] = [
+    "docs/operating.md",
+    "docs/mail.md",
+    "docs/pacing.md",
+    "docs/sandbox.md",
+    "docs/tracing.md",
+    "docs/writing-a-plugin.md",
+];
 const EXAMPLES: [&str; 3] =
     ["packaging/prometheus/alerts.yml", "packaging/prometheus/prometheus.yml", "packaging/grafana/notify-host.json"];
 
