@@ -127,6 +127,13 @@ impl World {
         command.output().unwrap()
     }
 
+    /// Runs a command that asks the journal of this world's hosts to its end.
+    pub(crate) fn journal_command(&self, arguments: &[&str]) -> Output {
+        let mut command = Self::notify_host(arguments);
+        command.arg("--config").arg(self.path("host.toml")).arg("--plugins").arg(self.plugins());
+        command.output().unwrap()
+    }
+
     fn notify_host(arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
         for (name, _) in env::vars_os()

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod counts;
+mod surface;
 
 use std::fs;
 
