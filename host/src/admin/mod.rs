@@ -25,6 +25,7 @@ use broker::BrokerUrl;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admin::depths::LastDepths;
 use crate::admin::follower::Follower;
@@ -69,7 +70,9 @@ pub(crate) struct Admin {
     follower: Arc<Follower>,
     /// Questions to the journal at once.
     questions: Semaphore,
-    letters: Desk,
+    letters: Arc<Desk>,
+    /// What goes on to its end, whether or not who asked for it still waits.
+    tasks: TaskTracker,
 }
 
 impl Admin {
@@ -81,7 +84,8 @@ impl Admin {
             streams: Streams::new(sources.stop.clone()),
             follower: Arc::new(Follower::new()),
             questions: Semaphore::new(QUESTIONS_MAX),
-            letters: Desk::new(Arc::clone(&sources.config), sources.broker.clone()),
+            letters: Arc::new(Desk::new(Arc::clone(&sources.config), sources.broker.clone())),
+            tasks: TaskTracker::new(),
             sources,
         })
     }

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::command::connect;
+use crate::command::{connect, within_time};
 use crate::config::HostConfig;
 use crate::dead_letters::browse::{Browser, Letter, Need};
 use crate::dead_letters::letter::Summary;
@@ -176,7 +176,7 @@ impl Desk {
         let names = &self.config.source.names;
         // The one that is there may have been lost meanwhile, which shows when it is asked.
         if let Some(session) = turn.as_mut() {
-            if session.broker.inspect(&names.dead()).await.is_ok() {
+            if within_time(session.broker.inspect(&names.dead())).await.is_ok() {
                 session.used = Instant::now();
             } else {
                 **turn = None;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::admin::Admin;
 use crate::admin::api::asked::{Asked, Sent};
 use crate::admin::refusal::Refusal;
-use crate::dead_letters::{Changed, DeskError, Selection};
+use crate::dead_letters::{Changed, Desk, DeskError, Selection};
 
 /// That are listed, if nobody says how many, and at most.
 const LIMIT: usize = 100;
@@ -54,12 +54,13 @@ impl From<DeskError> for Refusal {
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>, Asked(wish): Asked<Wish>) -> Result<Json<Value>, Refusal> {
     let limit = wish.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    let (total, letters) = admin.letters.list(&selection(wish.plugin, wish.reason), limit).await?;
+    let selection = selection(wish.plugin, wish.reason);
+    let (total, letters) = at_the_desk(&admin, |desk| async move { desk.list(&selection, limit).await }).await?;
     Ok(Json(json!({ "total": total, "letters": letters })))
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    Ok(Json(admin.letters.show(&id).await?))
+    Ok(Json(at_the_desk(&admin, |desk| async move { desk.show(&id).await }).await?))
 }
 
 pub(super) async fn replay_one(
@@ -68,25 +69,42 @@ pub(super) async fn replay_one(
     body: Sent,
 ) -> Result<Json<Value>, Refusal> {
     let Replay { body } = body.read()?;
-    admin.letters.replay_one(&id, body.as_deref()).await?;
     let how = if body.is_some() { "replaced by an event with what you wrote" } else { "replayed" };
-    Ok(Json(json!({ "done": format!("dead letter {id} is {how}") })))
+    let done = format!("dead letter {id} is {how}");
+    at_the_desk(&admin, |desk| async move { desk.replay_one(&id, body.as_deref()).await }).await?;
+    Ok(Json(json!({ "done": done })))
 }
 
 pub(super) async fn remove_one(
     State(admin): State<Arc<Admin>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    admin.letters.remove_one(&id).await?;
-    Ok(Json(json!({ "done": format!("dead letter {id} is deleted") })))
+    let done = format!("dead letter {id} is deleted");
+    at_the_desk(&admin, |desk| async move { desk.remove_one(&id).await }).await?;
+    Ok(Json(json!({ "done": done })))
 }
 
 pub(super) async fn replay(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
-    Ok(told(admin.letters.replay(&meant(&body)?).await?))
+    let meant = meant(&body)?;
+    Ok(told(at_the_desk(&admin, |desk| async move { desk.replay(&meant).await }).await?))
 }
 
 pub(super) async fn purge(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
-    Ok(told(admin.letters.purge(&meant(&body)?).await?))
+    let meant = meant(&body)?;
+    Ok(told(at_the_desk(&admin, |desk| async move { desk.purge(&meant).await }).await?))
+}
+
+/// Goes on to its end, whether or not somebody still waits for the answer: what was begun with letters in hand must not be
+/// left lying.
+async fn at_the_desk<T, W>(admin: &Admin, work: impl FnOnce(Arc<Desk>) -> W) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, DeskError>> + Send + 'static,
+{
+    match admin.tasks.spawn(work(Arc::clone(&admin.letters))).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the host failed at it: {error}"))),
+    }
 }
 
 fn told(changed: Changed) -> Json<Value> {
