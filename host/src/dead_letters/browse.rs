@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use broker::{Broker, BrokerUrl, Consumer, Delivery, Message, QueueNames, Receipt};
 use bytes::Bytes;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::command::{connect, within_time};
@@ -19,6 +20,10 @@ const LOOKED_AT_MAX: u16 = u16::MAX;
 const NEXT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The bodies that are kept in memory; letters beyond that wait for the next go.
 const BODIES_BYTES_MAX: usize = 256 << 20;
+/// How long what was put back may take to be offered again, and between two looks whether it is. Somebody else may have
+/// taken it meanwhile.
+const PUT_BACK_TIME_MAX: Duration = Duration::from_secs(2);
+const PUT_BACK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A letter that was selected.
 pub(super) struct Letter {
@@ -47,6 +52,9 @@ pub(super) enum Need {
 pub(super) struct Browser {
     pub(super) broker: Broker,
     consumer: Consumer,
+    queue: String,
+    /// Letters that came, whether or not they were selected.
+    held: u64,
 }
 
 impl Browser {
@@ -78,39 +86,49 @@ impl Browser {
             warn!("there are {} dead letters, and only the first {looked_at} are looked at in one go", state.ready);
         }
         let mut consumer = within_time(broker.consume(&queue, LOOKED_AT_MAX)).await?;
-        let letters = collect(&mut consumer, looked_at, selection, need).await?;
-        Ok(Some((Self { broker, consumer }, narrow(letters, selection)?)))
+        let (letters, held) = collect(&mut consumer, looked_at, selection, need).await?;
+        Ok(Some((Self { broker, consumer, queue, held }, narrow(letters, selection)?)))
+    }
+
+    /// Gives back what was not removed, which are all but so many. Returns when the next look sees it.
+    pub(super) async fn put_back(self, removed: usize) -> anyhow::Result<()> {
+        within_time(self.consumer.close()).await?;
+        let left = self.held.saturating_sub(removed as u64);
+        let until = Instant::now() + PUT_BACK_TIME_MAX;
+        // RabbitMQ has them then, and offers them a moment later.
+        while let Some(state) = within_time(self.broker.inspect(&self.queue)).await?
+            && state.ready < left
+            && Instant::now() < until
+        {
+            tokio::time::sleep(PUT_BACK_INTERVAL).await;
+        }
+        Ok(())
     }
 
     /// Gives back what was not removed. Returns when the broker has it all.
-    pub(super) async fn put_back(self) -> anyhow::Result<()> {
-        Ok(within_time(self.consumer.close()).await?)
-    }
-
-    /// The same, and ends the session.
     pub(super) async fn close(self) -> anyhow::Result<()> {
-        let broker = self.broker.clone();
-        let closed = self.put_back().await;
-        broker.close().await;
-        closed
+        let closed = within_time(self.consumer.close()).await;
+        self.broker.close().await;
+        Ok(closed?)
     }
 }
 
-/// Takes as many letters as were counted, and keeps those that match. The others need not be kept:
+/// Takes as many letters as were counted, and keeps those that match; and how many came. The others need not be kept:
 /// they are held until the consumer closes.
 async fn collect(
     consumer: &mut Consumer,
     counted: u64,
     selection: &Selection,
     need: Need,
-) -> anyhow::Result<Vec<Letter>> {
-    let (mut letters, mut bodies_bytes, now) = (Vec::new(), 0, now());
+) -> anyhow::Result<(Vec<Letter>, u64)> {
+    let (mut letters, mut bodies_bytes, mut held, now) = (Vec::new(), 0, 0, now());
     for looked_at in 0..counted {
         let Ok(Some(delivery)) = tokio::time::timeout(NEXT_TIMEOUT, consumer.next()).await else {
             warn!("only {looked_at} of {counted} dead letters came: another command took, or holds, the rest");
             break;
         };
         let delivery = delivery?;
+        held += 1;
         let trail = trail_of(&delivery);
         let summary = Summary::new(&trail, &delivery.message);
         if !selection.matches(&summary, now) {
@@ -129,7 +147,7 @@ async fn collect(
         letters.push(Letter { summary, trail, message, receipt });
     }
     letters.sort_by_key(|letter| letter.summary.last_at_millis);
-    Ok(letters)
+    Ok((letters, held))
 }
 
 /// What can only be said of all letters together: what an id stands for, and which are the first.

@@ -80,7 +80,7 @@ impl Desk {
         };
         let listed = (letters.len(), letters.iter().rev().take(limit).map(|letter| json!(letter.summary)).collect());
         drop(letters);
-        done(&mut turn, browser.put_back().await)?;
+        done(&mut turn, browser.put_back(0).await)?;
         Ok(listed)
     }
 
@@ -90,7 +90,7 @@ impl Desk {
         let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
         let shown = as_json(&letter.summary, &letter.message);
         drop(letter);
-        done(&mut turn, browser.put_back().await)?;
+        done(&mut turn, browser.put_back(0).await)?;
         Ok(shown)
     }
 
@@ -100,8 +100,8 @@ impl Desk {
         let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
         let Some(text) = text else {
             let tally = replay::all(&browser.broker, &self.config, vec![letter], |_, _| {}).await;
-            let Tally { stayed, lost, .. } = tally;
-            done(&mut turn, lost.map_or(Ok(()), Err).and(browser.put_back().await))?;
+            let Tally { done: count, stayed, lost } = tally;
+            done(&mut turn, lost.map_or(Ok(()), Err).and(browser.put_back(count).await))?;
             return stayed.into_iter().next().map_or(Ok(()), |(_, reason)| Err(DeskError::Refused(reason)));
         };
         let original = Original { trail: &letter.trail, message: &letter.message, rules: &self.config.rules };
@@ -109,7 +109,7 @@ impl Desk {
             Ok(successor) => successor,
             Err(problem) => {
                 drop(letter);
-                done(&mut turn, browser.put_back().await)?;
+                done(&mut turn, browser.put_back(0).await)?;
                 return Err(DeskError::Refused(format!("{problem}; the letter stays as it is")));
             }
         };
@@ -117,14 +117,15 @@ impl Desk {
         if replayed.is_ok() {
             letter.remove();
         }
-        done(&mut turn, replayed.and(browser.put_back().await))
+        let removed = usize::from(replayed.is_ok());
+        done(&mut turn, replayed.and(browser.put_back(removed).await))
     }
 
     pub(crate) async fn remove_one(&self, id: &str) -> Result<(), DeskError> {
         let mut turn = self.turn().await?;
         let (browser, letter) = self.find_one(&mut turn, id, Need::Summary).await?;
         letter.remove();
-        done(&mut turn, browser.put_back().await)
+        done(&mut turn, browser.put_back(1).await)
     }
 
     pub(crate) async fn replay(&self, selection: &Selection) -> Result<Changed, DeskError> {
@@ -134,7 +135,7 @@ impl Desk {
         };
         let tally = replay::all(&browser.broker, &self.config, letters, |_, _| {}).await;
         let Tally { done: count, stayed, lost } = tally;
-        done(&mut turn, lost.map_or(Ok(()), Err).and(browser.put_back().await))?;
+        done(&mut turn, lost.map_or(Ok(()), Err).and(browser.put_back(count).await))?;
         Ok(Changed { count, stayed })
     }
 
@@ -145,7 +146,7 @@ impl Desk {
         };
         let count = letters.len();
         letters.into_iter().for_each(Letter::remove);
-        done(&mut turn, browser.put_back().await)?;
+        done(&mut turn, browser.put_back(count).await)?;
         Ok(Changed { count, stayed: Vec::new() })
     }
 
@@ -215,7 +216,7 @@ impl Desk {
             Ok(None) => unknown(),
             Err(problem) => DeskError::Refused(problem),
         };
-        done(turn, browser.put_back().await)?;
+        done(turn, browser.put_back(0).await)?;
         Err(problem)
     }
 }
