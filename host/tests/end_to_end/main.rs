@@ -43,6 +43,7 @@ mod retries;
 mod routing;
 mod secrets;
 mod service_manager;
+mod top;
 mod topology;
 mod tracing;
 mod webhook;

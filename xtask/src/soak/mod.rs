@@ -35,6 +35,8 @@ use crate::tools::{self, Progress};
 
 const MINUTES_MAX: u64 = 24 * 60;
 const RATE_MAX: u64 = 1000;
+/// In a shorter one the first burst after a restart of the broker, for which memory is taken once, looks like growth.
+const JUDGED_FROM_MINUTES: u64 = 10;
 /// Unoptimised, on a machine that has other work, compiling the plugins takes minutes.
 const READY_LIMIT: Duration = Duration::from_mins(5);
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -48,7 +50,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How long there is load
+    /// How long there is load; less than ten are too short to judge what grows
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=MINUTES_MAX))]
     minutes: u64,
     /// Events per second
@@ -133,6 +135,10 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     }
     if !account.is_whole() {
         bail!("not every event is accounted for");
+    }
+    if arguments.minutes < JUDGED_FROM_MINUTES {
+        println!("every event is accounted for; less than {JUDGED_FROM_MINUTES} min are too short to judge what grows");
+        return Ok(());
     }
     if verdicts.is_empty() || verdicts.iter().any(|verdict| !verdict.is_flat()) {
         bail!("what the host uses is not flat");

@@ -12,7 +12,7 @@ const WARM_UP_SHARE: f64 = 0.3;
 /// that a day would not show.
 const MEMORY_GROWTH_SHARE_MAX: f64 = 0.08;
 const MEMORY_GROWTH_MIB_MIN: f64 = 8.0;
-const HANDLES_GROWTH_MAX: f64 = 8.0;
+const HANDLES_GROWTH_MAX: f64 = 12.0;
 const THREADS_GROWTH_MAX: f64 = 4.0;
 
 /// At one moment.
