@@ -36,8 +36,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn run(settled: Settled, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
     let config = settled.config.clone();
     let outside = Outside::new(&config)?;
-    let export = Export::start(&config.tracing, outside.egress())?;
-    let ended = Box::pin(serve(config, broker, outside, export.spans(), stop)).await;
+    let meters = Meters::default();
+    let export = Export::start(&config.tracing, outside.egress(), Arc::clone(&meters.host))?;
+    let outside = outside.metered(meters.clone());
+    let ended = Box::pin(serve(config, broker, outside, meters, export.spans(), stop)).await;
     export.flush().await;
     ended
 }
@@ -46,16 +48,17 @@ async fn serve(
     config: HostConfig,
     broker: BrokerUrl,
     outside: Outside,
+    meters: Meters,
     spans: Spans,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listening = admin::listen(&config.admin).await?;
     let config = Arc::new(config);
-    let (vitals, meters) = (Arc::new(Vitals::default()), Meters::default());
+    let vitals = Arc::new(Vitals::default());
     let state = config.state_folder();
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
     let registry = Arc::new(Registry::new());
-    let loader = Loader::new(Engine::new()?, state.as_deref(), outside.metered(meters.clone()), None)?;
+    let loader = Loader::new(Engine::new()?, state.as_deref(), outside, None)?;
     let places = loader.places();
     let (mut reconciler, catalog, reloads) = Reconciler::new(
         &config.plugins,

@@ -46,6 +46,8 @@ fn write_host(page: &mut Exposition, admin: &Admin) {
     let (written, dropped) = admin.sources.journal.written_and_dropped();
     page.counter("notify_journal_records_total", "Records that were written into the journal").count(&[], written);
     page.counter("notify_journal_dropped_total", "Records that are missing in the journal").count(&[], dropped);
+    page.counter("notify_spans_dropped_total", "Spans that did not reach the collector")
+        .count(&[], admin.sources.meters.host.spans_dropped.get());
 }
 
 fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {

@@ -6,6 +6,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::capability::outside::result_of;
 use crate::capability::placeholder;
 use crate::capability::preview::Departure;
 use crate::egress::{self, Bounds, EgressError, parse_value};
@@ -112,7 +113,7 @@ impl Guest {
 pub(super) fn ended(span: &mut Span, response: &Result<egress::Response, EgressError>) {
     match response {
         Ok(response) => span.answered(response.status),
-        Err(error) => span.failed(error.code(), ""),
+        Err(error) => span.failed(result_of(error).as_str(), ""),
     }
 }
 

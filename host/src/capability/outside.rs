@@ -93,7 +93,8 @@ impl Reach {
     }
 }
 
-fn result_of(error: &EgressError) -> Requested {
+/// What is counted of it, and told of in traces.
+pub(super) fn result_of(error: &EgressError) -> Requested {
     match error {
         EgressError::Denied(_) => Requested::Denied,
         EgressError::Invalid(_) => Requested::Invalid,

@@ -18,19 +18,6 @@ pub(crate) enum EgressError {
     Unavailable { target: String, step: Step, problem: String },
 }
 
-impl EgressError {
-    /// Short and stable, for labels.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::Denied(_) => "denied",
-            Self::Invalid(_) => "invalid",
-            Self::Quota(_) => "quota",
-            Self::TimedOut { .. } => "timeout",
-            Self::Unavailable { .. } => "unavailable",
-        }
-    }
-}
-
 /// Where an exchange was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {

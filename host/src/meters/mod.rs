@@ -55,6 +55,8 @@ pub(crate) struct HostMeters {
     pub(crate) succeeded: Count,
     pub(crate) failed: Count,
     pub(crate) dead: Count,
+    /// Spans that were to go to a collector and did not reach it.
+    pub(crate) spans_dropped: Count,
 }
 
 /// What is counted of one plugin, whatever its version.

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::config::{self, TracingConfig};
 use crate::egress::Egress;
+use crate::meters::HostMeters;
 use crate::otlp::client::Client;
 use crate::otlp::watch::{Counted, Watch, Watched};
 use crate::spans::Spans;
@@ -48,9 +49,9 @@ struct Running {
 
 impl Export {
     /// Reaches nobody yet. The error is one sentence.
-    pub(crate) fn start(config: &TracingConfig, egress: Egress) -> anyhow::Result<Self> {
+    pub(crate) fn start(config: &TracingConfig, egress: Egress, meters: Arc<HostMeters>) -> anyhow::Result<Self> {
         let Some(config::Collector::At(url)) = &config.collector else { return Ok(Self(None)) };
-        let watch = Arc::new(Watch::new(url, SPANS_QUEUED_MAX));
+        let watch = Arc::new(Watch::new(url, SPANS_QUEUED_MAX, meters));
         let client = Client::new(url, &config.headers, egress, Arc::clone(&watch))?;
         let exporter = SpanExporter::builder()
             .with_http()

@@ -1,6 +1,6 @@
 //! The watch counts what becomes of spans on their way out, and tells once when they do not arrive.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter,
 use tracing::{info, warn};
 use url::{Position, Url};
 
+use crate::meters::HostMeters;
+
 /// What the log and the end of the host need to know.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -22,7 +24,7 @@ pub(super) struct Watch {
     queued: AtomicUsize,
     /// Spans in a batch that is on its way.
     under_way: AtomicUsize,
-    dropped: AtomicU64,
+    meters: Arc<HostMeters>,
     is_away: AtomicBool,
     has_overflown: AtomicBool,
     /// What the last request failed at.
@@ -30,14 +32,14 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(url: &Url, queued_max: usize) -> Self {
+    pub(super) fn new(url: &Url, queued_max: usize, meters: Arc<HostMeters>) -> Self {
         Self {
             // A key may be in the query.
             url: url[..Position::AfterPath].to_owned(),
             queued_max,
             queued: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
-            dropped: AtomicU64::new(0),
+            meters,
             is_away: AtomicBool::new(false),
             has_overflown: AtomicBool::new(false),
             problem: Mutex::default(),
@@ -51,7 +53,7 @@ impl Watch {
     /// Those that did not arrive so far; once it has ended, for ever.
     pub(super) fn lost(&self) -> u64 {
         let waiting = self.queued.load(Ordering::Relaxed) + self.under_way.load(Ordering::Relaxed);
-        self.dropped.load(Ordering::Relaxed) + waiting as u64
+        self.meters.spans_dropped.get() + waiting as u64
     }
 
     /// What a request failed at, as a fragment.
@@ -65,7 +67,7 @@ impl Watch {
             return true;
         }
         self.queued.fetch_sub(1, Ordering::Relaxed);
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.meters.spans_dropped.one_more();
         // While the collector is away that is told already.
         if !self.is_away.load(Ordering::Relaxed) && !self.has_overflown.swap(true, Ordering::Relaxed) {
             let (url, max) = (&self.url, self.queued_max);
@@ -85,12 +87,12 @@ impl Watch {
         match result {
             Ok(()) => {
                 if self.is_away.swap(false, Ordering::Relaxed) {
-                    let dropped = self.dropped.load(Ordering::Relaxed);
+                    let dropped = self.meters.spans_dropped.get();
                     info!(dropped, "the collector at {url} takes spans again");
                 }
             }
             Err(error) => {
-                self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+                self.meters.spans_dropped.add(count as u64);
                 if !self.is_away.swap(true, Ordering::Relaxed) {
                     let problem = problem.unwrap_or_else(|| error.to_string());
                     warn!("spans do not reach the collector at {url}, and are dropped until they do: {problem}");
@@ -153,5 +155,29 @@ impl SpanProcessor for Counted {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.batches.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::error::OTelSdkError;
+
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_and_what_is_not_taken_is_counted() {
+        let meters = Arc::new(HostMeters::default());
+        let watch = Watch::new(&"https://x/v1/traces?key=hush".parse().unwrap(), 3, Arc::clone(&meters));
+        assert_eq!(watch.url(), "https://x/v1/traces", "a key is not for the log");
+        let entered = (0..5).filter(|_| watch.enters()).count();
+        assert_eq!((entered, meters.spans_dropped.get()), (3, 2));
+        watch.leaves(2);
+        assert!(watch.enters(), "there is room again");
+        watch.ended(2, &Err(OTelSdkError::Timeout(Duration::ZERO)));
+        assert_eq!((meters.spans_dropped.get(), watch.is_away.load(Ordering::Relaxed)), (4, true));
+        watch.leaves(1);
+        watch.ended(1, &Ok(()));
+        assert_eq!((meters.spans_dropped.get(), watch.is_away.load(Ordering::Relaxed)), (4, false));
+        assert_eq!(watch.lost(), 5, "one waits for ever");
     }
 }

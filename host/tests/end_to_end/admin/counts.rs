@@ -84,6 +84,7 @@ on_both_engines! {
             ("notify_calls_in_flight{plugin=\"logger\"}", 0.0),
             ("notify_pool_places{state=\"used\"}", 0.0),
             ("notify_journal_dropped_total", 0.0),
+            ("notify_spans_dropped_total", 0.0),
             ("notify_http_requests_total{plugin=\"logger\",result=\"2xx\"}", 0.0),
         ]);
         assert!(value(&page, "notify_journal_records_total").unwrap() > 0.0);
