@@ -1,5 +1,6 @@
 //! The daemon: load the plugins and follow their folder, hold a session with the broker, dispatch, drain.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,15 +91,7 @@ async fn serve(
         // Not ended by `stop`: it tells how the stop goes.
         helpers.spawn(admin.run(listening));
     }
-    match folder_state.as_deref().map(control::listen) {
-        Some(Ok(listening)) => {
-            helpers.spawn(control.run(listening, stop.clone()));
-        }
-        Some(Err(error)) => warn!("commands such as `notify-host plugin list` cannot reach this host: {error}"),
-        None => warn!(
-            "commands such as `notify-host plugin list` cannot reach this host: there is no home directory; name a folder by --state"
-        ),
-    }
+    hear_commands(&mut helpers, control, folder_state.as_deref(), stop);
     if stop.run_until_cancelled(reconciler.begin()).await.is_none() {
         return Ok(());
     }
@@ -157,6 +150,19 @@ async fn serve(
                 return Ok(());
             }
         }
+    }
+}
+
+/// Lets commands reach this host, if there is a place where they can.
+fn hear_commands(helpers: &mut JoinSet<()>, control: control::Server, folder: Option<&Path>, stop: &CancellationToken) {
+    match folder.map(control::listen) {
+        Some(Ok(listening)) => {
+            helpers.spawn(control.run(listening, stop.clone()));
+        }
+        Some(Err(error)) => warn!("commands such as `notify-host plugin list` cannot reach this host: {error}"),
+        None => warn!(
+            "commands such as `notify-host plugin list` cannot reach this host: there is no home directory; name a folder by --state"
+        ),
     }
 }
 
