@@ -8,6 +8,7 @@ mod faults;
 mod load;
 mod plugins;
 mod sample;
+mod scrape;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use crate::soak::faults::{Faults, Outlet};
 use crate::soak::load::{Load, Published};
 use crate::soak::plugins::Plugins;
 use crate::soak::sample::{Sample, judge};
+use crate::soak::scrape::scrape;
 use crate::tools::{self, Progress};
 
 const MINUTES_MAX: u64 = 24 * 60;
@@ -66,6 +68,8 @@ struct Place {
     programs: PathBuf,
     folder: PathBuf,
     broker: String,
+    /// Of the host's HTTP surface.
+    admin_port: u16,
 }
 
 impl Place {
@@ -98,7 +102,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     progress.heading("a RabbitMQ node of its own");
     let node = Node::start();
     let folder = tempfile::Builder::new().prefix("soak-").tempdir_in(&project.target)?;
-    let place = Place { programs, folder: folder.path().to_owned(), broker: node.url() };
+    let place = Place { programs, folder: folder.path().to_owned(), broker: node.url(), admin_port: free_port() };
     let outlet = Outlet::open();
     let plugins = Plugins::put(project, &place.plugins(), outlet.port())?;
     let host = start_host(&place)?;
@@ -150,8 +154,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
 fn start_host(place: &Place) -> anyhow::Result<Leash> {
     let toml = format!(
         "broker = {:?}\nplugins = \"plugins\"\nstate = \"state\"\nadmin = \"127.0.0.1:{}\"\nduplicates-window = \"1m\"\n",
-        place.broker,
-        free_port()
+        place.broker, place.admin_port
     );
     fs::write(place.folder.join("host.toml"), toml)?;
     let host = Leash::spawn(place.host(&["run", "--log-format", "json"]));
@@ -209,6 +212,8 @@ fn watch(soak: &Soak<'_>, faults: &Faults<'_>, time: Duration) -> anyhow::Result
             next_row += row_interval;
         }
         samples.push(sample);
+        // As somebody does who watches it.
+        scrape(soak.place.admin_port)?;
         if let Some(status) = soak.host.wait_timeout(SAMPLE_INTERVAL) {
             bail!("the host has ended by itself ({status}):\n{}", last_lines(&soak.host.stderr()));
         }
