@@ -183,13 +183,12 @@ impl Desk {
                 **turn = None;
             }
         }
-        let broker = match turn.as_ref() {
-            Some(session) => session.broker.clone(),
-            None => {
-                let broker = connect(&self.url, "admin").await.map_err(anyhow::Error::from)?;
-                **turn = Some(Session { broker: broker.clone(), used: Instant::now() });
-                broker
-            }
+        let broker = if let Some(session) = turn.as_ref() {
+            session.broker.clone()
+        } else {
+            let broker = connect(&self.url, "admin").await.map_err(anyhow::Error::from)?;
+            **turn = Some(Session { broker: broker.clone(), used: Instant::now() });
+            broker
         };
         let found = Browser::look(broker, names, selection, need).await;
         // What was held comes back with the session's end.

@@ -86,12 +86,12 @@ pub(super) async fn remove_one(
 
 pub(super) async fn replay(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
     let meant = meant(&body)?;
-    Ok(told(at_the_desk(&admin, |desk| async move { desk.replay(&meant).await }).await?))
+    Ok(told(&at_the_desk(&admin, |desk| async move { desk.replay(&meant).await }).await?))
 }
 
 pub(super) async fn purge(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
     let meant = meant(&body)?;
-    Ok(told(at_the_desk(&admin, |desk| async move { desk.purge(&meant).await }).await?))
+    Ok(told(&at_the_desk(&admin, |desk| async move { desk.purge(&meant).await }).await?))
 }
 
 /// Goes on to its end, whether or not somebody still waits for the answer: what was begun with letters in hand must not be
@@ -107,7 +107,7 @@ where
     }
 }
 
-fn told(changed: Changed) -> Json<Value> {
+fn told(changed: &Changed) -> Json<Value> {
     let stayed = changed.stayed.iter().map(|(id, reason)| json!({ "id": id, "reason": reason }));
     Json(json!({ "count": changed.count, "stayed": stayed.collect::<Vec<_>>() }))
 }

@@ -191,7 +191,7 @@ pub(super) async fn explain(
 
 pub(super) async fn stream(State(admin): State<Arc<Admin>>, Asked(wish): Asked<Wish>) -> Result<Response, Refusal> {
     let wanted = wish.read(now())?;
-    let news = admin.follower.listen(journal(&admin)?).await.map_err(failed)?;
+    let news = admin.follower.listen(journal(&admin)?).await.map_err(|error| failed(&error))?;
     let lines = heard(news).flat_map(move |news: News| stream::iter(select(&wanted, &news)));
     admin.streams.answer_named(lines)
 }
@@ -225,11 +225,11 @@ async fn ask<T: Send + 'static>(
     match apart(move || question(file)).await {
         Ok(answer) => Ok(Some(answer)),
         Err(StoreError::Absent(_)) => Ok(None),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(failed(&error)),
     }
 }
 
-fn failed(error: StoreError) -> Refusal {
+fn failed(error: &StoreError) -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the journal cannot be read: {error}"))
 }
 
