@@ -113,6 +113,15 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Manual(manual::Action),
+    /// Has the running host read its settings again
+    ///
+    /// Says what holds from now on, and what needs a restart. A file with faults changes nothing. SIGHUP does the same.
+    ///
+    /// Exit codes: 0 done, or nothing has changed; 1 failed; 2 wrong arguments; 78 wrong configuration.
+    Reload {
+        #[command(flatten)]
+        folder: plugin_commands::PluginFolder,
+    },
     /// Checks, shows and explains the settings
     Config {
         #[command(subcommand)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,15 +14,17 @@ use tracing::{info, warn};
 
 use crate::admin::{Admin, Sources};
 use crate::capability::Outside;
-use crate::config::{HostConfig, Settled};
+use crate::config::{HostConfig, Layers, Settled};
 use crate::delivery::{Dispatcher, Duplicates, Ended, Opened, Registry, Unwanted, Vitals};
 use crate::journal::Journal;
 use crate::meters::Meters;
 use crate::otlp::Export;
 use crate::plugin::{Engine, Loader};
 use crate::reconcile::Reconciler;
+use crate::reload::Reloader;
 use crate::spans::Spans;
-use crate::{admin, control, journal, service, state};
+use crate::telemetry::Volume;
+use crate::{admin, control, journal, reload, service, state};
 
 /// One try to reach the broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,27 +37,41 @@ const SESSION_SHORT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`. An error means that it never got to work.
-pub(crate) async fn run(settled: Settled, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
-    let config = settled.config.clone();
-    let outside = Outside::new(&config)?;
+pub(crate) async fn run(
+    settled: Settled,
+    layers: Layers,
+    volume: Volume,
+    broker: BrokerUrl,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let outside = Outside::new(&settled.config)?;
     let meters = Meters::default();
-    let export = Export::start(&config.tracing, outside.egress(), Arc::clone(&meters.host))?;
+    let export = Export::start(&settled.config.tracing, outside.egress(), Arc::clone(&meters.host))?;
     let outside = outside.metered(meters.clone());
-    let ended = Box::pin(serve(config, broker, outside, meters, export.spans(), stop)).await;
+    let settings = Settings { settled, layers, volume };
+    let ended = Box::pin(serve(settings, broker, outside, meters, export.spans(), stop)).await;
     export.flush().await;
     ended
 }
 
+/// What the host is started with, and what of that can be changed.
+struct Settings {
+    settled: Settled,
+    layers: Layers,
+    volume: Volume,
+}
+
 async fn serve(
-    config: HostConfig,
+    settings: Settings,
     broker: BrokerUrl,
     outside: Outside,
     meters: Meters,
     spans: Spans,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
+    let Settings { settled, layers, volume } = settings;
+    let config = Arc::new(settled.config.clone());
     let listening = admin::listen(&config.admin).await?;
-    let config = Arc::new(config);
     let vitals = Arc::new(Vitals::default());
     let state = config.state_folder();
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
@@ -72,9 +89,22 @@ async fn serve(
         (Some(bounds), Some(folder)) => Journal::start(journal::file(folder), *bounds),
         (None, _) | (_, None) => Journal::off(),
     };
+    let duplicates = Duplicates::new(config.duplicates_window);
+    let drain_timeout = watch::Sender::new(config.drain_timeout);
+    let settings = Arc::new(Reloader {
+        layers,
+        started: settled.clone(),
+        now: Mutex::new(settled),
+        volume,
+        policies: reconciler.adoptions(),
+        journal: journal.clone(),
+        duplicates: duplicates.clone(),
+        drain_timeout: drain_timeout.clone(),
+    });
     // Dropped, and so ended, with this function.
     let mut helpers = JoinSet::new();
-    let control = control::Server { registry: Arc::clone(&registry), catalog, reloads };
+    helpers.spawn(reload::on_hangup(Arc::clone(&settings), stop.clone())?);
+    let control = control::Server { registry: Arc::clone(&registry), catalog, reloads, settings };
     let admin = Admin::new(Sources {
         config: Arc::clone(&config),
         broker: broker.clone(),
@@ -101,10 +131,10 @@ async fn serve(
         rules: Arc::new(config.rules.clone()),
         registry,
         folder: config.plugins.as_path().into(),
-        duplicates: Duplicates::new(config.duplicates_window),
+        duplicates,
         unwanted: Unwanted::default(),
         prefetch: config.prefetch,
-        drain_timeout: config.drain_timeout,
+        drain_timeout: drain_timeout.subscribe(),
         journal: journal.clone(),
         vitals: Arc::clone(&vitals),
         spans,

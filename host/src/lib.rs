@@ -34,6 +34,7 @@ mod plugin_commands;
 mod private;
 mod reconcile;
 mod relay;
+mod reload;
 mod route;
 mod sample;
 mod secret_value;
@@ -80,6 +81,13 @@ pub fn main() -> ExitCode {
             telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
             finish(block_on(top::run(&arguments)))
         }
+        Command::Reload { folder } => match folder.settle() {
+            Ok(config) => {
+                telemetry::start(Some(LogFormat::Human), LevelFilter::WARN);
+                finish(block_on(config_commands::reload(&config)))
+            }
+            Err(problem) => bad_config(&problem),
+        },
         Command::Config { action } => match config_commands::run(action) {
             Ok(code) => code,
             Err(error) => finish(Err(error)),
@@ -118,7 +126,7 @@ fn run(layers: &Layers) -> ExitCode {
         Ok(settled) => settled,
         Err(problem) => return bad_config(&problem),
     };
-    telemetry::start(settled.config.log_format, settled.config.log_level);
+    let volume = telemetry::start(settled.config.log_format, settled.config.log_level);
     if let Some(file) = &settled.file {
         tracing::info!("the settings are those of {}", file.display());
     }
@@ -127,7 +135,7 @@ fn run(layers: &Layers) -> ExitCode {
     }
     let done = block_on(async {
         let stop = shutdown::on_signals()?;
-        Box::pin(daemon::run(settled, broker, &stop)).await
+        Box::pin(daemon::run(settled, layers.clone(), volume, broker, &stop)).await
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,22 +14,24 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use crate::capability::LOG_TARGET;
 use crate::config::LogFormat;
 
+/// How much is logged, which can be changed.
+pub(crate) struct Volume(reload::Handle<Targets, Registry>);
+
+impl Volume {
+    pub(crate) fn set(&self, level: LevelFilter) {
+        // The only error is that the log is gone.
+        let _ = self.0.reload(targets(level));
+    }
+}
+
 /// Starts it. `None`: for people.
-pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) {
-    // Of the libraries only what may need a look; their rest is for who debugs them.
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        // It reports as errors what the broker crate expects and handles.
-        .with_target("lapin", LevelFilter::OFF)
-        // What it says of a certificate the gate says, too, to whom it concerns.
-        .with_target("rustls_platform_verifier", LevelFilter::OFF)
-        .with_target("notify_host", level)
-        .with_target("broker", level)
-        .with_target(LOG_TARGET, level);
+pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) -> Volume {
+    let (filter, handle) = reload::Layer::new(targets(level));
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match format.unwrap_or(LogFormat::Human) {
@@ -44,6 +46,20 @@ pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) {
     };
     // It is started once, at the top of the program; an embedding program may have its own.
     drop(started);
+    Volume(handle)
+}
+
+fn targets(level: LevelFilter) -> Targets {
+    // Of the libraries only what may need a look; their rest is for who debugs them.
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        // It reports as errors what the broker crate expects and handles.
+        .with_target("lapin", LevelFilter::OFF)
+        // What it says of a certificate the gate says, too, to whom it concerns.
+        .with_target("rustls_platform_verifier", LevelFilter::OFF)
+        .with_target("notify_host", level)
+        .with_target("broker", level)
+        .with_target(LOG_TARGET, level)
 }
 
 /// `2026-11-24T12:00:00.123Z INFO  message key=value`, with a plugin's name in front of its own lines.

@@ -35,6 +35,7 @@ pub(crate) struct Layers {
 }
 
 /// How the host is to run, and who says so.
+#[derive(Clone)]
 pub(crate) struct Settled {
     pub(crate) config: HostConfig,
     /// The file that was read, if there is one.

@@ -4,6 +4,7 @@
 //! once, each with its line.
 
 mod admin;
+mod changes;
 mod document;
 mod effective;
 mod example;

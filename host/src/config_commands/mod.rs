@@ -6,11 +6,16 @@ mod show;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 
 use crate::cli::RunArguments;
-use crate::command::unless_cut_off;
-use crate::config::{host_example, host_schema, plugin_schema};
+use crate::command::{say, unless_cut_off};
+use crate::config::{HostConfig, host_example, host_schema, plugin_schema};
+use crate::control::{self, ANSWERED_OTHERWISE, Reply, Request};
+use crate::exit::BadConfig;
+use crate::reload::Reloaded;
+use crate::state;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -65,6 +70,41 @@ pub(crate) fn run(action: Action) -> anyhow::Result<ExitCode> {
             print(&format!("{schema:#}\n"))
         }
         Action::Example => print(&host_example()),
+    }
+}
+
+/// Has every host that runs with this plugin folder read its settings again.
+pub(crate) async fn reload(config: &HostConfig) -> anyhow::Result<()> {
+    let state = config.state_folder().context("there is no home directory: name the host's folder by --state")?;
+    let state = state::of_plugins(&state, &config.plugins);
+    let (mut failed, mut refused) = (Vec::new(), Vec::new());
+    for answer in control::ask(&state, &config.plugins, &Request::ReloadSettings).await? {
+        match answer {
+            Ok(Reply::Reloaded(reloaded)) => tell(&reloaded),
+            Ok(Reply::Refused(problems)) => refused.push(problems),
+            Ok(Reply::Done(_) | Reply::Plugins { .. }) => failed.push(ANSWERED_OTHERWISE.to_owned()),
+            Err(problem) => failed.push(problem),
+        }
+    }
+    refused.dedup();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    if !refused.is_empty() {
+        return Err(BadConfig(format!("the settings stay as they are\n{}", refused.join("\n"))).into());
+    }
+    Ok(())
+}
+
+fn tell(reloaded: &Reloaded) {
+    if reloaded.taken.is_empty() && reloaded.restart.is_empty() {
+        say!("nothing has changed");
+    }
+    for change in &reloaded.taken {
+        say!("holds now: {change}");
+    }
+    for change in &reloaded.restart {
+        say!("needs a restart: {change}");
     }
 }
 

@@ -45,7 +45,7 @@ impl Hosts {
     pub(crate) async fn ask(self, request: &Request) -> Vec<Answer> {
         let time_max = match request {
             Request::List | Request::Pause { .. } | Request::Resume { .. } => ANSWER_TIME_MAX,
-            Request::Reload { .. } => RELOAD_TIME_MAX,
+            Request::Reload { .. } | Request::ReloadSettings => RELOAD_TIME_MAX,
         };
         let ask = async |stream| {
             let answer = tokio::time::timeout(time_max, exchange(stream, request)).await;

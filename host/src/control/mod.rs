@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use crate::control::client::{Hosts, ask};
 pub(crate) use crate::control::server::{Server, listen};
 use crate::digest::Digest;
+use crate::reload::Reloaded;
 
 /// Of one request.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
@@ -27,6 +28,7 @@ pub(crate) enum Request {
     Pause { plugin: String },
     Resume { plugin: String },
     Reload { plugin: String },
+    ReloadSettings,
 }
 
 /// What it answers; an error is a sentence.
@@ -35,8 +37,14 @@ pub(crate) type Answer = Result<Reply, String>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Reply {
-    Plugins { process: u32, plugins: Vec<PluginReport> },
+    Plugins {
+        process: u32,
+        plugins: Vec<PluginReport>,
+    },
     Done(String),
+    Reloaded(Reloaded),
+    /// The settings have these faults.
+    Refused(String),
 }
 
 /// How one plugin stands in one host.

@@ -18,6 +18,7 @@ use crate::control::{Answer, PluginReport, PluginState, REQUEST_BYTES_MAX, Reply
 use crate::delivery::{Health, Registry, Runner};
 use crate::plugin::is_plugin_name;
 use crate::reconcile::{Catalog, Reload, Status};
+use crate::reload::Reloader;
 use crate::state::private_folder;
 
 /// Commands that are served at once.
@@ -37,6 +38,7 @@ pub(crate) struct Server {
     pub(crate) registry: Arc<Registry>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) reloads: mpsc::Sender<Reload>,
+    pub(crate) settings: Arc<Reloader>,
 }
 
 /// A socket that commands can find.
@@ -163,6 +165,7 @@ impl Server {
                 }
                 Ok(Reply::Done(format!("{plugin} was running already")))
             }
+            Request::ReloadSettings => Ok(self.settings.reload().await.map_or_else(Reply::Refused, Reply::Reloaded)),
             Request::Reload { plugin } => {
                 let (answer, answered) = oneshot::channel();
                 let stopping = || "the host is stopping".to_owned();

@@ -21,7 +21,8 @@ pub(crate) struct Duplicates {
 }
 
 struct Shared {
-    window: Duration,
+    /// In milliseconds.
+    window: AtomicU64,
     seen: Mutex<Seen>,
     dropped: AtomicU64,
 }
@@ -56,18 +57,24 @@ pub(super) struct Claimed {
 
 impl Duplicates {
     pub(crate) fn new(window: Duration) -> Self {
-        Self { shared: Arc::new(Shared { window, seen: Mutex::default(), dropped: AtomicU64::new(0) }) }
+        Self {
+            shared: Arc::new(Shared {
+                window: AtomicU64::new(millis(window)),
+                seen: Mutex::default(),
+                dropped: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// Waits while the same event is in flight: only its end tells whether this one is needed.
     pub(super) async fn claim(&self, key: Uuid) -> Claim {
-        if self.shared.window.is_zero() {
+        if self.shared.window().is_zero() {
             return Claim::New(None);
         }
         loop {
             let other = {
                 let mut seen = self.shared.seen();
-                seen.forget(Instant::now(), self.shared.window);
+                seen.forget(Instant::now(), self.shared.window());
                 match seen.by_key.get(&key) {
                     Some(State::Settled) => {
                         self.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -83,6 +90,11 @@ impl Duplicates {
             };
             other.await;
         }
+    }
+
+    /// From now on.
+    pub(crate) fn remember_for(&self, window: Duration) {
+        self.shared.window.store(millis(window), Ordering::Relaxed);
     }
 
     /// Duplicates since the start.
@@ -109,7 +121,16 @@ impl Drop for Claimed {
     }
 }
 
+/// A year has fewer than fit.
+fn millis(window: Duration) -> u64 {
+    u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Shared {
+    fn window(&self) -> Duration {
+        Duration::from_millis(self.window.load(Ordering::Relaxed))
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -53,7 +53,8 @@ pub(crate) struct Dispatcher {
     pub(crate) duplicates: Duplicates,
     pub(crate) unwanted: Unwanted,
     pub(crate) prefetch: u16,
-    pub(crate) drain_timeout: Duration,
+    /// As it is when the stop comes.
+    pub(crate) drain_timeout: watch::Receiver<Duration>,
     pub(crate) journal: Journal,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) spans: Spans,
@@ -74,9 +75,10 @@ impl Dispatcher {
     /// is in flight finish within the drain timeout, and gives back the rest.
     pub(crate) async fn run(&self, opened: Opened, stop: &CancellationToken) -> Ended {
         let give_up = CancellationToken::new();
-        let drain_timeout = self.drain_timeout;
+        let drain_timeout = self.drain_timeout.clone();
         let deadline = async {
             stop.cancelled().await;
+            let drain_timeout = *drain_timeout.borrow();
             tokio::time::sleep(drain_timeout).await;
             debug!("the drain timeout has passed");
             give_up.cancel();

@@ -42,6 +42,7 @@ struct Desk {
     written: Count,
     /// Left out, or lost with a file that does not work.
     dropped: Count,
+    bounds: Mutex<Bounds>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -61,10 +62,9 @@ impl Journal {
     /// Writes to this file, within these bounds. Whatever is wrong with the file is told in the log, and stops
     /// nobody.
     pub(crate) fn start(file: PathBuf, bounds: Bounds) -> Self {
-        let desk = Arc::new(Desk::default());
+        let desk = Arc::new(Desk { bounds: Mutex::new(bounds), ..Desk::default() });
         let writer = Arc::clone(&desk);
-        let thread =
-            std::thread::Builder::new().name("journal".to_owned()).spawn(move || write(&writer, &file, bounds));
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || write(&writer, &file));
         match thread {
             Ok(thread) => *desk.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
             Err(error) => {
@@ -73,6 +73,13 @@ impl Journal {
             }
         }
         Self { desk: Some(desk) }
+    }
+
+    /// From now on; what is too much or too old by them goes with the next look.
+    pub(crate) fn keep_within(&self, bounds: Bounds) {
+        if let Some(desk) = &self.desk {
+            *desk.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds;
+        }
     }
 
     /// Whether anybody would read what is noted.
@@ -139,7 +146,7 @@ struct File<'f> {
     trimmed_at: Instant,
 }
 
-fn write(desk: &Desk, path: &Path, bounds: Bounds) {
+fn write(desk: &Desk, path: &Path) {
     let now = Instant::now();
     let mut file = File { path, store: None, again_at: now, trimmed_at: now };
     loop {
@@ -148,6 +155,7 @@ fn write(desk: &Desk, path: &Path, bounds: Bounds) {
             warn!(records = left_out, "the journal could not keep up: these are missing in it");
         }
         desk.dropped.add(left_out);
+        let bounds = *desk.bounds.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = file.take(&records, &bounds);
         let count = if matches!(taken, Ok(true)) { &desk.written } else { &desk.dropped };
         count.add(records.len() as u64);

@@ -16,7 +16,7 @@ pub(super) async fn list(state: &Path, plugins: &Path, json: bool) -> anyhow::Re
     for answer in ask(state, plugins, &Request::List).await? {
         match answer {
             Ok(Reply::Plugins { process, plugins }) => hosts.push((process, plugins)),
-            Ok(Reply::Done(_)) => failed.push(ANSWERED_OTHERWISE.to_owned()),
+            Ok(Reply::Done(_) | Reply::Reloaded(_) | Reply::Refused(_)) => failed.push(ANSWERED_OTHERWISE.to_owned()),
             Err(problem) => failed.push(problem),
         }
     }

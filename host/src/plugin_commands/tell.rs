@@ -35,7 +35,9 @@ fn report(answers: Vec<Answer>) -> anyhow::Result<()> {
     for answer in answers {
         let (sentences, sentence) = match answer {
             Ok(Reply::Done(sentence)) => (&mut done, sentence),
-            Ok(Reply::Plugins { .. }) => (&mut failed, ANSWERED_OTHERWISE.to_owned()),
+            Ok(Reply::Plugins { .. } | Reply::Reloaded(_) | Reply::Refused(_)) => {
+                (&mut failed, ANSWERED_OTHERWISE.to_owned())
+            }
             Err(problem) => (&mut failed, problem),
         };
         if !sentences.contains(&sentence) {

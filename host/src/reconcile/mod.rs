@@ -19,13 +19,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Policies;
+use crate::config::{PluginConfig, Policies};
 use crate::delivery::{Registry, Runner};
 use crate::file::apart;
 use crate::plugin::{Entry, Files, Loaded, Loader, Plugin, lone_tomls, look, scan};
 pub(crate) use crate::reconcile::catalog::{Catalog, Status};
 pub(crate) use crate::reconcile::versions::{Good, Versions};
 use crate::reconcile::watch::FolderWatch;
+use crate::reload::NewPolicies;
 
 /// A plugin whose files are gone goes on for so long: they may only be on their way from one version to
 /// the next.
@@ -58,6 +59,7 @@ pub(crate) struct Reconciler {
     lone: BTreeSet<String>,
     folder_problem: Option<String>,
     reloads: mpsc::Receiver<Reload>,
+    adoptions: (mpsc::Sender<NewPolicies>, mpsc::Receiver<NewPolicies>),
 }
 
 /// Whether there is more to do before long.
@@ -91,8 +93,14 @@ impl Reconciler {
             lone: BTreeSet::new(),
             folder_problem: None,
             reloads,
+            adoptions: mpsc::channel(REQUESTS_MAX),
         };
         (reconciler, catalog, sender)
+    }
+
+    /// By which the host's own policies can be changed.
+    pub(crate) fn adoptions(&self) -> mpsc::Sender<NewPolicies> {
+        self.adoptions.0.clone()
     }
 
     /// Loads everything once.
@@ -114,8 +122,29 @@ impl Reconciler {
                     // It may have been about to see something else.
                     pass = Pass::Unsettled;
                 }
+                Some(NewPolicies { policies, done }) = self.adoptions.1.recv() => {
+                    self.adopt(policies).await;
+                    // Who asked may have gone.
+                    let _ = done.send(());
+                    pass = Pass::Unsettled;
+                }
                 () = self.watch.changed(at_most) => pass = self.pass(false).await,
             }
+        }
+    }
+
+    /// Loads those anew whose policies are others now.
+    async fn adopt(&mut self, policies: Policies) {
+        self.policies = policies;
+        let entries: Vec<_> = self.known.values().cloned().collect();
+        for entry in entries {
+            let Some(runner) = self.registry.get(&entry.name) else { continue };
+            let own = PluginConfig::read(&entry.toml, &self.policies);
+            if own.is_ok_and(|own| own.policies == runner.plugin().policies) {
+                continue;
+            }
+            // It has been reported.
+            let _ = self.load(&entry).await;
         }
     }
 

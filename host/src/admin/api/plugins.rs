@@ -85,7 +85,7 @@ pub(super) async fn reload(admin: State<Arc<Admin>>, Path(plugin): Path<String>)
 async fn act(State(admin): State<Arc<Admin>>, request: Request, plugin: &str) -> Result<Json<Value>, Refusal> {
     match admin.sources.control.answer(request).await {
         Ok(Reply::Done(sentence)) => Ok(Json(json!({ "done": sentence }))),
-        Ok(Reply::Plugins { .. }) => {
+        Ok(Reply::Plugins { .. } | Reply::Reloaded(_) | Reply::Refused(_)) => {
             Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "this host answered something else"))
         }
         Err(problem) => {
