@@ -4,6 +4,8 @@
 //! once, each with its line.
 
 mod admin;
+#[cfg(test)]
+mod broken;
 mod changes;
 mod document;
 mod effective;

@@ -13,6 +13,7 @@ mod bytes;
 mod chat;
 mod churn;
 mod cluster;
+mod configuration;
 mod contract;
 mod crash;
 mod dead_letters;

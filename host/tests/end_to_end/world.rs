@@ -134,7 +134,7 @@ impl World {
         command.output().unwrap()
     }
 
-    fn notify_host(arguments: &[&str]) -> Command {
+    pub(crate) fn notify_host(arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
         for (name, _) in env::vars_os()
             .filter(|(name, _)| ["NOTIFY_", "OTEL_"].iter().any(|own| name.to_string_lossy().starts_with(own)))
