@@ -76,7 +76,8 @@ fn what_holds_is_shown_with_who_says_so_and_without_a_password() {
     add(&world, "broker = \"amqp://shop:hunter2@mq.example.com\"\nprefetch = 5\ndrain-timeout = \"5s\"\n");
     let show = |arguments: &[&str]| {
         let mut command = World::notify_host(
-            &[&["config", "show", "--config"], &[world.path("host.toml").to_str().unwrap()], arguments].concat(),
+            &[&["config", "show", "--config"][..], &[world.path("host.toml").to_str().unwrap()][..], arguments]
+                .concat(),
         );
         let shown = command.env("NOTIFY_PREFETCH", "7").env("NOTIFY_LOGLEVEL", "debug").output().unwrap();
         assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
