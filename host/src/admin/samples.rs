@@ -130,7 +130,8 @@ impl Samples {
         let mut state = self.state();
         state.plugins.retain(|name, _| runners.iter().any(|runner| *runner.name == **name));
         for runner in runners.iter() {
-            let parts = state.plugins.entry(runner.name.to_string()).or_default();
+            // What it did before it was first seen here counts, too.
+            let parts = state.plugins.entry(runner.name.to_string()).or_insert_with(|| [Tally::default()].into());
             if parts.len() >= PARTS_MAX {
                 parts.pop_front();
             }
