@@ -39,6 +39,7 @@ mod route;
 mod sample;
 mod secret_value;
 mod service;
+mod sessions;
 mod shutdown;
 mod spans;
 mod state;

@@ -57,9 +57,9 @@ fn a_check_tells_every_fault_of_host_and_plugins() {
     }
     assert!(said.contains("2 faults"), "{said}");
     let json = text(&config(&world, &["check", "--json"]).stdout);
-    let faults: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((&faults[0]["line"], &faults[0]["suggestion"]), (&1.into(), &"did you mean \"prefetch\"?".into()));
-    assert_eq!((faults.len(), &faults[1]["column"]), (2, &8.into()));
+    let told: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&told[0]["line"], &told[0]["suggestion"]), (&1.into(), &"did you mean \"prefetch\"?".into()));
+    assert_eq!((told.len(), &told[1]["column"]), (2, &8.into()));
     // The host says the same, a line each, and does not start.
     let started = world.host_with(&[]);
     assert_eq!(started.leash.wait_timeout(SOON).and_then(|status| status.code()), Some(78));
