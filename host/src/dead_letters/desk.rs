@@ -84,11 +84,15 @@ impl Desk {
         Ok(listed)
     }
 
-    /// All that is known of one, with its content.
+    /// All that is known of one, with its content, and with what of it a replay may change.
     pub(crate) async fn show(&self, id: &str) -> Result<Value, DeskError> {
         let mut turn = self.turn().await?;
         let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
-        let shown = as_json(&letter.summary, &letter.message);
+        let mut shown = as_json(&letter.summary, &letter.message);
+        let original = Original { trail: &letter.trail, message: &letter.message, rules: &self.config.rules };
+        if let Ok(text) = original.text() {
+            shown["editable"] = json!(text);
+        }
         drop(letter);
         done(&mut turn, browser.put_back(0).await)?;
         Ok(shown)

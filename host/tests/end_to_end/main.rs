@@ -16,6 +16,7 @@ mod cluster;
 mod configuration;
 mod contract;
 mod crash;
+mod dashboard;
 mod dead_letters;
 mod debian_package;
 mod documents;

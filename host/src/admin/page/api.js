@@ -128,7 +128,8 @@ export function poll(load, milliseconds) {
 
 /**
  * Follows a stream of server-sent events until it is stopped. A lost stream is opened again; `opened` is
- * called each time, before anything of it comes. `EventSource` would do, but it cannot carry a token.
+ * called each time, before anything of it comes; `message` is
+ * called with the JSON and the name of each event. `EventSource` would do, but it cannot carry a token.
  *
  * A page that nobody sees holds no stream: a browser opens only six connections to one host.
  */
@@ -183,8 +184,8 @@ async function readStream(path, ended, opened, message) {
       rest = blocks.pop();
       if (rest.length > MESSAGE_CHARACTERS_MAX) throw new Failure("the host's stream has no end of a message");
       for (const block of blocks) {
-        const data = dataOf(block);
-        if (data) message(data);
+        const said = messageOf(block);
+        if (said) message(said.data, said.name);
       }
     }
   } finally {
@@ -195,12 +196,12 @@ async function readStream(path, ended, opened, message) {
   }
 }
 
-/** The JSON of one server-sent event; null for a comment. */
-function dataOf(block) {
-  const lines = block.split("\n").filter((line) => line.startsWith("data:"));
-  if (!lines.length) return null;
+/** One server-sent event: its name, and the JSON that it carries. Null for a comment. */
+function messageOf(block) {
+  const fields = block.split("\n").map((line) => /^(event|data):\s?(.*)$/.exec(line)).filter(Boolean);
+  const of = (name) => fields.filter((field) => field[1] === name).map((field) => field[2]).join("\n");
   try {
-    return JSON.parse(lines.map((line) => line.slice(5).trimStart()).join("\n"));
+    return of("data") ? { name: of("event"), data: JSON.parse(of("data")) } : null;
   } catch {
     return null;
   }

@@ -26,7 +26,7 @@ export function Events() {
   // Who looks at one comes back to it.
   const within = useCell(asked) !== null || entered;
   const [most, setMost] = useState(SHOWN_FIRST);
-  const { events, waiting, problem } = useFeed(plugin, outcome, paused || within);
+  const { events, waiting, leftOut, problem } = useFeed(plugin, outcome, paused || within);
   const names = usePluginNames();
   const wanted = text.trim().toLowerCase();
   const matching = wanted ? events.filter((event) => textOf(event).includes(wanted)) : events;
@@ -34,7 +34,7 @@ export function Events() {
   return html`<section class="panel" aria-labelledby="events" id="events-section">
     <div class="title">
       <h2 id="events" tabindex="-1">Events</h2>
-      <span class="aside feed-state">${paused ? "paused" : within ? "held while you are in it" : "live"}${waiting > 0 && (paused || within) ? ` · ${count(waiting)} new` : ""}</span>
+      <span class="aside feed-state">${paused ? "paused" : within ? "held while you are in it" : "live"}${waiting > 0 && (paused || within) ? ` · ${count(waiting)} new` : ""}${leftOut > 0 ? ` · ${count(leftOut)} more came too fast to be shown` : ""}</span>
       <button class="end" type="button" aria-pressed=${paused ? "true" : "false"} onClick=${() => setPaused(!paused)}>${paused ? "Go on" : "Pause feed"}</button>
     </div>
     <div class="filters">
@@ -92,6 +92,8 @@ function useFeed(plugin, outcome, held) {
   const [events, setEvents] = useState([]);
   const [waiting, setWaiting] = useState(0);
   const [problem, setProblem] = useState(null);
+  const [leftOut, setLeftOut] = useState(0);
+  const missed = useRef(0);
   const arrived = useRef([]);
   const holds = useRef(held);
   holds.current = held;
@@ -99,7 +101,9 @@ function useFeed(plugin, outcome, held) {
   useEffect(() => {
     setEvents([]);
     setWaiting(0);
+    setLeftOut(0);
     arrived.current = [];
+    missed.current = 0;
     let left = false;
     const kind = query({ plugin, outcome });
     const unfollow = follow(`events/stream${kind}`, {
@@ -113,8 +117,13 @@ function useFeed(plugin, outcome, held) {
           if (!left) setProblem(told(error));
         }
       },
-      message(event) {
+      message(event, name) {
         if (left) return;
+        // More came at once than anybody could read.
+        if (name === "gap") {
+          missed.current += event.left_out;
+          return;
+        }
         arrived.current.unshift(named(event));
         if (arrived.current.length > 2 * KEPT_MAX) arrived.current.length = KEPT_MAX;
       },
@@ -127,6 +136,7 @@ function useFeed(plugin, outcome, held) {
         const more = arrived.current;
         arrived.current = [];
         setWaiting(0);
+        setLeftOut(missed.current);
         setEvents((now) => merged(more, now).slice(0, KEPT_MAX));
       }
     }, DRAW_MILLIS);
@@ -136,7 +146,7 @@ function useFeed(plugin, outcome, held) {
       clearInterval(timer);
     };
   }, [plugin, outcome]);
-  return { events, waiting, problem };
+  return { events, waiting, leftOut, problem };
 }
 
 /** With what tells it from all others. */

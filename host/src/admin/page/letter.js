@@ -108,5 +108,5 @@ function problemOf(draft) {
 
 /** What there is to edit: of an event in the structured form its data, else all of the body. Null if it is no text. */
 function textToEdit(letter) {
-  return letter.editable ?? (letter.body === undefined || letter.body === null ? null : indented(letter.body));
+  return letter.editable?.trimEnd() ?? null;
 }

@@ -10,7 +10,7 @@ import { Confirm } from "./dialog.js";
 import { ago, clock, count, counted, shown } from "./format.js";
 import { Letter } from "./letter.js";
 import { More } from "./more.js";
-import { say } from "./notice.js";
+import { complain, say } from "./notice.js";
 import { usePluginNames } from "./plugins.js";
 import { deadSeen } from "./stats.js";
 
@@ -38,7 +38,9 @@ export function Letters() {
   const change = async (act, done) => {
     const answer = await post(`dead-letters/${act}`, filter ?? { all: true });
     setAsking(null);
-    say(`${counted(answer.count, "dead letter")} ${done}`);
+    const { count: settled, stayed } = answer;
+    if (stayed.length === 0) say(`${counted(settled, "dead letter")} ${done}`);
+    else complain(`${counted(stayed.length, "dead letter")} could not be ${done}: ${stayed[0].reason} (${counted(settled, "other")} ${done})`);
     look();
   };
   const which = filter
@@ -117,11 +119,13 @@ function useLetters(plugin, reason) {
   const [busy, setBusy] = useState(false);
   const dead = useCell(deadSeen);
   const lost = useCell(lostSince);
-  const looks = useRef({ number: 0, ended: 0, took: 0 });
+  const isSeen = useCell(seen);
+  const looks = useRef({ number: 0, ended: 0, took: 0, dead: 0 });
 
   const look = async () => {
     const number = ++looks.current.number;
     const began = Date.now();
+    looks.current.dead = deadSeen.get();
     setBusy(true);
     try {
       const answer = await get("dead-letters" + query({ plugin, reason, limit: LISTED_MAX }));
@@ -139,19 +143,19 @@ function useLetters(plugin, reason) {
   };
 
   useEffect(() => {
-    if (lost) return undefined;
+    if (lost || !isSeen) return undefined;
     const timer = setTimeout(look, list ? TYPING_MILLIS : 0);
     return () => clearTimeout(timer);
-  }, [plugin, reason, lost]);
+  }, [plugin, reason, lost, isSeen]);
 
   // More have died: soon there is something to see.
   useEffect(() => {
-    if (dead === 0) return undefined;
     const { ended, took } = looks.current;
+    if (dead === looks.current.dead) return undefined;
     const soon = Math.max(ended + Math.max(INTERVAL_MILLIS, took * SHARE) - Date.now(), 500);
-    const timer = setTimeout(() => seen.get() && look(), soon);
+    const timer = setTimeout(() => isSeen && look(), soon);
     return () => clearTimeout(timer);
-  }, [dead, list]);
+  }, [dead, list, isSeen]);
 
   return { list, problem, busy, look };
 }

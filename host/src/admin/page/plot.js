@@ -70,7 +70,7 @@ function options(frame, { series, format, least }, pointed) {
       y: { range: (_, __, most) => [0, Math.max(most ?? 0, least) * 1.1] },
     },
     axes: [
-      { ...axis, size: 24, space: 60, values: (_, splits) => splits.map(hour) },
+      { ...axis, size: 24, space: 48, incrs: [60, 120, 300], values: (_, splits) => splits.map(hour) },
       { ...axis, size: 58, space: 34, values: (_, splits) => splits.map((split) => format(split)) },
     ],
     series: [
