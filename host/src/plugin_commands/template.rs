@@ -80,6 +80,7 @@ impl Language {
                 ("notify-plugin/src/mail.rs", include_str!("../../../plugins/sdk/src/mail.rs")),
                 ("notify-plugin/src/template/json.rs", include_str!("../../../plugins/sdk/src/template/json.rs")),
                 ("notify-plugin/src/template/mod.rs", include_str!("../../../plugins/sdk/src/template/mod.rs")),
+                ("notify-plugin/src/testing.rs", include_str!("../../../plugins/sdk/src/testing.rs")),
                 ("notify-plugin/src/text.rs", include_str!("../../../plugins/sdk/src/text.rs")),
             ],
             Self::Js => &[
