@@ -87,9 +87,11 @@ impl Journal {
         self.desk.is_some()
     }
 
-    /// Takes note. The record is only made if there is a journal and room in it.
+    /// Takes note. The record is only made if there is a journal.
     pub(crate) fn note(&self, record: impl FnOnce() -> Record) {
         let Some(desk) = &self.desk else { return };
+        // Before the lock, which all who work share.
+        let record = record();
         let mut tray = desk.tray();
         if tray.closed {
             return;
@@ -98,7 +100,7 @@ impl Journal {
             tray.left_out += 1;
             return;
         }
-        tray.records.push(record());
+        tray.records.push(record);
     }
 
     /// How many records were written since the start, and how many were not.
