@@ -30,7 +30,7 @@ impl Rules {
     }
 
     /// For the journal; `None` if it is not subscribed to the event. `plugin` is the one that these are of.
-    pub(super) fn rule(&self, plugin: &Plugin, verdict: &Verdict<'_>) -> Option<Rule> {
+    pub(super) fn rule(&self, plugin: &Plugin, verdict: &Verdict<'_>) -> Option<Rule<Arc<str>>> {
         let made = match verdict {
             Verdict::NotSubscribed => return None,
             Verdict::AboutItself => return Some(Rule::AboutItself),

@@ -67,7 +67,7 @@ pub(super) struct Routing<'a> {
     /// In the order of their names.
     pub(super) wanting: Vec<&'a Arc<Runner>>,
     /// For the journal, if there is one: those that are subscribed to it.
-    pub(super) routed: Vec<Routed>,
+    pub(super) routed: Vec<Routed<Arc<str>>>,
     pub(super) not_subscribed: u32,
 }
 

@@ -13,7 +13,7 @@ use crate::delivery::policy::{Fault, Outcome};
 use crate::delivery::runner::Runner;
 use crate::delivery::trail::Trail;
 use crate::event::Event;
-use crate::journal::{Attempted, Journal, Next, Received, Record, Recorded, Routed, SpillReason, What};
+use crate::journal::{Attempted, Journal, Next, Received, Record, Recorded, Routed, Rule, SpillReason, What};
 
 /// Characters of a reason that are kept.
 const REASON_CHARACTERS_MAX: usize = 1000;
@@ -62,21 +62,27 @@ impl Scribe {
             Outcome::Reject(fault) => (Recorded::Reject(fault.code.as_str().into()), Some(&fault.reason)),
             Outcome::Misconfigured(fault) => (Recorded::Misconfigured, Some(&fault.reason)),
         };
-        Some(Made { number, max, took, outcome, reason: reason.map(|reason| bounded(reason)), log })
+        Some(Made { number, max, took, outcome, reason: reason.map(|reason| bounded(reason).into()), log })
     }
 
-    pub(super) fn received(&self, event: &Event, delivery: &Delivery, routed: Vec<Routed>, not_subscribed: u32) {
+    pub(super) fn received(
+        &self,
+        event: &Event,
+        delivery: &Delivery,
+        routed: &[Routed<Arc<str>>],
+        not_subscribed: u32,
+    ) {
         self.journal.note(|| {
             of(
                 event,
                 What::Received(Received {
-                    subject: event.subject.as_deref().map(Into::into),
-                    time: event.time.as_deref().map(Into::into),
-                    exchange: delivery.exchange.as_str().into(),
-                    routing_key: delivery.routing_key.as_str().into(),
+                    subject: event.subject.as_deref(),
+                    time: event.time.as_deref(),
+                    exchange: &delivery.exchange,
+                    routing_key: &delivery.routing_key,
                     redelivered: delivery.redelivered,
                     bytes: delivery.message.body.len() as u64,
-                    routed,
+                    routed: routed.iter().map(lend).collect(),
                     not_subscribed,
                 }),
             )
@@ -90,46 +96,63 @@ impl Scribe {
     /// `trail` says what is wrong with it.
     pub(super) fn undecodable(&self, delivery: &Delivery, trail: &Trail) {
         let Some(Fault { code, reason }) = &trail.fault else { return };
+        if !self.is_on() {
+            return;
+        }
+        let id = match &trail.recipient {
+            // It may have been one by the rules of then.
+            Some(recipient) => recipient.event_id.clone(),
+            None => crate::event::id_of_body(&delivery.message.body),
+        };
         self.journal.note(|| Record {
             at: now(),
-            // It may have been one by the rules of then.
-            id: match &trail.recipient {
-                Some(recipient) => recipient.event_id.as_str().into(),
-                None => crate::event::id_of_body(&delivery.message.body).into(),
-            },
-            source: trail.exchange.as_str().into(),
-            event_type: "".into(),
+            id: &id,
+            source: &trail.exchange,
+            event_type: "",
             what: What::Undecodable {
-                code: code.as_str().into(),
+                code,
                 reason: bounded(reason),
-                exchange: trail.exchange.as_str().into(),
-                routing_key: trail.routing_key.as_str().into(),
+                exchange: &trail.exchange,
+                routing_key: &trail.routing_key,
                 bytes: delivery.message.body.len() as u64,
             },
         });
     }
 
     pub(super) fn spilled(&self, event: &Event, runner: &Runner, why: SpillReason) {
-        self.journal.note(|| of(event, What::Spilled { plugin: Arc::clone(&runner.name), why }));
+        self.journal.note(|| of(event, What::Spilled { plugin: &runner.name, why }));
     }
 
-    pub(super) fn attempted(&self, event: &Event, runner: &Runner, trail: &Trail, made: Option<Made>, next: Next) {
+    pub(super) fn attempted(
+        &self,
+        event: &Event,
+        runner: &Runner,
+        trail: &Trail,
+        made: Option<Made>,
+        next: Next<&'static str>,
+    ) {
         let Some(Made { number, max, took, outcome, reason, log: (lines, beyond) }) = made else { return };
-        let log = lines.into_iter().map(|line| (line.level.into(), line.text().into())).collect();
+        let lines: Vec<_> = lines.into_iter().map(|line| (line.level, line.text())).collect();
         self.journal.note(|| {
             of(
                 event,
                 What::Attempted(Attempted {
-                    plugin: Arc::clone(&runner.name),
+                    plugin: &runner.name,
                     number,
                     max,
                     round: trail.round,
                     first_at: trail.round_at,
                     took_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-                    outcome,
-                    reason,
+                    outcome: match &outcome {
+                        Recorded::Done => Recorded::Done,
+                        Recorded::Skipped => Recorded::Skipped,
+                        Recorded::Retry(code) => Recorded::Retry(code),
+                        Recorded::Reject(code) => Recorded::Reject(code),
+                        Recorded::Misconfigured => Recorded::Misconfigured,
+                    },
+                    reason: reason.as_deref(),
                     next,
-                    log,
+                    log: lines.iter().map(|(level, text)| (*level, text.as_str())).collect(),
                     log_beyond: beyond as u64,
                 }),
             )
@@ -137,19 +160,23 @@ impl Scribe {
     }
 }
 
-fn of(event: &Event, what: What) -> Record {
-    Record {
-        at: now(),
-        id: event.id.as_str().into(),
-        source: event.source.as_str().into(),
-        event_type: event.event_type.as_str().into(),
-        what,
-    }
+fn of<'a>(event: &'a Event, what: What<&'a str>) -> Record<&'a str> {
+    Record { at: now(), id: &event.id, source: &event.source, event_type: &event.event_type, what }
 }
 
-fn bounded(text: &str) -> Box<str> {
+fn lend(routed: &Routed<Arc<str>>) -> Routed<&str> {
+    let rule = match &routed.rule {
+        Rule::Everything => Rule::Everything,
+        Rule::Subscription(rule) => Rule::Subscription(&**rule),
+        Rule::Filtered(rule) => Rule::Filtered(&**rule),
+        Rule::AboutItself => Rule::AboutItself,
+    };
+    Routed { plugin: &routed.plugin, rule }
+}
+
+fn bounded(text: &str) -> &str {
     match text.char_indices().nth(REASON_CHARACTERS_MAX) {
-        Some((end, _)) => text[..end].into(),
-        None => text.into(),
+        Some((end, _)) => &text[..end],
+        None => text,
     }
 }

@@ -187,7 +187,7 @@ impl Intake {
             return false;
         }
         let Routing { wanting, routed, not_subscribed } = route(&members, event, self.worker.scribe.is_on());
-        self.worker.scribe.received(event, delivery, routed, not_subscribed);
+        self.worker.scribe.received(event, delivery, &routed, not_subscribed);
         let is_wanted = !wanting.is_empty();
         span.note("notify.result", if is_wanted { "routed" } else { "unmatched" });
         if !is_wanted {

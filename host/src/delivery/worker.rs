@@ -171,7 +171,7 @@ impl Worker {
                 );
                 trail.attempts = number;
                 trail.given_up = Some(why.to_owned());
-                (Onward::Dead, Next::DeadLetter(why.into()))
+                (Onward::Dead, Next::DeadLetter(why))
             }
             Settlement::Pause(_) => (Onward::Spill { plugin }, Next::Held),
         };

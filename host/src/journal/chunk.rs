@@ -7,38 +7,65 @@ use crate::journal::record::{Record, What};
 const BITS_A_KEY: usize = 10;
 const PROBES: u64 = 7;
 
+/// One record, encoded, on its way into a chunk. It can be used again for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Slip {
+    at: i64,
+    record: Vec<u8>,
+    /// Of its event's id, and of its subject, where the record has that.
+    keys: (u64, Option<u64>),
+}
+
+impl Slip {
+    pub(super) fn write(&mut self, record: &Record<&str>) {
+        self.record.clear();
+        match postcard::to_extend(record, std::mem::take(&mut self.record)) {
+            Ok(bytes) => self.record = bytes,
+            // Memory is all that it needs.
+            Err(_) => return,
+        }
+        self.at = record.at;
+        let subject = match &record.what {
+            What::Received(received) => received.subject.map(key),
+            What::Duplicate | What::Spilled { .. } | What::Attempted(_) | What::Undecodable { .. } => None,
+        };
+        self.keys = (key(record.id), subject);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.record.len()
+    }
+}
+
 /// Records, encoded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chunk {
     pub(super) first_at: i64,
     pub(super) last_at: i64,
+    pub(super) count: u64,
     pub(super) records: Vec<u8>,
     keys: Vec<u64>,
 }
 
 impl Chunk {
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+    pub(super) fn push(&mut self, slip: &Slip) {
+        if self.count == 0 {
+            (self.first_at, self.last_at) = (slip.at, slip.at);
+        }
+        self.first_at = self.first_at.min(slip.at);
+        self.last_at = self.last_at.max(slip.at);
+        self.count += 1;
+        self.records.extend_from_slice(&slip.record);
+        let (id, subject) = slip.keys;
+        self.keys.push(id);
+        self.keys.extend(subject);
     }
 
-    pub(super) fn push(&mut self, record: &Record) {
-        let length = self.records.len();
-        match postcard::to_extend(record, std::mem::take(&mut self.records)) {
-            Ok(records) => self.records = records,
-            // Memory is all that it needs.
-            Err(_) => return,
-        }
-        if length == 0 {
-            self.first_at = record.at;
-        }
-        self.first_at = self.first_at.min(record.at);
-        self.last_at = self.last_at.max(record.at);
-        self.keys.push(key(&record.id));
-        if let What::Received(received) = &record.what
-            && let Some(subject) = &received.subject
-        {
-            self.keys.push(key(subject));
-        }
+    /// As if it were new, in the same memory.
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+        self.records.clear();
+        self.keys.clear();
     }
 
     /// Says of a key whether it may be in it.
@@ -90,17 +117,17 @@ mod tests {
     use super::*;
     use crate::journal::record::Received;
 
-    fn received(id: &str, subject: Option<&str>) -> Record {
+    fn received<'a>(id: &'a str, subject: Option<&'a str>) -> Record<&'a str> {
         Record {
             at: 5,
-            id: id.into(),
-            source: "shop".into(),
-            event_type: "OrderCreated".into(),
+            id,
+            source: "shop",
+            event_type: "OrderCreated",
             what: What::Received(Received {
-                subject: subject.map(Into::into),
+                subject,
                 time: None,
-                exchange: "orders".into(),
-                routing_key: "order.created".into(),
+                exchange: "orders",
+                routing_key: "order.created",
                 redelivered: false,
                 bytes: 200,
                 routed: Vec::new(),
@@ -109,27 +136,33 @@ mod tests {
         }
     }
 
+    fn chunk(records: &[Record<&str>]) -> Chunk {
+        let (mut slip, mut chunk) = (Slip::default(), Chunk::default());
+        for record in records {
+            slip.write(record);
+            chunk.push(&slip);
+        }
+        chunk
+    }
+
     #[test]
     fn what_goes_in_comes_out_up_to_where_it_is_torn() {
-        let mut chunk = Chunk::default();
-        let both = [received("1", None), received("2", Some("4711"))];
-        for record in &both {
-            chunk.push(record);
-        }
-        assert_eq!(records(&chunk.records), both);
+        let chunk = chunk(&[received("1", None), received("2", Some("4711"))]);
+        let both = records(&chunk.records);
+        let ids: Vec<_> = both.iter().map(|record| &*record.id).collect();
+        assert_eq!(ids, ["1", "2"]);
+        assert!(matches!(&both[1].what, What::Received(received) if received.subject.as_deref() == Some("4711")));
         let torn = &chunk.records[..chunk.records.len() - 1];
         assert_eq!(records(torn), both[..1]);
     }
 
     #[test]
     fn a_filter_misses_nothing_and_is_seldom_wrong() {
-        let mut chunk = Chunk::default();
-        for id in 0..500 {
-            chunk.push(&received(&format!("id-{id}"), Some(&format!("order-{id}"))));
-        }
-        let filter = chunk.filter();
-        for id in 0..500 {
-            assert!(may_have(&filter, key(&format!("id-{id}"))) && may_have(&filter, key(&format!("order-{id}"))));
+        let texts: Vec<_> = (0..500).map(|id| (format!("id-{id}"), format!("order-{id}"))).collect();
+        let records: Vec<_> = texts.iter().map(|(id, subject)| received(id, Some(subject))).collect();
+        let filter = chunk(&records).filter();
+        for (id, subject) in &texts {
+            assert!(may_have(&filter, key(id)) && may_have(&filter, key(subject)));
         }
         let wrong = (500..10_500).filter(|id| may_have(&filter, key(&format!("id-{id}")))).count();
         assert!(wrong < 300, "{wrong} of 10,000");

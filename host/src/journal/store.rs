@@ -1,11 +1,15 @@
 //! The journal's file: one SQLite database that the hosts of one plugin folder write, and commands read
 //! while they do.
+//!
+//! What is written goes to the log beside it (`-wal`), and from there into the database, which is a checkpoint: the only
+//! time that the disk is waited for. The bound of its size is for both together. What the oldest chunks leave free is
+//! used again, so that a journal which is full grows no more and moves nothing.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use crate::journal::Bounds;
 use crate::journal::chunk::{self, Chunk};
@@ -16,8 +20,21 @@ use crate::state::private_folder;
 const VERSION: i64 = 2;
 /// How long a host waits for another one that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of a new file. A chunk fills a few of them; with smaller ones it is as many times more calls of the system.
+const PAGE_BYTES: u32 = 16 << 10;
+/// Of the log, at most; and its share of a file that may not be large.
+const LOG_BYTES_MAX: u32 = 64 << 20;
+const LOG_SHARE: u64 = 4;
+/// The log goes into the database when this part of its bound is full. The rest is for the transaction that fills it.
+const CHECKPOINT_SHARE: u32 = 4;
+/// Records of one transaction.
+const TRANSACTION_BYTES_MAX: u32 = 1 << 20;
 /// Rows that are deleted at once, so that nobody waits for long.
-const TRIM_ROWS: i64 = 500;
+const DELETED_MAX: u32 = 500;
+/// Pages that are given back at once.
+const GIVEN_BACK_MAX: u64 = 256;
+/// Free space that is kept for what comes next, beside as much as a quarter of what is used.
+const FREE_BYTES_KEPT: u64 = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -34,6 +51,10 @@ pub(crate) enum StoreError {
 /// For the host.
 pub(super) struct Store {
     connection: Connection,
+    page_bytes: u32,
+    log_bytes_max: u32,
+    /// All that was written is in the database.
+    is_settled: bool,
 }
 
 impl Store {
@@ -44,12 +65,14 @@ impl Store {
         }
         let connection = Connection::open(file)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // A power cut may cost the last moments; a crash of the host costs nothing that was written.
+        // A power cut may cost what came since the last checkpoint; a crash of the host costs nothing that was written.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != VERSION {
+        let number = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+        let page_bytes = u32::try_from(number("page_size")?).unwrap_or(PAGE_BYTES);
+        if number("user_version")? != VERSION {
             connection.execute_batch(&format!(
                 "BEGIN IMMEDIATE;
                  DROP TABLE IF EXISTS chunks;
@@ -64,50 +87,132 @@ impl Store {
                  COMMIT;"
             ))?;
         }
-        Ok(Self { connection })
+        Ok(Self { connection, page_bytes, log_bytes_max: 0, is_settled: false })
     }
 
-    pub(super) fn append(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        {
-            let mut insert = transaction
-                .prepare_cached("INSERT INTO chunks (first_at, last_at, filter, records) VALUES (?1, ?2, ?3, ?4)")?;
-            for chunk in chunks {
-                insert.execute(params![chunk.first_at, chunk.last_at, chunk.filter(), chunk.records])?;
-            }
+    /// Writes them, and forgets the oldest to make room.
+    pub(super) fn append(&mut self, chunks: &[Chunk], bounds: &Bounds) -> Result<(), StoreError> {
+        self.bound_log(bounds)?;
+        let bytes_max = TRANSACTION_BYTES_MAX.min(self.log_bytes_max / CHECKPOINT_SHARE) as usize;
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let begins = |chunk: &Chunk| {
+                bytes += chunk.records.len();
+                bytes > bytes_max
+            };
+            let (some, others) = rest.split_at(rest.iter().position(begins).unwrap_or(rest.len()).max(1));
+            self.append_together(some, bounds)?;
+            rest = others;
         }
-        transaction.commit()?;
         Ok(())
     }
 
-    /// Forgets what is too old or too much; whether there may be more of it.
-    pub(super) fn trim(&mut self, now: i64, bounds: &Bounds) -> Result<bool, StoreError> {
+    fn append_together(&mut self, chunks: &[Chunk], bounds: &Bounds) -> Result<(), StoreError> {
+        let rows: Vec<_> = chunks.iter().map(|chunk| (chunk, chunk.filter())).collect();
+        let bytes: usize = rows.iter().map(|(chunk, filter)| chunk.records.len() + filter.len()).sum();
+        // Of the last page of each row a part is left empty, and one of a row's pages has others in it.
+        let needed = bytes as u64 + 2 * rows.len() as u64 * u64::from(self.page_bytes);
+        let bytes_max = (bounds.bytes_max - u64::from(self.log_bytes_max)).saturating_sub(needed);
+        self.is_settled = false;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        make_room(&transaction, bytes_max, self.page_bytes.into())?;
+        let mut insert = transaction
+            .prepare_cached("INSERT INTO chunks (first_at, last_at, filter, records) VALUES (?1, ?2, ?3, ?4)")?;
+        for (chunk, filter) in rows {
+            insert.execute(params![chunk.first_at, chunk.last_at, filter, chunk.records])?;
+        }
+        drop(insert);
+        Ok(transaction.commit()?)
+    }
+
+    /// Forgets what is too old, and gives back what is free for long; whether there may be more of it.
+    pub(super) fn tidy(&mut self, now: i64, bounds: &Bounds) -> Result<bool, StoreError> {
+        self.bound_log(bounds)?;
         let age_max = i64::try_from(bounds.age_max.as_millis()).unwrap_or(i64::MAX);
-        let oldest = now.saturating_sub(age_max);
-        let bytes = self.bytes()?;
-        let deleted = if bytes > bounds.bytes_max {
-            let sql = "DELETE FROM chunks WHERE seq IN (SELECT seq FROM chunks ORDER BY seq LIMIT ?1)";
-            self.connection.execute(sql, [TRIM_ROWS])?
-        } else {
-            // The oldest come first; clocks of several hosts may differ a little.
-            let sql = "DELETE FROM chunks WHERE seq IN (SELECT seq FROM chunks ORDER BY seq LIMIT ?1) AND last_at < ?2";
-            self.connection.execute(sql, [TRIM_ROWS, oldest])?
-        };
-        if deleted > 0 {
+        // The oldest come first; clocks of several hosts may differ a little.
+        let sql = "DELETE FROM chunks WHERE seq IN (SELECT seq FROM chunks ORDER BY seq LIMIT ?1) AND last_at < ?2";
+        let deleted = self.connection.execute(sql, params![DELETED_MAX, now.saturating_sub(age_max)])?;
+        let Pages { used, free } = pages(&self.connection)?;
+        let page_bytes = u64::from(self.page_bytes);
+        let kept = (used / 4).max(FREE_BYTES_KEPT / page_bytes);
+        let most = ((bounds.bytes_max - u64::from(self.log_bytes_max)) / page_bytes).saturating_sub(used);
+        let beyond = free.saturating_sub(kept.min(most));
+        if beyond > 0 {
             // One page a row: whoever does not read them all frees but the first.
-            let mut vacuum = self.connection.prepare_cached("PRAGMA incremental_vacuum")?;
+            let sql = format!("PRAGMA incremental_vacuum({})", beyond.min(GIVEN_BACK_MAX));
+            let mut vacuum = self.connection.prepare(&sql)?;
             let mut pages = vacuum.query([])?;
             while pages.next()?.is_some() {}
         }
-        Ok(deleted > 0)
+        if deleted > 0 || beyond > 0 {
+            self.is_settled = false;
+            return Ok(true);
+        }
+        if !std::mem::replace(&mut self.is_settled, true) {
+            // What came since the last one is safe from a power cut then.
+            self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        }
+        Ok(false)
     }
 
-    /// Of the file, less what is free in it.
-    fn bytes(&self) -> Result<u64, StoreError> {
-        let number = |name: &str| self.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
-        let pages = number("page_count")?.saturating_sub(number("freelist_count")?);
-        Ok(u64::try_from(pages.saturating_mul(number("page_size")?)).unwrap_or(0))
+    /// Unless a reader holds it up: what somebody reads stays in the log until he has done.
+    fn bound_log(&mut self, bounds: &Bounds) -> Result<(), StoreError> {
+        let share = bounds.bytes_max / LOG_SHARE;
+        let bytes_max = u32::try_from(share).unwrap_or(u32::MAX).min(LOG_BYTES_MAX);
+        if self.log_bytes_max != bytes_max {
+            self.connection.pragma_update(
+                None,
+                "wal_autocheckpoint",
+                bytes_max / CHECKPOINT_SHARE / self.page_bytes,
+            )?;
+            self.connection.pragma_update(None, "journal_size_limit", bytes_max)?;
+            self.log_bytes_max = bytes_max;
+        }
+        Ok(())
     }
+}
+
+/// Of the database, without its log.
+struct Pages {
+    used: u64,
+    free: u64,
+}
+
+fn pages(connection: &Connection) -> Result<Pages, StoreError> {
+    let number = |name: &str| {
+        let number = connection.prepare_cached(name)?.query_row([], |row| row.get::<_, i64>(0))?;
+        Ok::<_, StoreError>(u64::try_from(number).unwrap_or(0))
+    };
+    let free = number("PRAGMA freelist_count")?;
+    Ok(Pages { used: number("PRAGMA page_count")?.saturating_sub(free), free })
+}
+
+/// Forgets the oldest chunks until what is used is within the bound, or there have been many: the next time is soon.
+fn make_room(transaction: &Transaction<'_>, bytes_max: u64, page_bytes: u64) -> Result<(), StoreError> {
+    let mut deleted = 0;
+    while deleted < DELETED_MAX {
+        let mut beyond = (pages(transaction)?.used * page_bytes).saturating_sub(bytes_max);
+        if beyond == 0 {
+            break;
+        }
+        let sql = "SELECT seq, length(filter) + length(records) FROM chunks ORDER BY seq";
+        let mut sizes = transaction.prepare_cached(sql)?;
+        let mut rows = sizes.query([])?;
+        let mut last = None;
+        while beyond > 0 && deleted < DELETED_MAX {
+            let Some(row) = rows.next()? else { break };
+            last = Some(row.get::<_, i64>(0)?);
+            beyond = beyond.saturating_sub(row.get::<_, u32>(1)?.into());
+            deleted += 1;
+        }
+        drop(rows);
+        if last.is_none() {
+            break;
+        }
+        transaction.prepare_cached("DELETE FROM chunks WHERE seq <= ?1")?.execute([last])?;
+    }
+    Ok(())
 }
 
 /// For commands. It reads and never writes.
@@ -191,16 +296,15 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::chunk::Slip;
     use crate::journal::record::What;
 
-    fn record(at: i64, id: &str) -> Record {
-        Record { at, id: id.into(), source: "shop".into(), event_type: "t".into(), what: What::Duplicate }
-    }
-
-    fn chunk(records: &[Record]) -> Chunk {
-        let mut chunk = Chunk::default();
-        for record in records {
-            chunk.push(record);
+    /// Of events of these ids, at these times.
+    fn chunk(events: &[(i64, &str)]) -> Chunk {
+        let (mut slip, mut chunk) = (Slip::default(), Chunk::default());
+        for (at, id) in events {
+            slip.write(&Record { at: *at, id, source: "shop", event_type: "t", what: What::Duplicate });
+            chunk.push(&slip);
         }
         chunk
     }
@@ -217,7 +321,8 @@ mod tests {
         let file = folder.path().join("state/journal.db");
         assert!(matches!(Reader::open(&file), Err(StoreError::Absent(_))));
         let mut store = Store::open(&file).unwrap();
-        store.append(&[chunk(&[record(10, "a"), record(20, "b")]), chunk(&[record(30, "c")])]).unwrap();
+        let chunks = [chunk(&[(10, "a"), (20, "b")]), chunk(&[(30, "c")])];
+        store.append(&chunks, &Bounds::default()).unwrap();
         let reader = Reader::open(&file).unwrap();
         assert_eq!(ids(|take| reader.about("c", take).unwrap()), ["c"]);
         assert_eq!(ids(|take| assert_eq!(reader.since(15, 0, take).unwrap(), 2)), ["b", "c"]);
@@ -239,8 +344,8 @@ mod tests {
         }
 
         let bounds = Bounds { age_max: Duration::from_millis(50), bytes_max: 1 << 30 };
-        assert!(!store.trim(60, &bounds).unwrap());
-        assert!(store.trim(75, &bounds).unwrap());
+        assert!(!store.tidy(60, &bounds).unwrap());
+        assert!(store.tidy(75, &bounds).unwrap());
         assert_eq!(ids(|take| assert_eq!(reader.since(0, 0, take).unwrap(), 2)), ["c"]);
         let reopened = Store::open(&file).unwrap();
         drop(reopened);
@@ -248,21 +353,62 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_large_forgets_the_oldest() {
+    fn a_full_journal_forgets_the_oldest_and_stays_within_its_bound_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(&folder.path().join("journal.db")).unwrap();
-        for round in 0..20 {
-            let records: Vec<_> = (0..500).map(|id| record(round, &format!("{round}-{id}"))).collect();
-            store.append(&[chunk(&records)]).unwrap();
+        let file = folder.path().join("journal.db");
+        let on_disk = || {
+            let files = ["journal.db", "journal.db-wal"].map(|name| std::fs::metadata(folder.path().join(name)));
+            files.into_iter().flatten().map(|file| file.len()).sum::<u64>()
+        };
+        let mut store = Store::open(&file).unwrap();
+        let write = |store: &mut Store, events: std::ops::Range<i64>, bounds: &Bounds| {
+            let mut most = 0;
+            for event in events {
+                let mut large = chunk(&[(event, "x"); 2]);
+                large.records.resize(40_000, 0xff);
+                store.append(&[large, chunk(&[(event, "x")])], bounds).unwrap();
+                most = most.max(on_disk());
+            }
+            most
+        };
+        for bytes_max in [1 << 20, 8 << 20] {
+            let bounds = Bounds { bytes_max, ..Bounds::default() };
+            let most = write(&mut store, 0..500, &bounds);
+            assert!(most <= bytes_max && most > bytes_max / 10 * 8, "{most} bytes of {bytes_max}");
         }
-        let full = store.bytes().unwrap();
-        let bounds = Bounds { bytes_max: full / 2, ..Bounds::default() };
-        while store.trim(20, &bounds).unwrap() {}
-        let kept = store.bytes().unwrap();
-        assert!(kept <= full / 2);
-        let number = |name: &str| store.connection.query_row(name, [], |row| row.get::<_, i64>(0)).unwrap();
-        let file = number("PRAGMA page_count") * number("PRAGMA page_size");
-        let file = u64::try_from(file).unwrap();
-        assert!(file < kept + full / 10, "{file} bytes, of which {kept} are used");
+        let kept = || {
+            let mut kept = Vec::new();
+            Reader::open(&file).unwrap().since(0, 0, |record| kept.push(record.at)).unwrap();
+            kept.dedup();
+            kept
+        };
+        let first = kept()[0];
+        assert_eq!(kept(), (first..500).collect::<Vec<_>>());
+        assert!(first < 420, "only {} of 500 are kept", 500 - first);
+
+        // The operator wants it smaller.
+        let bounds = Bounds { bytes_max: 2 << 20, ..Bounds::default() };
+        write(&mut store, 500..510, &bounds);
+        while store.tidy(510, &bounds).unwrap() {}
+        let most = write(&mut store, 510..520, &bounds);
+        assert!(most <= bounds.bytes_max, "{most} bytes");
+        assert_eq!(*kept().last().unwrap(), 519);
+    }
+
+    #[test]
+    fn what_is_too_old_leaves_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("journal.db");
+        let mut store = Store::open(&file).unwrap();
+        for at in 0..1000 {
+            let mut large = chunk(&[(at, "x")]);
+            large.records.resize(60_000, 0xff);
+            store.append(&[large], &Bounds::default()).unwrap();
+        }
+        let bounds = Bounds { age_max: Duration::from_millis(10), ..Bounds::default() };
+        while store.tidy(1000, &bounds).unwrap() {}
+        drop(store);
+        let bytes = std::fs::metadata(&file).unwrap().len();
+        assert!(bytes <= FREE_BYTES_KEPT + (2 << 20), "{bytes} bytes");
     }
 }

@@ -1,7 +1,6 @@
 //! A timeline is what the journal has of one event, in order, and how that stands at the end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::journal::record::{Attempted, Next, Record, Recorded, Routed, Rule, What};
 
@@ -92,7 +91,7 @@ impl Timeline {
     }
 
     /// Each plugin that has to do with it, at this time.
-    pub(crate) fn standings(&self, now: i64) -> BTreeMap<Arc<str>, Standing> {
+    pub(crate) fn standings(&self, now: i64) -> BTreeMap<Box<str>, Standing> {
         let mut standings = BTreeMap::new();
         for record in &self.records {
             match &record.what {

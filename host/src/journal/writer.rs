@@ -1,5 +1,8 @@
 //! The writer takes records off the hands of delivery and puts them into the file, on a thread of its own.
+//!
+//! Who notes a record encodes it, into memory that its thread keeps for that, and lays down the bytes.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,21 +12,25 @@ use tracing::warn;
 
 use crate::delivery::clock::now;
 use crate::journal::Bounds;
-use crate::journal::chunk::Chunk;
+use crate::journal::chunk::{Chunk, Slip};
 use crate::journal::record::Record;
 use crate::journal::store::{Store, StoreError};
 use crate::meters::Count;
 
-/// How long a record may wait before it can be asked for.
+/// Between two times that records are written down.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
-/// Records that wait to be written; what is beyond is left out.
-const WAITING_MAX: usize = 100_000;
+/// How long the first of them waits at least: seldom one comes alone.
+const GATHER_TIME: Duration = Duration::from_millis(20);
+/// Of records that wait to be written; what is beyond is left out.
+const WAITING_BYTES_MAX: usize = 32 << 20;
 /// A chunk is full then.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Between two looks at what is too old or too much.
-const TRIM_INTERVAL: Duration = Duration::from_secs(30);
+/// Chunks that were written and whose memory is kept for the next records.
+const SPARE_MAX: usize = 8;
+/// Between two looks at what is too old, or to be given back.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Of one look; the next one is soon enough for the rest.
-const TRIM_TIME_MAX: Duration = Duration::from_millis(500);
+const LOOK_TIME_MAX: Duration = Duration::from_millis(500);
 /// After the file could not be opened or written.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -38,7 +45,8 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 struct Desk {
     tray: Mutex<Tray>,
-    full: Condvar,
+    /// Something lies there that was empty, or it is closed.
+    changed: Condvar,
     written: Count,
     /// Left out, or lost with a file that does not work.
     dropped: Count,
@@ -48,9 +56,40 @@ struct Desk {
 
 #[derive(Debug, Default)]
 struct Tray {
-    records: Vec<Record>,
+    /// All but the last are full.
+    chunks: Vec<Chunk>,
+    bytes: usize,
+    spare: Vec<Chunk>,
     left_out: u64,
     closed: bool,
+}
+
+impl Tray {
+    /// Whether it is the first that lies there.
+    fn take(&mut self, slip: &Slip) -> bool {
+        if self.closed {
+            return false;
+        }
+        if self.bytes + slip.bytes() > WAITING_BYTES_MAX {
+            self.left_out += 1;
+            return false;
+        }
+        let is_first = self.chunks.is_empty();
+        self.bytes += slip.bytes();
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.records.len() < CHUNK_BYTES => chunk.push(slip),
+            _ => {
+                let mut chunk = self.spare.pop().unwrap_or_default();
+                chunk.push(slip);
+                self.chunks.push(chunk);
+            }
+        }
+        is_first
+    }
+}
+
+thread_local! {
+    static SLIP: RefCell<Slip> = RefCell::default();
 }
 
 impl Journal {
@@ -88,19 +127,17 @@ impl Journal {
     }
 
     /// Takes note. The record is only made if there is a journal.
-    pub(crate) fn note(&self, record: impl FnOnce() -> Record) {
+    pub(crate) fn note<'r>(&self, record: impl FnOnce() -> Record<&'r str>) {
         let Some(desk) = &self.desk else { return };
-        // Before the lock, which all who work share.
         let record = record();
-        let mut tray = desk.tray();
-        if tray.closed {
-            return;
+        let is_first = SLIP.with_borrow_mut(|slip| {
+            // Before the lock, which all who work share.
+            slip.write(&record);
+            desk.tray().take(slip)
+        });
+        if is_first {
+            desk.changed.notify_one();
         }
-        if tray.records.len() >= WAITING_MAX {
-            tray.left_out += 1;
-            return;
-        }
-        tray.records.push(record);
     }
 
     /// How many records were written since the start, and how many were not.
@@ -112,7 +149,7 @@ impl Journal {
     pub(crate) fn close(&self) {
         let Some(desk) = &self.desk else { return };
         desk.tray().closed = true;
-        desk.full.notify_all();
+        desk.changed.notify_all();
         let thread = desk.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A panic there has been told already.
         let _ = thread.map(JoinHandle::join);
@@ -124,18 +161,34 @@ impl Desk {
         self.tray.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has come within a moment, and whether it is the last.
-    fn collect(&self) -> Tray {
-        let tray = self.tray();
-        let waited = self.full.wait_timeout_while(tray, FLUSH_INTERVAL, |tray| !tray.closed);
-        let (mut tray, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let closed = tray.closed;
-        let room = Vec::with_capacity(tray.records.len());
-        Tray {
-            records: std::mem::replace(&mut tray.records, room),
-            left_out: std::mem::take(&mut tray.left_out),
-            closed,
+    /// What has come within a moment, and whether it is the last. Nothing, if nothing comes for long.
+    fn collect(&self, flushed_at: Instant) -> Tray {
+        let wait = |tray, time, goes_on: fn(&mut Tray) -> bool| {
+            let waited = self.changed.wait_timeout_while(tray, time, goes_on);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        };
+        // A host that has nothing to do sleeps.
+        let mut tray = wait(self.tray(), LOOK_INTERVAL, |tray| tray.chunks.is_empty() && !tray.closed);
+        if !tray.chunks.is_empty() {
+            let left = FLUSH_INTERVAL.saturating_sub(flushed_at.elapsed());
+            tray = wait(tray, left.max(GATHER_TIME), |tray| !tray.closed);
         }
+        let Tray { chunks, bytes, left_out, closed, .. } = &mut *tray;
+        Tray {
+            chunks: std::mem::take(chunks),
+            bytes: std::mem::take(bytes),
+            left_out: std::mem::take(left_out),
+            closed: *closed,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Their memory is used again.
+    fn give_back(&self, mut chunks: Vec<Chunk>) {
+        chunks.truncate(SPARE_MAX);
+        chunks.iter_mut().for_each(Chunk::clear);
+        let before = std::mem::replace(&mut self.tray().spare, chunks);
+        drop(before);
     }
 }
 
@@ -145,22 +198,25 @@ struct File<'f> {
     store: Option<Store>,
     /// It is left alone until then.
     again_at: Instant,
-    trimmed_at: Instant,
+    looked_at: Instant,
 }
 
 fn write(desk: &Desk, path: &Path) {
     let now = Instant::now();
-    let mut file = File { path, store: None, again_at: now, trimmed_at: now };
+    let mut file = File { path, store: None, again_at: now, looked_at: now };
+    // The file is there from the start, for who asks.
+    let mut tray = Tray::default();
     loop {
-        let Tray { records, left_out, closed } = desk.collect();
+        let flushed_at = Instant::now();
+        let Tray { chunks, left_out, closed, .. } = tray;
         if left_out > 0 {
             warn!(records = left_out, "the journal could not keep up: these are missing in it");
         }
         desk.dropped.add(left_out);
         let bounds = *desk.bounds.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = file.take(&records, &bounds);
+        let taken = file.take(&chunks, &bounds);
         let count = if matches!(taken, Ok(true)) { &desk.written } else { &desk.dropped };
-        count.add(records.len() as u64);
+        count.add(chunks.iter().map(|chunk| chunk.count).sum());
         if let Err(error) = taken {
             warn!("the journal {} does not work, and what happens meanwhile is missing in it: {error}", path.display());
             file.store = None;
@@ -169,42 +225,27 @@ fn write(desk: &Desk, path: &Path) {
         if closed {
             return;
         }
+        desk.give_back(chunks);
+        tray = desk.collect(flushed_at);
     }
 }
 
 impl File<'_> {
     /// Whether they are written.
-    fn take(&mut self, records: &[Record], bounds: &Bounds) -> Result<bool, StoreError> {
+    fn take(&mut self, chunks: &[Chunk], bounds: &Bounds) -> Result<bool, StoreError> {
         let store = match &mut self.store {
             Some(store) => store,
             None if Instant::now() < self.again_at => return Ok(false),
             none => none.insert(Store::open(self.path)?),
         };
-        let chunks = chunks(records);
-        if !chunks.is_empty() {
-            store.append(&chunks)?;
-        }
-        if self.trimmed_at.elapsed() >= TRIM_INTERVAL {
+        store.append(chunks, bounds)?;
+        if self.looked_at.elapsed() >= LOOK_INTERVAL {
             let begun = Instant::now();
-            while begun.elapsed() < TRIM_TIME_MAX && store.trim(now(), bounds)? {}
-            self.trimmed_at = Instant::now();
+            while begun.elapsed() < LOOK_TIME_MAX && store.tidy(now(), bounds)? {}
+            self.looked_at = Instant::now();
         }
         Ok(true)
     }
-}
-
-fn chunks(records: &[Record]) -> Vec<Chunk> {
-    let (mut chunks, mut chunk) = (Vec::new(), Chunk::default());
-    for record in records {
-        chunk.push(record);
-        if chunk.records.len() >= CHUNK_BYTES {
-            chunks.push(std::mem::take(&mut chunk));
-        }
-    }
-    if !chunk.is_empty() {
-        chunks.push(chunk);
-    }
-    chunks
 }
 
 #[cfg(test)]
@@ -213,8 +254,8 @@ mod tests {
     use crate::journal::record::What;
     use crate::journal::store::Reader;
 
-    fn record(id: usize) -> Record {
-        Record { at: 1, id: id.to_string().into(), source: "s".into(), event_type: "t".into(), what: What::Duplicate }
+    fn record(id: &str) -> Record<&str> {
+        Record { at: 1, id, source: "s", event_type: "t", what: What::Duplicate }
     }
 
     #[test]
@@ -223,10 +264,11 @@ mod tests {
         let file = folder.path().join("journal.db");
         let journal = Journal::start(file.clone(), Bounds::default());
         for id in 0..10_000 {
-            journal.note(|| record(id));
+            let id = id.to_string();
+            journal.note(|| record(&id));
         }
         journal.close();
-        journal.note(|| record(10_000));
+        journal.note(|| record("10000"));
         assert_eq!(journal.written_and_dropped(), (10_000, 0));
         let mut ids = Vec::new();
         Reader::open(&file).unwrap().since(0, 0, |record| ids.push(record.id.parse::<usize>().unwrap())).unwrap();
@@ -238,12 +280,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
         let journal = Journal::start(folder.path().join("file/journal.db"), Bounds::default());
-        for id in 0..=WAITING_MAX {
-            journal.note(|| record(id));
+        let id = "x".repeat(CHUNK_BYTES);
+        let records = WAITING_BYTES_MAX / CHUNK_BYTES + 1;
+        for _ in 0..records {
+            journal.note(|| record(&id));
         }
         journal.close();
-        assert_eq!(journal.written_and_dropped().0, 0);
-        assert!(journal.written_and_dropped().1 > WAITING_MAX as u64);
+        assert_eq!(journal.written_and_dropped(), (0, records as u64));
         Journal::off().note(|| panic!("nobody reads it"));
     }
 }
