@@ -5,10 +5,6 @@
 
 mod architecture;
 mod bench;
-mod bench_journal;
-mod bench_languages;
-mod bench_start;
-mod bench_webhook;
 mod browser;
 mod check;
 mod demo;
@@ -17,6 +13,7 @@ mod languages;
 mod npm;
 mod package;
 mod packaging;
+mod process;
 mod project;
 mod rabbitmq;
 mod soak;
@@ -67,11 +64,12 @@ enum Task {
     /// plugin, publishes two orders, shows what the logger writes, and stops the host. Fails if an
     /// order did not arrive. Nothing stays behind outside the target folder.
     Demo,
-    /// Measures
+    /// Measures, side by side with peers and limits, and prints what holds
     ///
-    /// With optimised programs, which take several minutes to build the first time.
-    #[command(subcommand)]
-    Bench(Bench),
+    /// With optimised programs, which take several minutes to build the first time; then all takes some 15 min. Each
+    /// figure is a median of rounds in which ours and the peer have their turns, on a RabbitMQ node of its own or on a
+    /// throw-away file. With all rows it writes the table into docs/benchmarks.md, which says how each is measured.
+    Bench(bench::Arguments),
     /// Keeps a host at work for long: mixed load, faults, hot swaps
     ///
     /// On a RabbitMQ node of its own, with plugins that are well-behaved and others that are not. The broker is killed and comes back, the receiver of
@@ -124,33 +122,6 @@ enum Package {
     },
 }
 
-#[derive(Subcommand)]
-enum Bench {
-    /// How the logger fares beside bad neighbours
-    ///
-    /// Beside a plugin that hangs on every event and one that fails on every event, compared with how it
-    /// fares alone, in one run. Prints ratios.
-    Isolation,
-    /// How long a start takes with twenty plugins, compiled anew and from the cache
-    Start,
-    /// What an event costs a plugin in each language, in a fresh instance
-    Languages {
-        /// With programs that are not optimised: to see that it works
-        #[arg(long)]
-        unoptimised: bool,
-    },
-    /// What the journal costs, compared with none
-    Journal {
-        /// With programs that are not optimised: to see that it works
-        #[arg(long)]
-        unoptimised: bool,
-    },
-    /// How many webhooks a second the plugin sends, compared with a native client
-    ///
-    /// Each attempt is in a fresh instance. Both post the same body to the same receiver, with as many at once.
-    Webhook,
-}
-
 #[derive(Args)]
 struct GuestsArguments {
     /// Say nothing but errors
@@ -194,13 +165,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             guests::build(&project, &progress, Wanted::Everything, arguments.compiler)
         }
         Task::Demo => demo::run(&project, &Progress::new(false)),
-        Task::Bench(Bench::Isolation) => bench::run(&project, &Progress::new(false)),
-        Task::Bench(Bench::Start) => bench_start::run(&project, &Progress::new(false)),
-        Task::Bench(Bench::Webhook) => bench_webhook::run(&project, &Progress::new(false)),
-        Task::Bench(Bench::Journal { unoptimised }) => bench_journal::run(&project, &Progress::new(false), unoptimised),
-        Task::Bench(Bench::Languages { unoptimised }) => {
-            bench_languages::run(&project, &Progress::new(false), unoptimised)
-        }
+        Task::Bench(arguments) => bench::run(&project, &Progress::new(false), &arguments),
         Task::Soak(arguments) => soak::run(&project, &Progress::new(false), &arguments),
         Task::Test(arguments) => test::run(&project, &Progress::new(false), &arguments.cargo_test),
         Task::Package(Package::Deb { unoptimised }) => {

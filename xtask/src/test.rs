@@ -136,7 +136,7 @@ fn with_skips(arguments: &[String], skips: &[&str]) -> Vec<String> {
 }
 
 /// A Python that can import what the tests want: one that is named already, else one below target/.
-fn provide_python(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
+pub(crate) fn provide_python(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
     let packages = PYTHON_PACKAGES.map(|(package, _)| package);
     if let Some(named) = std::env::var_os(PYTHON_VARIABLE).map(PathBuf::from) {
         if has_packages(&named) {

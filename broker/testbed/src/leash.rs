@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -59,6 +60,11 @@ impl Leash {
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.output("stderr")
+    }
+
+    /// The file that its standard error goes to, for who follows a long one.
+    pub fn stderr_file(&self) -> PathBuf {
+        self.folder.path().join("stderr")
     }
 
     /// Kills it and its descendants with SIGKILL, and waits until it is gone.

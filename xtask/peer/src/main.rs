@@ -1,115 +1,101 @@
-//! What the webhook plugin is compared with, as a program of its own, so that it is optimised: `bench-peer receive` takes
-//! every request and looks at none, `bench-peer post …` sends one again and again as a native program would.
+//! What the host, its plugins and order-cli are compared with, as a program of its own, so that it is optimised.
+//!
+//! Each command is the least that does the work at all, with the library that ours has as well: what it reaches is the
+//! limit. It says on standard output how many seconds it took.
 
-use std::env;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+mod amqp;
+mod event;
+mod http;
+mod parse;
+mod sqlite;
+mod tick;
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::runtime::Runtime;
 
-const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
-const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Runs one of the peers that `cargo xtask bench` compares with.
+#[derive(Parser)]
+#[command(name = "bench-peer")]
+enum Command {
+    /// Takes every HTTP request and looks at none; prints its port
+    Receive,
+    /// Posts a body again and again
+    Post { url: String, count: usize, at_once: usize, body: PathBuf },
+    /// Consumes a RabbitMQ queue, does nothing, and acknowledges cumulatively
+    Consume {
+        url: String,
+        queue: String,
+        prefetch: NonZeroU16,
+        count: usize,
+        /// Print instead when each was published and when it came, in microseconds since 1970
+        #[arg(long)]
+        times: bool,
+    },
+    /// Publishes order events to RabbitMQ, as fast as they are confirmed
+    Publish {
+        url: String,
+        exchange: String,
+        /// How many may wait for their confirmation
+        window: usize,
+        count: usize,
+    },
+    /// Publishes order events at a steady rate, by either engine, each of which says when it was published
+    Tick {
+        broker: String,
+        exchange: String,
+        count: u32,
+        /// Events per second
+        rate: u32,
+    },
+    /// Claims and removes what is in a queue of a SQLite file, in batches
+    Drain { file: PathBuf, queue: String, count: usize },
+    /// Parses an event and logs a line of it on standard error, again and again
+    Parse { event: PathBuf, count: usize, threads: usize },
+}
 
 fn main() -> anyhow::Result<()> {
-    let arguments: Vec<_> = env::args().skip(1).collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        ["receive"] => receive(),
-        ["post", url, count, at_once, body] => {
-            let (count, at_once) = (count.parse()?, at_once.parse()?);
-            let body = std::fs::read(body).with_context(|| format!("cannot read {body}"))?;
-            let runtime = tokio::runtime::Runtime::new()?;
+    match Command::parse() {
+        Command::Receive => http::receive(),
+        Command::Post { url, count, at_once, body } => {
+            let body = std::fs::read(&body).with_context(|| format!("cannot read {}", body.display()))?;
+            let runtime = Runtime::new()?;
             let began = Instant::now();
-            runtime.block_on(post(url, count, at_once, body.into()))?;
+            runtime.block_on(http::post(&url, count, at_once, body.into()))?;
             println!("{}", began.elapsed().as_secs_f64());
             Ok(())
         }
-        _ => bail!("usage: bench-peer receive | bench-peer post URL COUNT AT_ONCE BODY-FILE"),
-    }
-}
-
-/// Prints its port, and serves until it is killed.
-fn receive() -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{}", listener.local_addr()?.port());
-    for stream in listener.incoming() {
-        let stream = stream?;
-        // A client that goes away is none of our business.
-        thread::spawn(move || drop(answer(stream)));
-    }
-    Ok(())
-}
-
-fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut buffer = vec![0; REQUEST_BYTES_MAX];
-    let mut filled = 0;
-    loop {
-        let whole = loop {
-            if let Some(length) = length(&buffer[..filled]).filter(|length| *length <= filled) {
-                break length;
+        Command::Consume { url, queue, prefetch, count, times: false } => {
+            let took = Runtime::new()?.block_on(amqp::consume(&url, &queue, prefetch.get(), count))?;
+            println!("{}", took.as_secs_f64());
+            Ok(())
+        }
+        Command::Consume { url, queue, prefetch, count, times: true } => {
+            for (sent, arrived) in Runtime::new()?.block_on(amqp::times(&url, &queue, prefetch.get(), count))? {
+                println!("{} {}", sent.as_micros(), arrived.as_micros());
             }
-            let read = stream.read(&mut buffer[filled..])?;
-            if read == 0 {
-                return Ok(());
-            }
-            filled += read;
-        };
-        stream.write_all(ANSWER)?;
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
+            Ok(())
+        }
+        Command::Publish { url, exchange, window, count } => {
+            let took = Runtime::new()?.block_on(amqp::publish(&url, &exchange, window, count))?;
+            println!("{}", took.as_secs_f64());
+            Ok(())
+        }
+        Command::Tick { broker, exchange, count, rate } => {
+            Runtime::new()?.block_on(tick::publish(&broker, &exchange, count, rate))
+        }
+        Command::Drain { file, queue, count } => {
+            println!("{}", sqlite::drain(&file, &queue, count)?.as_secs_f64());
+            Ok(())
+        }
+        Command::Parse { event, count, threads } => {
+            let event = std::fs::read(&event).with_context(|| format!("cannot read {}", event.display()))?;
+            println!("{}", parse::repeat(&event, count, threads)?.as_secs_f64());
+            Ok(())
+        }
     }
-}
-
-/// Of the first request in there, once its head is complete.
-fn length(bytes: &[u8]) -> Option<usize> {
-    const NAME: &[u8] = b"content-length:";
-    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let name = bytes[..head].windows(NAME.len()).position(|window| window.eq_ignore_ascii_case(NAME));
-    let body = name.map_or(0, |name| {
-        let digits = bytes[name + NAME.len()..head].iter().skip_while(|byte| **byte == b' ');
-        digits.take_while(|byte| byte.is_ascii_digit()).fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'))
-    });
-    Some(head + 4 + body)
-}
-
-async fn post(url: &str, count: usize, at_once: usize, body: Bytes) -> anyhow::Result<()> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let url: http::Uri = url.parse()?;
-    let begun = Arc::new(AtomicUsize::new(0));
-    let clients: Vec<_> = (0..at_once)
-        .map(|_| {
-            let (client, url, body, begun) = (client.clone(), url.clone(), body.clone(), Arc::clone(&begun));
-            tokio::spawn(async move {
-                while begun.fetch_add(1, Ordering::Relaxed) < count {
-                    let request = http::Request::post(url.clone())
-                        .header("content-type", "application/cloudevents+json")
-                        .header("idempotency-key", "0f6e5f9a-6f1f-5a63-8d5c-0a8b5b1c1f6e")
-                        .header("user-agent", "bench-peer")
-                        .body(Full::new(body.clone()))?;
-                    let response = client.request(request).await?;
-                    if !response.status().is_success() {
-                        bail!("the receiver answers {}", response.status());
-                    }
-                    response.into_body().collect().await?;
-                }
-                anyhow::Ok(())
-            })
-        })
-        .collect();
-    for client in clients {
-        client.await??;
-    }
-    Ok(())
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::process;
+
 /// Share of the time in which caches fill and pools grow, and which says nothing.
 const WARM_UP_SHARE: f64 = 0.3;
 /// What may be gained from the end of the warm-up to the end, by the straight line that fits best: a leak is none
@@ -28,19 +30,12 @@ impl Sample {
     pub(super) const HEADINGS: &str = "   seconds  resident, MiB  handles  threads";
 
     pub(super) fn of(process: u32, at: Duration) -> anyhow::Result<Self> {
-        let folder = format!("/proc/{process}");
-        let status = fs::read_to_string(format!("{folder}/status")).context("cannot look at the host in /proc")?;
-        let number = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number =
-                line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<f64>().ok());
-            number.with_context(|| format!("{folder}/status has no {name}"))
-        };
         let mut handles = 0.0;
-        for _ in fs::read_dir(format!("{folder}/fd")).context("cannot look at the host's handles")? {
+        for _ in fs::read_dir(format!("/proc/{process}/fd")).context("cannot look at the host's handles")? {
             handles += 1.0;
         }
-        Ok(Self { at, resident_mib: number("VmRSS:")? / 1024.0, handles, threads: number("Threads:")? })
+        let resident_mib = process::resident(process)?;
+        Ok(Self { at, resident_mib, handles, threads: process::status(process, "Threads:")? })
     }
 }
 

@@ -10,9 +10,9 @@ use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 use testbed::languages::{Language, Tools};
 
+use crate::bench::Bench;
+use crate::bench::table::Row;
 use crate::languages;
-use crate::project::Project;
-use crate::tools::{self, Progress};
 
 /// Attempts of each plugin.
 const ATTEMPTS: usize = 500;
@@ -38,42 +38,30 @@ struct Times {
     p99: u64,
 }
 
-/// Builds, measures, and prints the table.
-pub(crate) fn run(project: &Project, progress: &Progress, unoptimised: bool) -> anyhow::Result<()> {
-    let tools = Tools::in_folder(languages::provide(project, progress)?);
-    let mut build = project.cargo();
-    build.args(["build", "--package", "notify-host"]);
-    let programs = if unoptimised {
-        progress.heading("build notify-host");
-        project.programs()
-    } else {
-        progress.heading("build notify-host, optimised; the first time that takes several minutes");
-        build.arg("--release");
-        project.release_programs()
-    };
-    tools::run(&mut build)?;
-    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&project.target)?;
-    println!("one attempt in a fresh instance, {ATTEMPTS} times; the load is the first, and from the cache");
+pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
+    let tools = Tools::in_folder(languages::provide(bench.project, bench.progress)?);
+    let (attempts, host) = (bench.count(ATTEMPTS), bench.programs.join("notify-host"));
+    let mut rows = Vec::new();
+    println!("one attempt in a fresh instance, {attempts} times; the load is the first, and from the cache");
     println!(
         "{:<27}{:>10}{:>9}{:>9}{:>11}{:>11}{:>11}{:>10}{:>11}",
         "language", "size", "load", "cached", "min", "median", "p99", "memory", "per second"
     );
     for (number, language) in Language::ALL.into_iter().enumerate() {
-        progress.heading(format!("{}: build, load, {ATTEMPTS} attempts", language.title()));
-        let own = folder.path().join(number.to_string());
+        bench.say(format!("{}: build, load, {attempts} attempts", language.title()));
+        let own = bench.folder().join(format!("language-{number}"));
         fs::create_dir(&own)?;
-        let host = programs.join("notify-host");
         let wasm = tools.make(&host, language, NAME, &own).map_err(|error| anyhow!("{}: {error}", language.title()))?;
         let size = fs::metadata(&wasm)?.len();
         let event = own.join(NAME).join("event.json");
         // Nobody has compiled it before where the cache is empty.
         let cache = own.join("cache");
         let (_, first) = test(&host, &wasm, &event, &cache, 1)?;
-        let (report, _) = test(&host, &wasm, &event, &cache, ATTEMPTS)?;
+        let (report, _) = test(&host, &wasm, &event, &cache, attempts)?;
         #[expect(clippy::cast_precision_loss, reason = "they are some thousands")]
-        let per_second = 1e6 / report.time.median.max(1) as f64;
+        let median = report.time.median.max(1) as f64;
         println!(
-            "{:<27}{:>7} KB{:>6} ms{:>6} ms{:>8} µs{:>8} µs{:>8} µs{:>7} KB{per_second:>11.0}",
+            "{:<27}{:>7} KB{:>6} ms{:>6} ms{:>8} µs{:>8} µs{:>8} µs{:>7} KB{:>11.0}",
             language.title(),
             size >> 10,
             first.as_millis(),
@@ -82,9 +70,11 @@ pub(crate) fn run(project: &Project, progress: &Progress, unoptimised: bool) -> 
             report.time.median,
             report.time.p99,
             report.memory_bytes >> 10,
+            1e6 / median
         );
+        rows.push(Row::new(format!("one attempt of `plugin new`'s {}", language.title()), "µs", median));
     }
-    Ok(())
+    Ok(rows)
 }
 
 /// What the host reports, and how long it ran.

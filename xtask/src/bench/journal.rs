@@ -1,0 +1,47 @@
+//! What the journal costs: a host works off the same backlog with it and without it.
+//!
+//! Its processor time says more than the clock does where others work on the machine, too; the journal's own thread is in
+//! it.
+
+use crate::bench::Bench;
+use crate::bench::place::{Engine, Place, Stretch};
+use crate::bench::statistics::median;
+use crate::bench::table::{Budget, Row};
+
+const ROUNDS: usize = 5;
+const EVENTS: usize = 50_000;
+
+pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for engine in Engine::ALL {
+        rows.push(of_engine(bench, engine)?);
+    }
+    Ok(rows)
+}
+
+fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Row> {
+    let events = bench.count(EVENTS);
+    let (mut on, mut off) = (Vec::new(), Vec::new());
+    for round in 1..=ROUNDS {
+        for (enabled, works) in [(false, &mut off), (true, &mut on)] {
+            let place = Place::new(bench, engine, &format!("[journal]\nenabled = {enabled}"))?;
+            place.plug_logger("logger")?;
+            place.apply_topology()?;
+            works.push(place.work_off(events, 1)?);
+        }
+        let (on, off) = (on[round - 1], off[round - 1]);
+        bench.say(format!(
+            "journal on {}, round {round} of {ROUNDS}: {:.0} /s with {:.1} µs of processor time an event, without it {:.0} /s \
+             with {:.1} µs",
+            engine.title(),
+            on.per_second,
+            on.processor_micros,
+            off.per_second,
+            off.processor_micros
+        ));
+    }
+    let per_second = |works: Vec<Stretch>| median(works.iter().map(|work| work.per_second));
+    Ok(Row::new(format!("journal on, {}", engine.title()), "/s", per_second(on))
+        .against("off", per_second(off))
+        .within(Budget::RatioAtLeast(0.97)))
+}

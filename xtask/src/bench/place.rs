@@ -1,0 +1,343 @@
+//! A place to measure in: a folder that is thrown away, with plugins, a queue of its own and a host.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use testbed::Leash;
+
+use crate::bench::Bench;
+use crate::bench::log::{LogFile, Tally};
+use crate::demo::program;
+use crate::guests::{self, GUESTS, PLUGINS};
+use crate::process;
+
+/// Unoptimised, on a machine that has other work, compiling the plugins takes minutes.
+const READY_LIMIT: Duration = Duration::from_mins(5);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+const READY_INTERVAL: Duration = Duration::from_millis(2);
+/// A host that has written nothing for so long has done what there was.
+const REST_TIME: Duration = Duration::from_millis(150);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// A host that has not written anything for so long is stuck.
+const STUCK_LIMIT: Duration = Duration::from_mins(1);
+
+/// Behind which broker's interface the queues are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    RabbitMq,
+    Sqlite,
+}
+
+impl Engine {
+    pub(super) const ALL: [Self; 2] = [Self::RabbitMq, Self::Sqlite];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::RabbitMq => "RabbitMQ",
+            Self::Sqlite => "SQLite",
+        }
+    }
+}
+
+/// Its queue and exchange have names of their own, so that places share a RabbitMQ node.
+pub(super) struct Place<'b> {
+    bench: &'b Bench<'b>,
+    folder: TempDir,
+    pub(super) broker: String,
+    pub(super) exchange: String,
+    pub(super) queue: String,
+}
+
+/// What a host did in a stretch of its work.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// Events, from the first that was handled to the last.
+    pub(super) per_second: f64,
+    /// Of the host, for one event.
+    pub(super) processor_micros: f64,
+    /// Of the host, at the end, in MiB.
+    pub(super) resident: f64,
+}
+
+impl Stretch {
+    pub(super) fn new(events: usize, seconds: f64, processor: Duration, resident: f64) -> Self {
+        let processor_micros = processor.as_secs_f64() * 1e6 / as_float(events);
+        Self { per_second: ratio(events, seconds), processor_micros, resident }
+    }
+}
+
+impl fmt::Display for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { per_second, processor_micros, resident } = self;
+        write!(f, "{per_second:.0} /s, {processor_micros:.1} µs of processor time an event, {resident:.1} MiB")
+    }
+}
+
+impl<'b> Place<'b> {
+    /// `toml`: more of the host's settings.
+    pub(super) fn new(bench: &'b Bench<'b>, engine: Engine, toml: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("place-").tempdir_in(bench.folder())?;
+        let name = folder.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let broker = match engine {
+            Engine::RabbitMq => bench.node()?.url(),
+            Engine::Sqlite => format!("sqlite:{}", folder.path().join("queue.db").display()),
+        };
+        let (exchange, queue) = (format!("{name}.orders"), format!("{name}.notifications"));
+        fs::create_dir(folder.path().join("plugins"))?;
+        fs::create_dir(folder.path().join("state"))?;
+        // All hosts share what is compiled: that would be most of what they do.
+        symlink(bench.compiled(), folder.path().join("state/compiled"))?;
+        let settings = format!(
+            "broker = {broker:?}\nplugins = \"plugins\"\nstate = \"state\"\n{toml}\n\
+             [source]\nexchange = {exchange:?}\nqueue = {queue:?}\n"
+        );
+        fs::write(folder.path().join("host.toml"), settings)?;
+        Ok(Self { bench, folder, broker, exchange, queue })
+    }
+
+    /// The logger, by this name, as it comes: what it writes is for people.
+    pub(super) fn plug_logger(&self, name: &str) -> anyhow::Result<()> {
+        self.plug(name, PLUGINS, "logger", "")
+    }
+
+    /// One that behaves badly.
+    pub(super) fn plug_misbehaver(&self, name: &str, toml: &str) -> anyhow::Result<()> {
+        self.plug(name, GUESTS, "misbehaver", toml)
+    }
+
+    pub(super) fn plug(&self, name: &str, from: &str, wasm: &str, toml: &str) -> anyhow::Result<()> {
+        let file = self.folder.path().join("plugins").join(name).with_extension("wasm");
+        fs::write(file.with_extension("toml"), toml)?;
+        guests::replace(&self.bench.project.target.join(from).join(wasm).with_extension("wasm"), &file)?;
+        Ok(())
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(super) fn host(&self, arguments: &[&str]) -> Command {
+        let mut host = program(&self.bench.programs, "notify-host");
+        host.args(arguments).arg("--config").arg(self.file("host.toml"));
+        host
+    }
+
+    pub(super) fn apply_topology(&self) -> anyhow::Result<()> {
+        run_to_end(self.host(&["topology", "apply"])).map(drop)
+    }
+
+    pub(super) fn order_cli(&self) -> Command {
+        let mut order_cli = program(&self.bench.programs, "order-cli");
+        order_cli.args(["--broker", &self.broker, "--exchange", &self.exchange]);
+        order_cli
+    }
+
+    /// Puts so many order events into the queue, of some 200 bytes each.
+    pub(super) fn fill(&self, count: usize) -> anyhow::Result<()> {
+        let mut load = self.order_cli();
+        load.args(["--quiet", "--timeout", "60", "load", "--mix", "created=100", "--window", "1000"]);
+        load.args(["--count", &count.to_string()]);
+        run_to_end(load).map(drop)
+    }
+
+    /// A host that is ready.
+    pub(super) fn start(&self, arguments: &[&str]) -> anyhow::Result<Host> {
+        Host::start(self.host(&[&["run"], arguments].concat()))
+    }
+
+    /// A backlog of so many events, and a host that works it off; each of `plugins` wants each event.
+    pub(super) fn work_off(&self, count: usize, plugins: usize) -> anyhow::Result<Stretch> {
+        self.fill(count)?;
+        let mut host = self.start(&[])?;
+        let before = host.processor_at_ready;
+        let tally = host.wait_for_lines(count * plugins, REST_TIME)?;
+        let (after, resident) = (process::processor_time(host.id())?, process::resident(host.id())?);
+        host.stop()?;
+        Ok(Stretch::new(count, tally.seconds(), after - before, resident))
+    }
+}
+
+/// A running host, with its log.
+pub(super) struct Host {
+    leash: Leash,
+    log: LogFile,
+    /// Lines of plugins that have been read.
+    handled: usize,
+    /// The time from its start until it was ready.
+    pub(super) start: Duration,
+    pub(super) processor_at_ready: Duration,
+}
+
+impl Host {
+    fn start(command: Command) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let leash = Leash::spawn(command);
+        let mut log = LogFile::new(leash.stderr_file());
+        while !log.new_lines()?.iter().any(|line| line.contains("ready: ")) {
+            if begun.elapsed() > READY_LIMIT || leash.wait_timeout(READY_INTERVAL).is_some() {
+                bail!("the host does not get ready:\n{}", leash.stderr());
+            }
+        }
+        let start = begun.elapsed();
+        let processor_at_ready = process::processor_time(leash.id())?;
+        // What plugins have written in the meantime counts.
+        let log = LogFile::new(leash.stderr_file());
+        Ok(Self { leash, log, handled: 0, start, processor_at_ready })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.leash.id()
+    }
+
+    /// Until plugins have written so many more lines. The log is only read when it has not grown for `rest`.
+    pub(super) fn wait_for_lines(&mut self, count: usize, rest: Duration) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        while tally.count < count {
+            self.wait_for_rest(rest)?;
+            let before = tally.count;
+            self.take_lines(&mut tally)?;
+            if tally.count == before {
+                bail!("the plugins wrote {} of {count} lines:\n{}", tally.count, self.last_lines());
+            }
+        }
+        Ok(tally)
+    }
+
+    /// So many of the lines that are new, as `read` reads them.
+    pub(super) fn wait_for<T>(&mut self, count: usize, read: fn(&str) -> Option<T>) -> anyhow::Result<Vec<T>> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            self.wait_for_rest(REST_TIME)?;
+            let before = found.len();
+            found.extend(self.log.new_lines()?.iter().filter_map(|line| read(line)));
+            if found.len() == before {
+                bail!("the plugins wrote {before} of {count} lines:\n{}", self.last_lines());
+            }
+        }
+        Ok(found)
+    }
+
+    /// What it does with so many events, after it has handled those before in the same backlog.
+    pub(super) fn measure(&mut self, warm_up: usize, count: usize) -> anyhow::Result<Stretch> {
+        let mut tally = Tally::default();
+        while tally.count < warm_up {
+            self.wait_to_grow(self.log.size()? + 1)?;
+            self.take_lines(&mut tally)?;
+        }
+        let before = process::fine_processor_time(self.id())?;
+        let mut tally = Tally::default();
+        self.take_lines(&mut tally)?;
+        // How many there are is known by how much there is: to read it all the time would disturb.
+        let line = self.log.size()? / u64::try_from(self.handled.max(1))?;
+        self.wait_to_grow(self.log.size()? + line * u64::try_from(count)?)?;
+        let mut tally = Tally::default();
+        let (after, resident) = (process::fine_processor_time(self.id())?, process::resident(self.id())?);
+        self.take_lines(&mut tally)?;
+        Ok(Stretch::new(tally.count, tally.seconds(), after - before, resident))
+    }
+
+    fn take_lines(&mut self, tally: &mut Tally) -> anyhow::Result<()> {
+        let before = tally.count;
+        tally.add(&self.log.new_lines()?);
+        self.handled += tally.count - before;
+        Ok(())
+    }
+
+    fn wait_to_grow(&self, size: u64) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.log.size()? < size {
+            self.wait(READY_INTERVAL)?;
+            if begun.elapsed() > STUCK_LIMIT {
+                bail!("the plugins wrote {} lines and then too few:\n{}", self.handled, self.last_lines());
+            }
+        }
+        Ok(())
+    }
+
+    /// Until it has grown, and then not for `rest`; or not at all for long.
+    fn wait_for_rest(&self, rest: Duration) -> anyhow::Result<()> {
+        let (mut size, mut grown) = (self.log.size()?, None);
+        let begun = Instant::now();
+        loop {
+            self.wait(rest.min(LOOK_INTERVAL))?;
+            let now = self.log.size()?;
+            if now != size {
+                (size, grown) = (now, Some(Instant::now()));
+            }
+            let has_new = grown.is_some() || now > self.log.read();
+            if has_new && grown.unwrap_or(begun).elapsed() >= rest || begun.elapsed() > STUCK_LIMIT {
+                return Ok(());
+            }
+        }
+    }
+
+    fn last_lines(&self) -> String {
+        const LINES: usize = 5;
+        let log = self.leash.stderr();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+
+    pub(super) fn wait(&self, time: Duration) -> anyhow::Result<()> {
+        match self.leash.wait_timeout(time) {
+            None => Ok(()),
+            Some(status) => bail!("the host has ended by itself ({status}):\n{}", self.last_lines()),
+        }
+    }
+
+    /// The same as [`Self::stop`], and how many events it has handled in all.
+    pub(super) fn stop_and_count(mut self) -> anyhow::Result<usize> {
+        self.end()?;
+        self.take_lines(&mut Tally::default())?;
+        Ok(self.handled)
+    }
+
+    /// In good order, so that all is acknowledged.
+    pub(super) fn stop(self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    fn end(&self) -> anyhow::Result<()> {
+        self.leash.terminate();
+        match self.leash.wait_timeout(STOP_LIMIT) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("the host was asked to stop and failed ({status}):\n{}", self.last_lines()),
+            None => bail!("the host was asked to stop and did not within {} s", STOP_LIMIT.as_secs()),
+        }
+    }
+}
+
+/// Runs it to its end, and returns what it wrote on standard output.
+pub(super) fn run_to_end(command: Command) -> anyhow::Result<String> {
+    const LIMIT: Duration = Duration::from_mins(5);
+    let name = command.get_program().to_string_lossy().into_owned();
+    let peer = Leash::spawn(command);
+    match peer.wait_timeout(LIMIT) {
+        Some(status) if status.success() => Ok(peer.stdout()),
+        Some(status) => {
+            let log = peer.stderr();
+            bail!("{name} failed ({status}): {}", log.lines().last().unwrap_or_default())
+        }
+        None => bail!("{name} did not end within {} s", LIMIT.as_secs()),
+    }
+}
+
+/// What a peer says that it took, in seconds.
+pub(super) fn seconds_of_peer(command: Command) -> anyhow::Result<f64> {
+    run_to_end(command)?.trim().parse().context("the peer does not say how long it took")
+}
+
+pub(super) fn ratio(count: usize, seconds: f64) -> f64 {
+    as_float(count) / seconds
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody counts to 2^52")]
+fn as_float(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,62 @@
+//! A backlog in RabbitMQ: how fast a host hands it to plugins, compared with consumers that do less.
+
+use std::process::Command;
+
+use crate::bench::place::{Engine, Place, Stretch, ratio, seconds_of_peer};
+use crate::bench::statistics::median;
+use crate::bench::table::{Budget, Row};
+use crate::bench::{Bench, PREFETCH};
+use crate::test;
+
+const ROUNDS: usize = 3;
+const EVENTS: usize = 100_000;
+
+pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
+    let python = test::provide_python(bench.project, bench.progress)?;
+    let place = Place::new(bench, Engine::RabbitMq, "")?;
+    place.plug_logger("logger")?;
+    place.apply_topology()?;
+    let three = Place::new(bench, Engine::RabbitMq, "")?;
+    for name in ["logger", "logger-2", "logger-3"] {
+        three.plug_logger(name)?;
+    }
+    three.apply_topology()?;
+    let events = bench.count(EVENTS);
+    let (mut limit, mut ours, mut pika, mut ours_three) = (vec![], vec![], vec![], vec![]);
+    for round in 1..=ROUNDS {
+        bench.say(format!("RabbitMQ, round {round} of {ROUNDS}: {events} events each"));
+        place.fill(events)?;
+        let mut peer = bench.peer("consume");
+        peer.args([&place.broker, &place.queue, PREFETCH, &events.to_string()]);
+        limit.push(ratio(events, seconds_of_peer(peer)?));
+        ours.push(place.work_off(events, 1)?);
+        place.fill(events)?;
+        let mut consumer = Command::new(&python);
+        consumer.args(["-c", include_str!("tutorial_consumer.py")]);
+        consumer.args([&place.broker, &place.queue, PREFETCH, &events.to_string()]).arg(place.file("tutorial.log"));
+        pika.push(ratio(events, seconds_of_peer(consumer)?));
+        ours_three.push(three.work_off(events, 3)?);
+        let (one, three) = (ours[round - 1], ours_three[round - 1]);
+        bench.say(format!(
+            "bare lapin {:.0} /s, host {:.0} /s ({:.1} µs of processor time an event), pika {:.0} /s, host with three \
+             plugins {:.0} /s ({:.1} µs)",
+            limit[round - 1],
+            one.per_second,
+            one.processor_micros,
+            pika[round - 1],
+            three.per_second,
+            three.processor_micros
+        ));
+    }
+    let per_second = |work: &[Stretch]| median(work.iter().map(|work| work.per_second));
+    let (one, three) = (per_second(&ours), per_second(&ours_three));
+    Ok(vec![
+        Row::new("RabbitMQ quorum queue → host → logger, backlog of 100,000", "/s", one)
+            .against("bare lapin, cumulative acks", median(limit))
+            .within(Budget::RatioAtLeast(0.6)),
+        Row::new("the same", "/s", one)
+            .against("tutorial's pika, manual acks", median(pika))
+            .within(Budget::RatioAtLeast(4.0)),
+        Row::new("the same with 3 plugins", "/s", three).against("with 1", one).within(Budget::RatioAtLeast(0.45)),
+    ])
+}
