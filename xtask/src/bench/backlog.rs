@@ -102,5 +102,5 @@ fn burst(place: &Place<'_>, host: &mut Host) -> anyhow::Result<(Duration, f64)> 
     kill_process(process, Signal::CONT)?;
     filled?;
     let tally = host.wait_for_lines(SMALL, BURST_REST_TIME)?;
-    Ok((process::fine_processor_time(host.id())? - before, tally.seconds()))
+    Ok((process::fine_processor_time(host.id())?.saturating_sub(before), tally.seconds()))
 }

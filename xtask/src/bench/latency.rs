@@ -12,7 +12,6 @@ use crate::bench::place::{Engine, Place, run_to_end};
 use crate::bench::statistics::{median, percentile};
 use crate::bench::table::{Budget, Row};
 use crate::bench::{Bench, PREFETCH};
-use crate::guests::PLUGINS;
 
 const ROUNDS: usize = 3;
 const EVENTS: usize = 4000;
@@ -77,7 +76,7 @@ pub(super) fn measure_isolation(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
 
 fn place<'b>(bench: &'b Bench<'b>, engine: Engine, neighbours: bool) -> anyhow::Result<Place<'b>> {
     let place = Place::new(bench, engine, "")?;
-    place.plug("logger", PLUGINS, "logger", "[config]\nformat = \"json\"\n")?;
+    place.plug_logger("logger")?;
     for (name, toml) in NEIGHBOURS.iter().filter(|_| neighbours) {
         place.plug_misbehaver(name, toml)?;
     }

@@ -101,9 +101,9 @@ impl<'b> Place<'b> {
         Ok(Self { bench, folder, broker, exchange, queue })
     }
 
-    /// The logger, by this name, as it comes: what it writes is for people.
+    /// The logger, by this name: it writes each event as a line of JSON.
     pub(super) fn plug_logger(&self, name: &str) -> anyhow::Result<()> {
-        self.plug(name, PLUGINS, "logger", "")
+        self.plug(name, PLUGINS, "logger", "[config]\nformat = \"json\"\n")
     }
 
     /// One that behaves badly.
@@ -159,7 +159,7 @@ impl<'b> Place<'b> {
         let tally = host.wait_for_lines(count * plugins, REST_TIME)?;
         let (after, resident) = (process::processor_time(host.id())?, process::resident(host.id())?);
         host.stop()?;
-        Ok(Stretch::new(count, tally.seconds(), after - before, resident))
+        Ok(Stretch::new(count, tally.seconds(), after.saturating_sub(before), resident))
     }
 }
 
@@ -239,7 +239,7 @@ impl Host {
         let mut tally = Tally::default();
         let (after, resident) = (process::fine_processor_time(self.id())?, process::resident(self.id())?);
         self.take_lines(&mut tally)?;
-        Ok(Stretch::new(tally.count, tally.seconds(), after - before, resident))
+        Ok(Stretch::new(tally.count, tally.seconds(), after.saturating_sub(before), resident))
     }
 
     fn take_lines(&mut self, tally: &mut Tally) -> anyhow::Result<()> {

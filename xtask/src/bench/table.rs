@@ -152,7 +152,7 @@ pub(super) fn markdown(rows: &[Row]) -> String {
     for row in rows {
         let mut cells = row.cells();
         if row.verdict() == Verdict::Fails {
-            cells[5] = "**FAILS**".to_owned();
+            "**FAILS**".clone_into(&mut cells[5]);
         }
         text.push_str(&line(&cells));
     }
@@ -163,30 +163,30 @@ pub(super) fn markdown(rows: &[Row]) -> String {
 mod tests {
     use super::*;
 
-    fn check(row: Row, verdict: Verdict) {
+    fn check(row: &Row, verdict: Verdict) {
         assert_eq!(row.verdict(), verdict, "{row:?}");
     }
 
     #[test]
     fn a_row_holds_if_all_its_budgets_do() {
         let row = || Row::new("a", "/s", 60.0).against("limit", 100.0);
-        check(row(), Verdict::Reported);
-        check(row().within(Budget::RatioAtLeast(0.6)), Verdict::Holds);
-        check(row().within(Budget::RatioAtLeast(0.61)), Verdict::Fails);
-        check(row().within(Budget::RatioAtMost(0.6)), Verdict::Holds);
-        check(row().within(Budget::RatioAtMost(0.59)), Verdict::Fails);
-        check(row().within(Budget::AtLeast(60.0)), Verdict::Holds);
-        check(row().within(Budget::RatioAtLeast(0.6)).within(Budget::AtLeast(61.0)), Verdict::Fails);
-        check(row().within(Budget::AtMost(60.0)), Verdict::Holds);
-        check(row().within(Budget::MoreAtMost(-40.0)), Verdict::Holds);
-        check(row().within(Budget::MoreAtMost(-41.0)), Verdict::Fails);
+        check(&row(), Verdict::Reported);
+        check(&row().within(Budget::RatioAtLeast(0.6)), Verdict::Holds);
+        check(&row().within(Budget::RatioAtLeast(0.61)), Verdict::Fails);
+        check(&row().within(Budget::RatioAtMost(0.6)), Verdict::Holds);
+        check(&row().within(Budget::RatioAtMost(0.59)), Verdict::Fails);
+        check(&row().within(Budget::AtLeast(60.0)), Verdict::Holds);
+        check(&row().within(Budget::RatioAtLeast(0.6)).within(Budget::AtLeast(61.0)), Verdict::Fails);
+        check(&row().within(Budget::AtMost(60.0)), Verdict::Holds);
+        check(&row().within(Budget::MoreAtMost(-40.0)), Verdict::Holds);
+        check(&row().within(Budget::MoreAtMost(-41.0)), Verdict::Fails);
     }
 
     #[test]
     fn what_could_not_be_compared_does_not_hold() {
-        check(Row::new("a", "", 1.0).within(Budget::RatioAtMost(2.0)), Verdict::Fails);
-        check(Row::new("a", "", 0.0).against("b", 0.0).within(Budget::RatioAtMost(2.0)), Verdict::Fails);
-        check(Row::new("a", "", f64::NAN).within(Budget::AtMost(2.0)), Verdict::Fails);
+        check(&Row::new("a", "", 1.0).within(Budget::RatioAtMost(2.0)), Verdict::Fails);
+        check(&Row::new("a", "", 0.0).against("b", 0.0).within(Budget::RatioAtMost(2.0)), Verdict::Fails);
+        check(&Row::new("a", "", f64::NAN).within(Budget::AtMost(2.0)), Verdict::Fails);
     }
 
     #[test]
@@ -218,13 +218,10 @@ mod tests {
         assert_eq!(
             text(&rows()),
             "\
-what         ours     peer or limit  ratio  budget    verdict
-events    9,000/s  20,000/s (bare)   0.45  ≥ 0.6 ×   FAILS
-memory   31.2 MiB                –      –  ≤ 40 MiB  holds
+what        ours     peer or limit  ratio  budget    verdict
+events  9,000 /s  20,000 /s (bare)   0.45  ≥ 0.6 ×   FAILS
+memory  31.2 MiB                 –      –  ≤ 40 MiB  holds
 "
-            .replace("9,000/s ", "9,000 /s ")
-            .replace("  20,000/s", " 20,000 /s")
-            .replace("events    9", "events   9")
         );
     }
 

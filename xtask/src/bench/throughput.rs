@@ -6,6 +6,7 @@ use crate::bench::place::{Engine, Place, Stretch, ratio, seconds_of_peer};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::bench::{Bench, PREFETCH};
+use crate::guests::PLUGINS;
 use crate::test;
 
 const ROUNDS: usize = 3;
@@ -16,13 +17,16 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let place = Place::new(bench, Engine::RabbitMq, "")?;
     place.plug_logger("logger")?;
     place.apply_topology()?;
+    let text = Place::new(bench, Engine::RabbitMq, "")?;
+    text.plug("logger", PLUGINS, "logger", "")?;
+    text.apply_topology()?;
     let three = Place::new(bench, Engine::RabbitMq, "")?;
     for name in ["logger", "logger-2", "logger-3"] {
         three.plug_logger(name)?;
     }
     three.apply_topology()?;
     let events = bench.count(EVENTS);
-    let (mut limit, mut ours, mut pika, mut ours_three) = (vec![], vec![], vec![], vec![]);
+    let (mut limit, mut ours, mut pika, mut ours_three, mut ours_text) = (vec![], vec![], vec![], vec![], vec![]);
     for round in 1..=ROUNDS {
         bench.say(format!("RabbitMQ, round {round} of {ROUNDS}: {events} events each"));
         place.fill(events)?;
@@ -36,16 +40,13 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
         consumer.args([&place.broker, &place.queue, PREFETCH, &events.to_string()]).arg(place.file("tutorial.log"));
         pika.push(ratio(events, seconds_of_peer(consumer)?));
         ours_three.push(three.work_off(events, 3)?);
+        ours_text.push(text.work_off(events, 1)?);
         let (one, three) = (ours[round - 1], ours_three[round - 1]);
         bench.say(format!(
-            "bare lapin {:.0} /s, host {:.0} /s ({:.1} µs of processor time an event), pika {:.0} /s, host with three \
-             plugins {:.0} /s ({:.1} µs)",
+            "bare lapin {:.0} /s, pika {:.0} /s; host: {one}; with three plugins: {three}; with the default text: {}",
             limit[round - 1],
-            one.per_second,
-            one.processor_micros,
             pika[round - 1],
-            three.per_second,
-            three.processor_micros
+            ours_text[round - 1]
         ));
     }
     let per_second = |work: &[Stretch]| median(work.iter().map(|work| work.per_second));
@@ -58,5 +59,6 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
             .against("tutorial's pika, manual acks", median(pika))
             .within(Budget::RatioAtLeast(4.0)),
         Row::new("the same with 3 plugins", "/s", three).against("with 1", one).within(Budget::RatioAtLeast(0.45)),
+        Row::new("the same with the logger's default text", "/s", per_second(&ours_text)).against("as JSON", one),
     ])
 }
