@@ -108,7 +108,12 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        out.write_str(&printable_json(line.trim_end_matches('\n')))?;
+        let line = line.trim_end_matches('\n');
+        if is_plain(line) {
+            out.write_str(line)?;
+        } else {
+            out.write_str(&printable_json(line))?;
+        }
         out.write_char('\n')
     }
 }
@@ -147,25 +152,31 @@ struct Line {
 }
 
 impl Line {
-    fn put(&mut self, field: &Field, value: &dyn fmt::Display) {
-        let text = value.to_string();
-        match field.name() {
-            "message" => self.message = printable(&text),
-            "plugin" => self.plugin = printable(&text),
-            "data" => self.data = format!(" {}", printable(&text)),
-            // Writing to a String does not fail.
-            name => drop(write!(self.fields, " {name}={}", printable(&text))),
-        }
+    fn put(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let part = match field.name() {
+            "message" => &mut self.message,
+            "plugin" => &mut self.plugin,
+            "data" => {
+                self.data.push(' ');
+                &mut self.data
+            }
+            name => {
+                self.fields.extend([" ", name, "="]);
+                &mut self.fields
+            }
+        };
+        // Writing to a String does not fail.
+        let _ = Printable { out: part, newlines: 0 }.write_fmt(value);
     }
 }
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, &format_args!("{value:?}"));
+        self.put(field, format_args!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, &value);
+        self.put(field, format_args!("{value}"));
     }
 }
 
@@ -173,15 +184,54 @@ impl Visit for Line {
 /// the host's own: control characters are escaped, further lines are indented.
 pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
-    for character in text.trim_end_matches('\n').chars() {
-        match character {
-            '\n' => printable.push_str("\n    "),
-            '\t' => printable.push('\t'),
-            active if is_active(active) => printable.extend(active.escape_default()),
-            other => printable.push(other),
+    // Writing to a String does not fail.
+    let _ = Printable { out: &mut printable, newlines: 0 }.write_str(text);
+    printable
+}
+
+/// Makes of what is written to it a [`printable`] text.
+struct Printable<'a> {
+    out: &'a mut String,
+    /// Ends of lines that something must follow before they count.
+    newlines: usize,
+}
+
+impl fmt::Write for Printable<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if is_plain(text) {
+            if !text.is_empty() {
+                self.begin_lines();
+                self.out.push_str(text);
+            }
+            return Ok(());
+        }
+        for character in text.chars() {
+            if character == '\n' {
+                self.newlines += 1;
+                continue;
+            }
+            self.begin_lines();
+            match character {
+                '\t' => self.out.push('\t'),
+                active if is_active(active) => self.out.extend(active.escape_default()),
+                other => self.out.push(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Printable<'_> {
+    fn begin_lines(&mut self) {
+        for _ in 0..std::mem::take(&mut self.newlines) {
+            self.out.push_str("\n    ");
         }
     }
-    printable
+}
+
+/// Whether all of it shows as it is, as far as a look at the bytes can tell: most lines do.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a terminal does something other than to show it. Marks that turn the direction of
@@ -200,6 +250,7 @@ mod tests {
         assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}c"), "a\\u{1b}[2Jb\\r\\u{9b}c");
         assert_eq!(printable("one\n2026 INFO two\n"), "one\n    2026 INFO two");
         assert_eq!(printable("Получено\t…"), "Получено\t…");
+        assert_eq!(printable("\n\none\n\n"), "\n    \n    one");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod secrets;
 mod vault;
 mod wasi_http;
 
+pub(crate) use crate::capability::config::PluginSettings;
 pub(crate) use crate::capability::console::{Console, Stream};
 pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};
 pub(crate) use crate::capability::outside::{Outside, Reach};

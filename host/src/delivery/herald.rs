@@ -101,10 +101,15 @@ impl Herald {
     }
 }
 
+/// Whether events of this type tell of a plugin's health.
+pub(super) fn tells_of_health(event_type: &str) -> bool {
+    event_type.starts_with(TYPE_PREFIX)
+}
+
 /// Whether the event tells of this plugin's own health: it would not be well enough to hear it.
 pub(super) fn is_about(event: &Event, plugin: &str) -> bool {
     event.subject.as_deref() == Some(plugin)
-        && event.event_type.starts_with(TYPE_PREFIX)
+        && tells_of_health(&event.event_type)
         && event.source.starts_with(SOURCE_PREFIX)
 }
 

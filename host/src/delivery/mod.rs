@@ -8,6 +8,7 @@ mod backlog;
 mod because;
 mod breaker;
 mod bucket;
+mod candidates;
 pub(crate) mod clock;
 mod duplicates;
 mod entry;

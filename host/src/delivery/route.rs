@@ -6,8 +6,10 @@ use std::time::Duration;
 use broker::topic_matches;
 use tracing::{debug, warn};
 
-use crate::delivery::herald::is_about;
-use crate::delivery::runner::{Runner, Version};
+use crate::delivery::candidates::Candidates;
+use crate::delivery::herald::{is_about, tells_of_health};
+use crate::delivery::registry::Runners;
+use crate::delivery::runner::{self, Runner, Version};
 use crate::event::{Answer, Event, Filter, Look, Matter};
 use crate::journal::Routed;
 use crate::plugin::{Plugin, Subscription};
@@ -63,19 +65,32 @@ pub(crate) fn verdict<'p>(plugin: &'p Plugin, look: &Look<'_>) -> Verdict<'p> {
 
 /// Who gets an event, and why.
 #[derive(Default)]
-pub(super) struct Routing<'a> {
+pub(super) struct Routing {
     /// In the order of their names.
-    pub(super) wanting: Vec<&'a Arc<Runner>>,
+    pub(super) wanting: Vec<Arc<Runner>>,
     /// For the journal, if there is one: those that are subscribed to it.
     pub(super) routed: Vec<Routed<Arc<str>>>,
     pub(super) not_subscribed: u32,
 }
 
 /// `explained`: with what the journal has to say of it.
-pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event, explained: bool) -> Routing<'a> {
+pub(super) fn route(
+    members: &Runners,
+    candidates: &Candidates<Arc<Runner>>,
+    event: &Event,
+    explained: bool,
+) -> Routing {
     let look = Look::new(event);
     let mut routing = Routing::default();
-    for runner in runners {
+    let candidates = if tells_of_health(&event.event_type) {
+        // It concerns the plugin that it is about, in its way, whatever that subscribes to.
+        Arc::clone(members)
+    } else {
+        let may_want = |runner: &Arc<Runner>| may_want(&runner.plugin().subscriptions, &event.event_type);
+        candidates.of(members, runner::replacements(), &event.event_type, may_want)
+    };
+    routing.not_subscribed += u32::try_from(members.len() - candidates.len()).unwrap_or(u32::MAX);
+    for runner in candidates.iter() {
         let Version { plugin, rules, .. } = runner.current();
         let verdict = verdict(&plugin, &look);
         if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
@@ -88,7 +103,7 @@ pub(super) fn route<'a>(runners: &'a [Arc<Runner>], event: &Event, explained: bo
             }
         }
         if verdict.is_wanted() {
-            routing.wanting.push(runner);
+            routing.wanting.push(Arc::clone(runner));
         }
     }
     routing
@@ -125,6 +140,12 @@ fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {
 
 fn first_match<'p>(subscriptions: &'p [Subscription], event: &Event) -> Option<&'p Subscription> {
     subscriptions.iter().find(|subscription| matches(subscription, event))
+}
+
+/// Whether it may want events of this type, whatever else it asks of them.
+fn may_want(subscriptions: &[Subscription], event_type: &str) -> bool {
+    subscriptions.is_empty()
+        || subscriptions.iter().any(|subscription| topic_matches(&subscription.event_type, event_type))
 }
 
 fn matches(subscription: &Subscription, event: &Event) -> bool {

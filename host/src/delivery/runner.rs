@@ -2,7 +2,7 @@
 //! when the session with the broker is lost, and when the plugin's files change.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,15 @@ use crate::plugin::{Attempt, Plugin, Room};
 
 /// First attempts that wait for a slot of one plugin; the next one spills at once.
 const WAITING_MAX: usize = 128;
+
+/// Of all runners.
+static REPLACEMENTS: AtomicU64 = AtomicU64::new(0);
+
+/// Another number whenever a plugin has been replaced by a new version of it: what was made of their subscriptions
+/// before is old then.
+pub(super) fn replacements() -> u64 {
+    REPLACEMENTS.load(Ordering::Acquire)
+}
 
 pub(crate) struct Runner {
     pub(crate) name: Arc<str>,
@@ -205,6 +214,7 @@ impl Runner {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             *current = Version::new(plugin.in_place_of(&current.plugin));
         }
+        REPLACEMENTS.fetch_add(1, Ordering::Release);
         self.paced(|own, now| own.change(pace, now));
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.begin_anew(policy);

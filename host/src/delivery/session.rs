@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::delivery::backlog::Backlog;
+use crate::delivery::candidates::Candidates;
 use crate::delivery::duplicates::Duplicates;
 use crate::delivery::herald::Herald;
 use crate::delivery::registry::{Registry, Runners};
@@ -146,17 +147,18 @@ impl Session<'_> {
     /// Begins to take from the source's queue, and to watch that this goes on.
     fn start(&mut self, consumer: Option<Consumer>) {
         let progress = Arc::clone(&self.progress);
-        let intake = Intake {
+        let intake = Arc::new(Intake {
             worker: self.worker.clone(),
             rules: Arc::clone(&self.dispatcher.rules),
             members: Arc::clone(&self.members),
+            candidates: Candidates::default(),
             registry: Arc::clone(&self.dispatcher.registry),
             prefetch: self.dispatcher.prefetch,
             folder: Arc::clone(&self.dispatcher.folder),
             duplicates: self.dispatcher.duplicates.clone(),
             unwanted: self.dispatcher.unwanted.clone(),
             progress: Arc::clone(&progress),
-        };
+        });
         self.parts.spawn(intake.run(consumer, self.stop.clone(), self.give_up.clone()));
         let (stop, worker, prefetch) = (self.stop.clone(), self.worker.clone(), self.dispatcher.prefetch);
         self.parts.spawn(async move {
@@ -171,28 +173,31 @@ impl Session<'_> {
         let failed = |error: &dyn std::fmt::Display| BrokerError::Lost(format!("the host failed in it: {error}"));
         loop {
             tokio::select! {
-                            part = self.parts.join_next() => match part {
-                                Some(Ok(Ok(count))) => given_back += count,
-                                Some(Ok(Err(error))) => return Ended::Lost(error),
-                                Some(Err(error)) => return Ended::Lost(failed(&error)),
-                                None => return Ended::Stopped { given_back },
-                            },
-                            Some(joined) = self.joining.join_next() => match joined {
-                                Ok(Ok(runner)) => {
-            self.awaited.retain(|(other, _)| !Arc::ptr_eq(other, &runner));
-                                    // Later than that it is loaded: what was published in between has passed it by.
-                                    if self.admit(&runner) {
-                                        info!(plugin = &*runner.name, "gets events from now on");
-                                    }
-                                }
-                                Ok(Err(error)) => return Ended::Lost(error),
-                                Err(error) => return Ended::Lost(failed(&error)),
-                            },
-                            Ok(()) = registered.changed() => {
-                                registered.mark_unchanged();
-                                self.follow(&[]);
-                            }
-                        }
+                part = self.parts.join_next() => match part {
+                    Some(Ok(Ok(count))) => given_back += count,
+                    Some(Ok(Err(error))) => return Ended::Lost(error),
+                    Some(Err(error)) => return Ended::Lost(failed(&error)),
+                    None => return Ended::Stopped { given_back },
+                },
+                Some(joined) = self.joining.join_next() => match joined {
+                    Ok(Ok(runner)) => self.joined(&runner),
+                    Ok(Err(error)) => return Ended::Lost(error),
+                    Err(error) => return Ended::Lost(failed(&error)),
+                },
+                Ok(()) = registered.changed() => {
+                    registered.mark_unchanged();
+                    self.follow(&[]);
+                }
+            }
+        }
+    }
+
+    /// The queue of a plugin that is new was made.
+    fn joined(&mut self, runner: &Arc<Runner>) {
+        self.awaited.retain(|(other, _)| !Arc::ptr_eq(other, runner));
+        // Later than that it is loaded: what was published in between has passed it by.
+        if self.admit(runner) {
+            info!(plugin = &*runner.name, "gets events from now on");
         }
     }
 

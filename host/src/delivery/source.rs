@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::command::counted;
-
+use crate::delivery::candidates::Candidates;
 use crate::delivery::clock::now;
 use crate::delivery::duplicates::{Claim, Duplicates};
 use crate::delivery::policy::Fault;
 use crate::delivery::pump::pump;
 use crate::delivery::registry::Registry;
 use crate::delivery::route::{Routing, route};
+use crate::delivery::runner::Runner;
 use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
 use crate::delivery::worker::Worker;
@@ -39,12 +40,12 @@ impl Unwanted {
 }
 
 /// Where first attempts are made.
-#[derive(Clone)]
 pub(super) struct Intake {
     pub(super) worker: Worker,
     pub(super) rules: Arc<Rules>,
     /// Whom events may go to.
     pub(super) members: Arc<Registry>,
+    pub(super) candidates: Candidates<Arc<Runner>>,
     /// Who there is.
     pub(super) registry: Arc<Registry>,
     pub(super) prefetch: u16,
@@ -60,7 +61,7 @@ impl Intake {
     /// them. `first` is a consumer that is there already. Returns how many messages were given back
     /// unfinished; an error means that the session is lost.
     pub(super) async fn run(
-        self,
+        self: Arc<Self>,
         mut first: Option<Consumer>,
         stop: CancellationToken,
         give_up: CancellationToken,
@@ -97,13 +98,13 @@ impl Intake {
                     () = self.members.until(false) => {}
                 }
             };
-            given_back += pump(consumer, enough, &give_up, |delivery| self.clone().see_through(delivery)).await?;
+            given_back += pump(consumer, enough, &give_up, |delivery| Arc::clone(&self).see_through(delivery)).await?;
             self.progress.consuming(false);
         }
         Ok(given_back)
     }
 
-    async fn see_through(self, delivery: Delivery) {
+    async fn see_through(self: Arc<Self>, delivery: Delivery) {
         self.progress.taken();
         let taken = Instant::now();
         if self.work(delivery).await {
@@ -186,7 +187,8 @@ impl Intake {
             // The last plugin has just gone, and this was on its way.
             return false;
         }
-        let Routing { wanting, routed, not_subscribed } = route(&members, event, self.worker.scribe.is_on());
+        let Routing { wanting, routed, not_subscribed } =
+            route(&members, &self.candidates, event, self.worker.scribe.is_on());
         self.worker.scribe.received(event, delivery, &routed, not_subscribed);
         let is_wanted = !wanting.is_empty();
         span.note("notify.result", if is_wanted { "routed" } else { "unmatched" });
@@ -197,7 +199,7 @@ impl Intake {
             }
             debug!(event_id, event_type, "no plugin wants this event");
         }
-        let attempts = wanting.into_iter().map(|runner| self.worker.first(runner, event, delivery, trail));
+        let attempts = wanting.iter().map(|runner| self.worker.first(runner, event, delivery, trail));
         let mut settled = true;
         for result in join_all(attempts).await {
             if let Err(error) = result {

@@ -114,7 +114,10 @@ impl Worker {
         let attempt = Attempt {
             number,
             max: retry.attempts_max,
-            idempotency_key: event.idempotency_key(&runner.name),
+            idempotency_key: match &trail.recipient {
+                Some(recipient) => recipient.idempotency_key.clone(),
+                None => event.idempotency_key(&runner.name),
+            },
             transport: transport(delivery, &trail),
             within: span.within(),
         };

@@ -9,7 +9,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use crate::capability::{Console, PluginLog, Reach, Stream, WasiHttp};
+use crate::capability::{Console, PluginLog, PluginSettings, Reach, Stream, WasiHttp};
 use crate::plugin::bindings::notify::plugin as imports;
 use crate::plugin::engine::Engine;
 use crate::plugin::limits::{Limiter, Limits};
@@ -37,7 +37,7 @@ pub(crate) struct Guest {
 #[derive(Clone, Debug)]
 pub(crate) struct CallContext {
     /// The operator's settings, as a JSON object.
-    pub(crate) settings: Arc<serde_json::Map<String, serde_json::Value>>,
+    pub(crate) settings: Arc<PluginSettings>,
     pub(crate) reach: Arc<Reach>,
     /// The same for each attempt of one delivery; empty while the plugin describes itself.
     pub(crate) idempotency_key: Arc<str>,

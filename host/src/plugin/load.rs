@@ -126,7 +126,7 @@ impl Loader {
             subscriptions,
             subscribed_by,
             filter: config.filter,
-            settings: Arc::new(settings),
+            settings: Arc::new(settings.into()),
             reach,
             policies: config.policies,
             limits: config.limits,
@@ -175,7 +175,7 @@ impl Loader {
     ) -> anyhow::Result<PluginInfo> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
         // What it asks for may depend on its settings. They have not been checked yet: it says by what.
-        let settings = Arc::new(config.settings.values.clone());
+        let settings = Arc::new(config.settings.values.clone().into());
         let context = CallContext { settings, ..CallContext::of_nothing(DESCRIBE_TIME) };
         let store = instance::store(&self.engine, &config.limits, log, context);
         let ready = ready.clone();

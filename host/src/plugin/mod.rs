@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::capability::{LogLine, PluginLog, Reach, Vault};
+use crate::capability::{LogLine, PluginLog, PluginSettings, Reach, Vault};
 use crate::config::{Grants, Policies};
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
@@ -65,7 +65,7 @@ pub(crate) struct Plugin {
     pub(crate) subscribed_by: Chooser,
     /// Of those, only what matches.
     pub(crate) filter: Option<Filter>,
-    settings: Arc<serde_json::Map<String, serde_json::Value>>,
+    settings: Arc<PluginSettings>,
     reach: Arc<Reach>,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,

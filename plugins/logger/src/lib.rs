@@ -4,6 +4,8 @@
 //! the event as one line of JSON. The template sees `type`, `id`, `source`, `subject`, `time`,
 //! `data` (the JSON data), `extensions` and `attempt`.
 
+mod brief;
+
 use notify_plugin::template::{Templates, View};
 use notify_plugin::{Delivery, Event, Failure, Handled, Info, Plugin, done, info, misconfigured};
 use serde::Deserialize;
@@ -59,7 +61,10 @@ impl Plugin for Logger {
     fn handle(event: Event, delivery: Delivery) -> Handled {
         let settings: Settings = notify_plugin::config()?;
         let line = match settings.format {
-            Format::Text => text(&event, &delivery, settings.template.as_deref().unwrap_or(DEFAULT_TEMPLATE))?,
+            Format::Text => match settings.template {
+                Some(template) => text(&event, &delivery, &template)?,
+                None => default_text(&event, &delivery)?,
+            },
             Format::Json => json(&event, &delivery)?,
         };
         info!("{line}");
@@ -68,6 +73,10 @@ impl Plugin for Logger {
 }
 
 notify_plugin::export!(Logger);
+
+fn default_text(event: &Event, delivery: &Delivery) -> Result<String, Failure> {
+    brief::text(event).map_or_else(|| text(event, delivery, DEFAULT_TEMPLATE), Ok)
+}
 
 fn text(event: &Event, delivery: &Delivery, template: &str) -> Result<String, Failure> {
     Templates::new(event, delivery).render("template", template)
@@ -95,6 +104,31 @@ mod tests {
         check(data, DEFAULT_TEMPLATE, "OrderCreated 4711: product iPhone 15, user_id user123");
         check("{}", DEFAULT_TEMPLATE, "OrderCreated 4711");
         check("[1]", DEFAULT_TEMPLATE, "OrderCreated 4711: [1]");
+    }
+
+    #[test]
+    fn the_default_text_is_what_the_default_template_makes() {
+        for (data, is_brief) in [
+            (r#"{"event":"OrderCreated","order_id":"4711","user_id":"user123","product":"iPhone 15"}"#, true),
+            (r#"{"b":"\u00e9\n\"x\"","a":-1,"c":18446744073709551615,"d":true,"e":"","OrderCreated":"4711 "}"#, true),
+            (r#"{"a":1,"a":"last","\u0062":"b"}"#, true),
+            (r#"{"subject":"4711","type":"OrderCreated"}"#, true),
+            ("{}", true),
+            (r#"{"a":1.50,"b":999.00,"c":1e300,"d":-0.0,"e":-1.25e-7,"f":5e-324,"g":0.1}"#, true),
+            (r#"{"a":null,"b":123456789012345678901234567890}"#, true),
+            (r#"{"a":["b",{"c":1}]}"#, false),
+            (r#"{"a":1e999}"#, false),
+            ("[1]", false),
+            ("null", false),
+        ] {
+            let mut event = testing::event("OrderCreated", data);
+            for subject in [None, Some(""), Some("4711")] {
+                event.subject = subject.map(str::to_owned);
+                let by_template = text(&event, &testing::delivery(), DEFAULT_TEMPLATE).ok();
+                assert_eq!(default_text(&event, &testing::delivery()).ok(), by_template, "{data}");
+                assert_eq!(brief::text(&event).is_some(), is_brief, "{data}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! Candidates are the members that events of one type may concern.
+//!
+//! Most plugins want few types. To match the patterns of each anew for every event would, with a hundred of them, cost
+//! more than the event itself; so what came of it is remembered for each type, until a member comes, goes or changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Types that are remembered. Publishers who make up types get the search that there would be otherwise.
+const TYPES_MAX: usize = 1024;
+
+/// What is remembered of the members' candidates.
+pub(super) struct Candidates<M>(RwLock<Remembered<M>>);
+
+struct Remembered<M> {
+    /// What it was made of.
+    members: Arc<[M]>,
+    changes: u64,
+    by_type: HashMap<Box<str>, Arc<[M]>>,
+}
+
+impl<M> Remembered<M> {
+    fn new(members: Arc<[M]>, changes: u64) -> Self {
+        Self { members, changes, by_type: HashMap::new() }
+    }
+
+    fn is_of(&self, members: &Arc<[M]>, changes: u64) -> bool {
+        self.changes == changes && Arc::ptr_eq(&self.members, members)
+    }
+}
+
+impl<M> Default for Candidates<M> {
+    fn default() -> Self {
+        Self(RwLock::new(Remembered::new(Arc::default(), 0)))
+    }
+}
+
+impl<M: Clone> Candidates<M> {
+    /// Those of the members that `may_want` this type, in their order. `changes` is another number whenever
+    /// `may_want` may have another answer; the caller took it before it looks at any member.
+    pub(super) fn of(
+        &self,
+        members: &Arc<[M]>,
+        changes: u64,
+        event_type: &str,
+        may_want: impl Fn(&M) -> bool,
+    ) -> Arc<[M]> {
+        {
+            let remembered = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if remembered.is_of(members, changes)
+                && let Some(candidates) = remembered.by_type.get(event_type)
+            {
+                return Arc::clone(candidates);
+            }
+        }
+        let candidates: Arc<[M]> = members.iter().filter(|member| may_want(member)).cloned().collect();
+        let mut remembered = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if !remembered.is_of(members, changes) {
+            *remembered = Remembered::new(Arc::clone(members), changes);
+        }
+        if remembered.by_type.len() >= TYPES_MAX {
+            remembered.by_type.clear();
+        }
+        remembered.by_type.insert(event_type.into(), Arc::clone(&candidates));
+        candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_ends_when_members_or_their_wishes_change() {
+        let candidates = Candidates::default();
+        let two: Arc<[_]> = Arc::new(["order", "payment"]);
+        let check = |members: &Arc<[&'static str]>, changes, event_type, all_want, expected: &[&str]| {
+            let found = candidates.of(members, changes, event_type, |member| all_want || *member == event_type);
+            assert_eq!(&*found, expected);
+        };
+        check(&two, 1, "order", false, &["order"]);
+        check(&two, 1, "payment", false, &["payment"]);
+        check(&two, 1, "order", true, &["order"]);
+        check(&two, 2, "order", true, &["order", "payment"]);
+        check(&two, 2, "payment", false, &["payment"]);
+        let one: Arc<[_]> = Arc::new(["order"]);
+        check(&one, 2, "payment", false, &[]);
+        check(&two, 2, "payment", false, &["payment"]);
+    }
+
+    #[test]
+    fn the_number_of_types_is_bounded() {
+        let candidates = Candidates::default();
+        let members: Arc<[_]> = Arc::new([()]);
+        for number in 0..TYPES_MAX * 2 + 1 {
+            assert_eq!(candidates.of(&members, 0, &number.to_string(), |()| number % 2 == 0).len(), (number + 1) % 2);
+            assert!(candidates.0.read().unwrap().by_type.len() <= TYPES_MAX);
+        }
+    }
+}
