@@ -92,7 +92,7 @@ mod tests {
     fn the_number_of_types_is_bounded() {
         let candidates = Candidates::default();
         let members: Arc<[_]> = Arc::new([()]);
-        for number in 0..TYPES_MAX * 2 + 1 {
+        for number in 0..=TYPES_MAX * 2 {
             assert_eq!(candidates.of(&members, 0, &number.to_string(), |()| number % 2 == 0).len(), (number + 1) % 2);
             assert!(candidates.0.read().unwrap().by_type.len() <= TYPES_MAX);
         }
