@@ -82,8 +82,8 @@ impl Original<'_> {
             trail.recipient = Some(Recipient {
                 plugin: old.plugin.clone(),
                 idempotency_key: event.idempotency_key(&old.plugin),
-                event_id: event.id,
-                event_type: event.event_type,
+                event_id: event.id.clone(),
+                event_type: event.event_type.clone(),
             });
             trail.replaces = Some(old.event_id.clone());
         }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::event::Event;
 use crate::event::decode::{DecodeError, Members, scalar, text};
+use crate::plugin::contract::types;
 
 /// `cloudEvents:` and `cloudEvents_` are the AMQP binding's; `ce-` is HTTP's, and widely used.
 const HEADER_PREFIXES: [&str; 3] = ["cloudEvents:", "cloudEvents_", "ce-"];
@@ -95,5 +96,5 @@ fn event(mut attributes: BTreeMap<String, String>, data: String) -> Result<Event
     let subject = attributes.remove("subject");
     let time = attributes.remove("time");
     let extensions = attributes.into_iter().collect();
-    Ok(Event { id, has_own_id: true, source, event_type, subject, time, data, extensions })
+    Ok(Event::new(types::Event { id, source, event_type, subject, time, data, extensions }, true))
 }

@@ -65,9 +65,10 @@ fn take_over_trace(event: &mut Event, headers: &Headers) {
     let header = |name: &str| headers.get(name).and_then(Value::to_text);
     let Some(parent) = header(PARENT).filter(|parent| trace_context::is_parent(parent)) else { return };
     if !event.extension(PARENT).is_some_and(trace_context::is_parent) {
-        event.extensions.retain(|(name, _)| name != PARENT && name != STATE);
-        event.extensions.push((PARENT.to_owned(), parent));
-        event.extensions.extend(header(STATE).map(|state| (STATE.to_owned(), state)));
+        let extensions = &mut event.attributes_mut().extensions;
+        extensions.retain(|(name, _)| name != PARENT && name != STATE);
+        extensions.push((PARENT.to_owned(), parent));
+        extensions.extend(header(STATE).map(|state| (STATE.to_owned(), state)));
     }
 }
 
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!((event.event_type.as_str(), event.id.as_str(), event.source.as_str()), ("A", "m", "shop"));
         assert_eq!(event.time.as_deref(), Some("1970-01-01T00:00:00Z"));
         assert_eq!(decode_from(&message("[1, 2]"), "order.created").unwrap().event_type, "order.created");
-        assert_eq!(decode_from(&message("{}"), ""), Err(DecodeError::NoType));
+        assert_eq!(decode_from(&message("{}"), "").unwrap_err(), DecodeError::NoType);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! An event is what happened: CloudEvents' context attributes and JSON data.
 //!
-//! The data stays the JSON text that the publisher wrote; nothing here serialises it again.
+//! It is decoded into the contract's own type, so that any number of plugins get it without a copy. The data stays the JSON text that the publisher wrote; nothing here serialises it again.
 
 mod cloudevents;
 mod decode;
 mod filter;
 mod plain;
+
+use std::ops::Deref;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -16,22 +19,20 @@ use crate::plugin::contract::types;
 #[cfg(test)]
 use crate::trace_context::PARENT;
 
-/// One event.
-#[expect(clippy::struct_field_names, reason = "`type` is a keyword")]
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One event: its attributes and data, as every plugin gets them. Copies of it are the same event, and share what is in it.
+#[derive(Clone, Debug)]
 pub(crate) struct Event {
-    pub(crate) id: String,
+    attributes: Arc<types::Event>,
     /// The publisher gave the id; else it was made of the content.
     pub(crate) has_own_id: bool,
-    pub(crate) source: String,
-    pub(crate) event_type: String,
-    pub(crate) subject: Option<String>,
-    /// RFC 3339.
-    pub(crate) time: Option<String>,
-    /// Well-formed JSON text.
-    pub(crate) data: String,
-    /// Extension attributes: name and value.
-    pub(crate) extensions: Vec<(String, String)>,
+}
+
+impl Deref for Event {
+    type Target = types::Event;
+
+    fn deref(&self) -> &Self::Target {
+        &self.attributes
+    }
 }
 
 /// The namespace of our name-based ids: a random UUID that stays as it is for ever, because keys
@@ -42,20 +43,29 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x3f1c_86f6_5a2b_4b1e_9d43_0a6e_7c51_d2b
 impl Event {
     /// An order's event, for tests.
     pub(crate) fn sample(data: &str) -> Self {
-        Self {
+        let attributes = types::Event {
             id: "1".to_owned(),
-            has_own_id: true,
             source: "shop".to_owned(),
             event_type: "order.created".to_owned(),
             subject: None,
             time: Some("2026-11-24T10:00:00Z".to_owned()),
             data: data.to_owned(),
             extensions: vec![(PARENT.to_owned(), "00-ab".to_owned())],
-        }
+        };
+        Self::new(attributes, true)
     }
 }
 
 impl Event {
+    pub(crate) fn new(attributes: types::Event, has_own_id: bool) -> Self {
+        Self { attributes: Arc::new(attributes), has_own_id }
+    }
+
+    /// For a change that other copies do not see.
+    pub(crate) fn attributes_mut(&mut self) -> &mut types::Event {
+        Arc::make_mut(&mut self.attributes)
+    }
+
     /// The same on all attempts of this event at this plugin, on every host.
     pub(crate) fn idempotency_key(&self, plugin: &str) -> String {
         self.key_at(plugin).to_string()
@@ -74,19 +84,6 @@ impl Event {
         // Lengths keep ("a", "bc") from looking like ("ab", "c").
         let name = format!("{}:{}{}:{}{plugin}", self.source.len(), self.source, self.id.len(), self.id);
         Uuid::new_v5(&NAMESPACE, name.as_bytes())
-    }
-
-    /// As plugins see it.
-    pub(crate) fn to_contract(&self) -> types::Event {
-        types::Event {
-            id: self.id.clone(),
-            source: self.source.clone(),
-            event_type: self.event_type.clone(),
-            subject: self.subject.clone(),
-            time: self.time.clone(),
-            data: self.data.clone(),
-            extensions: self.extensions.clone(),
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::event::cloudevents::rfc3339;
 use crate::event::decode::{Arrived, DecodeError, Members, members, scalar};
 use crate::event::{Event, id_of_body};
+use crate::plugin::contract::types;
 
 /// Where to look, first place first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,8 +92,8 @@ pub(super) fn event(
 ) -> Result<Event, DecodeError> {
     let find = |places: &[Finder]| places.iter().find_map(|place| look(place, arrived, members));
     let id = find(&rules.id);
-    Ok(Event {
-        has_own_id: id.is_some(),
+    let has_own_id = id.is_some();
+    let attributes = types::Event {
         id: id.unwrap_or_else(|| id_of_body(&arrived.message.body)),
         // The exchange is empty for what was published to the queue itself.
         source: find(&rules.source).unwrap_or_else(|| "unknown".to_owned()),
@@ -101,7 +102,8 @@ pub(super) fn event(
         time: find(&rules.time),
         data: raw.get().to_owned(),
         extensions: Vec::new(),
-    })
+    };
+    Ok(Event::new(attributes, has_own_id))
 }
 
 /// A place that is empty is no answer.

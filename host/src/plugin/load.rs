@@ -130,7 +130,7 @@ impl Loader {
             reach,
             policies: config.policies,
             limits: config.limits,
-            ready,
+            ready: Arc::new(ready),
             engine: self.engine.clone(),
             places: self.places.of_a_plugin(),
         })

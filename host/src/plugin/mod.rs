@@ -69,7 +69,7 @@ pub(crate) struct Plugin {
     reach: Arc<Reach>,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
-    ready: PluginPre<Guest>,
+    ready: Arc<PluginPre<Guest>>,
     engine: Engine,
     places: PluginPlaces,
 }
@@ -194,7 +194,7 @@ impl Plugin {
             deadline: Instant::now() + self.limits.time,
         };
         let store = instance::store(&self.engine, &self.limits, log, context);
-        let ready = self.ready.clone();
+        let ready = Arc::clone(&self.ready);
         let delivery = contract::types::Delivery {
             attempt: attempt.number,
             max_attempts: attempt.max,
@@ -202,8 +202,10 @@ impl Plugin {
             idempotency_key: attempt.idempotency_key,
             transport: attempt.transport,
         };
-        let mut event = event.to_contract();
-        attempt.within.mark(&mut event.extensions);
+        let mut event = event.clone();
+        if attempt.within.is_somewhere() {
+            attempt.within.mark(&mut event.attributes_mut().extensions);
+        }
         let answer = call::in_its_own_task(&self.engine, store, self.limits.time, room, |store| {
             Box::pin(async move {
                 let world = ready.instantiate_async(&mut *store).await?;

@@ -134,6 +134,11 @@ impl Span {
 }
 
 impl Within {
+    /// Whether there is anything that it can hang below.
+    pub(crate) fn is_somewhere(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Has the event say, to whoever sees it next, what its cause is now.
     pub(crate) fn mark(&self, extensions: &mut Vec<(String, String)>) {
         let Some(within) = &self.0 else { return };

@@ -9,6 +9,7 @@ use cel::context::VariableResolver;
 use cel::{Context, Env};
 
 use crate::event::Event;
+use crate::plugin::contract::types;
 
 /// The names that an expression may use.
 pub(super) const VARIABLES: [&str; 7] = ["type", "source", "subject", "id", "time", "data", "extensions"];
@@ -41,7 +42,7 @@ impl<'e> Look<'e> {
     }
 
     pub(super) fn attribute_bytes(&self) -> usize {
-        let Event { id, source, event_type, subject, time, extensions, .. } = self.event;
+        let types::Event { id, source, event_type, subject, time, extensions, .. } = &**self.event;
         let optional = [subject, time].into_iter().flatten().map(String::len).sum::<usize>();
         let extensions = extensions.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         id.len() + source.len() + event_type.len() + optional + extensions
