@@ -37,13 +37,13 @@ impl Guest {
         let mut shown = Vec::new();
         for (name, value) in request.headers {
             let (value, text) = self.header_value(&name, value, &outgoing.url)?;
-            if self.call.reach.preview.is_some() {
+            if self.call.reach.preview().is_some() {
                 shown.push((name.clone(), text));
             }
             outgoing.header(&name, value)?;
         }
         let dialled = self.with_secrets(&url, &outgoing.url).await?;
-        let preview = self.call.reach.preview.as_ref().map(|preview| {
+        let preview = self.call.reach.preview().map(|preview| {
             let departure = Departure::Http {
                 method: outgoing.method.to_string(),
                 url: if url.has_secrets() { url.text().to_owned() } else { outgoing.url.to_string() },

@@ -31,8 +31,7 @@ pub(crate) struct Reach {
     pub(crate) vault: Arc<Vault>,
     pub(crate) grants: Grants,
     pub(crate) relay: Option<Arc<Relay>>,
-    /// Somebody watches what goes out, or keeps it in.
-    pub(crate) preview: Option<Preview>,
+    preview: Option<Preview>,
     pub(crate) gate: Gate,
     pub(crate) meters: Arc<PluginMeters>,
 }
@@ -71,6 +70,11 @@ impl Outside {
 }
 
 impl Reach {
+    /// Somebody watches what goes out, or keeps it in.
+    pub(super) fn preview(&self) -> Option<&Preview> {
+        self.preview.as_ref().filter(|preview| preview.is_needed())
+    }
+
     /// Whether the gate would let it out.
     pub(super) fn check(&self, url: &Url) -> Result<(), EgressError> {
         self.gate.check(url).inspect_err(|error| self.meters.requested(result_of(error)))

@@ -1,6 +1,6 @@
 //! A preview is what a plugin sends, for who tries it out: shown, and on demand not sent.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::capability::vault::Vault;
 
@@ -43,17 +43,18 @@ impl Departure {
 }
 
 /// Collects what goes out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Preview {
     /// Nothing is sent; each request is answered with 200 and nothing in it.
     pub(crate) is_dry: bool,
-    seen: Arc<Mutex<Vec<Departure>>>,
+    /// `None`: nobody looks any more.
+    seen: Arc<Mutex<Option<Vec<Departure>>>>,
     vault: Arc<Vault>,
 }
 
 impl Preview {
     pub(crate) fn new(is_dry: bool) -> Self {
-        Self { is_dry, seen: Arc::default(), vault: Arc::default() }
+        Self { is_dry, seen: Arc::new(Mutex::new(Some(Vec::new()))), vault: Arc::default() }
     }
 
     /// The same, for the plugin of this vault: where a value of its secrets would be seen, the secret's name stands.
@@ -61,13 +62,24 @@ impl Preview {
         Self { vault, ..self }
     }
 
-    /// Takes note, once it is certain that the plugin is allowed to send it.
-    pub(crate) fn note(&self, departure: Departure) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(departure.without(&self.vault));
+    /// Whether it must be told: it keeps what goes out, or keeps it from going out.
+    pub(super) fn is_needed(&self) -> bool {
+        self.is_dry || self.seen().is_some()
     }
 
-    /// What has been noted since the last time.
-    pub(crate) fn take(&self) -> Vec<Departure> {
-        std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes note, once it is certain that the plugin is allowed to send it.
+    pub(crate) fn note(&self, departure: Departure) {
+        if let Some(seen) = &mut *self.seen() {
+            seen.push(departure.without(&self.vault));
+        }
+    }
+
+    /// What has been noted. From here on nothing is, so that further attempts cost what they cost in a host.
+    pub(crate) fn finish(&self) -> Vec<Departure> {
+        self.seen().take().unwrap_or_default()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<Vec<Departure>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

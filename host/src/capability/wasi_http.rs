@@ -139,7 +139,7 @@ impl Shared {
             headers: shown,
             body: outgoing.body.to_vec(),
         };
-        if let Some(preview) = self.reach.preview.as_ref().filter(|preview| preview.is_dry) {
+        if let Some(preview) = self.reach.preview().filter(|preview| preview.is_dry) {
             preview.note(departure);
             return Ok(http::Response::new(
                 http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync(),
@@ -151,8 +151,7 @@ impl Shared {
         ended(&mut span, &response);
         drop(span);
         drop(turn);
-        if let Some(preview) = self.reach.preview.as_ref().filter(|_| !matches!(response, Err(EgressError::Denied(_))))
-        {
+        if let Some(preview) = self.reach.preview().filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
             preview.note(departure);
         }
         self.answer(response?)

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use futures_util::{StreamExt as _, stream};
 use serde_json::json;
+use tokio::task::JoinSet;
 use tracing::level_filters::LevelFilter;
 
 use crate::capability::{LogLine, Preview};
@@ -17,7 +18,7 @@ use crate::command::{say, shown, unless_cut_off, write_json};
 use crate::config::{HostConfig, SettingsError};
 use crate::delivery::{because, verdict};
 use crate::digest::Digest;
-use crate::event::Look;
+use crate::event::{Event, Look};
 use crate::exit::BadConfig;
 use crate::plugin::contract::types::{Failure, Outcome};
 use crate::plugin::{Answer, Attempt, Loader, Plugin, PluginFailure, Usage};
@@ -36,12 +37,15 @@ pub(crate) struct Arguments {
     /// The plugin's toml [default: the one beside it, if there is one]
     #[arg(long, value_name = "FILE")]
     toml: Option<PathBuf>,
-    /// Attempts to make, up to the first that fails; the log, and what is sent, are shown of the first
+    /// Attempts to make, up to one that fails; the log, and what is sent, are shown of the first
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
     /// So many of them are under way at once, when the first one is over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     at_once: u8,
+    /// Show the log of every attempt
+    #[arg(long)]
+    all_logs: bool,
     /// Which attempt at the event the plugin is told that it is
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     attempt: u32,
@@ -60,6 +64,41 @@ pub(crate) struct Arguments {
     /// Of the plugin's log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "NOTIFY_LOG_LEVEL")]
     pub(super) log_level: LevelFilter,
+}
+
+/// What is attempted again and again.
+struct Trial {
+    plugin: Plugin,
+    event: Event,
+    attempt: Attempt,
+    all_logs: bool,
+    /// Attempts that are to be made yet.
+    left: AtomicU32,
+}
+
+type Made = (Duration, Result<Answer, PluginFailure>, Usage, Vec<LogLine>);
+
+impl Trial {
+    async fn attempt(&self, shown: bool) -> Made {
+        let begun = Instant::now();
+        let (answer, usage, log) = self.plugin.rehearse(&self.event, self.attempt.clone(), shown).await;
+        (begun.elapsed(), answer, usage, log)
+    }
+
+    /// One after the other, beside others that do the same; until one fails. `None`: there were none left.
+    async fn make_those_left(self: Arc<Self>) -> Option<(Vec<Duration>, Result<Answer, PluginFailure>, Usage)> {
+        let (mut times, mut last) = (Vec::new(), None);
+        let one_less = |left: u32| left.checked_sub(1);
+        while self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            let (time, answer, usage, _) = self.attempt(self.all_logs).await;
+            times.push(time);
+            if !matches!(answer, Ok(Ok(_))) {
+                self.left.store(0, Ordering::Relaxed);
+            }
+            last = Some((answer, usage));
+        }
+        last.map(|(answer, usage)| (times, answer, usage))
+    }
 }
 
 /// What came of it.
@@ -113,32 +152,32 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     }
 
     let mut report = Report::empty(&plugin, load, arguments.dry_run);
-    let (plugin, event, preview) = (&plugin, &event, &preview);
-    let attempt = |count: u32| {
-        let attempt = Attempt {
+    let trial = Arc::new(Trial {
+        attempt: Attempt {
             number: arguments.attempt,
             max: plugin.policies.retry.attempts_max.max(arguments.attempt),
             idempotency_key: event.idempotency_key(&name),
             transport: Vec::new(),
             within: Within::default(),
-        };
-        async move {
-            let begun = Instant::now();
-            let (answer, usage, log) = plugin.rehearse(event, attempt, count == 0).await;
-            let sent = preview.take();
-            (begun.elapsed(), answer, usage, log, sent)
-        }
-    };
+        },
+        plugin,
+        event,
+        all_logs: arguments.all_logs,
+        left: AtomicU32::new(arguments.repeat - 1),
+    });
     let begun = Instant::now();
-    let (time, answer, usage, log, sent) = attempt(0).await;
-    report.add(time, answer, usage, log);
-    report.sent = sent.into_iter().map(|one| Sent::new(one, |text| plugin.redact(text))).collect();
-    let mut others =
-        pin!(stream::iter(1..arguments.repeat).map(attempt).buffer_unordered(usize::from(arguments.at_once)));
-    while report.is_success
-        && let Some((time, answer, usage, log, _)) = others.next().await
-    {
-        report.add(time, answer, usage, log);
+    let (time, answer, usage, log) = trial.attempt(true).await;
+    report.add(vec![time], answer, usage);
+    report.log = log;
+    report.sent = preview.finish().into_iter().map(|one| Sent::new(one, |text| trial.plugin.redact(text))).collect();
+    if report.is_success {
+        // In tasks, as in a host: from the thread that waits for them each attempt would begin with a change of threads.
+        let mut workers: JoinSet<_> = (0..arguments.at_once).map(|_| Arc::clone(&trial).make_those_left()).collect();
+        while let Some(made) = workers.join_next().await {
+            if let Some((times, answer, usage)) = made.context("an attempt ended badly")? {
+                report.add(times, answer, usage);
+            }
+        }
     }
     report.elapsed = begun.elapsed();
     report.times.sort();
@@ -174,14 +213,14 @@ impl Report {
         }
     }
 
-    fn add(&mut self, time: Duration, answer: Result<Answer, PluginFailure>, usage: Usage, log: Vec<LogLine>) {
-        (self.outcome, self.reason) = words(answer);
-        self.is_success = matches!(self.outcome, "done" | "skipped");
-        if self.times.is_empty() {
-            self.log = log;
+    /// What came of so many attempts: the answer to the last of them. One that failed is not forgotten.
+    fn add(&mut self, times: Vec<Duration>, answer: Result<Answer, PluginFailure>, usage: Usage) {
+        self.times.extend(times);
+        if self.is_success {
+            (self.outcome, self.reason) = words(answer);
+            self.is_success = matches!(self.outcome, "done" | "skipped");
+            self.usage = usage;
         }
-        self.times.push(time);
-        self.usage = usage;
     }
 
     /// The time that so many per cent of the attempts did not pass.

@@ -14,6 +14,7 @@ mod loaded;
 mod log;
 mod place;
 mod report;
+mod sandbox;
 mod sqlite;
 mod start;
 mod statistics;
@@ -67,6 +68,8 @@ enum Name {
     Rabbitmq,
     /// Events per second out of a SQLite file
     Sqlite,
+    /// What an attempt costs in its sandbox, compared with none
+    Sandbox,
     /// What an event costs a plugin in each language, in a fresh instance
     Languages,
     /// How fast order-cli publishes
@@ -94,6 +97,7 @@ impl Name {
         match self {
             Self::Rabbitmq => throughput::measure(bench),
             Self::Sqlite => sqlite::measure(bench),
+            Self::Sandbox => sandbox::measure(bench),
             Self::Languages => languages::measure(bench),
             Self::Load => load::measure(bench),
             Self::Latency => latency::measure(bench),

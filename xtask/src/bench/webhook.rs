@@ -6,11 +6,11 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, bail};
-use serde::Deserialize;
+use anyhow::Context as _;
 
 use crate::bench::Bench;
 use crate::bench::place::{ratio, seconds_of_peer};
+use crate::bench::sandbox::{Report, event};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::guests::{self, PLUGINS};
@@ -20,16 +20,6 @@ const ROUNDS: usize = 3;
 const COUNT: usize = 20_000;
 const AT_ONCE: [usize; 3] = [1, 16, 64];
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-/// Of the data, which is what an order has and some more.
-const PADDING_BYTES: usize = 700;
-
-/// What `plugin test --json` prints, as far as it is of use here.
-#[derive(Deserialize)]
-struct Report {
-    outcome: String,
-    /// Of all attempts together.
-    elapsed_us: u64,
-}
 
 /// The receiver, for as long as the bench runs.
 struct Receiver {
@@ -80,11 +70,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
 /// The plugin, its settings, and an event that is what it sends as well.
 fn write_files(bench: &Bench<'_>, folder: &Path, port: u16) -> anyhow::Result<()> {
     guests::replace(&bench.project.target.join(PLUGINS).join("webhook.wasm"), &folder.join("webhook.wasm"))?;
-    let event = format!(
-        r#"{{"specversion":"1.0","id":"1","source":"/shop","type":"OrderCreated","datacontenttype":"application/json","subject":"4711","data":{{"event":"OrderCreated","order_id":"4711","user_id":"user123","product":"iPhone 15","note":"{}"}}}}"#,
-        "x".repeat(PADDING_BYTES)
-    );
-    fs::write(folder.join("event.json"), event)?;
+    fs::write(folder.join("event.json"), event())?;
     let toml = format!(
         "[grants]\nhttp = [\"http://127.0.0.1:{port}\"]\nnetworks = [\"127.0.0.0/8\"]\n\
          [secrets.signing]\nfile = \"secret\"\n[config]\nurl = \"http://127.0.0.1:{port}/orders\"\n"
@@ -113,11 +99,7 @@ fn attempt(host: &Path, folder: &Path, toml: &str, count: usize, at_once: usize)
     command.arg(folder.join("webhook.wasm")).arg("--event").arg(folder.join("event.json"));
     command.arg("--toml").arg(folder.join(toml));
     command.env("XDG_CACHE_HOME", folder).env("XDG_STATE_HOME", folder).stderr(Stdio::inherit());
-    let report: Report =
-        serde_json::from_str(&tools::capture(&mut command)?).context("`plugin test` reports nothing")?;
-    if report.outcome != "done" {
-        bail!("the outcome is {}", report.outcome);
-    }
+    let report = Report::read(&tools::capture(&mut command)?)?;
     #[expect(clippy::cast_precision_loss, reason = "they are some seconds")]
     Ok(ratio(count, report.elapsed_us as f64 / 1e6))
 }

@@ -51,7 +51,7 @@ impl Host for Guest {
         let frame = Frame { from: relay.from(), message_id: &message_id, date: SystemTime::now() };
         let Composed { recipients, bytes } = compose(message, &frame).map_err(HostError::Invalid)?;
         let bytes = relay.signed(bytes).await.map_err(host_error)?;
-        if let Some(preview) = &reach.preview {
+        if let Some(preview) = reach.preview() {
             let recipients = recipients.iter().map(ToString::to_string).collect();
             preview.note(Departure::Mail { recipients, message: bytes.clone(), html });
             if preview.is_dry {
