@@ -59,6 +59,6 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
             .against("tutorial's pika, manual acks", median(pika))
             .within(Budget::RatioAtLeast(4.0)),
         Row::new("the same with 3 plugins", "/s", three).against("with 1", one).within(Budget::RatioAtLeast(0.45)),
-        Row::new("the same with the logger's default text", "/s", per_second(&ours_text)).against("as JSON", one),
+        Row::new("the same with the logger as it comes, text", "/s", per_second(&ours_text)).against("as JSON", one),
     ])
 }
