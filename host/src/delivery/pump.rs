@@ -38,7 +38,8 @@ where
         match next {
             // The prefetch bounds how many there are.
             Some(Ok(delivery)) => {
-                let (work, end) = (work(delivery), end_tasks.clone());
+                // On the heap before it is handed on from one to the next: it is large.
+                let (work, end) = (Box::pin(work(delivery)), end_tasks.clone());
                 // Dropping a delivery is to give it back.
                 tasks.spawn(async move {
                     end.run_until_cancelled(work).await;

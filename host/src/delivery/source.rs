@@ -124,7 +124,7 @@ impl Intake {
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
                 self.receive(&delivery, None, since).failed(&fault.code, &fault.reason);
-                if let Err(error) = self.worker.give_up(&delivery, trail, fault).await {
+                if let Err(error) = Box::pin(self.worker.give_up(&delivery, trail, fault)).await {
                     debug!(%error, "a message was not settled, and will come again");
                     return false;
                 }
@@ -199,7 +199,7 @@ impl Intake {
             }
             debug!(event_id, event_type, "no plugin wants this event");
         }
-        let attempts = wanting.iter().map(|runner| self.worker.first(runner, event, delivery, trail));
+        let attempts = wanting.iter().map(|runner| Box::pin(self.worker.first(runner, event, delivery, trail)));
         let mut settled = true;
         for result in join_all(attempts).await {
             if let Err(error) = result {

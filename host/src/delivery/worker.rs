@@ -59,7 +59,7 @@ impl Worker {
             Err(refusal) => {
                 debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
                 let spill = Onward::Spill { plugin: &runner.name };
-                pass_on(&self.broker, &self.source, &delivery.message, &trail, spill).await?;
+                Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
                 let why = SpillReason::from(refusal);
                 runner.meters.spilled(why);
                 self.scribe.spilled(event, runner, why);
@@ -138,7 +138,8 @@ impl Worker {
         }
         drop(span);
         if let Some(change) = change {
-            self.herald.announce(&self.broker, &self.source, runner, change, settlement.fault()).await;
+            // What is rare has a place of its own, so that what is not is small.
+            Box::pin(self.herald.announce(&self.broker, &self.source, runner, change, settlement.fault())).await;
         }
         let (plugin, event_id, event_type) = (&*runner.name, &event.id, &event.event_type);
         let (onward, next) = match &settlement {
@@ -180,7 +181,7 @@ impl Worker {
         };
         trail.last_at = now;
         trail.fault = settlement.fault().cloned();
-        let passed_on = pass_on(&self.broker, &self.source, &delivery.message, &trail, onward).await;
+        let passed_on = Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, onward)).await;
         match &settlement {
             _ if passed_on.is_err() => {}
             Settlement::DeadLetter { why, .. } => runner.meters.gave_up(*why),
