@@ -1,12 +1,15 @@
 //! A digest tells contents apart: SHA-256, written as `sha256sum` does.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) const BYTES: usize = 32;
+/// Of what is read, at a time.
+const PART_BYTES: usize = 64 << 10;
 /// Characters that suffice to tell a few hundred apart.
 const SHORT: usize = 12;
 
@@ -17,6 +20,19 @@ pub(crate) struct Digest([u8; BYTES]);
 impl Digest {
     pub(crate) fn of(content: &[u8]) -> Self {
         Self(Sha256::digest(content).into())
+    }
+
+    /// Of all that can be read, which need not be in memory at once.
+    pub(crate) fn of_all(mut content: impl Read) -> io::Result<Self> {
+        let (mut digest, mut part) = (Sha256::new(), vec![0; PART_BYTES]);
+        loop {
+            match content.read(&mut part) {
+                Ok(0) => return Ok(Self(digest.finalize().into())),
+                Ok(count) => digest.update(&part[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8; BYTES] {
@@ -86,6 +102,8 @@ mod tests {
         assert_eq!(abc.parse(), Ok(Digest::of(b"abc")));
         assert_eq!(format!("sha256:{}", abc.to_uppercase()).parse(), Ok(Digest::of(b"abc")));
         assert_eq!(Digest::of(b"abc").short(), "ba7816bf8f01");
+        let long = vec![7; PART_BYTES * 2 + 1];
+        assert_eq!(Digest::of_all(&long[..]).unwrap(), Digest::of(&long));
         for wrong in ["", "ba78", &abc.replace('b', "x"), &abc.replace("ba", "ä")] {
             assert!(wrong.parse::<Digest>().unwrap_err().contains("sha256sum"), "{wrong}");
         }

@@ -80,8 +80,8 @@ impl CodeCache {
     /// The code, if it is there and whole.
     pub(super) fn load(&self, engine: &Engine, content: Digest) -> Option<Component> {
         let path = self.path(content);
-        let mut file = File::open(&path).ok()?;
-        if !is_whole(&mut file).ok()? {
+        let file = File::open(&path).ok()?;
+        if !is_whole(&file).ok()? {
             debug!(path = %path.display(), "compiled code that is torn");
             return None;
         }
@@ -106,12 +106,13 @@ pub(super) fn write(output: &Path, code: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn is_whole(file: &mut File) -> io::Result<bool> {
-    let mut content = Vec::new();
-    file.read_to_end(&mut content)?;
-    Ok(content
-        .split_last_chunk::<{ digest::BYTES }>()
-        .is_some_and(|(code, digest)| Digest::of(code).as_bytes() == digest))
+/// A piece at a time: code has many times the size of the plugin, and is mapped when it is loaded.
+fn is_whole(file: &File) -> io::Result<bool> {
+    let Some(code_bytes) = file.metadata()?.len().checked_sub(digest::BYTES as u64) else { return Ok(false) };
+    let (code, mut kept) = (Digest::of_all(file.take(code_bytes))?, [0; digest::BYTES]);
+    let mut behind = file;
+    behind.read_exact(&mut kept)?;
+    Ok(*code.as_bytes() == kept)
 }
 
 /// Changes with whatever the code depends on, besides the plugin itself.
