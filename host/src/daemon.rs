@@ -22,7 +22,7 @@ use crate::reload::Reloader;
 use crate::sessions::Sessions;
 use crate::spans::Spans;
 use crate::telemetry::Volume;
-use crate::{admin, control, journal, reload, service, state};
+use crate::{admin, control, journal, memory, reload, service, state};
 
 /// Runs until `stop`. An error means that it never got to work.
 pub(crate) async fn run(
@@ -114,6 +114,7 @@ async fn serve(
         return Ok(());
     }
     helpers.spawn(reconciler.run(stop.clone()));
+    helpers.spawn(memory::give_back(Arc::clone(&meters.host)));
     let dispatcher = Dispatcher {
         source: Arc::new(config.source.clone()),
         rules: Arc::new(config.rules.clone()),

@@ -27,6 +27,7 @@ mod indent;
 mod journal;
 mod likeness;
 mod manual;
+mod memory;
 mod meters;
 mod otlp;
 mod plugin;

@@ -29,14 +29,13 @@ pub(crate) const ATTEMPTS_AT_ONCE_MAX: usize = 64;
 pub(crate) const PLACES_OF_THEIR_OWN_MAX: usize = 64;
 /// For plugins that are asked what they are while attempts take all other places.
 const PLACES_FOR_LOADING: usize = 4;
-/// Of linear memory, kept warm for the next attempt. A plugin in Rust writes 100 to 150 KiB of it. What is beyond goes back
-/// to the system, since any plugin may have a place next that one with much memory had before: the host's memory
-/// is this, for as many places as were ever taken at once.
+/// Of linear memory, kept warm for the next attempt; what is beyond goes back to the system. A call of a plugin in Rust writes
+/// 0.1 MiB, of an event of 100 KB half a MiB, and with less kept for it that one takes half as long again. JavaScript
+/// and Python are no faster with more, and all places that were ever taken at once keep so much.
 const MEMORY_BYTES_KEPT: usize = 512 << 10;
-/// Memories that are free and that the plugins had which may want them again, for each core: beyond these, a memory is taken
-/// from another plugin rather than touched for the first time.
+/// Memories that are free before one is taken from another plugin, rather than one more touched for the first time. The
+/// pool divides them among so many cores.
 const MEMORIES_FREE_PER_CORE: usize = 16;
-/// The cores by which the pool divides itself.
 const POOL_CORES_MAX: usize = 16;
 /// Of tables, kept warm for the next attempt.
 const TABLE_BYTES_KEPT: usize = 64 << 10;
@@ -156,7 +155,10 @@ fn config(places: Option<Places>) -> Config {
     let Some(places) = places else { return config };
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let count = places.all();
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(POOL_CORES_MAX);
+    // Linux 6.7 and newer can say which pages were written. Elsewhere what is kept must be written over, all of it, which
+    // costs more than giving it back.
+    let memory_bytes_kept = if PoolingAllocationConfig::is_pagemap_scan_available() { MEMORY_BYTES_KEPT } else { 0 };
     let mut pool = PoolingAllocationConfig::new();
     // Whatever one component may have, the pool has for each place.
     pool.total_component_instances(number(count))
@@ -170,10 +172,9 @@ fn config(places: Option<Places>) -> Config {
         .max_tables_per_module(number(TABLES_MAX))
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
-        .max_unused_warm_slots(number(MEMORIES_FREE_PER_CORE * cores.min(POOL_CORES_MAX)))
-        .linear_memory_keep_resident(MEMORY_BYTES_KEPT)
+        .max_unused_warm_slots(number(MEMORIES_FREE_PER_CORE * cores))
+        .linear_memory_keep_resident(memory_bytes_kept)
         .table_keep_resident(TABLE_BYTES_KEPT)
-        // Linux 6.7 and newer can say which pages were written.
         .pagemap_scan(Enabled::Auto);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config

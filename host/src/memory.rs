@@ -1,0 +1,117 @@
+//! Memory that a burst took, and that nobody uses any more, goes back to the system once the burst is over.
+//!
+//! What is freed the C library keeps for later, in a heap for each thread: three times of what is in use, after 20,000
+//! events. While there is much to do that is as it should be. Nothing here bounds what is in use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::file;
+use crate::meters::HostMeters;
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Attempts between two looks: with no more, which is a hundredth of what a host can do, it is quiet.
+const QUIET_MAX: u64 = 1000;
+/// Attempts since memory was given back. A host that always has a little to do gives some back every minute or so.
+const BURST_MIN: u64 = 5000;
+
+/// As long as it is polled.
+pub(crate) async fn give_back(meters: Arc<HostMeters>) {
+    let mut burst = Burst::default();
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        if burst.is_over(meters.succeeded.get() + meters.failed.get()) {
+            // The heaps are locked meanwhile, one after the other; a quiet host has time for that.
+            file::apart(trim).await;
+        }
+    }
+}
+
+/// What was attempted since memory was given back.
+#[derive(Debug)]
+struct Burst {
+    attempts: u64,
+    looked_at: u64,
+}
+
+impl Default for Burst {
+    /// The start is one, though nothing is attempted: plugins are read and loaded.
+    fn default() -> Self {
+        Self { attempts: BURST_MIN, looked_at: 0 }
+    }
+}
+
+impl Burst {
+    /// Whether now is the time. `attempts` are all since the start.
+    fn is_over(&mut self, attempts: u64) -> bool {
+        let new = attempts.saturating_sub(self.looked_at);
+        self.looked_at = attempts;
+        self.attempts = self.attempts.saturating_add(new);
+        let is_over = new <= QUIET_MAX && self.attempts >= BURST_MIN;
+        if is_over {
+            self.attempts = 0;
+        }
+        is_over
+    }
+}
+
+/// Other C libraries have no such function.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the C library's function has no safe name")]
+    // SAFETY: any thread may call it at any time; it touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_after_the_start_and_once_after_each_burst() {
+        let mut burst = Burst::default();
+        let looks = [
+            (0, true, "the start"),
+            (0, false, "nothing has happened since"),
+            (900, false, "a little"),
+            (15_000, false, "a burst"),
+            (90_000, false, "that goes on"),
+            (90_500, true, "and is over"),
+            (91_000, false, "given back already"),
+        ];
+        for (attempts, expected, what) in looks {
+            assert_eq!(burst.is_over(attempts), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_trickle_adds_up() {
+        let mut burst = Burst::default();
+        assert!(burst.is_over(0));
+        let given_back = (1..=20).filter(|look| burst.is_over(look * QUIET_MAX)).count();
+        assert_eq!(given_back, 4);
+    }
+
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn what_is_free_between_what_is_in_use_goes_back() {
+        const PIECE_BYTES: usize = 16 << 10;
+        const PIECES: usize = 4096;
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+        };
+        let mut pieces: Vec<_> = (0..PIECES).map(|_| vec![1_u8; PIECE_BYTES]).collect();
+        // The last one is on top of the heap, which goes by itself where nothing in use lies above.
+        let last = pieces.pop();
+        drop(pieces);
+        let before = resident();
+        trim();
+        let after = resident();
+        assert!(after + PIECE_BYTES * PIECES / 2 < before, "{before} bytes, then {after}");
+        drop(last);
+    }
+}
