@@ -30,9 +30,10 @@ pub(crate) const PLACES_OF_THEIR_OWN_MAX: usize = 64;
 /// For plugins that are asked what they are while attempts take all other places.
 const PLACES_FOR_LOADING: usize = 4;
 /// Of linear memory, kept warm for the next attempt; what is beyond goes back to the system. A call of a plugin in Rust writes
-/// 0.1 MiB, of an event of 100 KB half a MiB, and with less kept for it that one takes half as long again. JavaScript
-/// and Python are no faster with more, and all places that were ever taken at once keep so much.
-const MEMORY_BYTES_KEPT: usize = 512 << 10;
+/// 0.1 MiB, and no more than this with an event of 50 KB; one of 100 KB would be faster by a third with twice as much.
+/// JavaScript and Python would not be. In time all places that were ever taken at once keep so much, if one plugin
+/// among many writes it, for places pass from one to the other.
+const MEMORY_BYTES_KEPT: usize = 256 << 10;
 /// Memories that are free before one is taken from another plugin, rather than one more touched for the first time. The
 /// pool divides them among so many cores.
 const MEMORIES_FREE_PER_CORE: usize = 16;
