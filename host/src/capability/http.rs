@@ -9,7 +9,7 @@ use url::Url;
 use crate::capability::outside::result_of;
 use crate::capability::placeholder;
 use crate::capability::preview::Departure;
-use crate::egress::{self, Bounds, EgressError, parse_value};
+use crate::egress::{self, Bounds, EgressError, Target, parse_value};
 use crate::plugin::Guest;
 use crate::plugin::contract::http::{HeaderValue as GuestValue, Host, Request, Response};
 use crate::plugin::contract::types::HostError;
@@ -31,7 +31,12 @@ impl Host for Guest {
 impl Guest {
     async fn exchange(&mut self, request: Request) -> Result<Response, HostError> {
         let url = placeholder::Template::parse(&request.url)?;
-        let mut outgoing = egress::Request::new(&request.method, url.without_secrets()?.as_str(), request.body)?;
+        let target = if url.has_secrets() {
+            Target::new(url.without_secrets()?)?
+        } else {
+            self.call.reach.target(&request.url)?
+        };
+        let mut outgoing = egress::Request::to(&request.method, target, request.body)?;
         // Before anything is done with a secret.
         self.call.reach.check(&outgoing.url)?;
         let mut shown = Vec::new();
@@ -84,7 +89,7 @@ impl Guest {
     }
 
     /// The URL that is dialled, if each secret in it may be sent to `shape`, which is the same without them.
-    async fn with_secrets(&mut self, url: &placeholder::Template<'_>, shape: &Url) -> Result<Url, HostError> {
+    async fn with_secrets(&mut self, url: &placeholder::Template<'_>, shape: &Target) -> Result<Target, HostError> {
         if !url.has_secrets() {
             return Ok(shape.clone());
         }
@@ -93,7 +98,7 @@ impl Guest {
             secrets.push(self.granted_secret(name).await?);
         }
         let values = secrets.iter().map(|secret| Ok(secret.value_for(shape)?.bytes()));
-        Ok(url.with_secrets(&values.collect::<Result<Vec<_>, HostError>>()?)?)
+        Ok(Target::new(url.with_secrets(&values.collect::<Result<Vec<_>, HostError>>()?)?)?)
     }
 
     /// The value that is sent, and the one that may be shown.

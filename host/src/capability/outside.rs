@@ -5,12 +5,10 @@
 
 use std::sync::Arc;
 
-use url::Url;
-
 use crate::capability::preview::Preview;
 use crate::capability::vault::Vault;
 use crate::config::{Grants, HostConfig, PluginConfig};
-use crate::egress::{Bounds, Egress, EgressError, Gate, Request, Resolver, Response, Trust};
+use crate::egress::{Bounds, Egress, EgressError, Gate, Request, Resolver, Response, Target, Trust};
 use crate::meters::{Meters, PluginMeters, Requested};
 use crate::relay::Relay;
 
@@ -75,8 +73,13 @@ impl Reach {
         self.preview.as_ref().filter(|preview| preview.is_needed())
     }
 
+    /// Where a URL leads that has no secret in it.
+    pub(super) fn target(&self, url: &str) -> Result<Target, EgressError> {
+        self.gate.target(url)
+    }
+
     /// Whether the gate would let it out.
-    pub(super) fn check(&self, url: &Url) -> Result<(), EgressError> {
+    pub(super) fn check(&self, url: &Target) -> Result<(), EgressError> {
         self.gate.check(url).inspect_err(|error| self.meters.requested(result_of(error)))
     }
 

@@ -10,7 +10,6 @@ use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use memchr::memmem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
@@ -31,6 +30,43 @@ pub(super) struct Redactor {
     needles: Vec<Needle>,
     /// Of the needles, in bytes.
     longest: usize,
+    beginnings: Beginnings,
+}
+
+/// Where a needle may begin, so that all of them are looked for in one pass: by its first bytes, hashed.
+struct Beginnings([u64; 64]);
+
+impl Default for Beginnings {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Beginnings {
+    /// All needles are longer.
+    const BYTES: usize = 3;
+
+    fn add(&mut self, needle: &[u8]) {
+        if let Some(beginning) = needle.first_chunk() {
+            let (word, bit) = Self::place(*beginning);
+            self.0[word] |= bit;
+        }
+    }
+
+    fn find(&self, bytes: &[u8]) -> impl Iterator<Item = usize> {
+        let may_begin = |beginning: &[u8]| {
+            let (word, bit) = Self::place([beginning[0], beginning[1], beginning[2]]);
+            self.0[word] & bit != 0
+        };
+        let places = bytes.windows(Self::BYTES).enumerate();
+        places.filter(move |(_, beginning)| may_begin(beginning)).map(|(start, _)| start)
+    }
+
+    /// The word, and the bit in it.
+    fn place(beginning: [u8; Self::BYTES]) -> (usize, u64) {
+        let hash = beginning.iter().fold(0u32, |hash, byte| hash.wrapping_mul(151).wrapping_add(u32::from(*byte)));
+        ((hash >> 6) as usize % 64, 1 << (hash % 64))
+    }
 }
 
 struct Needle {
@@ -56,7 +92,11 @@ impl Redactor {
             }
         }
         let longest = needles.iter().map(|needle| needle.form.len()).max().unwrap_or_default();
-        Self { needles, longest }
+        let mut beginnings = Beginnings::default();
+        for needle in &needles {
+            beginnings.add(&needle.form);
+        }
+        Self { needles, longest, beginnings }
     }
 
     /// The bytes with each value replaced.
@@ -91,11 +131,11 @@ impl Redactor {
     /// In their order, and apart from each other: values that overlap are one.
     fn find(&self, bytes: &[u8]) -> Vec<(Range<usize>, &str)> {
         let mut found: Vec<(Range<usize>, &str)> = Vec::new();
-        for Needle { form, instead } in &self.needles {
-            let mut at = 0;
-            while let Some(start) = memmem::find(&bytes[at..], form).map(|start| start + at) {
-                found.push((start..start + form.len(), instead));
-                at = start + 1;
+        for start in self.beginnings.find(bytes) {
+            for Needle { form, instead } in &self.needles {
+                if bytes[start..].starts_with(form) {
+                    found.push((start..start + form.len(), instead));
+                }
             }
         }
         found.sort_by_key(|(range, _)| (range.start, std::cmp::Reverse(range.end)));

@@ -124,7 +124,9 @@ impl Shared {
         let mut shown = Vec::new();
         for (name, value) in head.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
             outgoing.header(name.as_str(), parse_value(name.as_str(), value.as_bytes())?)?;
-            shown.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+            if self.reach.preview().is_some() {
+                shown.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+            }
         }
         let late = |step| EgressError::TimedOut { target: outgoing.url.origin().ascii_serialization(), step };
         let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| late(Step::Waiting))?;

@@ -132,7 +132,6 @@ impl Scribe {
         next: Next<&'static str>,
     ) {
         let Some(Made { number, max, took, outcome, reason, log: (lines, beyond) }) = made else { return };
-        let lines: Vec<_> = lines.into_iter().map(|line| (line.level, line.text())).collect();
         self.journal.note(|| {
             of(
                 event,
@@ -152,7 +151,8 @@ impl Scribe {
                     },
                     reason: reason.as_deref(),
                     next,
-                    log: lines.iter().map(|(level, text)| (*level, text.as_str())).collect(),
+                    // Of the beginning of a log, each message has its fields in it.
+                    log: lines.iter().map(|line| (line.level, &*line.message)).collect(),
                     log_beyond: beyond as u64,
                 }),
             )

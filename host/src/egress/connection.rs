@@ -100,8 +100,13 @@ impl Connection {
 
     /// Whether it is open, idle, and has nothing left over from an exchange.
     pub(super) async fn is_usable(&mut self) -> bool {
+        self.is_idle().await && self.socket.is_quiet()
+    }
+
+    /// The same, as far as is known without asking the system: what may be kept, to be asked about before it is used.
+    pub(super) async fn is_idle(&mut self) -> bool {
         let driver = &mut self.driver;
         let has_ended = poll_fn(|context| Poll::Ready(Pin::new(&mut *driver).poll(context).is_ready())).await;
-        !has_ended && self.sender.is_ready() && self.socket.is_quiet()
+        !has_ended && self.sender.is_ready()
     }
 }

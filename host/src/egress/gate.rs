@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +19,7 @@ use crate::egress::failure::{EgressError, Step};
 use crate::egress::pool::{IDLE_TIME_MAX, Pool};
 use crate::egress::request::Request;
 use crate::egress::resolver::Lookups;
+use crate::egress::target::{Target, Targets};
 
 /// Exchanges of one plugin that are under way at once; the others wait, within their time limits.
 const EXCHANGES_AT_ONCE_MAX: usize = 64;
@@ -31,6 +33,7 @@ pub(crate) struct Gate {
     pool: Pool,
     turns: Semaphore,
     lookups: Lookups,
+    targets: Targets,
 }
 
 /// How far one exchange may go.
@@ -51,7 +54,15 @@ impl Default for Gate {
 impl Gate {
     pub(crate) fn new(egress: Egress, origins: Vec<Origin>, networks: Vec<Network>) -> Self {
         let turns = Semaphore::new(EXCHANGES_AT_ONCE_MAX);
-        Self { egress, origins, networks, pool: Pool::new(IDLE_TIME_MAX), turns, lookups: Lookups::default() }
+        Self {
+            egress,
+            origins,
+            networks,
+            pool: Pool::new(IDLE_TIME_MAX),
+            turns,
+            lookups: Lookups::default(),
+            targets: Targets::default(),
+        }
     }
 
     #[cfg(test)]
@@ -64,17 +75,21 @@ impl Gate {
         self.pool.len()
     }
 
+    /// Where this URL leads.
+    pub(crate) fn target(&self, url: &str) -> Result<Target, EgressError> {
+        self.targets.parse(url)
+    }
+
     /// Whether a request to this URL may leave, as far as the URL tells.
-    pub(crate) fn check(&self, url: &Url) -> Result<(), EgressError> {
-        let target = Origin::of_url(url)
-            .ok_or_else(|| EgressError::Invalid("only http and https go through the gate".to_owned()))?;
-        if !self.origins.iter().any(|origin| origin.covers(&target)) {
+    pub(crate) fn check(&self, url: &Target) -> Result<(), EgressError> {
+        let target = url.origin();
+        if !self.origins.iter().any(|origin| origin.covers(target)) {
             return Err(EgressError::Denied(format!(
                 "this plugin has no grant for {target}: its operator adds [grants] http = [\"{target}\"]"
             )));
         }
         match address_of(url) {
-            Some(address) => self.admitted(&target, &[address]).map(|_| ()),
+            Some(address) => self.admitted(target, &[address]).map(|_| ()),
             None => Ok(()),
         }
     }
@@ -83,11 +98,9 @@ impl Gate {
     pub(crate) async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
         self.check(&request.url)?;
         let url = request.url.clone();
-        // It has just been checked.
-        let Some(origin) = Origin::of_url(&url) else { return Err(EgressError::Invalid("no origin".to_owned())) };
-        let request = request.into_http()?;
-        let _turn = self.turn(&origin, bounds.deadline).await?;
-        let answer = self.send_admitted(&url, &origin, request, bounds).await;
+        let request = request.into_http();
+        let _turn = self.turn(url.origin(), bounds.deadline).await?;
+        let answer = self.send_admitted(&url, request, bounds).await;
         if let Err(error) = &answer {
             debug!("{error}");
         }
@@ -96,11 +109,11 @@ impl Gate {
 
     async fn send_admitted(
         &self,
-        url: &Url,
-        origin: &Origin,
+        url: &Target,
         mut request: http::Request<http_body_util::Full<bytes::Bytes>>,
         bounds: Bounds,
     ) -> Result<Response, EgressError> {
+        let origin = url.origin();
         loop {
             let kept = self.pool.take(origin).await;
             let is_fresh = kept.is_none();
@@ -115,8 +128,8 @@ impl Gate {
                         let problem = "it switches to a protocol that nobody asked for".to_owned();
                         return Err(unavailable(origin, Step::Exchanging, problem));
                     }
-                    if !response.is_truncated && connection.is_usable().await {
-                        self.pool.put(origin.clone(), connection);
+                    if !response.is_truncated && connection.is_idle().await {
+                        self.pool.put(Arc::clone(origin), connection);
                     }
                     return Ok(response);
                 }

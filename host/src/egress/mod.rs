@@ -14,6 +14,7 @@ mod pool;
 mod request;
 mod resolver;
 mod socket;
+mod target;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -27,6 +28,7 @@ pub(crate) use crate::egress::request::{Request, belongs_to_the_host, parse_url,
 pub(crate) use crate::egress::resolver::Resolver;
 #[cfg(test)]
 pub(crate) use crate::egress::resolver::Script;
+pub(crate) use crate::egress::target::Target;
 pub(crate) use crate::egress::trust::Trust;
 
 /// What all gates share.

@@ -31,7 +31,7 @@ struct State {
 }
 
 struct Idle {
-    origin: Origin,
+    origin: Arc<Origin>,
     connection: Connection,
     since: Instant,
 }
@@ -46,7 +46,7 @@ impl Pool {
         loop {
             let mut taken = {
                 let mut state = lock(&self.shared);
-                let last = state.idle.iter().rposition(|idle| idle.origin == *origin)?;
+                let last = state.idle.iter().rposition(|idle| *idle.origin == *origin)?;
                 state.idle.remove(last)?
             };
             if taken.since.elapsed() < self.idle_time && taken.connection.is_usable().await {
@@ -55,7 +55,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn put(&self, origin: Origin, connection: Connection) {
+    pub(super) fn put(&self, origin: Arc<Origin>, connection: Connection) {
         let mut state = lock(&self.shared);
         if state.idle.len() >= IDLE_MAX {
             state.idle.pop_front();

@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::Full;
-use url::{Position, Url};
+use url::Url;
 
 use crate::egress::failure::EgressError;
+use crate::egress::target::Target;
 
 const URL_BYTES_MAX: usize = 8 << 10;
 const METHOD_BYTES_MAX: usize = 32;
@@ -36,14 +37,20 @@ const HEADERS_OF_THE_HOST: [&str; 13] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    pub(crate) url: Url,
+    pub(crate) url: Target,
     headers: HeaderMap,
+    header_bytes: usize,
     pub(crate) body: Bytes,
 }
 
 impl Request {
     pub(crate) fn new(method: &str, url: &str, body: impl Into<Bytes>) -> Result<Self, EgressError> {
-        Ok(Self { method: parse_method(method)?, url: parse_url(url)?, headers: HeaderMap::new(), body: body.into() })
+        Self::to(method, Target::new(parse_url(url)?)?, body)
+    }
+
+    pub(crate) fn to(method: &str, url: Target, body: impl Into<Bytes>) -> Result<Self, EgressError> {
+        let method = parse_method(method)?;
+        Ok(Self { method, url, headers: HeaderMap::new(), header_bytes: 0, body: body.into() })
     }
 
     /// Adds a header. Its value may be one that is marked as sensitive.
@@ -52,9 +59,8 @@ impl Request {
         if belongs_to_the_host(&name) {
             return Err(EgressError::Invalid(format!("the header {name} is set by the host: leave it out")));
         }
-        let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-        let sum = self.headers.iter().map(bytes).sum::<usize>() + bytes((&name, &value));
-        if self.headers.len() >= HEADERS_MAX || sum > HEADER_BYTES_MAX {
+        self.header_bytes += name.as_str().len() + value.len();
+        if self.headers.len() >= HEADERS_MAX || self.header_bytes > HEADER_BYTES_MAX {
             let kib = HEADER_BYTES_MAX >> 10;
             return Err(EgressError::Quota(format!("the headers are more than {HEADERS_MAX}, or more than {kib} KiB")));
         }
@@ -63,20 +69,14 @@ impl Request {
     }
 
     /// As it goes out. Content-Length is made of the body.
-    pub(super) fn into_http(self) -> Result<http::Request<Full<Bytes>>, EgressError> {
-        let target = &self.url[Position::BeforePath..Position::AfterQuery];
-        // There may be a secret in it, so that it is not shown.
-        let target: http::Uri =
-            target.parse().map_err(|_| EgressError::Invalid("the URL's path is no path".to_owned()))?;
-        let host = HeaderValue::from_str(&self.url[Position::BeforeHost..Position::AfterPort])
-            .map_err(|_| EgressError::Invalid("the URL's host is no host".to_owned()))?;
+    pub(super) fn into_http(self) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::new(Full::new(self.body));
         *request.method_mut() = self.method;
-        *request.uri_mut() = target;
+        *request.uri_mut() = self.url.path();
         *request.headers_mut() = self.headers;
-        request.headers_mut().insert(header::HOST, host);
+        request.headers_mut().insert(header::HOST, self.url.host());
         request.headers_mut().entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
-        Ok(request)
+        request
     }
 }
 

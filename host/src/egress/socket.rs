@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// One of several handles of a connection, which is open as long as there is one.
@@ -32,9 +32,20 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done.map(|_| ())),
+            let room = buffer.remaining();
+            let mut received = 0;
+            let tried = self.0.try_io(Interest::READABLE, || {
+                received = recv(&*self.0, buffer.initialize_unfilled(), RecvFlags::DONTWAIT)?.0;
+                // What fills no buffer was all that there was: the runtime is told so, and the system not asked again.
+                if (1..room).contains(&received) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match tried {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && received == 0 => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                _ => {
+                    buffer.advance(received);
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 //! A chunk is many records in one row of the file, with a filter that says which events are surely not in
 //! it. One row for each record would cost more than the delivery that it tells of.
 
+use postcard::ser_flavors::Flavor;
+
 use crate::journal::record::{Record, What};
 
 /// Bits of the filter for each key in it, and probes: one chunk in a hundred is read in vain.
@@ -19,11 +21,8 @@ pub(super) struct Slip {
 impl Slip {
     pub(super) fn write(&mut self, record: &Record<&str>) {
         self.record.clear();
-        match postcard::to_extend(record, std::mem::take(&mut self.record)) {
-            Ok(bytes) => self.record = bytes,
-            // Memory is all that it needs.
-            Err(_) => return,
-        }
+        // Memory is all that it needs.
+        let _ = postcard::serialize_with_flavor(record, Onto(&mut self.record));
         self.at = record.at;
         let subject = match &record.what {
             What::Received(received) => received.subject.map(key),
@@ -34,6 +33,27 @@ impl Slip {
 
     pub(super) fn bytes(&self) -> usize {
         self.record.len()
+    }
+}
+
+/// Texts are copied as a whole, which `postcard::to_extend` does byte by byte.
+struct Onto<'v>(&'v mut Vec<u8>);
+
+impl Flavor for Onto<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -48,6 +68,15 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
+    /// Takes records of so many bytes, or one that is larger.
+    pub(super) fn with_room(bytes: usize) -> Self {
+        Self { records: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    pub(super) fn has_room(&self, slip: &Slip) -> bool {
+        self.records.len() + slip.record.len() <= self.records.capacity()
+    }
+
     pub(super) fn push(&mut self, slip: &Slip) {
         if self.count == 0 {
             (self.first_at, self.last_at) = (slip.at, slip.at);

@@ -26,7 +26,7 @@ const WAITING_BYTES_MAX: usize = 32 << 20;
 /// A chunk is full then.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Chunks that were written and whose memory is kept for the next records.
-const SPARE_MAX: usize = 8;
+const SPARE_MAX: usize = 48;
 /// Between two looks at what is too old, or to be given back.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Of one look; the next one is soon enough for the rest.
@@ -77,9 +77,9 @@ impl Tray {
         let is_first = self.chunks.is_empty();
         self.bytes += slip.bytes();
         match self.chunks.last_mut() {
-            Some(chunk) if chunk.records.len() < CHUNK_BYTES => chunk.push(slip),
+            Some(chunk) if chunk.has_room(slip) => chunk.push(slip),
             _ => {
-                let mut chunk = self.spare.pop().unwrap_or_default();
+                let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk::with_room(CHUNK_BYTES));
                 chunk.push(slip);
                 self.chunks.push(chunk);
             }
