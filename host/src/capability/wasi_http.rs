@@ -135,14 +135,17 @@ impl Shared {
         if length.is_some_and(|length| length != outgoing.body.len()) {
             return Err(EgressError::Invalid("the body is of another length than its header says".to_owned()));
         }
-        let departure = Departure::Http {
-            method: outgoing.method.to_string(),
-            url: outgoing.url.to_string(),
-            headers: shown,
-            body: outgoing.body.to_vec(),
-        };
-        if let Some(preview) = self.reach.preview().filter(|preview| preview.is_dry) {
-            preview.note(departure);
+        let preview = self.reach.preview().map(|preview| {
+            let departure = Departure::Http {
+                method: outgoing.method.to_string(),
+                url: outgoing.url.to_string(),
+                headers: shown,
+                body: outgoing.body.to_vec(),
+            };
+            (preview, departure)
+        });
+        if let Some((preview, departure)) = preview.as_ref().filter(|(preview, _)| preview.is_dry) {
+            preview.note(departure.clone());
             return Ok(http::Response::new(
                 http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync(),
             ));
@@ -153,7 +156,7 @@ impl Shared {
         ended(&mut span, &response);
         drop(span);
         drop(turn);
-        if let Some(preview) = self.reach.preview().filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
+        if let Some((preview, departure)) = preview.filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
             preview.note(departure);
         }
         self.answer(response?)

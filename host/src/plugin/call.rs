@@ -24,11 +24,10 @@ where
     T: Send + 'static,
     Call: for<'a> FnOnce(&'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
 {
-    let engine = engine.clone();
+    let running = engine.running();
     let log = store.data().log.clone();
     let task = tokio::spawn(async move {
-        let _held = held;
-        let _running = engine.running();
+        let (_held, _running) = (held, running);
         let answer = match tokio::time::timeout(time, call(&mut store)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(PluginFailure::of(&error, store.data())),

@@ -22,8 +22,9 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
 /// What the guest's calls back into the host work on.
 pub(crate) struct Guest {
-    wasi: WasiCtx,
-    pub(super) wasi_http: WasiHttp,
+    /// Made when it is first asked for: most calls need nothing of it, and it is a dozen allocations.
+    wasi: Option<WasiCtx>,
+    wasi_http: Option<WasiHttp>,
     resources: ResourceTable,
     pub(crate) limits: Limits,
     pub(super) limiter: Limiter,
@@ -62,6 +63,11 @@ impl CallContext {
 }
 
 impl Guest {
+    /// Requests that were made by way of `wasi:http`.
+    pub(super) fn wasi_exchanges(&self) -> u64 {
+        self.wasi_http.as_ref().map_or(0, |http| http.exchanges.count)
+    }
+
     /// In a call back into the host, for something outside.
     pub(crate) fn has_waited(&mut self, time: Duration) {
         self.turn.has_waited(time);
@@ -70,13 +76,15 @@ impl Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+        let ctx = self.wasi.get_or_insert_with(|| wasi(&self.log));
+        WasiCtxView { ctx, table: &mut self.resources }
     }
 }
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let WasiHttp { context, exchanges } = &mut self.wasi_http;
+        let http = self.wasi_http.get_or_insert_with(|| WasiHttp::new(&self.limits, &self.log, &self.call));
+        let WasiHttp { context, exchanges } = http;
         WasiHttpCtxView { ctx: context, table: &mut self.resources, hooks: exchanges }
     }
 }
@@ -100,11 +108,17 @@ pub(crate) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
 pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: CallContext) -> Store<Guest> {
     let mut resources = ResourceTable::new();
     resources.set_max_capacity(limits.handles);
-    let wasi = wasi(&log);
-    let wasi_http = WasiHttp::new(limits, &log, &call);
-    let (limiter, turn) = (Limiter::new(limits), Turn::default());
-    let guest =
-        Guest { wasi, wasi_http, resources, limits: limits.clone(), limiter, log, calls: Calls::default(), turn, call };
+    let guest = Guest {
+        wasi: None,
+        wasi_http: None,
+        resources,
+        limits: limits.clone(),
+        limiter: Limiter::new(limits),
+        log,
+        calls: Calls::default(),
+        turn: Turn::default(),
+        call,
+    };
     let mut store = Store::new(&engine.wasmtime, guest);
     store.limiter(|guest| &mut guest.limiter);
     // The first deadline is 0 unless it is set, and would be passed already.

@@ -35,8 +35,9 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(super) fn of(guest: &mut Guest) -> Self {
-        if guest.wasi_http.exchanges.count > 0 {
-            guest.calls.add("wasi:http.handle", guest.wasi_http.exchanges.count);
+        let exchanges = guest.wasi_exchanges();
+        if exchanges > 0 {
+            guest.calls.add("wasi:http.handle", exchanges);
         }
         Self { calls: std::mem::take(&mut guest.calls), memory_bytes: guest.limiter.memory_bytes() }
     }

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::bail;
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 use testbed::rabbitmq::Node;
@@ -92,6 +93,12 @@ enum Name {
     Webhook,
 }
 
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("", PossibleValue::get_name))
+    }
+}
+
 impl Name {
     fn measure(self, bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
         match self {
@@ -135,14 +142,24 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     };
     let bench = Bench::new(project, progress, programs, divisor)?;
     let names = if arguments.names.is_empty() { Name::value_variants() } else { &arguments.names };
-    let mut rows = Vec::new();
+    let (mut rows, mut unmeasured) = (Vec::new(), Vec::new());
     for name in names {
-        rows.extend(name.measure(&bench)?);
+        // What the others cost in time is not lost with it.
+        match name.measure(&bench) {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => {
+                bench.say(format!("{name}: cannot be measured: {error:#}"));
+                unmeasured.push(name.to_string());
+            }
+        }
     }
     println!("{}", table::text(&rows));
     if arguments.names.is_empty() && bench.divisor == 1 {
-        report::write(project, &bench.rabbitmq_version(), &rows)?;
+        report::write(project, &bench.rabbitmq_version(), &rows, &unmeasured)?;
         progress.heading(format!("the table is in {}", report::FILE));
+    }
+    if !unmeasured.is_empty() {
+        bail!("could not be measured: {}", unmeasured.join(", "));
     }
     let failed = rows.iter().filter(|row| row.verdict() == Verdict::Fails).count();
     if failed > 0 && arguments.strict {

@@ -15,11 +15,14 @@ pub(super) const FILE: &str = "docs/benchmarks.md";
 const BEGIN: &str = "<!-- the table, by `cargo xtask bench` -->\n";
 const END: &str = "<!-- end of the table -->\n";
 
-/// Replaces the table that is there.
-pub(super) fn write(project: &Project, rabbitmq: &str, rows: &[Row]) -> anyhow::Result<()> {
+/// Replaces the table that is there, and says what is not in it.
+pub(super) fn write(project: &Project, rabbitmq: &str, rows: &[Row], unmeasured: &[String]) -> anyhow::Result<()> {
     let file = project.root.join(FILE);
     let document = fs::read_to_string(&file).with_context(|| format!("cannot read {FILE}"))?;
-    let table = format!("{}\n{}", circumstances(rabbitmq)?, markdown(rows));
+    let mut table = format!("{}\n{}", circumstances(rabbitmq)?, markdown(rows));
+    if !unmeasured.is_empty() {
+        table.extend(["\nCould not be measured: ", &unmeasured.join(", "), ".\n"]);
+    }
     let document = replaced(&document, &table).with_context(|| format!("{FILE} has lost the marks of its table"))?;
     fs::write(&file, document).with_context(|| format!("cannot write {FILE}"))
 }
