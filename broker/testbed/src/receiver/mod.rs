@@ -288,7 +288,11 @@ fn speak(stream: &mut (impl Read + Write), raw: &TcpStream, shared: &Shared) -> 
         shared.state().requests.push(request);
         match reply {
             Reply::Answer(answer) => stream.write_all(&answer.whole())?,
-            Reply::AnswerAndClose(answer) => return stream.write_all(&answer.whole()),
+            Reply::AnswerAndClose(answer) => {
+                // They leave together: whoever has read the answer can know that it was the last.
+                rustix::net::sockopt::set_tcp_cork(raw, true)?;
+                return stream.write_all(&answer.whole());
+            }
             Reply::ContinueAndAnswer(answer) => {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
                 stream.write_all(&answer.whole())?;
