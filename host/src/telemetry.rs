@@ -229,9 +229,14 @@ impl Printable<'_> {
     }
 }
 
+/// Of a text, looked at together.
+const PIECE_BYTES: usize = 64;
+
 /// Whether all of it shows as it is, as far as a look at the bytes can tell: most lines do.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    // Piece by piece, so that many bytes are compared at once.
+    let is_plain = |piece: &[u8]| piece.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
+    text.as_bytes().chunks(PIECE_BYTES).all(is_plain)
 }
 
 /// Whether a terminal does something other than to show it. Marks that turn the direction of

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tracing::{info, warn};
-use wasmtime::component::{Component, Linker};
+use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::capability::{Outside, PluginLog, Preview, Vault};
 use crate::config::{PluginConfig, complete};
 use crate::digest::Digest;
 use crate::file::read_bounded;
+use crate::plugin::bindings::exports::notify::plugin::handler::{Guest as Handler, GuestIndices};
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 use crate::plugin::bindings::{Plugin as World, PluginPre};
 use crate::plugin::compile::Compiler;
@@ -51,13 +53,37 @@ pub(crate) struct Loader {
 /// What is in a file.
 pub(crate) struct Described {
     pub(crate) info: PluginInfo,
-    ready: PluginPre<Guest>,
+    ready: Ready,
+}
+
+/// A plugin's code, with all that it imports: each attempt begins with it.
+#[derive(Clone)]
+pub(super) struct Ready {
+    instance: InstancePre<Guest>,
+    /// Where its handler is. What else it exports no attempt asks for.
+    handler: GuestIndices,
+}
+
+impl Ready {
+    fn new(linker: &Linker<Guest>, component: &Component) -> anyhow::Result<Self> {
+        let instance = linker.instantiate_pre(component).map_err(|error| fit::why_not_linked(component, &error))?;
+        let world = PluginPre::new(instance).map_err(|error| fit::why_not_a_plugin(&error))?;
+        let instance = world.instance_pre().clone();
+        let handler = GuestIndices::new(&instance).map_err(|error| fit::why_not_a_plugin(&error))?;
+        Ok(Self { instance, handler })
+    }
+
+    /// A fresh instance, and its handler.
+    pub(super) async fn handler(&self, store: &mut Store<Guest>) -> wasmtime::Result<Handler> {
+        let instance = self.instance.instantiate_async(&mut *store).await?;
+        self.handler.load(&mut *store, &instance)
+    }
 }
 
 impl Described {
     /// The names of what it imports: interfaces, with their versions.
     pub(crate) fn imports(&self) -> Vec<String> {
-        let component = self.ready.instance_pre().component();
+        let component = self.ready.instance.component();
         let imports = component.component_type();
         imports.imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
     }
@@ -147,7 +173,7 @@ impl Loader {
         // What is plainly something else costs no process.
         form::check_beginning(content)?;
         let component = self.compiler.component(name, content, digest).await?;
-        let ready = prepare(&self.linker, &component)?;
+        let ready = Ready::new(&self.linker, &component)?;
         let info = self.describe(name, &ready, config).await?;
         check(&info)?;
         Ok(Described { info, ready })
@@ -167,12 +193,7 @@ impl Loader {
         said.insert(sentence);
     }
 
-    async fn describe(
-        &self,
-        name: &str,
-        ready: &PluginPre<Guest>,
-        config: &PluginConfig,
-    ) -> anyhow::Result<PluginInfo> {
+    async fn describe(&self, name: &str, ready: &Ready, config: &PluginConfig) -> anyhow::Result<PluginInfo> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
         // What it asks for may depend on its settings. They have not been checked yet: it says by what.
         let settings = Arc::new(config.settings.values.clone().into());
@@ -181,7 +202,7 @@ impl Loader {
         let ready = ready.clone();
         let answer = call::in_its_own_task(&self.engine, store, DESCRIBE_TIME, (), |store| {
             Box::pin(async move {
-                let instance = ready.instance_pre().instantiate_async(&mut *store).await?;
+                let instance = ready.instance.instantiate_async(&mut *store).await?;
                 // Only here are the types of what it exports looked at.
                 let world = match World::new(&mut *store, &instance) {
                     Ok(world) => world,
@@ -199,11 +220,6 @@ pub(super) fn code_of(engine: &wasmtime::Engine, content: &[u8]) -> anyhow::Resu
     let component = form::component_of(content)?;
     fit::check_names(&component)?;
     engine.precompile_component(&component).map_err(|error| fit::why_not_compiled(&component, &error))
-}
-
-fn prepare(linker: &Linker<Guest>, component: &Component) -> anyhow::Result<PluginPre<Guest>> {
-    let pre = linker.instantiate_pre(component).map_err(|error| fit::why_not_linked(component, &error))?;
-    PluginPre::new(pre).map_err(|error| fit::why_not_a_plugin(&error))
 }
 
 /// What a plugin says of itself goes into logs and pages: it must be of a sensible size.

@@ -35,7 +35,6 @@ use crate::config::{Grants, Policies};
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
 use crate::meters::PluginMeters;
-use crate::plugin::bindings::PluginPre;
 pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
@@ -46,6 +45,7 @@ pub(crate) use crate::plugin::folder::{Entry, Files, Loaded, is_plugin_name, lon
 pub(crate) use crate::plugin::instance::{CallContext, Guest};
 pub(crate) use crate::plugin::limits::{INSTANCES_MAX, Limits, TABLE_ELEMENTS_MAX};
 pub(crate) use crate::plugin::load::Loader;
+use crate::plugin::load::Ready;
 pub(crate) use crate::plugin::places::SharedPlaces;
 use crate::plugin::places::{Place, PluginPlaces};
 pub(crate) use crate::plugin::usage::Usage;
@@ -69,7 +69,7 @@ pub(crate) struct Plugin {
     reach: Arc<Reach>,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
-    ready: Arc<PluginPre<Guest>>,
+    ready: Arc<Ready>,
     engine: Engine,
     places: PluginPlaces,
 }
@@ -208,8 +208,8 @@ impl Plugin {
         }
         let answer = call::in_its_own_task(&self.engine, store, self.limits.time, room, |store| {
             Box::pin(async move {
-                let world = ready.instantiate_async(&mut *store).await?;
-                world.notify_plugin_handler().call_handle(&mut *store, &event, &delivery).await
+                let handler = ready.handler(store).await?;
+                handler.call_handle(&mut *store, &event, &delivery).await
             })
         });
         let (answer, usage) = answer.await;
