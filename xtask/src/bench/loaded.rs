@@ -33,13 +33,12 @@ fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
         }
         bench.say(format!("{}: a host with {count} plugins", engine.title()));
         place.apply_topology()?;
-        place.fill(bench.count(REST))?;
         places.push(place);
     }
     let mut stretches = vec![Vec::new(); PLUGIN_COUNTS.len()];
     for round in 1..=ROUNDS {
         for ((count, place), stretches) in PLUGIN_COUNTS.iter().zip(&places).zip(&mut stretches) {
-            place.fill(warm_up + events)?;
+            place.fill(warm_up + events + bench.count(REST))?;
             let mut host = place.start(&[])?;
             let stretch = host.measure(warm_up, events)?;
             host.stop()?;

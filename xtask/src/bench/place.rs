@@ -254,7 +254,8 @@ impl Host {
         while self.log.size()? < size {
             self.wait(READY_INTERVAL)?;
             if begun.elapsed() > STUCK_LIMIT {
-                bail!("the plugins wrote {} lines and then too few:\n{}", self.handled, self.last_lines());
+                let (has, last) = (self.log.size()?, self.last_lines());
+                bail!("the plugins wrote {} lines, and then {has} bytes of {size}:\n{last}", self.handled);
             }
         }
         Ok(())
