@@ -256,6 +256,12 @@ mod tests {
         assert_eq!(printable("one\n2026 INFO two\n"), "one\n    2026 INFO two");
         assert_eq!(printable("Получено\t…"), "Получено\t…");
         assert_eq!(printable("\n\none\n\n"), "\n    \n    one");
+        let (piece, rest) = ("x".repeat(PIECE_BYTES), "y".repeat(PIECE_BYTES / 2));
+        assert_eq!(
+            printable(&format!("{piece}{rest}\u{7f}")),
+            format!("{piece}{rest}\\u{{7f}}"),
+            "beyond the first piece"
+        );
     }
 
     #[test]

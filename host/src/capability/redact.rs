@@ -42,8 +42,10 @@ impl Default for Beginnings {
     }
 }
 
+/// What is shorter would not be found by its beginning.
+const _: () = assert!(REDACTED_BYTES_MIN >= Beginnings::BYTES);
+
 impl Beginnings {
-    /// All needles are longer.
     const BYTES: usize = 3;
 
     fn add(&mut self, needle: &[u8]) {

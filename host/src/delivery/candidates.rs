@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Types that are remembered. Publishers who make up types get the search that there would be otherwise.
+/// Types that are remembered, and bytes of one. Publishers who make up types, or tales instead of types, get the search
+/// that there would be otherwise.
 const TYPES_MAX: usize = 1024;
+const TYPE_BYTES_MAX: usize = 255;
 
 /// What is remembered of the members' candidates.
 pub(super) struct Candidates<M>(RwLock<Remembered<M>>);
@@ -54,6 +56,9 @@ impl<M: Clone> Candidates<M> {
             }
         }
         let candidates: Arc<[M]> = members.iter().filter(|member| may_want(member)).cloned().collect();
+        if event_type.len() > TYPE_BYTES_MAX {
+            return candidates;
+        }
         let mut remembered = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if !remembered.is_of(members, changes) {
             *remembered = Remembered::new(Arc::clone(members), changes);
@@ -89,12 +94,17 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_types_is_bounded() {
+    fn what_publishers_can_make_it_remember_is_bounded() {
         let candidates = Candidates::default();
         let members: Arc<[_]> = Arc::new([()]);
         for number in 0..=TYPES_MAX * 2 {
             assert_eq!(candidates.of(&members, 0, &number.to_string(), |()| number % 2 == 0).len(), (number + 1) % 2);
             assert!(candidates.0.read().unwrap().by_type.len() <= TYPES_MAX);
+        }
+        for (bytes, is_remembered) in [(TYPE_BYTES_MAX, true), (TYPE_BYTES_MAX + 1, false), (1 << 20, false)] {
+            let event_type = "x".repeat(bytes);
+            assert_eq!(candidates.of(&members, 0, &event_type, |()| true).len(), 1);
+            assert_eq!(candidates.0.read().unwrap().by_type.contains_key(&*event_type), is_remembered, "{bytes}");
         }
     }
 }

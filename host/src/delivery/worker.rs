@@ -53,10 +53,10 @@ impl Worker {
         delivery: &Delivery,
         trail: &Trail,
     ) -> Result<(), BrokerError> {
-        let trail = Trail { recipient: Some(recipient(runner, event)), ..trail.clone() };
         match runner.enter(Origin::Source, &CancellationToken::new()).await {
-            Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await,
+            Ok(pass) => self.attempt(runner, pass, event, delivery, trail.clone()).await,
             Err(refusal) => {
+                let trail = Trail { recipient: Some(recipient(runner, event)), ..trail.clone() };
                 debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
                 let spill = Onward::Spill { plugin: &runner.name };
                 Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
@@ -77,7 +77,6 @@ impl Worker {
         trail: Trail,
         give_back: &CancellationToken,
     ) -> Result<Seen, BrokerError> {
-        let trail = Trail { recipient: Some(recipient(runner, event)), ..trail };
         match runner.enter(Origin::Backlog, give_back).await {
             Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
@@ -94,6 +93,9 @@ impl Worker {
         mut trail: Trail,
     ) -> Result<(), BrokerError> {
         let retry = pass.plugin().policies.retry;
+        let recipient = recipient(runner, event);
+        let idempotency_key = recipient.idempotency_key.clone();
+        trail.recipient = Some(recipient);
         let number = trail.attempts.saturating_add(1);
         if trail.attempts == 0 {
             // Its age is counted from the first attempt: it may have waited for days that were not its fault.
@@ -114,10 +116,7 @@ impl Worker {
         let attempt = Attempt {
             number,
             max: retry.attempts_max,
-            idempotency_key: match &trail.recipient {
-                Some(recipient) => recipient.idempotency_key.clone(),
-                None => event.idempotency_key(&runner.name),
-            },
+            idempotency_key,
             transport: transport(delivery, &trail),
             within: span.within(),
         };

@@ -1,6 +1,7 @@
 //! An event is what happened: CloudEvents' context attributes and JSON data.
 //!
-//! It is decoded into the contract's own type, so that any number of plugins get it without a copy. The data stays the JSON text that the publisher wrote; nothing here serialises it again.
+//! It is decoded into the contract's own type, so that any number of plugins get it without a copy. The data stays the
+//! JSON text that the publisher wrote; nothing here serialises it again.
 
 mod cloudevents;
 mod decode;

@@ -80,6 +80,24 @@ on_both_engines! {
         assert_eq!((host.saw("other", "two"), host.saw("witness", "two")), (1, 1));
     }
 
+    fn other_subscriptions_count_for_types_that_came_before(world: &World) {
+        let subscribed = |event_type: &str, label: &str| {
+            format!("[[subscriptions]]\nevent-type = {event_type:?}\n{}", labelled(label))
+        };
+        world.plug_logger();
+        world.plug("witness", &witness(), &subscribed("Never", "one"));
+        let host = world.host();
+        host.wait_for_order(&world.order_one());
+        for (round, (event_type, label)) in [("OrderCreated", "two"), ("Never", "three")].into_iter().enumerate() {
+            world.write_toml("witness", &subscribed(event_type, label));
+            eventually(SOON, "it is loaded anew", || host.leash.stderr().matches("loaded anew").count() == round + 1);
+            host.wait_for_order(&world.order_one());
+            host.wait_until_seen("witness", "two", 1);
+        }
+        host.stop();
+        assert_eq!((host.saw("witness", "one"), host.saw("witness", "two"), host.saw("witness", "three")), (0, 1, 0));
+    }
+
     fn the_only_plugin_may_come_and_go_under_load_and_no_event_is_lost(world: &World) {
         world.plug_logger();
         let host = world.host();

@@ -70,23 +70,23 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Consume { url, queue, prefetch, count, times: false } => {
-            let took = Runtime::new()?.block_on(amqp::consume(&url, &queue, prefetch.get(), count))?;
+            let took = on_a_worker(async move { amqp::consume(&url, &queue, prefetch.get(), count).await })?;
             println!("{}", took.as_secs_f64());
             Ok(())
         }
         Command::Consume { url, queue, prefetch, count, times: true } => {
-            for (sent, arrived) in Runtime::new()?.block_on(amqp::times(&url, &queue, prefetch.get(), count))? {
+            for (sent, arrived) in on_a_worker(async move { amqp::times(&url, &queue, prefetch.get(), count).await })? {
                 println!("{} {}", sent.as_micros(), arrived.as_micros());
             }
             Ok(())
         }
         Command::Publish { url, exchange, window, count } => {
-            let took = Runtime::new()?.block_on(amqp::publish(&url, &exchange, window, count))?;
+            let took = on_a_worker(async move { amqp::publish(&url, &exchange, window, count).await })?;
             println!("{}", took.as_secs_f64());
             Ok(())
         }
         Command::Tick { broker, exchange, count, rate } => {
-            Runtime::new()?.block_on(tick::publish(&broker, &exchange, count, rate))
+            on_a_worker(async move { tick::publish(&broker, &exchange, count, rate).await })
         }
         Command::Drain { file, queue, count } => {
             println!("{}", sqlite::drain(&file, &queue, count)?.as_secs_f64());
@@ -98,4 +98,9 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Where a host works as well: the thread that only waits for the runtime is woken anew for whatever it waits for.
+fn on_a_worker<T: Send + 'static>(work: impl Future<Output = anyhow::Result<T>> + Send + 'static) -> anyhow::Result<T> {
+    Runtime::new()?.block_on(async { tokio::spawn(work).await? })
 }

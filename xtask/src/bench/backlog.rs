@@ -24,11 +24,7 @@ const EVENTS: usize = 20_000;
 const BURST_REST_TIME: Duration = Duration::from_millis(20);
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for engine in Engine::ALL {
-        rows.extend(of_engine(bench, engine)?);
-    }
-    Ok(rows)
+    Engine::both(|engine| of_engine(bench, engine))
 }
 
 fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Host, Place};
+use crate::bench::place::{Engine, Host, NEVER, Place, REST_TIME};
 use crate::bench::table::{Budget, Row};
 use crate::guests::PLUGINS;
 use crate::process;
@@ -16,8 +16,6 @@ const TIME: Duration = Duration::from_secs(20);
 const EVENTS: usize = 20_000;
 
 const MAIL: &str = "[mail]\nrelay = \"smtp://127.0.0.1:2525\"\ntls = \"none\"\nfrom = \"shop@example.com\"";
-/// Nobody publishes that: these two are there, and have nothing to do.
-const PAID: &str = "[[subscriptions]]\nevent-type = \"Never\"\n";
 const EMAIL: &str = "[grants]\nmail = [\"*@example.com\"]\n[config]\nto = \"{{ data.email }}\"\n";
 const WEBHOOK: &str =
     "[grants]\nhttp = [\"https://hooks.example.com\"]\n[config]\nurl = \"https://hooks.example.com/orders\"\n";
@@ -33,7 +31,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     rows.extend(look(&hosts, "idle", true)?);
     for (place, host) in places.iter().flatten().zip(&mut hosts) {
         place.fill(bench.count(EVENTS))?;
-        host.wait_for_lines(bench.count(EVENTS), Duration::from_millis(150))?;
+        host.wait_for_lines(bench.count(EVENTS), REST_TIME)?;
     }
     bench.say(format!("the same two after {} events, for {} s", bench.count(EVENTS), TIME.as_secs()));
     rows.extend(look(&hosts, "idle after 20,000 events", false)?);
@@ -46,8 +44,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
 fn place<'b>(bench: &'b Bench<'b>, engine: Engine) -> anyhow::Result<Place<'b>> {
     let place = Place::new(bench, engine, MAIL)?;
     place.plug_logger("logger")?;
-    place.plug("email", PLUGINS, "email", &format!("{EMAIL}{PAID}"))?;
-    place.plug("webhook", PLUGINS, "webhook", &format!("{WEBHOOK}{PAID}"))?;
+    place.plug("email", PLUGINS, "email", &format!("{EMAIL}{NEVER}"))?;
+    place.plug("webhook", PLUGINS, "webhook", &format!("{WEBHOOK}{NEVER}"))?;
     place.apply_topology()?;
     Ok(place)
 }

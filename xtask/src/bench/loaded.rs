@@ -1,7 +1,7 @@
 //! Whether an event costs the same however many plugins there are that do not want it.
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Place};
+use crate::bench::place::{Engine, NEVER, Place};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::guests::PLUGINS;
@@ -14,11 +14,7 @@ const EVENTS: usize = 40_000;
 const REST: usize = 5000;
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for engine in Engine::ALL {
-        rows.extend(of_engine(bench, engine)?);
-    }
-    Ok(rows)
+    Engine::both(|engine| of_engine(bench, engine))
 }
 
 fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
@@ -28,8 +24,7 @@ fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
         let place = Place::new(bench, engine, "")?;
         place.plug_logger("logger")?;
         for number in 1..count {
-            let never = "[[subscriptions]]\nevent-type = \"Never\"\n";
-            place.plug(&format!("idle-{number}"), PLUGINS, "logger", never)?;
+            place.plug(&format!("idle-{number}"), PLUGINS, "logger", NEVER)?;
         }
         bench.say(format!("{}: a host with {count} plugins", engine.title()));
         place.apply_topology()?;

@@ -13,6 +13,7 @@ use testbed::Leash;
 
 use crate::bench::Bench;
 use crate::bench::log::{LogFile, Tally};
+use crate::bench::table::Row;
 use crate::demo::program;
 use crate::guests::{self, GUESTS, PLUGINS};
 use crate::process;
@@ -22,10 +23,13 @@ const READY_LIMIT: Duration = Duration::from_mins(5);
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 const READY_INTERVAL: Duration = Duration::from_millis(2);
 /// A host that has written nothing for so long has done what there was.
-const REST_TIME: Duration = Duration::from_millis(150);
+pub(super) const REST_TIME: Duration = Duration::from_millis(150);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A host that has not written anything for so long is stuck.
 const STUCK_LIMIT: Duration = Duration::from_mins(1);
+
+/// For a plugin that is there and has nothing to do: nobody publishes that.
+pub(super) const NEVER: &str = "[[subscriptions]]\nevent-type = \"Never\"\n";
 
 /// Behind which broker's interface the queues are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,11 @@ pub(super) enum Engine {
 
 impl Engine {
     pub(super) const ALL: [Self; 2] = [Self::RabbitMq, Self::Sqlite];
+
+    /// The rows of both.
+    pub(super) fn both(of_engine: impl Fn(Self) -> anyhow::Result<Vec<Row>>) -> anyhow::Result<Vec<Row>> {
+        Ok(Self::ALL.into_iter().map(of_engine).collect::<Result<Vec<_>, _>>()?.concat())
+    }
 
     pub(super) fn title(self) -> &'static str {
         match self {
