@@ -276,6 +276,18 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_bounded_and_what_is_left_out_is_counted() {
+        let (id, mut slip, mut tray) = ("x".repeat(CHUNK_BYTES), Slip::default(), Tray::default());
+        slip.write(&record(&id));
+        let fit = WAITING_BYTES_MAX / slip.bytes();
+        for _ in 0..fit + 3 {
+            tray.take(&slip);
+        }
+        assert_eq!((tray.chunks.iter().map(|chunk| chunk.count).sum::<u64>(), tray.left_out), (fit as u64, 3));
+        assert!(tray.bytes <= WAITING_BYTES_MAX);
+    }
+
+    #[test]
     fn a_journal_that_cannot_be_written_stops_nobody() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
