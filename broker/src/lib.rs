@@ -19,6 +19,7 @@ mod part;
 mod sqlite;
 mod topic;
 mod topology;
+mod turnstile;
 mod url;
 
 use std::time::Duration;
@@ -131,7 +132,8 @@ impl Broker {
 
     /// Publishes, and returns once the broker has the message safe in at least one queue.
     ///
-    /// Calls may overlap, and should where speed matters: confirmations are batched.
+    /// Calls may overlap, and should where speed matters: confirmations are batched. Messages go out
+    /// in the order in which their calls began to be awaited.
     pub async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         match self {
             Self::Amqp(session) => session.publish(target, message).await,

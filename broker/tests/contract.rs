@@ -48,6 +48,7 @@ on_each_engine! {
         a_message_arrives_once_and_is_gone_after_its_ack
         every_property_header_and_byte_arrives_as_it_was_sent
         messages_arrive_in_the_order_in_which_they_were_published
+        messages_that_are_published_at_once_arrive_in_the_order_in_which_that_began
         what_no_queue_takes_is_an_error
         a_missing_exchange_or_queue_is_an_error
         a_name_that_is_too_long_is_refused

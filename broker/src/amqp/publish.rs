@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::amqp::convert::{self, short_string};
 use crate::amqp::desk::Desk;
 use crate::amqp::link::{Link, refusal};
+use crate::turnstile::Turnstile;
 use crate::{BrokerError, Message, PublishError, RetryTier, Target};
 
 /// Messages that are published and not confirmed; beyond that callers wait.
@@ -47,8 +48,9 @@ pub(super) struct Publisher {
     bytes: Arc<Semaphore>,
     /// Exchanges that are known to exist, so that a missing one closes no channel in use.
     exchanges: Mutex<HashSet<String>>,
-    /// Held while one is looked for: each look that finds nothing uses up a channel.
-    looking: tokio::sync::Mutex<()>,
+    /// None overtakes one whose exchange is still looked for. It spares looks, too: each that finds
+    /// nothing uses up a channel.
+    turnstile: Turnstile,
     _lane: AbortOnDropHandle<()>,
 }
 
@@ -69,7 +71,7 @@ impl Publisher {
             slots: Arc::new(Semaphore::new(UNCONFIRMED_MAX)),
             bytes: Arc::new(Semaphore::new(UNCONFIRMED_BYTES_MAX as usize)),
             exchanges: Mutex::new(HashSet::new()),
-            looking: tokio::sync::Mutex::new(()),
+            turnstile: Turnstile::default(),
             _lane: AbortOnDropHandle::new(tokio::spawn(lane.run(receiver))),
         }
     }
@@ -86,16 +88,8 @@ impl Publisher {
     async fn publish_and_wait(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         let place = Place::of(target);
         let envelope = Envelope::new(&place, message, self.link.frame_bytes_max()).map_err(PublishError::Refused)?;
-        self.look_for(&place).await?;
-
-        let bytes = u32::try_from(message.body.len()).unwrap_or(u32::MAX).min(UNCONFIRMED_BYTES_MAX);
-        // The semaphores are never closed, so an error cannot come.
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| self.link.lost(None))?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| self.link.lost(None))?;
-
         let (verdict, answer) = oneshot::channel();
-        let job = Job { envelope, verdict, _room: (slot, bytes) };
-        self.jobs.send(job).await.map_err(|_| self.link.lost(None))?;
+        self.turnstile.pass(self.enter(&place, envelope, verdict)).await?;
         match answer.await.map_err(|_| self.link.lost(None))? {
             Verdict::Confirmed => Ok(()),
             Verdict::Returned => Err(place.unroutable()),
@@ -111,14 +105,25 @@ impl Publisher {
         }
     }
 
+    /// Hands the message to the lane.
+    async fn enter(
+        &self,
+        place: &Place,
+        envelope: Envelope,
+        verdict: oneshot::Sender<Verdict>,
+    ) -> Result<(), PublishError> {
+        self.look_for(place).await?;
+        let bytes = u32::try_from(envelope.body.len()).unwrap_or(u32::MAX).min(UNCONFIRMED_BYTES_MAX);
+        // The semaphores are never closed, so an error cannot come.
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| self.link.lost(None))?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| self.link.lost(None))?;
+        let job = Job { envelope, verdict, _room: (slot, bytes) };
+        self.jobs.send(job).await.map_err(|_| self.link.lost(None).into())
+    }
+
     /// Fails if there is no such exchange.
     async fn look_for(&self, place: &Place) -> Result<(), PublishError> {
-        let is_known = || place.exchange.is_empty() || self.exchanges().contains(&place.exchange);
-        if is_known() {
-            return Ok(());
-        }
-        let _alone = self.looking.lock().await;
-        if is_known() {
+        if place.exchange.is_empty() || self.exchanges().contains(&place.exchange) {
             return Ok(());
         }
         if !Desk::new(&self.link).exchange_exists(&place.exchange).await? {

@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::sqlite::command::{Command, Place, Publication};
+use crate::turnstile::Turnstile;
 use crate::{
     BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, Part, PublishError, QueueNames,
     QueueState, Role, Source, Target, Warning,
@@ -40,6 +41,7 @@ const SHORT_STRING_BYTES_MAX: usize = 255;
 pub struct Session {
     url: Arc<BrokerUrl>,
     commands: mpsc::Sender<Command>,
+    turnstile: Arc<Turnstile>,
     /// Why the session was lost, once it is.
     lost: Arc<OnceLock<String>>,
 }
@@ -58,7 +60,7 @@ impl Session {
             .spawn(move || writer::run(&path, receiver, reason, opened))
             .map_err(|error| failed(format!("cannot start its thread: {error}")))?;
         match tokio::time::timeout(options.timeout, when_opened).await {
-            Ok(Ok(Ok(()))) => Ok(Self { url, commands, lost }),
+            Ok(Ok(Ok(()))) => Ok(Self { url, commands, turnstile: Arc::default(), lost }),
             Ok(Ok(Err(problem))) => Err(failed(problem)),
             Ok(Err(_)) => Err(failed("its thread ended".to_owned())),
             Err(_) => Err(ConnectError::TimedOut { broker, seconds: options.timeout.as_secs() }),
@@ -134,7 +136,7 @@ impl Session {
             let reason = self.lost.get().cloned();
             BrokerError::Lost(reason.unwrap_or_else(|| "the session was closed".to_owned()))
         };
-        self.commands.send(command(reply)).await.map_err(|_| lost())?;
+        self.turnstile.pass(self.commands.send(command(reply))).await.map_err(|_| lost())?;
         answer.await.map_err(|_| lost())
     }
 }

@@ -88,6 +88,14 @@ pub(crate) async fn messages_arrive_in_the_order_in_which_they_were_published(be
     assert_eq!(bodies(&take(&mut consumer, sent.len()).await), sent);
 }
 
+pub(crate) async fn messages_that_are_published_at_once_arrive_in_the_order_in_which_that_began(bed: Bed) {
+    let broker = bed.open().await;
+    let sent: Vec<_> = (0..2000).map(|number| number.to_string()).collect();
+    join_all(sent.iter().map(|body| bed.publish(&broker, body.as_str()))).await;
+    let mut consumer = bed.consume(&broker, 3000).await;
+    assert_eq!(bodies(&take(&mut consumer, sent.len()).await), sent);
+}
+
 pub(crate) async fn what_no_queue_takes_is_an_error(bed: Bed) {
     let broker = bed.connect().await;
     broker.declare_source(&bed.source(ExchangeKind::Topic, &["order.*"])).await.unwrap();
