@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +15,7 @@ use crate::sqlite::store::{self, Routed, Taken};
 use crate::{BrokerError, PublishError};
 
 /// What one consumer takes in one transaction at most, so that others share in a backlog.
-const TAKEN_PER_TRANSACTION: usize = 64;
+const TAKEN_PER_TRANSACTION: usize = 128;
 
 type Answer = Box<dyn FnOnce()>;
 
@@ -45,11 +46,33 @@ pub(super) struct Intake {
     pub(super) prefetch: usize,
     pub(super) held: usize,
     pub(super) deliveries: Deliveries,
+    /// The queue had no more at the last look, and nothing is heard of since: until then (milliseconds since 1970) there
+    /// is nothing in it.
+    empty_until: Option<i64>,
 }
 
 impl Intake {
+    fn new(queue: i64, prefetch: u16, deliveries: Deliveries) -> Self {
+        Self { queue, prefetch: prefetch.into(), held: 0, deliveries, empty_until: None }
+    }
+
     pub(super) fn room(&self) -> usize {
         self.prefetch.saturating_sub(self.held).min(TAKEN_PER_TRANSACTION)
+    }
+
+    /// How long it need not look for messages; `None` as long as it may not have any.
+    pub(super) fn until_look(&self, now: i64) -> Option<Duration> {
+        let until = self.empty_until.map_or(0, |due| due.saturating_sub(now).max(0));
+        (self.room() > 0).then(|| Duration::from_millis(until.unsigned_abs()))
+    }
+
+    /// There is nothing, before the next delayed message is due.
+    pub(super) fn was_empty(&mut self, next_due: Option<i64>) {
+        self.empty_until = Some(next_due.unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn look_again(&mut self) {
+        self.empty_until = None;
     }
 }
 
@@ -106,15 +129,24 @@ impl Hands<'_> {
     }
 
     /// So that only those consumers are counted that are alive.
-    fn forget_the_dead(&self, effects: &mut Effects) -> rusqlite::Result<()> {
+    fn forget_the_dead(&mut self, effects: &mut Effects) -> rusqlite::Result<()> {
         let own = self.presence.as_ref().map_or("", Presence::name);
         for consumer in dead_consumers(self.db, self.path, own)? {
-            effects.ring |= store::remove_consumer(self.db, consumer)?;
+            self.give_back(consumer, effects)?;
         }
         Ok(())
     }
 
-    fn publish(&self, publication: Publication) -> rusqlite::Result<Result<(), PublishError>> {
+    /// Forgets the consumer, and gives back what it has, to others here and elsewhere.
+    pub(super) fn give_back(&mut self, consumer: i64, effects: &mut Effects) -> rusqlite::Result<()> {
+        if store::remove_consumer(self.db, consumer)? {
+            effects.ring = true;
+            self.consumers.values_mut().for_each(Intake::look_again);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, publication: Publication) -> rusqlite::Result<Result<(), PublishError>> {
         let Publication { place, exchange, routing_key, due_at, properties, body } = publication;
         let routed = match &place {
             Place::Exchange => store::route_by_exchange(self.db, &exchange, &routing_key)?,
@@ -124,6 +156,7 @@ impl Hands<'_> {
             (Routed::To(queues), _) => {
                 for queue in queues {
                     store::insert(self.db, queue, due_at, (&exchange, &routing_key), &properties, &body)?;
+                    self.consumers.values_mut().filter(|intake| intake.queue == queue).for_each(Intake::look_again);
                 }
                 Ok(())
             }
@@ -149,22 +182,26 @@ impl Hands<'_> {
         // Before the first look, so that nothing is published unheard in between.
         self.doorbell.listen();
         let consumer = store::add_consumer(self.db, id, presence.name())?;
-        let intake = Intake { queue: id, prefetch: prefetch.into(), held: 0, deliveries };
-        self.consumers.insert(consumer, intake);
+        self.consumers.insert(consumer, Intake::new(id, prefetch, deliveries));
         Ok(Ok(Ticket { id: consumer, dropped: self.dropped.clone() }))
     }
 
     pub(super) fn remove_consumer(&mut self, consumer: i64, effects: &mut Effects) -> rusqlite::Result<()> {
         if self.consumers.remove(&consumer).is_some() {
             self.holders.retain(|_, holder| *holder != consumer);
-            effects.ring |= store::remove_consumer(self.db, consumer)?;
+            self.give_back(consumer, effects)?;
         }
         Ok(())
     }
 
     pub(super) fn take(&mut self, now: i64, effects: &mut Effects) -> rusqlite::Result<()> {
-        for (consumer, intake) in self.consumers.iter_mut().filter(|(_, intake)| intake.room() > 0) {
-            let taken = store::take(self.db, intake.queue, *consumer, intake.room(), now)?;
+        let worth_a_look = |intake: &Intake| intake.until_look(now) == Some(Duration::ZERO);
+        for (consumer, intake) in self.consumers.iter_mut().filter(|(_, intake)| worth_a_look(intake)) {
+            let room = intake.room();
+            let taken = store::take(self.db, intake.queue, *consumer, room, now)?;
+            if taken.len() < room {
+                intake.was_empty(store::next_due(self.db, intake.queue)?);
+            }
             intake.held += taken.len();
             self.holders.extend(taken.iter().map(|taken| (taken.id, *consumer)));
             if !taken.is_empty() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +22,14 @@ use crate::{BrokerError, Delivery, Receipt};
 const COMMANDS_PER_TRANSACTION: usize = 1024;
 /// How often a consumer looks by itself: for the dead, and for what no doorbell announced.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Acknowledgements wait for others, while consumers have so many messages in hand: a transaction costs as much as some
+/// twenty messages in it.
+const IN_HAND_MIN: u32 = 32;
+/// How long, for each message in hand: nobody handles them faster than that, and so nobody waits for more of them.
+const WAIT_EACH: Duration = Duration::from_micros(16);
+/// What the timer can do.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+const WAIT_MAX: Duration = Duration::from_millis(5);
 
 /// The thread's life. `opened` is told how opening went; `lost` gets the reason, if it fails later.
 pub(super) fn run(
@@ -45,6 +54,12 @@ pub(super) fn run(
     }
 }
 
+/// How long acknowledgements wait for others, with so many messages in the hands of consumers.
+fn acks_wait(in_hand: usize) -> Option<Duration> {
+    let in_hand = u32::try_from(in_hand).unwrap_or(u32::MAX);
+    (in_hand >= IN_HAND_MIN).then(|| WAIT_EACH.saturating_mul(in_hand).clamp(WAIT_MIN, WAIT_MAX))
+}
+
 struct Writer {
     path: PathBuf,
     db: Connection,
@@ -59,7 +74,7 @@ struct Writer {
     consumers: BTreeMap<i64, Intake>,
     /// Which consumer has which message.
     holders: HashMap<i64, i64>,
-    looked_for_the_dead: Option<Instant>,
+    looked: Option<Instant>,
 }
 
 /// What has come in since the last transaction.
@@ -70,6 +85,13 @@ struct Work {
     dropped: Vec<i64>,
     /// Nobody can ask for anything any more.
     ended: bool,
+}
+
+impl Work {
+    /// Nobody waits for it.
+    fn is_in_no_hurry(&self) -> bool {
+        self.commands.is_empty() && self.dropped.is_empty() && !self.ended
+    }
 }
 
 impl Writer {
@@ -86,16 +108,13 @@ impl Writer {
             presence: None,
             consumers: BTreeMap::new(),
             holders: HashMap::new(),
-            looked_for_the_dead: None,
+            looked: None,
         }
     }
 
     async fn serve(mut self) {
         loop {
-            let mut work = match self.pause() {
-                Ok(pause) => self.gather(pause).await,
-                Err(error) => return self.fail(error),
-            };
+            let mut work = self.gather(self.pause()).await;
             let ended = work.ended;
             if ended {
                 work.dropped.extend(self.consumers.keys());
@@ -125,36 +144,57 @@ impl Writer {
     }
 
     /// How long there is nothing to do, unless something comes in.
-    fn pause(&self) -> rusqlite::Result<Option<Duration>> {
-        let mut pause = (!self.consumers.is_empty()).then_some(LOOK_INTERVAL);
+    fn pause(&self) -> Option<Duration> {
         let now = now();
-        for intake in self.consumers.values().filter(|intake| intake.room() > 0) {
-            if store::has_ready(&self.db, intake.queue, now)? {
-                return Ok(Some(Duration::ZERO));
-            }
-            if let Some(due) = store::next_due(&self.db, intake.queue)? {
-                let until = Duration::from_millis((due - now).unsigned_abs());
-                pause = pause.map(|pause| pause.min(until));
-            }
-        }
-        Ok(pause)
+        let looks = self.consumers.values().filter_map(|intake| intake.until_look(now));
+        (!self.consumers.is_empty()).then(|| looks.fold(LOOK_INTERVAL, Duration::min))
     }
 
     async fn gather(&mut self, pause: Option<Duration>) -> Work {
         let mut work = Work::default();
-        let rung = self.doorbell.rung();
         if pause != Some(Duration::ZERO) {
-            tokio::select! {
-                command = self.commands.recv() => match command {
-                    Some(command) => work.commands.push(command),
-                    None => work.ended = true,
-                },
-                Some(id) = self.acks.1.recv() => work.acks.push(id),
-                Some(id) = self.dropped.1.recv() => work.dropped.push(id),
-                () = rung, if pause.is_some() => {}
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-            }
+            self.wait(&mut work, pause, true).await;
         }
+        self.gather_what_is_there(&mut work);
+        if work.is_in_no_hurry()
+            && let Some(wait) = acks_wait(self.holders.len().saturating_sub(work.acks.len()))
+        {
+            self.wait(&mut work, Some(wait), false).await;
+            self.gather_what_is_there(&mut work);
+        }
+        // Also where there was no wait: it rings for queues that seemed empty.
+        if self.doorbell.rung().now_or_never().is_some() {
+            self.look_again();
+        }
+        work
+    }
+
+    /// Waits until something comes in, but no longer than that.
+    async fn wait(&mut self, work: &mut Work, pause: Option<Duration>, for_acks: bool) {
+        let rung = self.doorbell.rung();
+        let is_rung = tokio::select! {
+            command = self.commands.recv() => {
+                work.ended = command.is_none();
+                work.commands.extend(command);
+                false
+            }
+            Some(id) = self.acks.1.recv(), if for_acks => {
+                work.acks.push(id);
+                false
+            }
+            Some(id) = self.dropped.1.recv() => {
+                work.dropped.push(id);
+                false
+            }
+            () = rung, if pause.is_some() => true,
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => false,
+        };
+        if is_rung {
+            self.look_again();
+        }
+    }
+
+    fn gather_what_is_there(&mut self, work: &mut Work) {
         while work.commands.len() < COMMANDS_PER_TRANSACTION {
             match self.commands.try_recv() {
                 Ok(command) => work.commands.push(command),
@@ -172,14 +212,18 @@ impl Writer {
         while let Ok(id) = self.dropped.1.try_recv() {
             work.dropped.push(id);
         }
-        work
+    }
+
+    /// Queues that were empty need not be any more.
+    fn look_again(&mut self) {
+        self.consumers.values_mut().for_each(Intake::look_again);
     }
 
     /// One transaction. Whatever goes wrong in it ends the session: what was asked is then not
     /// done, and nobody is told that it was.
     fn carry_out(&mut self, work: Work) -> rusqlite::Result<Option<oneshot::Sender<()>>> {
         let now = now();
-        let dead = self.find_the_dead()?;
+        let dead = self.look_around()?;
         let idle = work.commands.is_empty() && work.acks.is_empty() && work.dropped.is_empty() && dead.is_empty();
         if idle && !self.something_to_take(now)? {
             return Ok(None);
@@ -201,9 +245,6 @@ impl Writer {
                 }
             }
         }
-        for consumer in dead {
-            effects.ring |= store::remove_consumer(&transaction, consumer)?;
-        }
         let mut hands = Hands {
             db: &transaction,
             path: &self.path,
@@ -213,6 +254,9 @@ impl Writer {
             holders: &mut self.holders,
             dropped: &self.dropped.0,
         };
+        for consumer in dead {
+            hands.give_back(consumer, &mut effects)?;
+        }
         for command in work.commands {
             hands.execute(command, &mut effects)?;
         }
@@ -242,21 +286,25 @@ impl Writer {
         Ok(())
     }
 
-    /// The consumers of sessions that have ended without good-bye.
-    fn find_the_dead(&mut self) -> rusqlite::Result<Vec<i64>> {
+    /// Once in a while: the consumers of sessions that have ended without good-bye, and what no doorbell announced.
+    fn look_around(&mut self) -> rusqlite::Result<Vec<i64>> {
         let Some(presence) = &self.presence else { return Ok(Vec::new()) };
-        if self.looked_for_the_dead.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
             return Ok(Vec::new());
         }
-        self.looked_for_the_dead = Some(Instant::now());
-        dead_consumers(&self.db, &self.path, presence.name())
+        self.looked = Some(Instant::now());
+        let dead = dead_consumers(&self.db, &self.path, presence.name())?;
+        self.look_again();
+        Ok(dead)
     }
 
-    fn something_to_take(&self, now: i64) -> rusqlite::Result<bool> {
-        for intake in self.consumers.values().filter(|intake| intake.room() > 0) {
+    /// Without a transaction, which would keep others from writing: most looks find nothing.
+    fn something_to_take(&mut self, now: i64) -> rusqlite::Result<bool> {
+        for intake in self.consumers.values_mut().filter(|intake| intake.until_look(now) == Some(Duration::ZERO)) {
             if store::has_ready(&self.db, intake.queue, now)? {
                 return Ok(true);
             }
+            intake.was_empty(store::next_due(&self.db, intake.queue)?);
         }
         Ok(false)
     }

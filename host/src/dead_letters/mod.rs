@@ -99,7 +99,7 @@ pub(crate) async fn run(action: Action, config: &HostConfig, url: &BrokerUrl) ->
         }
         Action::Replay(change) => change::replay(config, url, &change).await,
         Action::Purge(change) => change::purge(config, url, &change).await,
-        Action::Edit { id } => edit::edit(config, url, &id).await,
+        Action::Edit { id } => Box::pin(edit::edit(config, url, &id)).await,
     }
 }
 

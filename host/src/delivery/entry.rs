@@ -11,8 +11,6 @@ use crate::delivery::pace::{Pace, Turn, Why};
 use crate::delivery::runner::{Pass, Runner, Version};
 use crate::meters::SpillReason;
 
-/// How long a first attempt waits for a slot before it spills.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// How often a plugin may be replaced while one attempt waits to begin.
 const VERSIONS_MAX: usize = 4;
 /// Between two looks at the clock on the wall, which somebody may set, while quiet hours or a far turn is awaited.
@@ -89,9 +87,8 @@ impl Runner {
             return Err(Refusal::NotYet(why));
         }
         let Version { plugin, slots, .. } = self.current();
-        let Ok(_waiting) = self.waiting.try_acquire() else { return Err(Refusal::Busy) };
         let room = async { Some(plugin.room(Arc::clone(&slots.first).acquire_owned().await.ok()?).await) };
-        let room = tokio::time::timeout(PATIENCE, room).await.ok().flatten().ok_or(Refusal::Busy)?;
+        let room = self.line.wait(room).await.flatten().ok_or(Refusal::Busy)?;
         self.admit(Origin::Source, &plugin, room)
     }
 

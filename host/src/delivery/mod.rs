@@ -13,6 +13,7 @@ pub(crate) mod clock;
 mod duplicates;
 mod entry;
 mod herald;
+mod line;
 mod pace;
 mod policy;
 mod pump;

@@ -14,15 +14,13 @@ use crate::config::BreakerPolicy;
 use crate::delivery::because::Rules;
 use crate::delivery::breaker::{Admission, Breaker, Change, State};
 use crate::delivery::entry::{Origin, Refusal};
+use crate::delivery::line::Line;
 use crate::delivery::pace::{News, Now, Pace, Standing, Turn, Why};
 use crate::delivery::policy::Outcome;
 use crate::delivery::slots::Slots;
 use crate::event::Event;
 use crate::meters::PluginMeters;
 use crate::plugin::{Attempt, Plugin, Room};
-
-/// First attempts that wait for a slot of one plugin; the next one spills at once.
-const WAITING_MAX: usize = 128;
 
 /// Of all runners.
 static REPLACEMENTS: AtomicU64 = AtomicU64::new(0);
@@ -39,7 +37,7 @@ pub(crate) struct Runner {
     pub(crate) toml: PathBuf,
     pub(crate) meters: Arc<PluginMeters>,
     current: RwLock<Version>,
-    pub(super) waiting: Semaphore,
+    pub(super) line: Line,
     breaker: Mutex<Breaker>,
     /// Where both are locked, the breaker is first.
     pace: Mutex<Pace>,
@@ -124,7 +122,7 @@ impl Runner {
             in_flight: Arc::default(),
             last_failure: Mutex::default(),
             served: watch::Sender::new(false),
-            waiting: Semaphore::new(WAITING_MAX),
+            line: Line::default(),
             breaker: Mutex::new(Breaker::new(plugin.policies.breaker)),
             pace: Mutex::new(Pace::new(plugin.policies.pace.clone(), Now::read())),
             turns: Semaphore::new(1),

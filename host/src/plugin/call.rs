@@ -1,10 +1,11 @@
 //! A call of a guest, in a task of its own: whatever the guest does, or the host's own code that
 //! it calls, ends there and becomes a failure of that call.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio_util::task::AbortOnDropHandle;
 use wasmtime::Store;
 
 use crate::plugin::engine::Engine;
@@ -26,7 +27,7 @@ where
 {
     let running = engine.running();
     let log = store.data().log.clone();
-    let task = tokio::spawn(async move {
+    let work = async move {
         let (_held, _running) = (held, running);
         let answer = match tokio::time::timeout(time, call(&mut store)).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -34,10 +35,11 @@ where
             Err(_) => Err(PluginFailure::TimedOut(time)),
         };
         (answer, Usage::of(store.data_mut()))
-    });
-    let ended = AbortOnDropHandle::new(task).await;
+    };
+    // The store is not looked at again after a panic.
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
     log.close();
-    ended.unwrap_or_else(|error| (Err(PluginFailure::of_task(error)), Usage::default()))
+    ended.unwrap_or_else(|panic| (Err(PluginFailure::of_panic(panic)), Usage::default()))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! How a call of a plugin can fail without an answer of the plugin's.
 
+use std::any::Any;
 use std::time::Duration;
 
-use tokio::task::JoinError;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
@@ -78,16 +78,13 @@ impl PluginFailure {
         }
     }
 
-    /// From the end of a call's task, if it is not an answer.
-    pub(super) fn of_task(error: JoinError) -> Self {
-        let said = match error.try_into_panic() {
-            Ok(panic) => match panic.downcast::<String>() {
-                Ok(said) => *said,
-                Err(panic) => {
-                    panic.downcast::<&'static str>().map_or_else(|_| "a panic".to_owned(), |said| (*said).to_owned())
-                }
-            },
-            Err(error) => error.to_string(),
+    /// Of a panic of the host's own code, which the guest called.
+    pub(super) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
+        let said = match panic.downcast::<String>() {
+            Ok(said) => *said,
+            Err(panic) => {
+                panic.downcast::<&'static str>().map_or_else(|_| "a panic".to_owned(), |said| (*said).to_owned())
+            }
         };
         Self::HostPanicked(cut(said, REASON_BYTES_MAX))
     }
