@@ -141,6 +141,17 @@ impl Broker {
         }
     }
 
+    /// The same for a copy of a message that came from this broker, and that is acknowledged only once this has returned.
+    ///
+    /// A file need not wait for the disk then: after a power cut it has the copy, or the message as it was, which it keeps
+    /// until the acknowledgement is on the disk, and the copy with it.
+    pub async fn forward(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
+        match self {
+            Self::Amqp(session) => session.publish(target, message).await,
+            Self::Sqlite(session) => session.forward(target, message).await,
+        }
+    }
+
     /// Starts to consume a queue, with at most `prefetch` deliveries unacknowledged.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         match self {

@@ -16,6 +16,9 @@ use crate::{BrokerUrl, ConnectError, ConnectOptions};
 
 /// A peer that is silent for two of these is taken for dead, unless the URL says otherwise.
 const HEARTBEAT_SECONDS: u16 = 20;
+/// RabbitMQ's own default (<https://www.rabbitmq.com/docs/configure>), unless the URL says otherwise. lapin makes its buffers by
+/// what it asks for, 32 frames each: it would make them larger once RabbitMQ has answered, and write to all of it.
+const FRAME_BYTES_MAX: u32 = 128 << 10;
 const DEFAULT_VHOST: &str = "/";
 
 /// A handle on the socket below a connection, once there is one: to close it when a peer is silent.
@@ -105,6 +108,7 @@ fn to_uri(url: &Url) -> Result<AMQPUri, String> {
         DEFAULT_VHOST.clone_into(&mut uri.vhost);
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    uri.query.frame_max.get_or_insert(FRAME_BYTES_MAX);
     Ok(uri)
 }
 
@@ -162,9 +166,9 @@ mod tests {
         ] {
             let uri = to_uri(&url.parse().unwrap()).unwrap();
             assert_eq!(uri.vhost, vhost, "{url}");
-            assert_eq!(uri.query.heartbeat, Some(HEARTBEAT_SECONDS));
+            assert_eq!((uri.query.heartbeat, uri.query.frame_max), (Some(HEARTBEAT_SECONDS), Some(FRAME_BYTES_MAX)));
         }
-        let uri = to_uri(&"amqp://localhost?heartbeat=7".parse().unwrap()).unwrap();
-        assert_eq!(uri.query.heartbeat, Some(7));
+        let uri = to_uri(&"amqp://localhost?heartbeat=7&frame_max=8192".parse().unwrap()).unwrap();
+        assert_eq!((uri.query.heartbeat, uri.query.frame_max), (Some(7), Some(8192)));
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Command {
     },
     Publish {
         publication: Publication,
+        /// Whether the commit waits for the disk.
+        flushed: bool,
         reply: oneshot::Sender<Result<(), PublishError>>,
     },
     Consume {

@@ -6,7 +6,9 @@
 //! by a [`doorbell`]; the messages of a process that died are found by its [`presence`].
 //!
 //! A publish is flushed to the disk before it is confirmed. Who has taken a message, and that it
-//! was acknowledged, is not: a power cut may repeat a delivery, and never loses one.
+//! was acknowledged, is not: a power cut may repeat a delivery, and never loses one. Nor is a copy that is
+//! made before its message is acknowledged: what the log of the file has lost it has lost from its end, so that
+//! the acknowledgement never outlives the copy (<https://www.sqlite.org/wal.html>).
 
 mod command;
 mod doorbell;
@@ -95,7 +97,12 @@ impl Session {
 
     pub(crate) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         let publication = publication(target, message)?;
-        self.ask(|reply| Command::Publish { publication, reply }).await?
+        self.ask(|reply| Command::Publish { publication, flushed: true, reply }).await?
+    }
+
+    pub(crate) async fn forward(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
+        let publication = publication(target, message)?;
+        self.ask(|reply| Command::Publish { publication, flushed: false, reply }).await?
     }
 
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {

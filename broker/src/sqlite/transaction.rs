@@ -90,7 +90,7 @@ impl Hands<'_> {
                 let findings = parts.iter().map(|part| store::survey(self.db, part, now())).collect();
                 answer(effects, reply, rusqlite::Result::<Vec<_>>::from(findings)?);
             }
-            Command::Publish { publication, reply } => {
+            Command::Publish { publication, reply, .. } => {
                 let published = self.publish(publication)?;
                 effects.ring |= published.is_ok();
                 answer(effects, reply, published);

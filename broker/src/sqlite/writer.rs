@@ -54,6 +54,10 @@ pub(super) fn run(
     }
 }
 
+fn must_be_flushed(command: &Command) -> bool {
+    matches!(command, Command::Publish { flushed: true, .. } | Command::Declare { .. } | Command::Purge { .. })
+}
+
 /// How long acknowledgements wait for others, with so many messages in the hands of consumers.
 fn acks_wait(in_hand: usize) -> Option<Duration> {
     let in_hand = u32::try_from(in_hand).unwrap_or(u32::MAX);
@@ -228,10 +232,7 @@ impl Writer {
         if idle && !self.something_to_take(now)? {
             return Ok(None);
         }
-        let publishes = work.commands.iter().any(|command| {
-            matches!(command, Command::Publish { .. } | Command::Declare { .. } | Command::Purge { .. })
-        });
-        self.set_flushing(publishes)?;
+        self.set_flushing(work.commands.iter().any(must_be_flushed))?;
 
         let mut effects = Effects::default();
         // The connection is this thread's alone, and no other transaction is open on it.
@@ -276,7 +277,7 @@ impl Writer {
         Ok(effects.close)
     }
 
-    /// Publishing waits for the disk. Taking and acknowledging need not: lost in a power cut, they
+    /// Whether a commit waits for the disk. Taking and acknowledging need not: lost in a power cut, they
     /// repeat a delivery.
     fn set_flushing(&mut self, flushing: bool) -> rusqlite::Result<()> {
         if self.flushing != Some(flushing) {
@@ -320,5 +321,33 @@ impl Writer {
                 let _ = intake.deliveries.try_send(Ok(delivery));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::publication;
+    use crate::{Message, Target};
+
+    #[test]
+    fn only_what_has_no_other_copy_waits_for_the_disk() {
+        let publish = |flushed| {
+            let publication = publication(Target::Queue("q"), &Message::default()).unwrap();
+            Command::Publish { publication, flushed, reply: oneshot::channel().0 }
+        };
+        assert!(must_be_flushed(&publish(true)));
+        assert!(!must_be_flushed(&publish(false)), "its message is still there");
+        assert!(must_be_flushed(&Command::Declare { parts: Vec::new(), reply: oneshot::channel().0 }));
+        assert!(!must_be_flushed(&Command::CloseConsumer { id: 1, reply: oneshot::channel().0 }));
+    }
+
+    #[test]
+    fn acknowledgements_wait_for_others_while_there_is_enough_in_hand() {
+        assert_eq!(acks_wait(0), None, "who has one at a time waits for the next");
+        assert_eq!(acks_wait(31), None);
+        assert_eq!(acks_wait(32), Some(WAIT_MIN));
+        assert_eq!(acks_wait(256), Some(Duration::from_micros(4096)));
+        assert_eq!(acks_wait(usize::MAX), Some(WAIT_MAX));
     }
 }

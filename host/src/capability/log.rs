@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serializer as _;
 use tracing::{Level, event, warn};
 
 use crate::capability::console::{Lines, Stream};
@@ -49,16 +50,17 @@ pub(crate) struct LogLine {
 }
 
 /// What is kept of a log.
-#[derive(Debug, Default)]
-struct Kept {
-    lines: Vec<LogLine>,
-    /// `None`: everything, whatever the operator wants to see.
-    room: Option<Room>,
+#[derive(Debug)]
+enum Kept {
+    /// Everything, whatever the operator wants to see.
+    All(Vec<LogLine>),
+    Beginning(Beginning),
 }
 
-/// What may be kept yet, of what the operator sees in the host's log.
+/// The first lines that the operator sees in the host's log. The fields of each are in its message.
 #[derive(Debug)]
-struct Room {
+struct Beginning {
+    lines: Vec<LogLine>,
     lines_left: usize,
     bytes_left: usize,
     /// Lines that there was no room for.
@@ -69,34 +71,45 @@ struct Room {
 const BEGINNING_LINES_MAX: usize = 10;
 const BEGINNING_BYTES_MAX: usize = 4 << 10;
 
-impl Kept {
-    /// Only the first lines.
-    fn beginning() -> Self {
-        let room = Room { lines_left: BEGINNING_LINES_MAX, bytes_left: BEGINNING_BYTES_MAX, beyond: 0 };
-        Self { lines: Vec::new(), room: Some(room) }
+impl Beginning {
+    fn new() -> Self {
+        Self { lines: Vec::new(), lines_left: BEGINNING_LINES_MAX, bytes_left: BEGINNING_BYTES_MAX, beyond: 0 }
     }
 
-    /// Takes a line. It is only made if there is room for it.
-    fn push(&mut self, level: Level, line: impl FnOnce() -> LogLine) {
-        let Some(room) = &mut self.room else { return self.lines.push(line()) };
-        if !is_seen(level) {
+    /// Takes a line, if there is room for it.
+    fn push(&mut self, level: &'static str, message: &str, data: Option<&str>) {
+        if self.lines_left == 0 {
+            self.beyond += 1;
             return;
         }
-        if room.lines_left == 0 {
-            room.beyond += 1;
-            return;
-        }
-        let line = line();
-        let (level, mut message) = (line.level, line.text());
-        room.lines_left -= 1;
-        if message.len() > room.bytes_left {
-            message.truncate(message.floor_char_boundary(room.bytes_left));
+        let mut message = text(message, data);
+        self.lines_left -= 1;
+        if message.len() > self.bytes_left {
+            message.truncate(message.floor_char_boundary(self.bytes_left));
             message.push('…');
             // What comes after a gap would look as if it came at once.
-            room.lines_left = 0;
+            self.lines_left = 0;
         }
-        room.bytes_left = room.bytes_left.saturating_sub(message.len());
+        self.bytes_left = self.bytes_left.saturating_sub(message.len());
         self.lines.push(LogLine { level, message, fields: Vec::new() });
+    }
+}
+
+impl Kept {
+    fn push(
+        &mut self,
+        (level, name): (Level, &'static str),
+        message: &str,
+        fields: &[(String, String)],
+        data: Option<&str>,
+    ) {
+        match self {
+            Self::All(lines) => {
+                lines.push(LogLine { level: name, message: message.to_owned(), fields: fields.to_vec() });
+            }
+            Self::Beginning(beginning) if is_seen(level) => beginning.push(name, message, data),
+            Self::Beginning(_) => {}
+        }
     }
 }
 
@@ -119,12 +132,12 @@ impl PluginLog {
 
     /// One whose lines are kept as well, or only kept.
     pub(crate) fn keeping(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool) -> Self {
-        Self::of(plugin, event_id, limits, shown, Some(Kept::default()))
+        Self::of(plugin, event_id, limits, shown, Some(Kept::All(Vec::new())))
     }
 
     /// One whose first lines are kept as well, as far as they are in the host's log.
     pub(crate) fn keeping_the_beginning(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits) -> Self {
-        Self::of(plugin, event_id, limits, true, Some(Kept::beginning()))
+        Self::of(plugin, event_id, limits, true, Some(Kept::Beginning(Beginning::new())))
     }
 
     fn of(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool, kept: Option<Kept>) -> Self {
@@ -152,8 +165,11 @@ impl PluginLog {
     /// What was kept, and how many lines there was no room for. Another copy of the log has it even if the call
     /// was cut off.
     pub(crate) fn take_kept(&self) -> (Vec<LogLine>, usize) {
-        let kept = self.book().kept.take().unwrap_or_default();
-        (kept.lines, kept.room.map_or(0, |room| room.beyond))
+        match self.book().kept.take() {
+            Some(Kept::All(lines)) => (lines, 0),
+            Some(Kept::Beginning(Beginning { lines, beyond, .. })) => (lines, beyond),
+            None => Default::default(),
+        }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -213,11 +229,11 @@ impl Book {
             return;
         }
         if let Some(kept) = &mut self.kept {
-            let (level, name) = match stream {
-                Stream::Output => (Level::INFO, "info"),
-                Stream::Error => (Level::WARN, "warn"),
-            };
-            kept.push(level, || LogLine { level: name, message: line.to_owned(), fields: Vec::new() });
+            let level = named(match stream {
+                Stream::Output => GuestLevel::Info,
+                Stream::Error => GuestLevel::Warn,
+            });
+            kept.push(level, line, &[], None);
         }
         if !self.shown {
             return;
@@ -248,15 +264,14 @@ impl Host for Guest {
         let message = vault.redact(message);
         let fields: Vec<_> =
             fields.into_iter().map(|(name, value)| (vault.redact(name), vault.redact(value))).collect();
+        let data = data(&fields);
         if let Some(kept) = &mut book.kept {
-            let (level, name) = named(level);
-            kept.push(level, || LogLine { level: name, message: message.clone(), fields: fields.clone() });
+            kept.push(named(level), &message, &fields, data.as_deref());
         }
         if !book.shown {
             return;
         }
         let (plugin, event_id) = (&*book.plugin, &*book.event_id);
-        let data = data(fields);
         // The level of a tracing event is fixed where it is written.
         match level {
             GuestLevel::Trace => event!(target: LOG_TARGET, Level::TRACE, plugin, event_id, data, "{message}"),
@@ -278,25 +293,29 @@ fn named(level: GuestLevel) -> (Level, &'static str) {
     }
 }
 
-impl LogLine {
-    /// Its message, and its fields as the log shows them.
-    pub(crate) fn text(self) -> String {
-        match data(self.fields) {
-            Some(data) => format!("{} {data}", self.message),
-            None => self.message,
-        }
+/// The message, with the fields as the log shows them.
+fn text(message: &str, data: Option<&str>) -> String {
+    match data {
+        Some(data) => [message, " ", data].concat(),
+        None => message.to_owned(),
     }
 }
 
-/// The fields as a JSON object.
-fn data(fields: Vec<(String, String)>) -> Option<String> {
-    let beyond = fields.len().saturating_sub(FIELDS_MAX);
-    let mut data: serde_json::Map<_, _> =
-        fields.into_iter().take(FIELDS_MAX).map(|(name, value)| (name, value.into())).collect();
-    if beyond > 0 {
-        data.insert("…".to_owned(), format!("{beyond} more").into());
+/// The fields as a JSON object, in their order. Of those with the same name it has the last.
+fn data(fields: &[(String, String)]) -> Option<String> {
+    if fields.is_empty() {
+        return None;
     }
-    (!data.is_empty()).then(|| serde_json::Value::from(data).to_string())
+    let shown = &fields[..fields.len().min(FIELDS_MAX)];
+    let beyond = (fields.len() > FIELDS_MAX).then(|| ("…", format!("{} more", fields.len() - FIELDS_MAX)));
+    let named_once = shown.iter().enumerate().filter_map(|(place, (name, value))| {
+        let is_the_last = !shown[place + 1..].iter().any(|(later, _)| later == name);
+        is_the_last.then_some((name.as_str(), value.as_str()))
+    });
+    let all = named_once.chain(beyond.iter().map(|(name, value)| (*name, value.as_str())));
+    let mut data = Vec::with_capacity(128);
+    serde_json::Serializer::new(&mut data).collect_map(all).ok()?;
+    String::from_utf8(data).ok()
 }
 
 #[cfg(test)]
@@ -334,7 +353,7 @@ mod tests {
         }
         log.close();
         let (lines, beyond) = log.take_kept();
-        (lines.into_iter().map(LogLine::text).collect(), beyond)
+        (lines.into_iter().map(|line| line.message).collect(), beyond)
     }
 
     #[test]
@@ -357,17 +376,25 @@ mod tests {
 
     #[test]
     fn the_text_of_a_line_has_its_fields() {
-        let line = |fields| LogLine { level: "info", message: "sent".to_owned(), fields }.text();
-        assert_eq!(line(Vec::new()), "sent");
-        assert_eq!(line(vec![("status".to_owned(), "200".to_owned())]), r#"sent {"status":"200"}"#);
+        assert_eq!(text("sent", data(&[]).as_deref()), "sent");
+        assert_eq!(
+            text("sent", data(&[("status".to_owned(), "200".to_owned())]).as_deref()),
+            r#"sent {"status":"200"}"#
+        );
+    }
+
+    #[test]
+    fn fields_have_their_order_and_each_name_once() {
+        let fields = [("b", "1"), ("a", "2"), ("b", "\"3\"")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(data(&fields).unwrap(), r#"{"a":"2","b":"\"3\""}"#);
     }
 
     #[test]
     fn fields_beyond_a_hundred_are_counted() {
-        let fields = |count: usize| (0..count).map(|number| (number.to_string(), String::new())).collect();
-        assert_eq!(data(fields(0)), None);
-        assert!(!data(fields(100)).unwrap().contains('…'));
-        let many: serde_json::Map<_, _> = serde_json::from_str(&data(fields(10_000)).unwrap()).unwrap();
+        let fields = |count: usize| (0..count).map(|number| (number.to_string(), String::new())).collect::<Vec<_>>();
+        assert_eq!(data(&fields(0)), None);
+        assert!(!data(&fields(100)).unwrap().contains('…'));
+        let many: serde_json::Map<_, _> = serde_json::from_str(&data(&fields(10_000)).unwrap()).unwrap();
         assert_eq!(many.len(), FIELDS_MAX + 1);
         assert_eq!(many["…"], "9900 more");
     }

@@ -53,7 +53,7 @@ pub(super) async fn pass_on(
         .without_max_times()
         .build();
     loop {
-        let error = match broker.publish(target, &carried).await {
+        let error = match broker.forward(target, &carried).await {
             Ok(()) => return Ok(()),
             Err(PublishError::Unconfirmed(error)) => return Err(error),
             Err(error) => error,

@@ -1,7 +1,8 @@
-//! A call of a guest, in a task of its own: whatever the guest does, or the host's own code that
-//! it calls, ends there and becomes a failure of that call.
+//! A call of a guest: whatever the guest does, or the host's own code that it calls, ends there and becomes a failure of
+//! that call.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,7 +15,7 @@ use crate::plugin::instance::Guest;
 use crate::plugin::usage::Usage;
 
 /// Makes one call within `time`, and says what it used. `held` is given up when the call has ended for good.
-pub(super) async fn in_its_own_task<T, Call>(
+pub(super) async fn make<T, Call>(
     engine: &Engine,
     mut store: Store<Guest>,
     time: Duration,
@@ -26,8 +27,8 @@ where
     Call: for<'a> FnOnce(&'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
 {
     let running = engine.running();
-    let log = store.data().log.clone();
-    let work = async move {
+    let (log, for_the_lane) = (store.data().log.clone(), store.data().for_the_lane());
+    let call = async move {
         let (_held, _running) = (held, running);
         let answer = match tokio::time::timeout(time, call(&mut store)).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -37,8 +38,10 @@ where
         (answer, Usage::of(store.data_mut()))
     };
     // The store is not looked at again after a panic.
-    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    let call = AssertUnwindSafe(call).catch_unwind().boxed();
+    let ended = engine.lane.run(call, || for_the_lane.load(Ordering::Relaxed)).await;
     log.close();
+    let ended = ended.unwrap_or_else(|error| Err(Box::new(error.to_string())));
     ended.unwrap_or_else(|panic| (Err(PluginFailure::of_panic(panic)), Usage::default()))
 }
 
@@ -71,7 +74,7 @@ mod tests {
         let limits = Limits::default();
         for _ in 0..3 {
             let ready = ready.clone();
-            let (answer, _) = in_its_own_task(&engine, store(&engine, &limits), limits.time, (), |store| {
+            let (answer, _) = make(&engine, store(&engine, &limits), limits.time, (), |store| {
                 Box::pin(async move {
                     let instance = ready.instantiate_async(&mut *store).await?;
                     let go = instance.get_typed_func::<(), ()>(&mut *store, "go")?;
@@ -81,7 +84,7 @@ mod tests {
             .await;
             assert_eq!(answer, Err(PluginFailure::HostPanicked("a fault of ours".to_owned())));
         }
-        let answer = in_its_own_task(&engine, store(&engine, &limits), limits.time, (), |_| Box::pin(async { Ok(1) }));
+        let answer = make(&engine, store(&engine, &limits), limits.time, (), |_| Box::pin(async { Ok(1) }));
         assert_eq!(answer.await.0, Ok(1), "the engine works on");
     }
 }

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use tracing::info;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use crate::plugin::lane::SlowLane;
 use crate::plugin::limits::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use crate::plugin::turns::Turns;
 
@@ -51,6 +52,7 @@ pub(crate) struct Engine {
     /// What code for it must be compiled for.
     pub(super) memory_reservation: u64,
     pub(super) turns: Turns,
+    pub(super) lane: Arc<SlowLane>,
     /// How many attempts there is room for.
     pub(super) places: Places,
     clock: Arc<Clock>,
@@ -89,7 +91,8 @@ impl Engine {
                     }
                     let clock = Arc::new(Clock::start(engine.clone())?);
                     let memory_reservation = memory_reservation(is_pooled);
-                    return Ok(Self { wasmtime: engine, memory_reservation, turns: Turns::new(), places, clock });
+                    let (turns, lane) = (Turns::new(), Arc::default());
+                    return Ok(Self { wasmtime: engine, memory_reservation, turns, lane, places, clock });
                 }
                 Err(error) => refusal = Some(error),
             }

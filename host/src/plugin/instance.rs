@@ -1,6 +1,7 @@
 //! An instance lives for one call of one plugin, in a sandbox that has nothing but what is given here.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -66,6 +67,11 @@ impl Guest {
     /// Requests that were made by way of `wasi:http`.
     pub(super) fn wasi_exchanges(&self) -> u64 {
         self.wasi_http.as_ref().map_or(0, |http| http.exchanges.count)
+    }
+
+    /// Set once the call has computed for so long that it is to go on in the slow lane.
+    pub(super) fn for_the_lane(&self) -> Arc<AtomicBool> {
+        self.turn.for_the_lane()
     }
 
     /// In a call back into the host, for something outside.

@@ -200,7 +200,7 @@ impl Loader {
         let context = CallContext { settings, ..CallContext::of_nothing(DESCRIBE_TIME) };
         let store = instance::store(&self.engine, &config.limits, log, context);
         let ready = ready.clone();
-        let answer = call::in_its_own_task(&self.engine, store, DESCRIBE_TIME, (), |store| {
+        let answer = call::make(&self.engine, store, DESCRIBE_TIME, (), |store| {
             Box::pin(async move {
                 let instance = ready.instance.instantiate_async(&mut *store).await?;
                 // Only here are the types of what it exports looked at.

@@ -1,7 +1,7 @@
 //! A plugin is a WebAssembly component that exports the world `notify:plugin/plugin`.
 //!
-//! Each attempt runs in a fresh instance, within limits of memory and time, in a task of its own,
-//! so that whatever it does ends with it. Nothing here knows queues.
+//! Each attempt runs in a fresh instance, within limits of memory and time, and whatever it does ends
+//! with it. Nothing here knows queues.
 
 #[cfg(test)]
 #[path = "../../tests/guests/assemble.rs"]
@@ -16,6 +16,7 @@ mod fit;
 mod folder;
 mod form;
 mod instance;
+mod lane;
 mod limits;
 mod load;
 #[cfg(test)]
@@ -206,7 +207,7 @@ impl Plugin {
         if attempt.within.is_somewhere() {
             attempt.within.mark(&mut event.attributes_mut().extensions);
         }
-        let answer = call::in_its_own_task(&self.engine, store, self.limits.time, room, |store| {
+        let answer = call::make(&self.engine, store, self.limits.time, room, |store| {
             Box::pin(async move {
                 let handler = ready.handler(store).await?;
                 handler.call_handle(&mut *store, &event, &delivery).await

@@ -1,10 +1,11 @@
 //! A turn lets a guest that has been at it for more than a tick of the clock go on until the next
 //! one. There are fewer turns than cores (where there are several), so that guests which never end
-//! leave one core to all others, whose calls take far less than a tick.
+//! leave one core to all others, whose calls take far less than a tick. One that has had many turns goes on in the slow lane.
 //!
 //! The clock goes on while a guest waits for the host. One that has waited for something outside begins anew: it has not
 //! computed meanwhile, and what it does next is as short as a call of its own. Other waiting counts as computing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +20,9 @@ const TURN_MAX: Duration = Duration::from_millis(5);
 /// The clock of the engine goes on while a guest waits for the outside; a shorter wait it does not notice.
 const WAIT_NOTICED: Duration = EPOCH_INTERVAL;
 
+/// Turns after which a call is a long one: some 20 ms of computing. Python begins, and answers, in two or three.
+const TURNS_MAX: u32 = 20;
+
 /// The turns of one engine.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
@@ -30,14 +34,33 @@ pub(super) struct Turns {
 pub(super) struct Turn {
     /// It has met a tick before.
     is_long: bool,
-    held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// How many it had, one after the other.
+    count: u32,
+    held: Option<Held>,
+    for_the_lane: Arc<AtomicBool>,
 }
+
+/// `None` when it is over.
+type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
 impl Turn {
     /// The guest gave up the processor for so long, to wait for something outside.
     pub(super) fn has_waited(&mut self, time: Duration) {
         if time >= WAIT_NOTICED {
-            *self = Self::default();
+            self.end();
+            (self.is_long, self.count) = (false, 0);
+        }
+    }
+
+    /// Set once the call is to go on in the slow lane.
+    pub(super) fn for_the_lane(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.for_the_lane)
+    }
+
+    fn end(&mut self) {
+        if let Some(held) = self.held.take() {
+            // The clock that runs beside it would hold it for longer.
+            held.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 }
@@ -59,13 +82,18 @@ impl Turns {
     /// Ends this guest's turn. It has the next one when it has waited; first come, first served. A call
     /// that only happens to meet its first tick does not queue up behind those that are long.
     pub(super) fn tick(&self, turn: &mut Turn) -> Tick<impl Future<Output = ()> + Send + 'static> {
-        let was_long = turn.is_long;
-        // Ends the turn.
-        *turn = Turn { is_long: true, held: Arc::default() };
-        if !was_long {
+        turn.end();
+        let was_long = std::mem::replace(&mut turn.is_long, true);
+        if !was_long || turn.for_the_lane.load(Ordering::Relaxed) {
             return Tick::GiveWay;
         }
-        let (free, held) = (Arc::clone(&self.free), Arc::clone(&turn.held));
+        turn.count += 1;
+        if turn.count > TURNS_MAX {
+            turn.for_the_lane.store(true, Ordering::Relaxed);
+            return Tick::GiveWay;
+        }
+        let (free, held) = (Arc::clone(&self.free), Held::default());
+        turn.held = Some(Arc::clone(&held));
         Tick::Wait(async move {
             // It is never closed; if it were, the guest would go on without a turn.
             let permit = free.acquire_owned().await.ok();
@@ -80,8 +108,7 @@ impl Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // The clock that runs beside it would hold it for longer.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.end();
     }
 }
 
@@ -132,6 +159,26 @@ mod tests {
         one.has_waited(WAIT_NOTICED);
         let mut waiting = Box::pin(wait(turns.tick(&mut other)));
         assert!(futures_util::poll!(&mut waiting).is_ready(), "and its turn ends with the wait");
+    }
+
+    #[tokio::test]
+    async fn who_has_had_many_turns_in_a_row_goes_to_the_slow_lane() {
+        let (turns, [mut one, mut other]) = two_cores();
+        let for_the_lane = one.for_the_lane();
+        for _ in 0..TURNS_MAX {
+            wait(turns.tick(&mut one)).await;
+        }
+        // It may be one that waits again and again.
+        other.has_waited(WAIT_NOTICED);
+        for _ in 0..TURNS_MAX {
+            assert!(matches!(turns.tick(&mut other), Tick::GiveWay));
+            other.has_waited(WAIT_NOTICED);
+        }
+        assert!(!for_the_lane.load(Ordering::Relaxed));
+        assert!(matches!(turns.tick(&mut one), Tick::GiveWay));
+        assert!(for_the_lane.load(Ordering::Relaxed));
+        assert!(matches!(turns.tick(&mut one), Tick::GiveWay), "there it needs no turn");
+        assert!(!other.for_the_lane().load(Ordering::Relaxed));
     }
 
     #[tokio::test]

@@ -1,0 +1,158 @@
+//! The slow lane is for calls that compute for long: threads of their own, which get the processor when nobody else
+//! wants it, and a tenth of a core when somebody does. Other calls, the broker's client and whatever else runs on the machine do not
+//! wait for them.
+//!
+//! A call begins outside. Only the polling of it moves; what it asks of the host's runtime stays there.
+
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::thread;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, poll_fn};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+
+/// How much it gives way, as by `nice`: the scheduler gives a thread a tenth of what it gives one with 0
+/// (<https://man7.org/linux/man-pages/man7/sched.7.html>).
+const NICENESS: i32 = 10;
+
+/// Its threads are started when they are first needed.
+#[derive(Debug, Default)]
+pub(super) struct SlowLane {
+    /// `None`: the system has no threads for it.
+    runtime: OnceLock<Option<Runtime>>,
+}
+
+impl SlowLane {
+    /// Runs a call, in the lane from when `is_long` says so and the call gives way. An error means that the lane has ended.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        mut call: BoxFuture<'static, T>,
+        is_long: impl Fn() -> bool,
+    ) -> Result<T, JoinError> {
+        let ended = poll_fn(|context| match call.poll_unpin(context) {
+            Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+            Poll::Pending if is_long() => self.runtime().map_or(Poll::Pending, |lane| Poll::Ready(Err(lane))),
+            Poll::Pending => Poll::Pending,
+        });
+        match ended.await {
+            Ok(answer) => Ok(answer),
+            Err(lane) => AbortOnDropHandle::new(lane.spawn(AtHome { home: Handle::current(), call })).await,
+        }
+    }
+
+    fn runtime(&self) -> Option<&Runtime> {
+        let start = || {
+            // As many as leave one core to all others, where there are several.
+            let threads = thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
+            Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name("long-calls")
+                .on_thread_start(give_way)
+                .build()
+                .inspect_err(|error| {
+                    warn!("calls that compute for long run among the others: no threads for them: {error}");
+                })
+                .ok()
+        };
+        self.runtime.get_or_init(start).as_ref()
+    }
+}
+
+impl Drop for SlowLane {
+    fn drop(&mut self) {
+        if let Some(Some(runtime)) = self.runtime.take() {
+            // Its last owner may be a task, which must not wait.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Of the calling thread alone.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        warn!("calls that compute for long do not give way to others: {error}");
+    }
+}
+
+/// A call whose timers and tasks are those of another runtime than the one that polls it.
+struct AtHome<T> {
+    home: Handle,
+    call: BoxFuture<'static, T>,
+}
+
+impl<T> Future for AtHome<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
+        let _home = this.home.enter();
+        this.call.poll_unpin(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn thread_name() -> String {
+        thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn only_a_long_call_goes_there_and_finds_the_runtime_that_it_came_from() {
+        let lane = SlowLane::default();
+        let short = async {
+            tokio::task::yield_now().await;
+            thread_name()
+        };
+        assert_ne!(lane.run(short.boxed(), || false).await.unwrap(), "long-calls");
+        assert!(lane.runtime.get().is_none(), "nobody needed it");
+
+        let home = Handle::current().id();
+        let long = async move {
+            assert_ne!(thread_name(), "long-calls");
+            tokio::task::yield_now().await;
+            assert_eq!(Handle::current().id(), home);
+            // By a timer that the lane's runtime does not have.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            (thread_name(), rustix::process::getpriority_process(None).unwrap())
+        };
+        let expected = ("long-calls".to_owned(), if cfg!(target_os = "linux") { NICENESS } else { 0 });
+        assert_eq!(lane.run(long.boxed(), || true).await.unwrap(), expected);
+        assert_eq!(rustix::process::getpriority_process(None).unwrap(), 0, "only its own threads");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_waits_for_any_more_ends_there_too() {
+        struct Ends(std::sync::Arc<AtomicBool>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Release);
+            }
+        }
+        let (lane, ended) = (SlowLane::default(), std::sync::Arc::new(AtomicBool::new(false)));
+        let guard = Ends(std::sync::Arc::clone(&ended));
+        let endless = async move {
+            let _guard = guard;
+            loop {
+                tokio::task::yield_now().await;
+            }
+        };
+        let run = lane.run::<()>(endless.boxed(), || true);
+        assert!(tokio::time::timeout(Duration::from_millis(20), run).await.is_err());
+        let limit = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !ended.load(Ordering::Acquire) {
+            assert!(tokio::time::Instant::now() < limit, "it goes on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
