@@ -4,7 +4,8 @@
 //! killed in the next moment.
 
 use std::fmt::{self, Write as _};
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -33,7 +34,7 @@ impl Volume {
 pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) -> Volume {
     let (filter, handle) = reload::Layer::new(targets(level));
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(|| StandardError);
     let started = match format.unwrap_or(LogFormat::Human) {
         LogFormat::Human => {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
@@ -47,6 +48,35 @@ pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) -> Volume {
     // It is started once, at the top of the program; an embedding program may have its own.
     drop(started);
     Volume(handle)
+}
+
+/// Standard error, one line after the other. A line takes two or three microseconds, and so who finds another at it waits for as
+/// long without giving up the processor: to sleep and be woken would take several times that.
+struct StandardError;
+
+impl io::Write for StandardError {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _turn = turn();
+        io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn turn() -> MutexGuard<'static, ()> {
+    /// Some 5 µs.
+    const SPINS_MAX: u32 = 400;
+    static TURN: Mutex<()> = Mutex::new(());
+    for _ in 0..SPINS_MAX {
+        match TURN.try_lock() {
+            Ok(turn) => return turn,
+            Err(TryLockError::Poisoned(turn)) => return turn.into_inner(),
+            Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+        }
+    }
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn targets(level: LevelFilter) -> Targets {

@@ -9,8 +9,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 const APPLICATION_ID: i32 = 0x6e74_6679;
 /// Of the layout below.
 const LAYOUT_VERSION: i32 = 1;
-/// Between two tries of a transaction that waits for another process's. Ours take milliseconds.
-const BUSY_INTERVAL: Duration = Duration::from_millis(1);
+/// Between two tries of a transaction that waits for another process's, at first and at most. Most of ours take a fraction of a
+/// millisecond, and those that wait for the disk a few.
+const BUSY_INTERVAL_MIN: Duration = Duration::from_micros(100);
+const BUSY_INTERVAL_MAX: Duration = Duration::from_millis(1);
 /// How long it waits at most.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of the log is kept in the file `-wal` after a checkpoint.
@@ -139,7 +141,8 @@ fn waiting() -> impl FnMut(i32) -> bool + Send {
         if tries == 0 {
             since = Instant::now();
         }
-        std::thread::sleep(BUSY_INTERVAL);
+        let doublings = tries.clamp(0, 8).unsigned_abs();
+        std::thread::sleep((BUSY_INTERVAL_MIN * 2_u32.pow(doublings)).min(BUSY_INTERVAL_MAX));
         since.elapsed() < BUSY_TIMEOUT
     }
 }
