@@ -41,7 +41,7 @@ impl SlowLane {
         });
         match ended.await {
             Ok(answer) => Ok(answer),
-            Err(lane) => AbortOnDropHandle::new(lane.spawn(AtHome { home: Handle::current(), call })).await,
+            Err(lane) => AbortOnDropHandle::new(lane.spawn(AtHome { home: Handle::current(), call: Some(call) })).await,
         }
     }
 
@@ -83,7 +83,8 @@ fn give_way() {
 /// A call whose timers and tasks are those of another runtime than the one that polls it.
 struct AtHome<T> {
     home: Handle,
-    call: BoxFuture<'static, T>,
+    /// `None` once it has ended.
+    call: Option<BoxFuture<'static, T>>,
 }
 
 impl<T> Future for AtHome<T> {
@@ -92,7 +93,18 @@ impl<T> Future for AtHome<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
         let _home = this.home.enter();
-        this.call.poll_unpin(context)
+        let Some(call) = &mut this.call else { return Poll::Pending };
+        let answer = std::task::ready!(call.poll_unpin(context));
+        this.call = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl<T> Drop for AtHome<T> {
+    fn drop(&mut self) {
+        // What it has open may be handed to a task, to be used again.
+        let _home = self.home.enter();
+        self.call = None;
     }
 }
 
@@ -133,14 +145,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_nobody_waits_for_any_more_ends_there_too() {
-        struct Ends(std::sync::Arc<AtomicBool>);
+        struct Ends(std::sync::Arc<AtomicBool>, tokio::runtime::Id);
         impl Drop for Ends {
             fn drop(&mut self) {
+                assert_eq!(Handle::current().id(), self.1, "it finds the runtime that it came from");
                 self.0.store(true, Ordering::Release);
             }
         }
         let (lane, ended) = (SlowLane::default(), std::sync::Arc::new(AtomicBool::new(false)));
-        let guard = Ends(std::sync::Arc::clone(&ended));
+        let guard = Ends(std::sync::Arc::clone(&ended), Handle::current().id());
         let endless = async move {
             let _guard = guard;
             loop {
