@@ -77,7 +77,12 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
     let lines = arguments.lines.unwrap_or(if arguments.since.is_some() { usize::MAX } else { LINES });
     let mut subjects = Subjects::default();
     let mut last = VecDeque::new();
-    let mut after = reader.since(since, 0, |record| {
+    // A journal of a week may have millions of records.
+    let place = match lines {
+        usize::MAX => 0,
+        lines => reader.before_last(lines, since, |record| arguments.filter.wants(record))?,
+    };
+    let mut after = reader.since(since, place, |record| {
         subjects.learn(&record);
         if arguments.filter.wants(&record) {
             last.push_back(record);

@@ -33,6 +33,8 @@ const TRANSACTION_BYTES_MAX: u32 = 1 << 20;
 const DELETED_MAX: u32 = 500;
 /// Pages that are given back at once.
 const GIVEN_BACK_MAX: u64 = 256;
+/// Chunks that are read before what was asked for: an event's coming is in the chunk of its first attempt, or shortly before.
+const CHUNKS_BEFORE: i64 = 2;
 /// Free space that is kept for what comes next, beside as much as a quarter of what is used.
 const FREE_BYTES_KEPT: u64 = 16 << 20;
 
@@ -272,6 +274,28 @@ impl Reader {
         Ok(())
     }
 
+    /// A place after which are so many records since a time that are wanted, if there are; and what came shortly before
+    /// them, for one is often understood by another.
+    pub(crate) fn before_last(
+        &self,
+        count: usize,
+        since: i64,
+        wants: impl Fn(&Record) -> bool,
+    ) -> Result<i64, StoreError> {
+        let sql = "SELECT seq, records FROM chunks WHERE last_at >= ?1 ORDER BY seq DESC";
+        let mut chunks = self.connection.prepare_cached(sql)?;
+        let mut rows = chunks.query([since])?;
+        let mut found = 0;
+        while let Some(row) = rows.next()? {
+            let records = chunk::records(row.get_ref(1)?.as_blob().unwrap_or_default());
+            found += records.iter().filter(|record| record.at >= since && wants(record)).count();
+            if found >= count {
+                return Ok(row.get::<_, i64>(0)?.saturating_sub(1 + CHUNKS_BEFORE).max(0));
+            }
+        }
+        Ok(0)
+    }
+
     /// The place of the last that is written.
     pub(crate) fn end(&self) -> Result<i64, StoreError> {
         Ok(self.connection.query_row("SELECT coalesce(max(seq), 0) FROM chunks", [], |row| row.get(0))?)
@@ -313,6 +337,29 @@ mod tests {
         let mut ids = Vec::new();
         read(&mut |record| ids.push(record.id.to_string()));
         ids
+    }
+
+    #[test]
+    fn the_last_are_found_without_reading_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("journal.db");
+        let mut store = Store::open(&file).unwrap();
+        // One more each time, at the time of its place.
+        let chunks: Vec<_> = (1..=9).map(|at| chunk(&[(at, if at % 2 == 0 { "even" } else { "odd" })])).collect();
+        store.append(&chunks, &Bounds::default()).unwrap();
+        let reader = Reader::open(&file).unwrap();
+        let first = |count, since, id: &str| {
+            let wants = |record: &Record| id.is_empty() || *record.id == *id;
+            let place = reader.before_last(count, since, wants).unwrap();
+            let mut times = Vec::new();
+            reader.since(0, place, |record| times.push(record.at)).unwrap();
+            times[0]
+        };
+        assert_eq!(first(1, 0, ""), 9 - CHUNKS_BEFORE);
+        assert_eq!(first(2, 0, "even"), 6 - CHUNKS_BEFORE);
+        assert_eq!(first(2, 7, "even"), 1, "there are not so many");
+        assert_eq!(first(9, 0, ""), 1);
+        assert_eq!(first(99, 0, ""), 1);
     }
 
     #[test]
