@@ -57,6 +57,38 @@ mod tests {
         instance::store(engine, limits, log, CallContext::of_nothing(limits.time))
     }
 
+    /// A call of this function, within this time.
+    async fn call(engine: &Engine, function: &str, time: Duration) -> Result<(), PluginFailure> {
+        let wat = format!(
+            r#"(component
+                (core module $m (func (export "go") {function}))
+                (core instance $i (instantiate $m))
+                (func (export "go") (canon lift (core func $i "go"))))"#
+        );
+        let component = wasmtime::component::Component::new(&engine.wasmtime, wat::parse_str(wat).unwrap()).unwrap();
+        let linker = wasmtime::component::Linker::<Guest>::new(&engine.wasmtime);
+        let ready = linker.instantiate_pre(&component).unwrap();
+        let answer = make(engine, store(engine, &Limits::default()), time, (), |store| {
+            Box::pin(async move {
+                let instance = ready.instantiate_async(&mut *store).await?;
+                instance.get_typed_func::<(), ()>(&mut *store, "go")?.call_async(&mut *store, ()).await
+            })
+        });
+        answer.await.0
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_ends_goes_to_the_slow_lane_and_is_cut_off_there() {
+        let engine = Engine::new().unwrap();
+        assert_eq!(call(&engine, "", Duration::from_secs(10)).await, Ok(()));
+        assert!(!engine.lane.is_open(), "a short one does not");
+        let time = Duration::from_millis(500);
+        let began = std::time::Instant::now();
+        assert_eq!(call(&engine, "(loop $more (br $more))", time).await, Err(PluginFailure::TimedOut(time)));
+        assert!(began.elapsed() < 20 * time, "{:?}", began.elapsed());
+        assert!(engine.lane.is_open());
+    }
+
     #[tokio::test]
     async fn a_panic_of_the_host_in_a_call_fails_that_call_alone() {
         let engine = Engine::new().unwrap();
