@@ -58,10 +58,12 @@ fn must_be_flushed(command: &Command) -> bool {
     matches!(command, Command::Publish { flushed: true, .. } | Command::Declare { .. } | Command::Purge { .. })
 }
 
-/// How long acknowledgements wait for others, with so many messages in the hands of consumers.
-fn acks_wait(in_hand: usize) -> Option<Duration> {
+/// How long acknowledgements wait for others, with so many messages in the hands of consumers. `pause`: how long there is nothing
+/// to give them.
+fn acks_wait(in_hand: usize, pause: Option<Duration>) -> Option<Duration> {
     let in_hand = u32::try_from(in_hand).unwrap_or(u32::MAX);
-    (in_hand >= IN_HAND_MIN).then(|| WAIT_EACH.saturating_mul(in_hand).clamp(WAIT_MIN, WAIT_MAX))
+    (in_hand >= IN_HAND_MIN && pause != Some(Duration::ZERO))
+        .then(|| WAIT_EACH.saturating_mul(in_hand).clamp(WAIT_MIN, WAIT_MAX))
 }
 
 struct Writer {
@@ -161,7 +163,7 @@ impl Writer {
         }
         self.gather_what_is_there(&mut work);
         if work.is_in_no_hurry()
-            && let Some(wait) = acks_wait(self.holders.len().saturating_sub(work.acks.len()))
+            && let Some(wait) = acks_wait(self.holders.len().saturating_sub(work.acks.len()), self.pause())
         {
             self.wait(&mut work, Some(wait), false).await;
             self.gather_what_is_there(&mut work);
@@ -277,7 +279,7 @@ impl Writer {
         Ok(effects.close)
     }
 
-    /// Whether a commit waits for the disk. Taking and acknowledging need not: lost in a power cut, they
+    /// Whether commits wait for the disk. Taking and acknowledging need not: lost in a power cut, they
     /// repeat a delivery.
     fn set_flushing(&mut self, flushing: bool) -> rusqlite::Result<()> {
         if self.flushing != Some(flushing) {
@@ -344,10 +346,12 @@ mod tests {
 
     #[test]
     fn acknowledgements_wait_for_others_while_there_is_enough_in_hand() {
-        assert_eq!(acks_wait(0), None, "who has one at a time waits for the next");
-        assert_eq!(acks_wait(31), None);
-        assert_eq!(acks_wait(32), Some(WAIT_MIN));
-        assert_eq!(acks_wait(256), Some(Duration::from_micros(4096)));
-        assert_eq!(acks_wait(usize::MAX), Some(WAIT_MAX));
+        let wait = |in_hand| acks_wait(in_hand, Some(LOOK_INTERVAL));
+        assert_eq!(wait(0), None, "who has one at a time waits for the next");
+        assert_eq!(wait(31), None);
+        assert_eq!(wait(32), Some(WAIT_MIN));
+        assert_eq!(wait(256), Some(Duration::from_micros(4096)));
+        assert_eq!(wait(usize::MAX), Some(WAIT_MAX));
+        assert_eq!(acks_wait(256, Some(Duration::ZERO)), None, "something has come, and somebody has room for it");
     }
 }
