@@ -60,6 +60,12 @@ impl io::Write for StandardError {
         io::stderr().write(bytes)
     }
 
+    /// In one turn, however many writes it takes: nobody's line comes in between.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let _turn = turn();
+        io::stderr().write_all(bytes)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -194,3 +194,30 @@ fn now() -> i64 {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_published_waits_for_the_disk_and_what_is_forwarded_does_not() {
+        let (commands, mut asked) = mpsc::channel(1);
+        let (url, lost) = (Arc::new(BrokerUrl::Sqlite("q.db".into())), Arc::default());
+        let session = Session { url, commands, turnstile: Arc::default(), lost };
+        let message = Message::default();
+        for (forwards, expected) in [(false, true), (true, false)] {
+            let publish = async {
+                let target = Target::Queue("q");
+                if forwards { session.forward(target, &message).await } else { session.publish(target, &message).await }
+            };
+            let answer = async {
+                let Some(Command::Publish { flushed, reply, .. }) = asked.recv().await else { panic!("not published") };
+                reply.send(Ok(())).unwrap();
+                flushed
+            };
+            let (published, flushed) = tokio::join!(publish, answer);
+            published.unwrap();
+            assert_eq!(flushed, expected);
+        }
+    }
+}

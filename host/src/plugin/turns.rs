@@ -32,10 +32,8 @@ pub(super) struct Turns {
 /// Where one guest stands. Its turn ends with it.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
-    /// It has met a tick before.
-    is_long: bool,
-    /// How many it had, one after the other.
-    count: u32,
+    /// That it has met, one after the other.
+    ticks: u32,
     held: Option<Held>,
     for_the_lane: Arc<AtomicBool>,
 }
@@ -48,7 +46,7 @@ impl Turn {
     pub(super) fn has_waited(&mut self, time: Duration) {
         if time >= WAIT_NOTICED {
             self.end();
-            (self.is_long, self.count) = (false, 0);
+            self.ticks = 0;
         }
     }
 
@@ -83,12 +81,12 @@ impl Turns {
     /// that only happens to meet its first tick does not queue up behind those that are long.
     pub(super) fn tick(&self, turn: &mut Turn) -> Tick<impl Future<Output = ()> + Send + 'static> {
         turn.end();
-        let was_long = std::mem::replace(&mut turn.is_long, true);
-        if !was_long || turn.for_the_lane.load(Ordering::Relaxed) {
+        if turn.ticks == 0 || turn.for_the_lane.load(Ordering::Relaxed) {
+            turn.ticks = 1;
             return Tick::GiveWay;
         }
-        turn.count += 1;
-        if turn.count > TURNS_MAX {
+        turn.ticks += 1;
+        if turn.ticks > 1 + TURNS_MAX {
             turn.for_the_lane.store(true, Ordering::Relaxed);
             return Tick::GiveWay;
         }
