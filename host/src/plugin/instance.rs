@@ -134,6 +134,7 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: Call
     let turns = engine.turns.clone();
     store.epoch_deadline_callback(move |mut store| {
         Ok(match turns.tick(&mut store.data_mut().turn) {
+            Tick::GoOn => UpdateDeadline::Continue(1),
             Tick::GiveWay => UpdateDeadline::Yield(1),
             Tick::Wait(turn) => UpdateDeadline::YieldCustom(1, Box::pin(turn)),
         })

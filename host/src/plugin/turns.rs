@@ -65,6 +65,8 @@ impl Turn {
 
 /// What a guest does at a tick.
 pub(super) enum Tick<Wait> {
+    /// Works on: it may have begun just before.
+    GoOn,
     /// Lets others go first, once.
     GiveWay,
     /// Goes on when this has ended.
@@ -78,14 +80,17 @@ impl Turns {
     }
 
     /// Ends this guest's turn. It has the next one when it has waited; first come, first served. A call
-    /// that only happens to meet its first tick does not queue up behind those that are long.
+    /// that only happens to meet its first tick goes on: as long as it waited for others, its slot would be taken, and whoever
+    /// waits for that would wait with it.
     pub(super) fn tick(&self, turn: &mut Turn) -> Tick<impl Future<Output = ()> + Send + 'static> {
         turn.end();
-        if turn.ticks == 0 || turn.for_the_lane.load(Ordering::Relaxed) {
-            turn.ticks = 1;
+        if turn.for_the_lane.load(Ordering::Relaxed) {
             return Tick::GiveWay;
         }
         turn.ticks += 1;
+        if turn.ticks == 1 {
+            return Tick::GoOn;
+        }
         if turn.ticks > 1 + TURNS_MAX {
             turn.for_the_lane.store(true, Ordering::Relaxed);
             return Tick::GiveWay;
@@ -116,7 +121,7 @@ mod tests {
 
     async fn wait(tick: Tick<impl Future<Output = ()>>) {
         match tick {
-            Tick::GiveWay => panic!("it has been here before"),
+            Tick::GoOn | Tick::GiveWay => panic!("it has been here before"),
             Tick::Wait(turn) => turn.await,
         }
     }
@@ -126,7 +131,7 @@ mod tests {
         let turns = Turns { free: Arc::new(Semaphore::new(1)) };
         let mut guests = std::array::from_fn(|_| Turn::default());
         for guest in &mut guests {
-            assert!(matches!(turns.tick(guest), Tick::GiveWay));
+            assert!(matches!(turns.tick(guest), Tick::GoOn));
         }
         (turns, guests)
     }
@@ -153,7 +158,7 @@ mod tests {
         other.has_waited(WAIT_NOTICED / 2);
         assert!(matches!(turns.tick(&mut other), Tick::Wait(_)), "that was no wait");
         other.has_waited(WAIT_NOTICED);
-        assert!(matches!(turns.tick(&mut other), Tick::GiveWay));
+        assert!(matches!(turns.tick(&mut other), Tick::GoOn));
         one.has_waited(WAIT_NOTICED);
         let mut waiting = Box::pin(wait(turns.tick(&mut other)));
         assert!(futures_util::poll!(&mut waiting).is_ready(), "and its turn ends with the wait");
@@ -169,7 +174,7 @@ mod tests {
         // It may be one that waits again and again.
         other.has_waited(WAIT_NOTICED);
         for _ in 0..TURNS_MAX {
-            assert!(matches!(turns.tick(&mut other), Tick::GiveWay));
+            assert!(matches!(turns.tick(&mut other), Tick::GoOn));
             other.has_waited(WAIT_NOTICED);
         }
         assert!(!for_the_lane.load(Ordering::Relaxed));
