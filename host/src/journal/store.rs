@@ -22,6 +22,9 @@ const VERSION: i64 = 2;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of a new file. A chunk fills a few of them; with smaller ones it is as many times more calls of the system.
 const PAGE_BYTES: u32 = 16 << 10;
+/// Pages that are kept at hand, in KiB as SQLite takes it: as much as one transaction writes. Nothing that was written is read
+/// again.
+const CACHE_KIB: i64 = 1 << 10;
 /// Of the log, at most; and its share of a file that may not be large.
 const LOG_BYTES_MAX: u32 = 64 << 20;
 const LOG_SHARE: u64 = 4;
@@ -72,6 +75,7 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // A power cut may cost what came since the last checkpoint; a crash of the host costs nothing that was written.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         let number = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
         let page_bytes = u32::try_from(number("page_size")?).unwrap_or(PAGE_BYTES);
         if number("user_version")? != VERSION {

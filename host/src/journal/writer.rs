@@ -25,8 +25,11 @@ const GATHER_TIME: Duration = Duration::from_millis(20);
 const WAITING_BYTES_MAX: usize = 32 << 20;
 /// A chunk is full then.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that are written down at once, however soon. Few enough that their memory, which is used again and again, stays in
+/// the processor's caches.
+const CHUNKS_AT_ONCE: usize = 4;
 /// Chunks that were written and whose memory is kept for the next records.
-const SPARE_MAX: usize = 48;
+const SPARE_MAX: usize = 2 * CHUNKS_AT_ONCE;
 /// Between two looks at what is too old, or to be given back.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Of one look; the next one is soon enough for the rest.
@@ -45,7 +48,7 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 struct Desk {
     tray: Mutex<Tray>,
-    /// Something lies there that was empty, or it is closed.
+    /// Something lies there that was empty, or enough to be written at once, or it is closed.
     changed: Condvar,
     written: Count,
     /// Left out, or lost with a file that does not work.
@@ -65,7 +68,7 @@ struct Tray {
 }
 
 impl Tray {
-    /// Whether it is the first that lies there.
+    /// Whether the writer should know: it is the first that lies there, or there is enough.
     fn take(&mut self, slip: &Slip) -> bool {
         if self.closed {
             return false;
@@ -74,17 +77,24 @@ impl Tray {
             self.left_out += 1;
             return false;
         }
-        let is_first = self.chunks.is_empty();
         self.bytes += slip.bytes();
         match self.chunks.last_mut() {
-            Some(chunk) if chunk.has_room(slip) => chunk.push(slip),
+            Some(chunk) if chunk.has_room(slip) => {
+                chunk.push(slip);
+                false
+            }
             _ => {
                 let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk::with_room(CHUNK_BYTES));
                 chunk.push(slip);
                 self.chunks.push(chunk);
+                self.chunks.len() == 1 || self.are_enough()
             }
         }
-        is_first
+    }
+
+    /// So many are full.
+    fn are_enough(&self) -> bool {
+        self.chunks.len() > CHUNKS_AT_ONCE
     }
 }
 
@@ -130,12 +140,12 @@ impl Journal {
     pub(crate) fn note<'r>(&self, record: impl FnOnce() -> Record<&'r str>) {
         let Some(desk) = &self.desk else { return };
         let record = record();
-        let is_first = SLIP.with_borrow_mut(|slip| {
+        let is_news = SLIP.with_borrow_mut(|slip| {
             // Before the lock, which all who work share.
             slip.write(&record);
             desk.tray().take(slip)
         });
-        if is_first {
+        if is_news {
             desk.changed.notify_one();
         }
     }
@@ -161,7 +171,8 @@ impl Desk {
         self.tray.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has come within a moment, and whether it is the last. Nothing, if nothing comes for long.
+    /// What has come within a moment, or as much as is written at once, and whether it is the last. Nothing, if nothing comes for
+    /// long.
     fn collect(&self, flushed_at: Instant) -> Tray {
         let wait = |tray, time, goes_on: fn(&mut Tray) -> bool| {
             let waited = self.changed.wait_timeout_while(tray, time, goes_on);
@@ -171,7 +182,7 @@ impl Desk {
         let mut tray = wait(self.tray(), LOOK_INTERVAL, |tray| tray.chunks.is_empty() && !tray.closed);
         if !tray.chunks.is_empty() {
             let left = FLUSH_INTERVAL.saturating_sub(flushed_at.elapsed());
-            tray = wait(tray, left.max(GATHER_TIME), |tray| !tray.closed);
+            tray = wait(tray, left.max(GATHER_TIME), |tray| !tray.closed && !tray.are_enough());
         }
         let Tray { chunks, bytes, left_out, closed, .. } = &mut *tray;
         Tray {
@@ -285,6 +296,19 @@ mod tests {
         }
         assert_eq!((tray.chunks.iter().map(|chunk| chunk.count).sum::<u64>(), tray.left_out), (fit as u64, 3));
         assert!(tray.bytes <= WAITING_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_writer_is_called_for_the_first_and_once_there_is_enough() {
+        let (id, mut slip, mut tray) = ("x".repeat(CHUNK_BYTES / 2), Slip::default(), Tray::default());
+        slip.write(&record(&id));
+        // Each has a chunk of its own.
+        let calls: Vec<_> = (0..=CHUNKS_AT_ONCE + 1).map(|_| tray.take(&slip)).collect();
+        let is_called = |number| number == 0 || number >= CHUNKS_AT_ONCE;
+        assert_eq!(calls, (0..=CHUNKS_AT_ONCE + 1).map(is_called).collect::<Vec<_>>());
+        let mut small = Slip::default();
+        small.write(&record("1"));
+        assert!(!tray.take(&small), "it is at work already");
     }
 
     #[test]
