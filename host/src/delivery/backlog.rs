@@ -144,7 +144,7 @@ impl Backlog {
         let arrived =
             Arrived { message: &delivery.message, exchange: &trail.exchange, routing_key: &trail.routing_key };
         let seen = match decode(arrived, &self.rules) {
-            Ok(event) => self.worker.again(&self.runner, &event, &delivery, trail, give_back).await,
+            Ok(event) => self.worker.again(&self.runner, &event, &delivery, &trail, give_back).await,
             Err(error) => {
                 let fault = Fault::new(error.code(), error.to_string());
                 let given_up = self.worker.give_up(&delivery, trail, fault).await;

@@ -73,7 +73,7 @@ impl Runner {
                 Origin::Source => self.enter_from_source().await?,
                 Origin::Backlog => self.enter_from_backlog(give_back).await?,
             };
-            if pass.is_of(&self.current().plugin) {
+            if self.is_current(&pass) {
                 return Ok(pass);
             }
         }
@@ -81,15 +81,20 @@ impl Runner {
     }
 
     async fn enter_from_source(self: &Arc<Self>) -> Result<Pass, Refusal> {
-        // First what costs nothing.
+        let version = self.current();
+        let Version { plugin, slots, .. } = &*version;
+        // Most often there is room at once.
+        if let Some(room) = plugin.room_at_once(&slots.first) {
+            return self.admit(Origin::Source, version, room);
+        }
+        // Who would not be let in need not wait.
         self.look()?;
-        if let Turn::Later { why, .. } = self.paced(|pace, now| pace.look(Origin::Source, now)) {
+        if let Turn::Later { why, .. } = self.turn(|pace, now| pace.look(Origin::Source, now)) {
             return Err(Refusal::NotYet(why));
         }
-        let Version { plugin, slots, .. } = self.current();
         let room = async { Some(plugin.room(Arc::clone(&slots.first).acquire_owned().await.ok()?).await) };
         let room = self.line.wait(room).await.flatten().ok_or(Refusal::Busy)?;
-        self.admit(Origin::Source, &plugin, room)
+        self.admit(Origin::Source, version, room)
     }
 
     async fn enter_from_backlog(self: &Arc<Self>, give_back: &CancellationToken) -> Result<Pass, Refusal> {
@@ -99,10 +104,11 @@ impl Runner {
         let _turn = give_back.run_until_cancelled(turn).await.ok_or(Refusal::GivenBack)?;
         loop {
             give_back.run_until_cancelled(self.when_due()).await.ok_or(Refusal::GivenBack)??;
-            let Version { plugin, slots, .. } = self.current();
+            let version = self.current();
+            let Version { plugin, slots, .. } = &*version;
             let slot = slots.for_backlog().await.ok_or(Refusal::Busy)?;
             let room = plugin.room(slot).await;
-            match self.admit(Origin::Backlog, &plugin, room) {
+            match self.admit(Origin::Backlog, version, room) {
                 // It took a while until there was room.
                 Err(Refusal::NotYet(_)) => {}
                 other => return other,
@@ -114,7 +120,7 @@ impl Runner {
     async fn when_due(&self) -> Result<(), Refusal> {
         let mut changed = self.changed.subscribe();
         loop {
-            match self.paced(|pace, now| pace.look(Origin::Backlog, now)) {
+            match self.turn(|pace, now| pace.look(Origin::Backlog, now)) {
                 Turn::Now => return Ok(()),
                 turn @ Turn::Later { why, .. } if turn.is_far(Instant::now()) => return Err(Refusal::NotYet(why)),
                 Turn::Later { until, .. } => {

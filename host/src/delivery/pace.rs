@@ -181,6 +181,11 @@ impl Pace {
         usize::try_from(turns).unwrap_or(max).clamp(1, max.max(1))
     }
 
+    /// It keeps nothing away at any time, and has nothing to tell.
+    pub(super) fn is_free(&self) -> bool {
+        self.bucket.is_none() && self.policy.quiet_hours.is_empty() && self.told.is_none()
+    }
+
     pub(super) fn has_rate(&self) -> bool {
         self.bucket.is_some()
     }
@@ -286,6 +291,7 @@ mod tests {
         for origin in [Origin::Source, Origin::Backlog] {
             assert_eq!(pace.take(origin, now), Turn::Now);
         }
+        assert!(pace.is_free());
         assert_eq!((pace.in_hand(7), pace.is_behind(), pace.changes_at(now)), (7, false, None));
         assert_eq!((pace.news(now), pace.standing(now)), (None, None));
     }
@@ -327,6 +333,7 @@ mod tests {
         let now = start();
         let mut pace = Pace::new(policy("rate = \"1/min\"\nquiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
         pace.caught_up();
+        assert!(!pace.is_free());
         let (begin, end) = (now + Duration::from_hours(1), now + Duration::from_hours(10));
         assert_eq!(pace.changes_at(now), Some(begin.instant));
         assert_eq!(pace.take(Origin::Source, now), Turn::Now);

@@ -91,13 +91,14 @@ pub(super) fn route(
     };
     routing.not_subscribed += u32::try_from(members.len() - candidates.len()).unwrap_or(u32::MAX);
     for runner in candidates.iter() {
-        let Version { plugin, rules, .. } = runner.current();
-        let verdict = verdict(&plugin, &look);
+        let version = runner.current();
+        let Version { plugin, rules, .. } = &*version;
+        let verdict = verdict(plugin, &look);
         if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
             tell(&runner.name, event, asked);
         }
         if explained {
-            match rules.rule(&plugin, &verdict) {
+            match rules.rule(plugin, &verdict) {
                 Some(rule) => routing.routed.push(Routed { plugin: Arc::clone(&runner.name), rule }),
                 None => routing.not_subscribed += 1,
             }

@@ -36,7 +36,7 @@ pub(crate) struct Runner {
     /// Beside which the operator would look for it.
     pub(crate) toml: PathBuf,
     pub(crate) meters: Arc<PluginMeters>,
-    current: RwLock<Version>,
+    current: RwLock<Arc<Version>>,
     pub(super) line: Line,
     breaker: Mutex<Breaker>,
     /// Where both are locked, the breaker is first.
@@ -45,7 +45,7 @@ pub(crate) struct Runner {
     pub(super) turns: Semaphore,
     /// What a session must still tell.
     news: Mutex<Option<Change>>,
-    in_flight: Arc<AtomicUsize>,
+    in_flight: AtomicUsize,
     /// Why the last call failed that did.
     last_failure: Mutex<Option<String>>,
     /// Whether a session hands it events.
@@ -55,20 +55,15 @@ pub(crate) struct Runner {
 }
 
 /// A plugin as it is now; a changed one has slots of its own.
-#[derive(Clone)]
 pub(super) struct Version {
     pub(super) plugin: Arc<Plugin>,
-    pub(super) rules: Arc<Rules>,
-    pub(super) slots: Arc<Slots>,
+    pub(super) rules: Rules,
+    pub(super) slots: Slots,
 }
 
 impl Version {
     fn new(plugin: Plugin) -> Self {
-        Self {
-            slots: Arc::new(Slots::new(plugin.limits.concurrency)),
-            rules: Arc::new(Rules::of(&plugin)),
-            plugin: Arc::new(plugin),
-        }
+        Self { slots: Slots::new(plugin.limits.concurrency), rules: Rules::of(&plugin), plugin: Arc::new(plugin) }
     }
 }
 
@@ -91,7 +86,7 @@ pub(crate) enum Health {
 /// The right to one attempt. Dropping it, or the attempt, gives it back.
 pub(super) struct Pass {
     runner: Arc<Runner>,
-    plugin: Arc<Plugin>,
+    version: Arc<Version>,
     room: Option<Room>,
     probe: bool,
     /// Of the breaker, when it let this through.
@@ -119,7 +114,7 @@ impl Runner {
             toml,
             meters: plugin.meters(),
             news: Mutex::default(),
-            in_flight: Arc::default(),
+            in_flight: AtomicUsize::new(0),
             last_failure: Mutex::default(),
             served: watch::Sender::new(false),
             line: Line::default(),
@@ -127,41 +122,46 @@ impl Runner {
             pace: Mutex::new(Pace::new(plugin.policies.pace.clone(), Now::read())),
             turns: Semaphore::new(1),
             changed: watch::Sender::new(()),
-            current: RwLock::new(Version::new(plugin)),
+            current: RwLock::new(Arc::new(Version::new(plugin))),
         }
     }
 
     pub(crate) fn plugin(&self) -> Arc<Plugin> {
-        self.current().plugin
+        Arc::clone(&self.current().plugin)
     }
 
-    pub(super) fn current(&self) -> Version {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn current(&self) -> Arc<Version> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it is what the right was given for.
+    pub(super) fn is_current(&self, pass: &Pass) -> bool {
+        Arc::ptr_eq(&self.current.read().unwrap_or_else(PoisonError::into_inner), &pass.version)
     }
 
     /// The one place where the right to an attempt is given.
-    pub(super) fn admit(self: &Arc<Self>, origin: Origin, plugin: &Arc<Plugin>, room: Room) -> Result<Pass, Refusal> {
+    pub(super) fn admit(self: &Arc<Self>, origin: Origin, version: Arc<Version>, room: Room) -> Result<Pass, Refusal> {
         let mut breaker = self.breaker();
-        if let Admission::Wait(_) = breaker.look(Instant::now()) {
+        let now = Instant::now();
+        if let Admission::Wait(_) = breaker.look(now) {
             return Err(Refusal::Unwell(breaker.ailment()));
         }
-        if let Turn::Later { why, .. } = self.paced(|pace, now| pace.take(origin, now)) {
+        if let Turn::Later { why, .. } = self.turn(|pace, now| pace.take(origin, now)) {
             return Err(Refusal::NotYet(why));
         }
-        let probe = match breaker.admit(Instant::now()) {
+        let probe = match breaker.admit(now) {
             Admission::Go => false,
             Admission::Probe => true,
             Admission::Wait(_) => return Err(Refusal::Unwell(breaker.ailment())),
         };
         let generation = breaker.generation();
-        Ok(Pass {
-            runner: Arc::clone(self),
-            plugin: Arc::clone(plugin),
-            room: Some(room),
-            probe,
-            generation,
-            ended: false,
-        })
+        Ok(Pass { runner: Arc::clone(self), version, room: Some(room), probe, generation, ended: false })
+    }
+
+    /// Asks the pace whether it is the turn of a delivery.
+    pub(super) fn turn(&self, ask: impl FnOnce(&mut Pace, Now) -> Turn) -> Turn {
+        // Most plugins have neither a rate nor quiet hours; no clock need be read for them.
+        if self.pace().is_free() { Turn::Now } else { self.paced(ask) }
     }
 
     /// Asks the pace, and tells what is new of it.
@@ -210,7 +210,7 @@ impl Runner {
         let (policy, pace) = (plugin.policies.breaker, plugin.policies.pace.clone());
         {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            *current = Version::new(plugin.in_place_of(&current.plugin));
+            *current = Arc::new(Version::new(plugin.in_place_of(&current.plugin)));
         }
         REPLACEMENTS.fetch_add(1, Ordering::Release);
         self.paced(|own, now| own.change(pace, now));
@@ -310,14 +310,9 @@ impl Runner {
 }
 
 impl Pass {
-    /// Whether it was given for this version.
-    pub(super) fn is_of(&self, plugin: &Arc<Plugin>) -> bool {
-        Arc::ptr_eq(&self.plugin, plugin)
-    }
-
     /// The plugin's own time limit and the like are in this version of it.
     pub(super) fn plugin(&self) -> &Plugin {
-        &self.plugin
+        &self.version.plugin
     }
 
     /// The one attempt, and what it changed about the plugin's health.
@@ -329,7 +324,7 @@ impl Pass {
         keep_log: bool,
     ) -> (Outcome, Option<Change>, (Vec<LogLine>, usize)) {
         let counted = Counted::new(&self.runner.in_flight);
-        let (answer, log) = self.plugin.attempt(event, attempt, self.room.take(), keep_log).await;
+        let (answer, log) = self.version.plugin.attempt(event, attempt, self.room.take(), keep_log).await;
         let outcome = Outcome::of(answer);
         drop(counted);
         self.ended = true;
@@ -358,16 +353,16 @@ impl Pass {
 }
 
 /// One call more, for as long as it lives.
-struct Counted(Arc<AtomicUsize>);
+struct Counted<'c>(&'c AtomicUsize);
 
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
+impl<'c> Counted<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
+        Self(count)
     }
 }
 
-impl Drop for Counted {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -23,11 +23,20 @@ pub(super) struct Scribe {
     journal: Journal,
 }
 
+/// The round of an attempt.
+#[derive(Clone, Copy)]
+pub(super) struct Round {
+    pub(super) number: u32,
+    /// In milliseconds since 1970.
+    pub(super) began_at: i64,
+}
+
 /// One attempt that was made, in so far as the journal tells of it.
 pub(super) struct Made {
-    pub(super) number: u32,
-    pub(super) max: u32,
-    pub(super) took: Duration,
+    round: Round,
+    number: u32,
+    max: u32,
+    took: Duration,
     outcome: Recorded,
     reason: Option<Box<str>>,
     log: (Vec<LogLine>, usize),
@@ -46,6 +55,7 @@ impl Scribe {
     /// What there will be to tell of an attempt, before anybody else takes the outcome; `None` if nobody reads it.
     pub(super) fn made(
         &self,
+        round: Round,
         number: u32,
         max: u32,
         took: Duration,
@@ -62,11 +72,13 @@ impl Scribe {
             Outcome::Reject(fault) => (Recorded::Reject(fault.code.as_str().into()), Some(&fault.reason)),
             Outcome::Misconfigured(fault) => (Recorded::Misconfigured, Some(&fault.reason)),
         };
-        Some(Made { number, max, took, outcome, reason: reason.map(|reason| bounded(reason).into()), log })
+        Some(Made { round, number, max, took, outcome, reason: reason.map(|reason| bounded(reason).into()), log })
     }
 
+    /// `at`: when it was taken.
     pub(super) fn received(
         &self,
+        at: i64,
         event: &Event,
         delivery: &Delivery,
         routed: &[Routed<Arc<str>>],
@@ -74,6 +86,7 @@ impl Scribe {
     ) {
         self.journal.note(|| {
             of(
+                at,
                 event,
                 What::Received(Received {
                     subject: event.subject.as_deref(),
@@ -90,7 +103,7 @@ impl Scribe {
     }
 
     pub(super) fn duplicate(&self, event: &Event) {
-        self.journal.note(|| of(event, What::Duplicate));
+        self.journal.note(|| of(now(), event, What::Duplicate));
     }
 
     /// `trail` says what is wrong with it.
@@ -120,27 +133,28 @@ impl Scribe {
     }
 
     pub(super) fn spilled(&self, event: &Event, runner: &Runner, why: SpillReason) {
-        self.journal.note(|| of(event, What::Spilled { plugin: &runner.name, why }));
+        self.journal.note(|| of(now(), event, What::Spilled { plugin: &runner.name, why }));
     }
 
     pub(super) fn attempted(
         &self,
+        at: i64,
         event: &Event,
         runner: &Runner,
-        trail: &Trail,
         made: Option<Made>,
         next: Next<&'static str>,
     ) {
-        let Some(Made { number, max, took, outcome, reason, log: (lines, beyond) }) = made else { return };
+        let Some(Made { round, number, max, took, outcome, reason, log: (lines, beyond) }) = made else { return };
         self.journal.note(|| {
             of(
+                at,
                 event,
                 What::Attempted(Attempted {
                     plugin: &runner.name,
                     number,
                     max,
-                    round: trail.round,
-                    first_at: trail.round_at,
+                    round: round.number,
+                    first_at: round.began_at,
                     took_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                     outcome: match &outcome {
                         Recorded::Done => Recorded::Done,
@@ -160,8 +174,8 @@ impl Scribe {
     }
 }
 
-fn of<'a>(event: &'a Event, what: What<&'a str>) -> Record<&'a str> {
-    Record { at: now(), id: &event.id, source: &event.source, event_type: &event.event_type, what }
+fn of<'a>(at: i64, event: &'a Event, what: What<&'a str>) -> Record<&'a str> {
+    Record { at, id: &event.id, source: &event.source, event_type: &event.event_type, what }
 }
 
 fn lend(routed: &Routed<Arc<str>>) -> Routed<&str> {

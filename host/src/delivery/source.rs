@@ -189,7 +189,7 @@ impl Intake {
         }
         let Routing { wanting, routed, not_subscribed } =
             route(&members, &self.candidates, event, self.worker.scribe.is_on());
-        self.worker.scribe.received(event, delivery, &routed, not_subscribed);
+        self.worker.scribe.received(trail.first_at, event, delivery, &routed, not_subscribed);
         let is_wanted = !wanting.is_empty();
         span.note("notify.result", if is_wanted { "routed" } else { "unmatched" });
         if !is_wanted {

@@ -8,12 +8,12 @@ use broker::{Broker, BrokerError, Delivery, Source};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::delivery::clock::{between, now};
+use crate::delivery::clock::{self, between};
 use crate::delivery::entry::{Origin, Refusal};
 use crate::delivery::herald::Herald;
 use crate::delivery::policy::{Fault, Settlement, decide};
 use crate::delivery::runner::{Pass, Runner};
-use crate::delivery::scribe::Scribe;
+use crate::delivery::scribe::{Round, Scribe};
 use crate::delivery::settle::{Onward, pass_on};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
 use crate::event::Event;
@@ -54,7 +54,7 @@ impl Worker {
         trail: &Trail,
     ) -> Result<(), BrokerError> {
         match runner.enter(Origin::Source, &CancellationToken::new()).await {
-            Ok(pass) => self.attempt(runner, pass, event, delivery, trail.clone()).await,
+            Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await,
             Err(refusal) => {
                 let trail = Trail { recipient: Some(recipient(runner, event)), ..trail.clone() };
                 debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
@@ -74,7 +74,7 @@ impl Worker {
         runner: &Arc<Runner>,
         event: &Event,
         delivery: &Delivery,
-        trail: Trail,
+        trail: &Trail,
         give_back: &CancellationToken,
     ) -> Result<Seen, BrokerError> {
         match runner.enter(Origin::Backlog, give_back).await {
@@ -90,17 +90,12 @@ impl Worker {
         pass: Pass,
         event: &Event,
         delivery: &Delivery,
-        mut trail: Trail,
+        trail: &Trail,
     ) -> Result<(), BrokerError> {
         let retry = pass.plugin().policies.retry;
-        let recipient = recipient(runner, event);
-        let idempotency_key = recipient.idempotency_key.clone();
-        trail.recipient = Some(recipient);
         let number = trail.attempts.saturating_add(1);
-        if trail.attempts == 0 {
-            // Its age is counted from the first attempt: it may have waited for days that were not its fault.
-            trail.round_at = now();
-        }
+        // Its age is counted from the first attempt: it may have waited for days that were not its fault.
+        let round_at = if trail.attempts == 0 { clock::now() } else { trail.round_at };
         let mut span = self.spans.attempt(Begun {
             plugin: &runner.name,
             number,
@@ -109,29 +104,28 @@ impl Worker {
             event,
             cause: trail.trace.as_deref(),
         });
-        if trail.trace.is_none() {
-            // It was put into its queue by one who makes no spans; from now on it is one trace.
-            trail.trace = span.as_cause();
-        }
+        // If it was put into its queue by one who makes no spans, it is one trace from now on.
+        let trace = if trail.trace.is_none() { span.as_cause() } else { None };
         let attempt = Attempt {
             number,
             max: retry.attempts_max,
-            idempotency_key,
-            transport: transport(delivery, &trail),
+            idempotency_key: event.idempotency_key(&runner.name),
+            transport: transport(delivery, trail),
             within: span.within(),
         };
         let began = Instant::now();
         let (outcome, change, log) = pass.attempt(event, attempt, self.scribe.is_on()).await;
-        let now = now();
+        let now = clock::now();
         let took = began.elapsed();
         runner.meters.attempted(outcome.ended(), took);
-        let made = self.scribe.made(number, retry.attempts_max, took, &outcome, log);
+        let round = Round { number: trail.round, began_at: round_at };
+        let made = self.scribe.made(round, number, retry.attempts_max, took, &outcome, log);
         span.note("notify.outcome", outcome.ended().as_str());
         match outcome.fault() {
             Some(fault) => span.failed(&fault.code, &fault.reason),
             None => span.done(),
         }
-        let settlement = decide(outcome, number, between(trail.round_at, now), &retry, fastrand::f64());
+        let settlement = decide(outcome, number, between(round_at, now), &retry, fastrand::f64());
         if let Settlement::DeadLetter { why, .. } = &settlement {
             span.note("notify.given_up", why.as_str());
         }
@@ -141,10 +135,10 @@ impl Worker {
             Box::pin(self.herald.announce(&self.broker, &self.source, runner, change, settlement.fault())).await;
         }
         let (plugin, event_id, event_type) = (&*runner.name, &event.id, &event.event_type);
-        let (onward, next) = match &settlement {
+        let (onward, next, attempts, given_up) = match &settlement {
             Settlement::Done => {
                 debug!(plugin, event_id, attempt = number, "done");
-                self.scribe.attempted(event, runner, &trail, made, Next::Nothing);
+                self.scribe.attempted(now, event, runner, made, Next::Nothing);
                 return Ok(());
             }
             Settlement::RetryLater { fault, delay } => {
@@ -156,9 +150,8 @@ impl Worker {
                     "attempt {number} of {max} failed, next in {wait}: {}",
                     fault.reason
                 );
-                trail.attempts = number;
                 let due = now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
-                (Onward::Later { plugin, delay: *delay }, Next::Attempt(due))
+                (Onward::Later { plugin, delay: *delay }, Next::Attempt(due), number, None)
             }
             Settlement::DeadLetter { fault, why } => {
                 let why = why.as_str();
@@ -172,14 +165,20 @@ impl Worker {
                     "dead-lettered: {}",
                     fault.reason
                 );
-                trail.attempts = number;
-                trail.given_up = Some(why.to_owned());
-                (Onward::Dead, Next::DeadLetter(why))
+                (Onward::Dead, Next::DeadLetter(why), number, Some(why.to_owned()))
             }
-            Settlement::Pause(_) => (Onward::Spill { plugin }, Next::Held),
+            Settlement::Pause(_) => (Onward::Spill { plugin }, Next::Held, trail.attempts, None),
         };
-        trail.last_at = now;
-        trail.fault = settlement.fault().cloned();
+        let trail = Trail {
+            recipient: Some(recipient(runner, event)),
+            attempts,
+            fault: settlement.fault().cloned(),
+            given_up,
+            last_at: now,
+            round_at,
+            trace: trail.trace.clone().or(trace),
+            ..trail.clone()
+        };
         let passed_on = Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, onward)).await;
         match &settlement {
             _ if passed_on.is_err() => {}
@@ -188,7 +187,7 @@ impl Worker {
             Settlement::Done | Settlement::RetryLater { .. } => {}
         }
         let next = if passed_on.is_ok() { next } else { Next::Unsettled };
-        self.scribe.attempted(event, runner, &trail, made, next);
+        self.scribe.attempted(clock::now(), event, runner, made, next);
         passed_on
     }
 
@@ -197,7 +196,7 @@ impl Worker {
         let (exchange, routing_key) = (&trail.exchange, &trail.routing_key);
         warn!(exchange, routing_key, code = fault.code, "dead-lettered a message: {}", fault.reason);
         trail.given_up = Some(GivenUp::Undecodable.as_str().to_owned());
-        trail.last_at = now();
+        trail.last_at = clock::now();
         trail.fault = Some(fault);
         pass_on(&self.broker, &self.source, &delivery.message, &trail, Onward::Dead).await?;
         self.scribe.undecodable(delivery, &trail);

@@ -28,7 +28,7 @@ mod wish;
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::capability::{LogLine, PluginLog, PluginSettings, Reach, Vault};
@@ -127,6 +127,12 @@ impl Plugin {
     pub(crate) fn in_place_of(mut self, old: &Self) -> Self {
         self.places.take_over(&old.places);
         self
+    }
+
+    /// If a slot and a place are free.
+    pub(crate) fn room_at_once(&self, slots: &Arc<Semaphore>) -> Option<Room> {
+        let slot = Arc::clone(slots).try_acquire_owned().ok()?;
+        Some(Room { _slot: slot, _place: self.places.take_at_once()? })
     }
 
     /// Waits for a place in the engine, too.

@@ -82,6 +82,17 @@ impl PluginPlaces {
         }
     }
 
+    /// One that is free.
+    pub(super) fn take_at_once(&self) -> Option<Place> {
+        if let Some(own) = &self.own
+            && let Ok(permit) = Arc::clone(&own.free).try_acquire_owned()
+        {
+            return Some(Place { _permit: Some(permit), _own: Some(Arc::clone(own)) });
+        }
+        let permit = Arc::clone(&self.shared).try_acquire_owned().ok()?;
+        Some(Place { _permit: Some(permit), _own: None })
+    }
+
     /// Waits for one. The semaphores are never closed; if they were, the attempt would go on without.
     pub(super) async fn take(&self) -> Place {
         let shared = Arc::clone(&self.shared).acquire_owned();
@@ -109,10 +120,11 @@ mod tests {
         let taken: Vec<_> = std::iter::from_fn(|| greedy.take().now_or_never()).collect();
         assert_eq!(taken.len(), 3);
         let own = modest.take().now_or_never().expect("a place of its own");
-        assert!(modest.take().now_or_never().is_none());
+        assert!(modest.take().now_or_never().is_none() && modest.take_at_once().is_none());
         assert!(third.take().now_or_never().is_none(), "there were places of their own for two");
         drop(own);
-        assert!(modest.take().now_or_never().is_some(), "it comes back");
+        assert!(modest.take_at_once().is_some(), "it comes back");
+        assert!(modest.take().now_or_never().is_some(), "and again");
     }
 
     #[test]
