@@ -1,8 +1,8 @@
 //! Loading makes a plugin of a file: compile, ask what it is, keep it ready.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -46,6 +46,8 @@ pub(crate) struct Loader {
     /// Of what the plugins send.
     preview: Option<Preview>,
     places: AllPlaces,
+    /// What is in use, by its file's content: the same file under several names, or with another toml, is the same code.
+    in_use: Mutex<HashMap<Digest, Weak<Ready>>>,
     /// What was said of plugins already.
     said: Mutex<HashSet<Sentence>>,
 }
@@ -53,11 +55,10 @@ pub(crate) struct Loader {
 /// What is in a file.
 pub(crate) struct Described {
     pub(crate) info: PluginInfo,
-    ready: Ready,
+    ready: Arc<Ready>,
 }
 
 /// A plugin's code, with all that it imports: each attempt begins with it.
-#[derive(Clone)]
 pub(super) struct Ready {
     instance: InstancePre<Guest>,
     /// Where its handler is. What else it exports no attempt asks for.
@@ -102,7 +103,8 @@ impl Loader {
         let linker = Arc::new(instance::linker(&engine)?);
         keep_memory_private();
         let places = AllPlaces::new(&engine);
-        Ok(Self { engine, compiler, linker, outside, preview, places, said: Mutex::default() })
+        let (in_use, said) = Default::default();
+        Ok(Self { engine, compiler, linker, outside, preview, places, in_use, said })
     }
 
     /// The places that attempts of all plugins take.
@@ -156,7 +158,7 @@ impl Loader {
             reach,
             policies: config.policies,
             limits: config.limits,
-            ready: Arc::new(ready),
+            ready,
             engine: self.engine.clone(),
             places: self.places.of_a_plugin(),
         })
@@ -170,13 +172,29 @@ impl Loader {
         digest: Digest,
         config: &PluginConfig,
     ) -> anyhow::Result<Described> {
-        // What is plainly something else costs no process.
-        form::check_beginning(content)?;
-        let component = self.compiler.component(name, content, digest).await?;
-        let ready = Ready::new(&self.linker, &component)?;
+        let ready = self.ready(name, content, digest).await?;
         let info = self.describe(name, &ready, config).await?;
         check(&info)?;
         Ok(Described { info, ready })
+    }
+
+    /// Its code, compiled unless it is there.
+    async fn ready(&self, name: &str, content: &[u8], digest: Digest) -> anyhow::Result<Arc<Ready>> {
+        if let Some(ready) = self.in_use().get(&digest).and_then(Weak::upgrade) {
+            return Ok(ready);
+        }
+        // What is plainly something else costs no process.
+        form::check_beginning(content)?;
+        let component = self.compiler.component(name, content, digest).await?;
+        let ready = Arc::new(Ready::new(&self.linker, &component)?);
+        let mut in_use = self.in_use();
+        in_use.retain(|_, ready| ready.strong_count() > 0);
+        in_use.insert(digest, Arc::downgrade(&ready));
+        Ok(ready)
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, HashMap<Digest, Weak<Ready>>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A version that is loaded again, because its toml changed, has nothing new to say.
@@ -193,13 +211,13 @@ impl Loader {
         said.insert(sentence);
     }
 
-    async fn describe(&self, name: &str, ready: &Ready, config: &PluginConfig) -> anyhow::Result<PluginInfo> {
+    async fn describe(&self, name: &str, ready: &Arc<Ready>, config: &PluginConfig) -> anyhow::Result<PluginInfo> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
         // What it asks for may depend on its settings. They have not been checked yet: it says by what.
         let settings = Arc::new(config.settings.values.clone().into());
         let context = CallContext { settings, ..CallContext::of_nothing(DESCRIBE_TIME) };
         let store = instance::store(&self.engine, &config.limits, log, context);
-        let ready = ready.clone();
+        let ready = Arc::clone(ready);
         let answer = call::make(&self.engine, store, DESCRIBE_TIME, (), |store| {
             Box::pin(async move {
                 let instance = ready.instance.instantiate_async(&mut *store).await?;
@@ -243,4 +261,28 @@ fn check(info: &PluginInfo) -> anyhow::Result<()> {
         bail!("it calls itself {:?}, and a name is made of a-z, 0-9 and -", info.name);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::misfits;
+
+    #[tokio::test]
+    async fn the_same_file_under_several_names_is_the_same_code() {
+        let loader = Loader::new(Engine::new().unwrap(), None, Outside::default(), None).unwrap();
+        let load = async |name, content: &[u8]| {
+            let plugin = loader.load_content(name, content, Digest::of(content), PluginConfig::default()).await;
+            plugin.unwrap().ready
+        };
+        let [_, content] = misfits::good();
+        // A custom section makes it another file.
+        let other = [&content[..], &[0, 2, 1, b'v']].concat();
+        let (one, two, three) = (load("one", &content).await, load("two", &content).await, load("three", &other).await);
+        assert!(Arc::ptr_eq(&one, &two));
+        assert!(!Arc::ptr_eq(&one, &three));
+        drop((one, two, three));
+        load("one", &content).await;
+        assert_eq!(loader.in_use().len(), 1, "what nobody uses any more is let go");
+    }
 }

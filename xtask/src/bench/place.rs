@@ -57,6 +57,7 @@ impl Engine {
 /// Its queue and exchange have names of their own, so that places share a RabbitMQ node.
 pub(super) struct Place<'b> {
     bench: &'b Bench<'b>,
+    engine: Engine,
     folder: TempDir,
     pub(super) broker: String,
     pub(super) exchange: String,
@@ -107,12 +108,22 @@ impl<'b> Place<'b> {
              [source]\nexchange = {exchange:?}\nqueue = {queue:?}\n"
         );
         fs::write(folder.path().join("host.toml"), settings)?;
-        Ok(Self { bench, folder, broker, exchange, queue })
+        Ok(Self { bench, engine, folder, broker, exchange, queue })
     }
 
     /// The logger, by this name: it writes each event as a line of JSON.
     pub(super) fn plug_logger(&self, name: &str) -> anyhow::Result<()> {
         self.plug(name, PLUGINS, "logger", "[config]\nformat = \"json\"\n")
+    }
+
+    /// A logger whose file is another one for each number.
+    pub(super) fn plug_variant(&self, number: u8, toml: &str) -> anyhow::Result<()> {
+        let logger = fs::read(self.bench.project.target.join(PLUGINS).join("logger.wasm"))?;
+        // By a custom section, which is also another one for each engine.
+        let variant = [&logger[..], &[0, 4, 1, b'v', number, self.engine as u8]].concat();
+        let file = self.folder.path().join("plugins").join(format!("logger-{number}.wasm"));
+        fs::write(file.with_extension("toml"), toml)?;
+        Ok(fs::write(file, variant)?)
     }
 
     /// One that behaves badly.

@@ -1,27 +1,22 @@
 //! How long a host takes from its start until it is ready, with many plugins: the first time, when each
 //! must be compiled, and later, when their code is kept.
 
-use std::fs;
 use std::time::Duration;
 
 use crate::bench::Bench;
 use crate::bench::place::{Engine, Place};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
-use crate::guests::PLUGINS;
 
 const COUNT: u8 = 20;
 const STARTS: usize = 7;
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
-    let logger = fs::read(bench.project.target.join(PLUGINS).join("logger.wasm"))?;
     let mut rows = Vec::new();
     for engine in Engine::ALL {
         let place = Place::new(bench, engine, "")?;
         for number in 0..COUNT {
-            // A custom section makes it another file, also than that of the other engine's.
-            let variant = [&logger[..], &[0, 4, 1, b'v', number, engine as u8]].concat();
-            fs::write(place.file("plugins").join(format!("logger-{number}.wasm")), variant)?;
+            place.plug_variant(number, "")?;
         }
         bench.say(format!("{}: {STARTS} starts with {COUNT} plugins, after one that compiles them", engine.title()));
         let first = start(&place)?;

@@ -21,12 +21,18 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     text.plug("logger", PLUGINS, "logger", "")?;
     text.apply_topology()?;
     let three = Place::new(bench, Engine::RabbitMq, "")?;
-    for name in ["logger", "logger-2", "logger-3"] {
-        three.plug_logger(name)?;
+    for number in 100..103 {
+        three.plug_variant(number, "[config]\nformat = \"json\"\n")?;
     }
     three.apply_topology()?;
+    let thrice = Place::new(bench, Engine::RabbitMq, "")?;
+    for name in ["logger", "logger-2", "logger-3"] {
+        thrice.plug_logger(name)?;
+    }
+    thrice.apply_topology()?;
     let events = bench.count(EVENTS);
-    let (mut limit, mut ours, mut pika, mut ours_three, mut ours_text) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut limit, mut ours, mut pika) = (vec![], vec![], vec![]);
+    let (mut ours_three, mut ours_thrice, mut ours_text) = (vec![], vec![], vec![]);
     for round in 1..=ROUNDS {
         bench.say(format!("RabbitMQ, round {round} of {ROUNDS}: {events} events each"));
         place.fill(events)?;
@@ -40,12 +46,15 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
         consumer.args([&place.broker, &place.queue, PREFETCH, &events.to_string()]).arg(place.file("tutorial.log"));
         pika.push(ratio(events, seconds_of_peer(consumer)?));
         ours_three.push(three.work_off(events, 3)?);
+        ours_thrice.push(thrice.work_off(events, 3)?);
         ours_text.push(text.work_off(events, 1)?);
         let (one, three) = (ours[round - 1], ours_three[round - 1]);
         bench.say(format!(
-            "bare lapin {:.0} /s, pika {:.0} /s; host: {one}; with three plugins: {three}; with the default text: {}",
+            "bare lapin {:.0} /s, pika {:.0} /s; host: {one}; with three plugins: {three}; with one three times: {}; \
+             with the default text: {}",
             limit[round - 1],
             pika[round - 1],
+            ours_thrice[round - 1],
             ours_text[round - 1]
         ));
     }
@@ -59,6 +68,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
             .against("tutorial's pika, manual acks", median(pika))
             .within(Budget::RatioAtLeast(4.0)),
         Row::new("the same with 3 plugins", "/s", three).against("with 1", one).within(Budget::RatioAtLeast(0.45)),
+        Row::new("the same with 3 plugins of one file", "/s", per_second(&ours_thrice)).against("with 1", one),
         Row::new("the same with the logger as it comes, text", "/s", per_second(&ours_text)).against("as JSON", one),
     ])
 }
