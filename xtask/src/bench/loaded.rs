@@ -6,7 +6,7 @@ use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::guests::PLUGINS;
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const PLUGIN_COUNTS: [usize; 3] = [1, 20, 100];
 const WARM_UP: usize = 5000;
 const EVENTS: usize = 40_000;
