@@ -31,6 +31,9 @@ const STUCK_LIMIT: Duration = Duration::from_mins(1);
 /// For a plugin that is there and has nothing to do: nobody publishes that.
 pub(super) const NEVER: &str = "[[subscriptions]]\nevent-type = \"Never\"\n";
 
+/// A logger's settings: it writes each event as a line of JSON.
+pub(super) const JSON_LINES: &str = "[config]\nformat = \"json\"\n";
+
 /// Behind which broker's interface the queues are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Engine {
@@ -113,7 +116,7 @@ impl<'b> Place<'b> {
 
     /// The logger, by this name: it writes each event as a line of JSON.
     pub(super) fn plug_logger(&self, name: &str) -> anyhow::Result<()> {
-        self.plug(name, PLUGINS, "logger", "[config]\nformat = \"json\"\n")
+        self.plug(name, PLUGINS, "logger", JSON_LINES)
     }
 
     /// A logger whose file is another one for each number.

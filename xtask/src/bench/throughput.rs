@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::bench::place::{Engine, Place, Stretch, ratio, seconds_of_peer};
+use crate::bench::place::{Engine, JSON_LINES, Place, Stretch, ratio, seconds_of_peer};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::bench::{Bench, PREFETCH};
@@ -22,7 +22,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     text.apply_topology()?;
     let three = Place::new(bench, Engine::RabbitMq, "")?;
     for number in 100..103 {
-        three.plug_variant(number, "[config]\nformat = \"json\"\n")?;
+        three.plug_variant(number, JSON_LINES)?;
     }
     three.apply_topology()?;
     let thrice = Place::new(bench, Engine::RabbitMq, "")?;
