@@ -13,7 +13,7 @@ use crate::command::{shown, unless_cut_off, write_json};
 use crate::config::parse_duration;
 use crate::delivery::clock::now;
 use crate::explain::{record_as_json, word};
-use crate::journal::{Attempted, Next, Reader, Received, Record, Recorded, Rule, What};
+use crate::journal::{Attempted, Next, Reader, Received, Record, Recorded, What};
 
 /// Between two looks for more.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -149,7 +149,7 @@ fn outcomes(record: &Record) -> Vec<Outcome> {
 }
 
 fn is_unmatched(received: &Received) -> bool {
-    !received.routed.iter().any(|routed| matches!(routed.rule, Rule::Everything | Rule::Subscription(_)))
+    !received.routed.iter().any(|routed| routed.rule.is_wanted())
 }
 
 /// The subjects of events, which only the record of their coming has.

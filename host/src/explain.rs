@@ -15,7 +15,7 @@ use crate::command::{counted, say, shown, unless_cut_off, write_json};
 use crate::control::Hosts;
 use crate::delivery::clock::now;
 use crate::journal::{
-    self, Attempted, Next, Reader, Received, Record, Recorded, Routed, Rule, SpillReason, Standing, StoreError,
+    self, Attempted, Line, Next, Reader, Received, Record, Recorded, Routed, Rule, SpillReason, Standing, StoreError,
     Timeline, What,
 };
 
@@ -239,7 +239,7 @@ fn attempt(attempted: &Attempted) -> Vec<String> {
     let took = milliseconds(*took_micros);
     let mut lines =
         vec![format!("{}: attempt {number} of {max}{round}, {took}: {}{reason}{next}", shown(plugin), word(outcome))];
-    lines.extend(log.iter().map(|(level, text)| format!("| {level:5} {}", shown(text))));
+    lines.extend(log.iter().map(|line| format!("| {:5} {}", line.level, shown(&line.text()))));
     if *log_beyond > 0 {
         let more = counted(usize::try_from(*log_beyond).unwrap_or(usize::MAX), "more line");
         lines.push(format!("| and {more} in the host's log"));
@@ -364,6 +364,10 @@ pub(crate) fn record_as_json(record: &Record) -> Value {
     json
 }
 
+fn line_as_json(line: &Line) -> Value {
+    json!({ "level": line.level, "message": line.text() })
+}
+
 fn routed_as_json(Routed { plugin, rule }: &Routed) -> Value {
     let (gets, rule) = match rule {
         Rule::Everything => (true, None),
@@ -396,7 +400,7 @@ fn attempt_as_json(attempted: &Attempted) -> Value {
         "reason": attempted.reason,
         "next_at": next_at,
         "given_up": given_up,
-        "log": attempted.log.iter().map(|(level, text)| json!({ "level": level, "message": text })).collect::<Vec<_>>(),
+        "log": attempted.log.iter().map(line_as_json).collect::<Vec<_>>(),
         "log_lines_beyond": attempted.log_beyond,
     })
 }

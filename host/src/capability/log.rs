@@ -57,41 +57,70 @@ enum Kept {
     Beginning(Beginning),
 }
 
-/// The first lines that the operator sees in the host's log. The fields of each are in its message.
+/// The first lines of a log that the operator sees in the host's.
 #[derive(Debug)]
-struct Beginning {
-    lines: Vec<LogLine>,
+pub(crate) struct Beginning {
+    lines: Vec<SeenLine>,
     lines_left: usize,
     bytes_left: usize,
-    /// Lines that there was no room for.
     beyond: usize,
+}
+
+/// One of them, as the host's log has it.
+#[derive(Debug)]
+pub(crate) struct SeenLine {
+    pub(crate) level: &'static str,
+    pub(crate) message: String,
+    /// As a JSON object.
+    pub(crate) fields: Option<String>,
 }
 
 /// Lines of one attempt that are kept as its beginning, and bytes of them in all.
 const BEGINNING_LINES_MAX: usize = 10;
 const BEGINNING_BYTES_MAX: usize = 4 << 10;
 
-impl Beginning {
-    fn new() -> Self {
+impl Default for Beginning {
+    fn default() -> Self {
         Self { lines: Vec::new(), lines_left: BEGINNING_LINES_MAX, bytes_left: BEGINNING_BYTES_MAX, beyond: 0 }
+    }
+}
+
+impl Beginning {
+    pub(crate) fn lines(&self) -> &[SeenLine] {
+        &self.lines
+    }
+
+    /// How many lines there was no room for.
+    pub(crate) fn beyond(&self) -> usize {
+        self.beyond
     }
 
     /// Takes a line, if there is room for it.
-    fn push(&mut self, level: &'static str, message: &str, data: Option<&str>) {
+    fn push(&mut self, level: &'static str, mut message: String, fields: Option<String>) {
         if self.lines_left == 0 {
             self.beyond += 1;
             return;
         }
-        let mut message = text(message, data);
         self.lines_left -= 1;
-        if message.len() > self.bytes_left {
-            message.truncate(message.floor_char_boundary(self.bytes_left));
-            message.push('…');
+        let is_whole = self.fit(&mut message);
+        let fields = fields.filter(|_| is_whole).map(|mut fields| {
+            self.fit(&mut fields);
+            fields
+        });
+        self.lines.push(SeenLine { level, message, fields });
+    }
+
+    /// Leaves as much of a text as there is room for; whether that is all of it.
+    fn fit(&mut self, text: &mut String) -> bool {
+        let is_whole = text.len() <= self.bytes_left;
+        if !is_whole {
+            text.truncate(text.floor_char_boundary(self.bytes_left));
+            text.push('…');
             // What comes after a gap would look as if it came at once.
             self.lines_left = 0;
         }
-        self.bytes_left = self.bytes_left.saturating_sub(message.len());
-        self.lines.push(LogLine { level, message, fields: Vec::new() });
+        self.bytes_left = self.bytes_left.saturating_sub(text.len());
+        is_whole
     }
 }
 
@@ -99,14 +128,12 @@ impl Kept {
     fn push(
         &mut self,
         (level, name): (Level, &'static str),
-        message: &str,
-        fields: &[(String, String)],
-        data: Option<&str>,
+        message: String,
+        fields: Vec<(String, String)>,
+        data: Option<String>,
     ) {
         match self {
-            Self::All(lines) => {
-                lines.push(LogLine { level: name, message: message.to_owned(), fields: fields.to_vec() });
-            }
+            Self::All(lines) => lines.push(LogLine { level: name, message, fields }),
             Self::Beginning(beginning) if is_seen(level) => beginning.push(name, message, data),
             Self::Beginning(_) => {}
         }
@@ -137,7 +164,7 @@ impl PluginLog {
 
     /// One whose first lines are kept as well, as far as they are in the host's log.
     pub(crate) fn keeping_the_beginning(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits) -> Self {
-        Self::of(plugin, event_id, limits, true, Some(Kept::Beginning(Beginning::new())))
+        Self::of(plugin, event_id, limits, true, Some(Kept::Beginning(Beginning::default())))
     }
 
     fn of(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool, kept: Option<Kept>) -> Self {
@@ -162,13 +189,19 @@ impl PluginLog {
         self
     }
 
-    /// What was kept, and how many lines there was no room for. Another copy of the log has it even if the call
-    /// was cut off.
-    pub(crate) fn take_kept(&self) -> (Vec<LogLine>, usize) {
+    /// All lines, if they were kept. Another copy of the log has them even if the call was cut off.
+    pub(crate) fn take_lines(&self) -> Vec<LogLine> {
         match self.book().kept.take() {
-            Some(Kept::All(lines)) => (lines, 0),
-            Some(Kept::Beginning(Beginning { lines, beyond, .. })) => (lines, beyond),
-            None => Default::default(),
+            Some(Kept::All(lines)) => lines,
+            Some(Kept::Beginning(_)) | None => Vec::new(),
+        }
+    }
+
+    /// The first lines, if they were kept, as [`Self::take_lines`].
+    pub(crate) fn take_beginning(&self) -> Beginning {
+        match self.book().kept.take() {
+            Some(Kept::Beginning(beginning)) => beginning,
+            Some(Kept::All(_)) | None => Beginning::default(),
         }
     }
 
@@ -233,7 +266,7 @@ impl Book {
                 Stream::Output => GuestLevel::Info,
                 Stream::Error => GuestLevel::Warn,
             });
-            kept.push(level, line, &[], None);
+            kept.push(level, line.to_owned(), Vec::new(), None);
         }
         if !self.shown {
             return;
@@ -265,20 +298,19 @@ impl Host for Guest {
         let fields: Vec<_> =
             fields.into_iter().map(|(name, value)| (vault.redact(name), vault.redact(value))).collect();
         let data = data(&fields);
+        if book.shown {
+            let (plugin, event_id) = (&*book.plugin, &*book.event_id);
+            // The level of a tracing event is fixed where it is written.
+            match level {
+                GuestLevel::Trace => event!(target: LOG_TARGET, Level::TRACE, plugin, event_id, data, "{message}"),
+                GuestLevel::Debug => event!(target: LOG_TARGET, Level::DEBUG, plugin, event_id, data, "{message}"),
+                GuestLevel::Info => event!(target: LOG_TARGET, Level::INFO, plugin, event_id, data, "{message}"),
+                GuestLevel::Warn => event!(target: LOG_TARGET, Level::WARN, plugin, event_id, data, "{message}"),
+                GuestLevel::Error => event!(target: LOG_TARGET, Level::ERROR, plugin, event_id, data, "{message}"),
+            }
+        }
         if let Some(kept) = &mut book.kept {
-            kept.push(named(level), &message, &fields, data.as_deref());
-        }
-        if !book.shown {
-            return;
-        }
-        let (plugin, event_id) = (&*book.plugin, &*book.event_id);
-        // The level of a tracing event is fixed where it is written.
-        match level {
-            GuestLevel::Trace => event!(target: LOG_TARGET, Level::TRACE, plugin, event_id, data, "{message}"),
-            GuestLevel::Debug => event!(target: LOG_TARGET, Level::DEBUG, plugin, event_id, data, "{message}"),
-            GuestLevel::Info => event!(target: LOG_TARGET, Level::INFO, plugin, event_id, data, "{message}"),
-            GuestLevel::Warn => event!(target: LOG_TARGET, Level::WARN, plugin, event_id, data, "{message}"),
-            GuestLevel::Error => event!(target: LOG_TARGET, Level::ERROR, plugin, event_id, data, "{message}"),
+            kept.push(named(level), message, fields, data);
         }
     }
 }
@@ -290,14 +322,6 @@ fn named(level: GuestLevel) -> (Level, &'static str) {
         GuestLevel::Info => (Level::INFO, "info"),
         GuestLevel::Warn => (Level::WARN, "warn"),
         GuestLevel::Error => (Level::ERROR, "error"),
-    }
-}
-
-/// The message, with the fields as the log shows them.
-fn text(message: &str, data: Option<&str>) -> String {
-    match data {
-        Some(data) => [message, " ", data].concat(),
-        None => message.to_owned(),
     }
 }
 
@@ -342,7 +366,7 @@ mod tests {
         log.print(Stream::Output, b"!\nthree\n");
         log.close();
         assert_eq!(log.book().lines_dropped, 2, "what had no end counts as well");
-        let kept: Vec<_> = log.take_kept().0.into_iter().map(|line| line.message).collect();
+        let kept: Vec<_> = log.take_lines().into_iter().map(|line| line.message).collect();
         assert_eq!(kept, ["one", "two!"]);
     }
 
@@ -352,7 +376,7 @@ mod tests {
             log.print(Stream::Output, format!("{line}\n").as_bytes());
         }
         log.close();
-        let (lines, beyond) = log.take_kept();
+        let Beginning { lines, beyond, .. } = log.take_beginning();
         (lines.into_iter().map(|line| line.message).collect(), beyond)
     }
 
@@ -375,12 +399,18 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_line_has_its_fields() {
-        assert_eq!(text("sent", data(&[]).as_deref()), "sent");
-        assert_eq!(
-            text("sent", data(&[("status".to_owned(), "200".to_owned())]).as_deref()),
-            r#"sent {"status":"200"}"#
-        );
+    fn fields_are_cut_as_messages_are() {
+        let mut beginning = Beginning::default();
+        for fields in ["x".repeat(BEGINNING_BYTES_MAX - 8), "é".repeat(4), "x".to_owned()] {
+            beginning.push("info", "sent".to_owned(), Some(fields));
+        }
+        let fields: Vec<_> = beginning.lines().iter().filter_map(|line| line.fields.as_deref()).collect();
+        assert_eq!((fields[0].len(), &fields[1..], beginning.beyond()), (BEGINNING_BYTES_MAX - 8, &["…"][..], 1));
+        let mut beginning = Beginning::default();
+        beginning.push("info", "x".repeat(BEGINNING_BYTES_MAX - 3), Some("éé".to_owned()));
+        beginning.push("info", "sent".to_owned(), None);
+        assert_eq!(beginning.lines()[0].fields.as_deref(), Some("é…"));
+        assert_eq!((beginning.lines().len(), beginning.beyond()), (1, 1), "nothing after a gap");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod wasi_http;
 
 pub(crate) use crate::capability::config::PluginSettings;
 pub(crate) use crate::capability::console::{Console, Stream};
-pub(crate) use crate::capability::log::{LOG_TARGET, LogLine, PluginLog};
+pub(crate) use crate::capability::log::{Beginning, LOG_TARGET, LogLine, PluginLog, SeenLine};
 pub(crate) use crate::capability::outside::{Outside, Reach};
 pub(crate) use crate::capability::preview::{Departure, Preview};
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]

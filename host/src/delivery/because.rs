@@ -29,7 +29,7 @@ impl Rules {
         }
     }
 
-    /// For the journal; `None` if it is not subscribed to the event. `plugin` is the one that these are of.
+    /// What the verdict follows; `None` if it is not subscribed to the event. `plugin` is the one that these are of.
     pub(super) fn rule(&self, plugin: &Plugin, verdict: &Verdict<'_>) -> Option<Rule<Arc<str>>> {
         let made = match verdict {
             Verdict::NotSubscribed => return None,

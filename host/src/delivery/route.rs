@@ -11,7 +11,7 @@ use crate::delivery::herald::{is_about, tells_of_health};
 use crate::delivery::registry::Runners;
 use crate::delivery::runner::{self, Runner, Version};
 use crate::event::{Answer, Event, Filter, Look, Matter};
-use crate::journal::Routed;
+use crate::journal::Rule;
 use crate::plugin::{Plugin, Subscription};
 
 /// Whether a plugin gets an event, and by which rule.
@@ -66,20 +66,25 @@ pub(crate) fn verdict<'p>(plugin: &'p Plugin, look: &Look<'_>) -> Verdict<'p> {
 /// Who gets an event, and why.
 #[derive(Default)]
 pub(super) struct Routing {
-    /// In the order of their names.
-    pub(super) wanting: Vec<Arc<Runner>>,
-    /// For the journal, if there is one: those that are subscribed to it.
-    pub(super) routed: Vec<Routed<Arc<str>>>,
+    /// All that are subscribed to it, in the order of their names.
+    pub(super) subscribed: Vec<Subscribed>,
     pub(super) not_subscribed: u32,
 }
 
-/// `explained`: with what the journal has to say of it.
-pub(super) fn route(
-    members: &Runners,
-    candidates: &Candidates<Arc<Runner>>,
-    event: &Event,
-    explained: bool,
-) -> Routing {
+/// One that is subscribed to an event, and the rule by which it gets it, or does not.
+pub(super) struct Subscribed {
+    pub(super) runner: Arc<Runner>,
+    pub(super) rule: Rule<Arc<str>>,
+}
+
+impl Routing {
+    /// Those that get it.
+    pub(super) fn wanting(&self) -> impl Iterator<Item = &Arc<Runner>> {
+        self.subscribed.iter().filter(|subscribed| subscribed.rule.is_wanted()).map(|subscribed| &subscribed.runner)
+    }
+}
+
+pub(super) fn route(members: &Runners, candidates: &Candidates<Arc<Runner>>, event: &Event) -> Routing {
     let look = Look::new(event);
     let mut routing = Routing::default();
     let candidates = if tells_of_health(&event.event_type) {
@@ -97,14 +102,9 @@ pub(super) fn route(
         if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
             tell(&runner.name, event, asked);
         }
-        if explained {
-            match rules.rule(plugin, &verdict) {
-                Some(rule) => routing.routed.push(Routed { plugin: Arc::clone(&runner.name), rule }),
-                None => routing.not_subscribed += 1,
-            }
-        }
-        if verdict.is_wanted() {
-            routing.wanting.push(Arc::clone(runner));
+        match rules.rule(plugin, &verdict) {
+            Some(rule) => routing.subscribed.push(Subscribed { runner: Arc::clone(runner), rule }),
+            None => routing.not_subscribed += 1,
         }
     }
     routing

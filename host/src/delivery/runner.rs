@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
-use crate::capability::LogLine;
+use crate::capability::Beginning;
 use crate::config::BreakerPolicy;
 use crate::delivery::because::Rules;
 use crate::delivery::breaker::{Admission, Breaker, Change, State};
@@ -322,7 +322,7 @@ impl Pass {
         event: &Event,
         attempt: Attempt,
         keep_log: bool,
-    ) -> (Outcome, Option<Change>, (Vec<LogLine>, usize)) {
+    ) -> (Outcome, Option<Change>, Beginning) {
         let counted = Counted::new(&self.runner.in_flight);
         let (answer, log) = self.version.plugin.attempt(event, attempt, self.room.take(), keep_log).await;
         let outcome = Outcome::of(answer);

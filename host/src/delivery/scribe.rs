@@ -2,18 +2,22 @@
 //!
 //! What it says has happened: it is told after the broker has confirmed where a delivery went.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker::Delivery;
+use serde::{Serialize, Serializer};
 
-use crate::capability::LogLine;
+use crate::capability::{Beginning, SeenLine};
 use crate::delivery::clock::now;
 use crate::delivery::policy::{Fault, Outcome};
+use crate::delivery::route::{Routing, Subscribed};
 use crate::delivery::runner::Runner;
 use crate::delivery::trail::Trail;
 use crate::event::Event;
-use crate::journal::{Attempted, Journal, Next, Received, Record, Recorded, Routed, Rule, SpillReason, What};
+use crate::journal::{
+    Attempted, Journal, Line, Next, Received, Record, Recorded, Routed, Rule, SpillReason, Then, What,
+};
 
 /// Characters of a reason that are kept.
 const REASON_CHARACTERS_MAX: usize = 1000;
@@ -39,7 +43,7 @@ pub(super) struct Made {
     took: Duration,
     outcome: Recorded,
     reason: Option<Box<str>>,
-    log: (Vec<LogLine>, usize),
+    log: Beginning,
 }
 
 impl Scribe {
@@ -60,7 +64,7 @@ impl Scribe {
         max: u32,
         took: Duration,
         outcome: &Outcome,
-        log: (Vec<LogLine>, usize),
+        log: Beginning,
     ) -> Option<Made> {
         if !self.is_on() {
             return None;
@@ -75,31 +79,11 @@ impl Scribe {
         Some(Made { round, number, max, took, outcome, reason: reason.map(|reason| bounded(reason).into()), log })
     }
 
-    /// `at`: when it was taken.
-    pub(super) fn received(
-        &self,
-        at: i64,
-        event: &Event,
-        delivery: &Delivery,
-        routed: &[Routed<Arc<str>>],
-        not_subscribed: u32,
-    ) {
-        self.journal.note(|| {
-            of(
-                at,
-                event,
-                What::Received(Received {
-                    subject: event.subject.as_deref(),
-                    time: event.time.as_deref(),
-                    exchange: &delivery.exchange,
-                    routing_key: &delivery.routing_key,
-                    redelivered: delivery.redelivered,
-                    bytes: delivery.message.body.len() as u64,
-                    routed: routed.iter().map(lend).collect(),
-                    not_subscribed,
-                }),
-            )
-        });
+    /// Tells it, unless that is done.
+    pub(super) fn received(&self, coming: &Coming<'_>) {
+        if coming.is_news() {
+            self.journal.note(|| coming.record());
+        }
     }
 
     pub(super) fn duplicate(&self, event: &Event) {
@@ -117,7 +101,7 @@ impl Scribe {
             Some(recipient) => recipient.event_id.clone(),
             None => crate::event::id_of_body(&delivery.message.body),
         };
-        self.journal.note(|| Record {
+        self.journal.note(|| Lent {
             at: now(),
             id: &id,
             source: &trail.exchange,
@@ -132,60 +116,126 @@ impl Scribe {
         });
     }
 
-    pub(super) fn spilled(&self, event: &Event, runner: &Runner, why: SpillReason) {
-        self.journal.note(|| of(now(), event, What::Spilled { plugin: &runner.name, why }));
+    pub(super) fn spilled(&self, coming: &Coming<'_>, runner: &Runner, why: SpillReason) {
+        self.received(coming);
+        self.journal.note(|| of(now(), coming.event, What::Spilled { plugin: &runner.name, why }));
     }
 
+    /// `coming`: of a first attempt, how the event came.
     pub(super) fn attempted(
         &self,
         at: i64,
         event: &Event,
+        coming: Option<&Coming<'_>>,
         runner: &Runner,
         made: Option<Made>,
         next: Next<&'static str>,
     ) {
-        let Some(Made { round, number, max, took, outcome, reason, log: (lines, beyond) }) = made else { return };
-        self.journal.note(|| {
-            of(
-                at,
-                event,
-                What::Attempted(Attempted {
-                    plugin: &runner.name,
-                    number,
-                    max,
-                    round: round.number,
-                    first_at: round.began_at,
-                    took_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-                    outcome: match &outcome {
-                        Recorded::Done => Recorded::Done,
-                        Recorded::Skipped => Recorded::Skipped,
-                        Recorded::Retry(code) => Recorded::Retry(code),
-                        Recorded::Reject(code) => Recorded::Reject(code),
-                        Recorded::Misconfigured => Recorded::Misconfigured,
-                    },
-                    reason: reason.as_deref(),
-                    next,
-                    // Of the beginning of a log, each message has its fields in it.
-                    log: lines.iter().map(|line| (line.level, &*line.message)).collect(),
-                    log_beyond: beyond as u64,
-                }),
-            )
-        });
+        let Some(Made { round, number, max, took, outcome, reason, log }) = made else { return };
+        let what = || {
+            What::Attempted(Attempted {
+                plugin: &*runner.name,
+                number,
+                max,
+                round: round.number,
+                first_at: round.began_at,
+                took_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                outcome: match &outcome {
+                    Recorded::Done => Recorded::Done,
+                    Recorded::Skipped => Recorded::Skipped,
+                    Recorded::Retry(code) => Recorded::Retry(&**code),
+                    Recorded::Reject(code) => Recorded::Reject(&**code),
+                    Recorded::Misconfigured => Recorded::Misconfigured,
+                },
+                reason: reason.as_deref(),
+                next,
+                log: Lines(log.lines()),
+                log_beyond: log.beyond() as u64,
+            })
+        };
+        match coming.filter(|coming| coming.is_news()) {
+            Some(coming) => self.journal.note_both(|| (coming.record(), Then { at, what: what() })),
+            None => self.journal.note(|| of(at, event, what())),
+        }
     }
 }
 
-fn of<'a>(at: i64, event: &'a Event, what: What<&'a str>) -> Record<&'a str> {
-    Record { at, id: &event.id, source: &event.source, event_type: &event.event_type, what }
+/// How an event came, and who gets it. It is told once: with the first attempt, if that has ended as soon as it began, or
+/// by itself.
+pub(super) struct Coming<'a> {
+    at: i64,
+    event: &'a Event,
+    delivery: &'a Delivery,
+    routing: &'a Routing,
+    is_told: AtomicBool,
 }
 
-fn lend(routed: &Routed<Arc<str>>) -> Routed<&str> {
-    let rule = match &routed.rule {
-        Rule::Everything => Rule::Everything,
-        Rule::Subscription(rule) => Rule::Subscription(&**rule),
-        Rule::Filtered(rule) => Rule::Filtered(&**rule),
-        Rule::AboutItself => Rule::AboutItself,
-    };
-    Routed { plugin: &routed.plugin, rule }
+impl<'a> Coming<'a> {
+    /// `at`: when it was taken.
+    pub(super) fn new(at: i64, event: &'a Event, delivery: &'a Delivery, routing: &'a Routing) -> Self {
+        Self { at, event, delivery, routing, is_told: AtomicBool::new(false) }
+    }
+
+    /// Whether it is to be told now.
+    fn is_news(&self) -> bool {
+        // All who tell it are of one task.
+        !self.is_told.swap(true, Ordering::Relaxed)
+    }
+
+    fn record(&self) -> Lent<'a> {
+        let Self { event, delivery, routing, .. } = self;
+        of(
+            self.at,
+            event,
+            What::Received(Received {
+                subject: event.subject.as_deref(),
+                time: event.time.as_deref(),
+                exchange: &delivery.exchange,
+                routing_key: &delivery.routing_key,
+                redelivered: delivery.redelivered,
+                bytes: delivery.message.body.len() as u64,
+                routed: Routes(&routing.subscribed),
+                not_subscribed: routing.not_subscribed,
+            }),
+        )
+    }
+}
+
+/// A record of what others have.
+type Lent<'a> = Record<&'a str, Routes<'a>, Lines<'a>>;
+
+fn of<'a>(at: i64, event: &'a Event, what: What<&'a str, Routes<'a>, Lines<'a>>) -> Lent<'a> {
+    Lent { at, id: &event.id, source: &event.source, event_type: &event.event_type, what }
+}
+
+/// Written as a list of [`Routed`].
+struct Routes<'a>(&'a [Subscribed]);
+
+impl Serialize for Routes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|Subscribed { runner, rule }| {
+            let rule: Rule<&str> = match rule {
+                Rule::Everything => Rule::Everything,
+                Rule::Subscription(rule) => Rule::Subscription(rule),
+                Rule::Filtered(rule) => Rule::Filtered(rule),
+                Rule::AboutItself => Rule::AboutItself,
+            };
+            Routed { plugin: &*runner.name, rule }
+        }))
+    }
+}
+
+/// Written as a list of [`Line`].
+struct Lines<'a>(&'a [SeenLine]);
+
+impl Serialize for Lines<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|SeenLine { level, message, fields }| Line {
+            level: *level,
+            message: &**message,
+            fields: fields.as_deref(),
+        }))
+    }
 }
 
 fn bounded(text: &str) -> &str {

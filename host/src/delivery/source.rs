@@ -2,11 +2,14 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use broker::{Broker, BrokerError, Consumer, Delivery};
 use futures_util::future::join_all;
+use futures_util::poll;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -17,8 +20,9 @@ use crate::delivery::duplicates::{Claim, Duplicates};
 use crate::delivery::policy::Fault;
 use crate::delivery::pump::pump;
 use crate::delivery::registry::Registry;
-use crate::delivery::route::{Routing, route};
+use crate::delivery::route::route;
 use crate::delivery::runner::Runner;
+use crate::delivery::scribe::Coming;
 use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
 use crate::delivery::worker::Worker;
@@ -187,10 +191,9 @@ impl Intake {
             // The last plugin has just gone, and this was on its way.
             return false;
         }
-        let Routing { wanting, routed, not_subscribed } =
-            route(&members, &self.candidates, event, self.worker.scribe.is_on());
-        self.worker.scribe.received(trail.first_at, event, delivery, &routed, not_subscribed);
-        let is_wanted = !wanting.is_empty();
+        let routing = route(&members, &self.candidates, event);
+        let coming = Coming::new(trail.first_at, event, delivery, &routing);
+        let is_wanted = routing.wanting().next().is_some();
         span.note("notify.result", if is_wanted { "routed" } else { "unmatched" });
         if !is_wanted {
             let (event_id, event_type) = (&event.id, &event.event_type);
@@ -199,9 +202,18 @@ impl Intake {
             }
             debug!(event_id, event_type, "no plugin wants this event");
         }
-        let attempts = wanting.iter().map(|runner| Box::pin(self.worker.first(runner, event, delivery, trail)));
+        let attempts =
+            routing.wanting().map(|runner| Box::pin(self.worker.first(runner, event, &coming, delivery, trail)));
+        let mut attempts = pin!(join_all(attempts));
+        let at_once = poll!(attempts.as_mut());
+        // Whoever asks about an event that is waiting finds it.
+        self.worker.scribe.received(&coming);
+        let results = match at_once {
+            Poll::Ready(results) => results,
+            Poll::Pending => attempts.await,
+        };
         let mut settled = true;
-        for result in join_all(attempts).await {
+        for result in results {
             if let Err(error) = result {
                 debug!(event_id = event.id, %error, "a delivery was not settled, and will come again");
                 settled = false;

@@ -13,7 +13,7 @@ use crate::delivery::entry::{Origin, Refusal};
 use crate::delivery::herald::Herald;
 use crate::delivery::policy::{Fault, Settlement, decide};
 use crate::delivery::runner::{Pass, Runner};
-use crate::delivery::scribe::{Round, Scribe};
+use crate::delivery::scribe::{Coming, Round, Scribe};
 use crate::delivery::settle::{Onward, pass_on};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
 use crate::event::Event;
@@ -50,11 +50,12 @@ impl Worker {
         &self,
         runner: &Arc<Runner>,
         event: &Event,
+        coming: &Coming<'_>,
         delivery: &Delivery,
         trail: &Trail,
     ) -> Result<(), BrokerError> {
         match runner.enter(Origin::Source, &CancellationToken::new()).await {
-            Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await,
+            Ok(pass) => self.attempt(runner, pass, event, Some(coming), delivery, trail).await,
             Err(refusal) => {
                 let trail = Trail { recipient: Some(recipient(runner, event)), ..trail.clone() };
                 debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
@@ -62,7 +63,7 @@ impl Worker {
                 Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
                 let why = SpillReason::from(refusal);
                 runner.meters.spilled(why);
-                self.scribe.spilled(event, runner, why);
+                self.scribe.spilled(coming, runner, why);
                 Ok(())
             }
         }
@@ -78,7 +79,7 @@ impl Worker {
         give_back: &CancellationToken,
     ) -> Result<Seen, BrokerError> {
         match runner.enter(Origin::Backlog, give_back).await {
-            Ok(pass) => self.attempt(runner, pass, event, delivery, trail).await.map(|()| Seen::Through),
+            Ok(pass) => self.attempt(runner, pass, event, None, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
             Err(Refusal::Busy | Refusal::Unwell(_) | Refusal::NotYet(_) | Refusal::GivenBack) => Ok(Seen::NotNow),
         }
@@ -89,6 +90,7 @@ impl Worker {
         runner: &Arc<Runner>,
         pass: Pass,
         event: &Event,
+        coming: Option<&Coming<'_>>,
         delivery: &Delivery,
         trail: &Trail,
     ) -> Result<(), BrokerError> {
@@ -138,7 +140,7 @@ impl Worker {
         let (onward, next, attempts, given_up) = match &settlement {
             Settlement::Done => {
                 debug!(plugin, event_id, attempt = number, "done");
-                self.scribe.attempted(now, event, runner, made, Next::Nothing);
+                self.scribe.attempted(now, event, coming, runner, made, Next::Nothing);
                 return Ok(());
             }
             Settlement::RetryLater { fault, delay } => {
@@ -187,7 +189,7 @@ impl Worker {
             Settlement::Done | Settlement::RetryLater { .. } => {}
         }
         let next = if passed_on.is_ok() { next } else { Next::Unsettled };
-        self.scribe.attempted(clock::now(), event, runner, made, next);
+        self.scribe.attempted(clock::now(), event, coming, runner, made, next);
         passed_on
     }
 

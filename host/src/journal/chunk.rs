@@ -1,29 +1,52 @@
 //! A chunk is many records in one row of the file, with a filter that says which events are surely not in
 //! it. One row for each record would cost more than the delivery that it tells of.
 
+use lz4_flex::block;
 use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize};
 
-use crate::journal::record::{Record, What};
+use crate::journal::record::{Record, Then, What};
 
 /// Bits of the filter for each key in it, and probes: one chunk in a hundred is read in vain.
 const BITS_A_KEY: usize = 10;
 const PROBES: u64 = 7;
+/// Bytes that one byte of LZ4 can stand for, at most: a byte of a length is 255.
+const UNPACKED_MAX: usize = 255;
 
-/// One record, encoded, on its way into a chunk. It can be used again for the next one.
+/// As it stands in a chunk.
+#[derive(Serialize, Deserialize)]
+enum Entry<Record, Then> {
+    Record(Record),
+    /// Of the event of the record before it.
+    Then(Then),
+}
+
+/// One record, encoded, on its way into a chunk, and perhaps what happened next. It can be used again for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Slip {
-    at: i64,
-    record: Vec<u8>,
+    first_at: i64,
+    last_at: i64,
+    records: Vec<u8>,
+    count: u64,
     /// Of its event's id, and of its subject, where the record has that.
     keys: (u64, Option<u64>),
 }
 
 impl Slip {
-    pub(super) fn write(&mut self, record: &Record<&str>) {
-        self.record.clear();
-        // Memory is all that it needs.
-        let _ = postcard::serialize_with_flavor(record, Onto(&mut self.record));
-        self.at = record.at;
+    pub(super) fn write<Routes: Serialize, Lines: Serialize>(
+        &mut self,
+        record: &Record<&str, Routes, Lines>,
+        then: Option<&Then<&str, Routes, Lines>>,
+    ) {
+        self.records.clear();
+        let entries = [Some(Entry::Record(record)), then.map(Entry::Then)];
+        for entry in entries.iter().flatten() {
+            // Memory is all that it needs.
+            let _ = postcard::serialize_with_flavor(entry, Onto(&mut self.records));
+        }
+        self.count = 1 + u64::from(then.is_some());
+        self.first_at = record.at;
+        self.last_at = then.map_or(record.at, |then| then.at);
         let subject = match &record.what {
             What::Received(received) => received.subject.map(key),
             What::Duplicate | What::Spilled { .. } | What::Attempted(_) | What::Undecodable { .. } => None,
@@ -32,7 +55,7 @@ impl Slip {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.record.len()
+        self.records.len()
     }
 }
 
@@ -58,6 +81,8 @@ impl Flavor for Onto<'_> {
 }
 
 /// Records, encoded.
+///
+/// They are packed (LZ4) for the file: what many events have in common makes three quarters of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chunk {
     pub(super) first_at: i64,
@@ -74,17 +99,17 @@ impl Chunk {
     }
 
     pub(super) fn has_room(&self, slip: &Slip) -> bool {
-        self.records.len() + slip.record.len() <= self.records.capacity()
+        self.records.len() + slip.records.len() <= self.records.capacity()
     }
 
     pub(super) fn push(&mut self, slip: &Slip) {
         if self.count == 0 {
-            (self.first_at, self.last_at) = (slip.at, slip.at);
+            (self.first_at, self.last_at) = (slip.first_at, slip.last_at);
         }
-        self.first_at = self.first_at.min(slip.at);
-        self.last_at = self.last_at.max(slip.at);
-        self.count += 1;
-        self.records.extend_from_slice(&slip.record);
+        self.first_at = self.first_at.min(slip.first_at);
+        self.last_at = self.last_at.max(slip.last_at);
+        self.count += slip.count;
+        self.records.extend_from_slice(&slip.records);
         let (id, subject) = slip.keys;
         self.keys.push(id);
         self.keys.extend(subject);
@@ -95,6 +120,11 @@ impl Chunk {
         self.count = 0;
         self.records.clear();
         self.keys.clear();
+    }
+
+    /// The records as the file has them, for [`records`].
+    pub(super) fn packed(&self) -> Vec<u8> {
+        block::compress_prepend_size(&self.records)
     }
 
     /// Says of a key whether it may be in it.
@@ -111,8 +141,15 @@ impl Chunk {
 
 /// Of an event's id, or of a subject.
 pub(super) fn key(text: &str) -> u64 {
-    // FNV-1a: it must be the same in every version of this program.
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    // As FNV-1a, but of eight bytes at once: it must be the same in every version of this program.
+    let (words, rest) = text.as_bytes().as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    words.iter().chain([&last]).fold(text.len() as u64, |hash, word| {
+        let hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The upper half is the better one, and the next word is to change all of it.
+        hash ^ (hash >> 32)
+    })
 }
 
 /// Whether a chunk with this filter may have the key.
@@ -130,15 +167,30 @@ fn bits(key: u64, filter_bytes: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The records of a chunk; those before the first that makes no sense.
-pub(super) fn records(mut bytes: &[u8]) -> Vec<Record> {
-    let mut records = Vec::new();
+/// The records of a packed chunk; those before the first that makes no sense.
+pub(super) fn records(packed: &[u8]) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    let Some(unpacked) = unpacked(packed) else { return records };
+    let mut bytes = &*unpacked;
     while !bytes.is_empty() {
-        let Ok((record, rest)) = postcard::take_from_bytes(bytes) else { break };
-        records.push(record);
+        let Ok((entry, rest)) = postcard::take_from_bytes(bytes) else { break };
+        match (entry, records.last()) {
+            (Entry::Record(record), _) => records.push(record),
+            (Entry::Then(Then { at, what }), Some(Record { id, source, event_type, .. })) => {
+                let (id, source, event_type) = (id.clone(), source.clone(), event_type.clone());
+                records.push(Record { at, id, source, event_type, what });
+            }
+            (Entry::Then(_), None) => break,
+        }
         bytes = rest;
     }
     records
+}
+
+fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
+    let (bytes, rest) = block::uncompressed_size(packed).ok()?;
+    // Whatever a damaged file says, it has no more memory than this.
+    (bytes <= rest.len().saturating_mul(UNPACKED_MAX)).then(|| block::decompress(rest, bytes).ok())?
 }
 
 #[cfg(test)]
@@ -168,7 +220,7 @@ mod tests {
     fn chunk(records: &[Record<&str>]) -> Chunk {
         let (mut slip, mut chunk) = (Slip::default(), Chunk::default());
         for record in records {
-            slip.write(record);
+            slip.write(record, None);
             chunk.push(&slip);
         }
         chunk
@@ -176,13 +228,40 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out_up_to_where_it_is_torn() {
-        let chunk = chunk(&[received("1", None), received("2", Some("4711"))]);
-        let both = records(&chunk.records);
+        let mut chunk = chunk(&[received("1", None), received("2", Some("4711"))]);
+        let both = records(&chunk.packed());
         let ids: Vec<_> = both.iter().map(|record| &*record.id).collect();
         assert_eq!(ids, ["1", "2"]);
         assert!(matches!(&both[1].what, What::Received(received) if received.subject.as_deref() == Some("4711")));
-        let torn = &chunk.records[..chunk.records.len() - 1];
-        assert_eq!(records(torn), both[..1]);
+        chunk.records.pop();
+        assert_eq!(records(&chunk.packed()), both[..1]);
+    }
+
+    #[test]
+    fn what_happened_next_is_of_the_same_event() {
+        let (mut slip, mut chunk) = (Slip::default(), chunk(&[received("1", None)]));
+        slip.write(&received("2", None), Some(&Then { at: 7, what: What::Duplicate }));
+        chunk.push(&slip);
+        assert_eq!((chunk.first_at, chunk.last_at, chunk.count), (5, 7, 3));
+        let all = records(&chunk.packed());
+        let told: Vec<_> = all.iter().map(|record| (record.at, &*record.id, &*record.source)).collect();
+        assert_eq!(told, [(5, "1", "shop"), (5, "2", "shop"), (7, "2", "shop")]);
+        assert_eq!(all[2].what, What::Duplicate);
+    }
+
+    #[test]
+    fn a_damaged_chunk_has_no_records_and_takes_no_memory() {
+        let packed = chunk(&[received("1", None)]).packed();
+        assert_eq!(records(&packed[..packed.len() - 1]), []);
+        assert_eq!(records(&packed[..3]), []);
+        let mut claims = packed.clone();
+        claims[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(unpacked(&claims), None);
+        // What is packed best is taken for what it is.
+        let mut even = Chunk { records: vec![0; 1 << 20], ..Chunk::default() };
+        assert_eq!(unpacked(&even.packed()).unwrap(), even.records);
+        even.clear();
+        assert!(unpacked(&even.packed()).unwrap().is_empty());
     }
 
     #[test]

@@ -13,7 +13,9 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use crate::journal::record::{Attempted, Next, Received, Record, Recorded, Routed, Rule, SpillReason, What};
+pub(crate) use crate::journal::record::{
+    Attempted, Line, Next, Received, Record, Recorded, Routed, Rule, SpillReason, Then, What,
+};
 pub(crate) use crate::journal::store::{Reader, StoreError};
 pub(crate) use crate::journal::timeline::{Standing, Timeline};
 pub(crate) use crate::journal::writer::Journal;

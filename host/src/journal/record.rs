@@ -1,8 +1,8 @@
 //! A record is one thing that happened to one event. Its form on disk is that of postcard; a change of it
 //! is a new [`super::store`] version.
 //!
-//! Who reads records owns their texts. Who writes one lends them for as long as that takes, so that nothing is copied
-//! on the way of an event.
+//! Who reads records owns their texts and lists. Who writes one lends them for as long as that takes, a list as whatever
+//! is written like it, so that nothing is copied on the way of an event.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ pub(crate) use crate::meters::SpillReason;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record<Text = Box<str>> {
+pub(crate) struct Record<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Line<Text>>> {
     /// Milliseconds since 1970.
     pub(crate) at: i64,
     /// Of the event; for a message that is none, of its body.
@@ -18,20 +18,28 @@ pub(crate) struct Record<Text = Box<str>> {
     /// The id is unique within it.
     pub(crate) source: Text,
     pub(crate) event_type: Text,
-    pub(crate) what: What<Text>,
+    pub(crate) what: What<Text, Routes, Lines>,
+}
+
+/// What happened next to the same event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Then<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Line<Text>>> {
+    /// Milliseconds since 1970.
+    pub(crate) at: i64,
+    pub(crate) what: What<Text, Routes, Lines>,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum What<Text = Box<str>> {
-    Received(Received<Text>),
+pub(crate) enum What<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Line<Text>>> {
+    Received(Received<Text, Routes>),
     /// It came again, and was not delivered.
     Duplicate,
     Spilled {
         plugin: Text,
         why: SpillReason,
     },
-    Attempted(Attempted<Text>),
+    Attempted(Attempted<Text, Lines>),
     /// The message is no event, and lies with the dead letters.
     Undecodable {
         code: Text,
@@ -44,7 +52,7 @@ pub(crate) enum What<Text = Box<str>> {
 
 /// How it came, and who gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Received<Text = Box<str>> {
+pub(crate) struct Received<Text = Box<str>, Routes = Vec<Routed<Text>>> {
     pub(crate) subject: Option<Text>,
     pub(crate) time: Option<Text>,
     pub(crate) exchange: Text,
@@ -53,7 +61,7 @@ pub(crate) struct Received<Text = Box<str>> {
     pub(crate) redelivered: bool,
     pub(crate) bytes: u64,
     /// The plugins whose subscriptions match.
-    pub(crate) routed: Vec<Routed<Text>>,
+    pub(crate) routed: Routes,
     /// Plugins whose subscriptions do not match.
     pub(crate) not_subscribed: u32,
 }
@@ -78,9 +86,16 @@ pub(crate) enum Rule<Text = Box<str>> {
     AboutItself,
 }
 
+impl<Text> Rule<Text> {
+    /// Whether the plugin gets the event.
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(self, Self::Everything | Self::Subscription(_))
+    }
+}
+
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Attempted<Text = Box<str>> {
+pub(crate) struct Attempted<Text = Box<str>, Lines = Vec<Line<Text>>> {
     pub(crate) plugin: Text,
     /// From 1, in its round.
     pub(crate) number: u32,
@@ -94,10 +109,29 @@ pub(crate) struct Attempted<Text = Box<str>> {
     /// What the plugin or the host says of it.
     pub(crate) reason: Option<Text>,
     pub(crate) next: Next<Text>,
-    /// What the plugin logged: level and text, the first few.
-    pub(crate) log: Vec<(Text, Text)>,
+    /// What the plugin logged: the first few lines.
+    pub(crate) log: Lines,
     /// Lines that it logged after these.
     pub(crate) log_beyond: u64,
+}
+
+/// What a plugin logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line<Text = Box<str>> {
+    pub(crate) level: Text,
+    pub(crate) message: Text,
+    /// As a JSON object.
+    pub(crate) fields: Option<Text>,
+}
+
+impl Line {
+    /// As the host's log has it.
+    pub(crate) fn text(&self) -> String {
+        match &self.fields {
+            Some(fields) => [&*self.message, " ", fields].concat(),
+            None => self.message.to_string(),
+        }
+    }
 }
 
 /// What it came to.

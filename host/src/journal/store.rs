@@ -17,10 +17,10 @@ use crate::journal::record::Record;
 use crate::state::private_folder;
 
 /// Of the tables and of the records in them. A file of another version is begun anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// How long a host waits for another one that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of a new file. A chunk fills a few of them; with smaller ones it is as many times more calls of the system.
+/// Of a new file. A chunk fills one or two of them; with smaller ones it is as many times more calls of the system.
 const PAGE_BYTES: u32 = 16 << 10;
 /// Pages that are kept at hand, in KiB as SQLite takes it: as much as one transaction writes. Nothing that was written is read
 /// again.
@@ -30,7 +30,7 @@ const LOG_BYTES_MAX: u32 = 64 << 20;
 const LOG_SHARE: u64 = 4;
 /// The log goes into the database when this part of its bound is full. The rest is for the transaction that fills it.
 const CHECKPOINT_SHARE: u32 = 4;
-/// Records of one transaction.
+/// Records of one transaction, before they are packed.
 const TRANSACTION_BYTES_MAX: u32 = 1 << 20;
 /// Rows that are deleted at once, so that nobody waits for long.
 const DELETED_MAX: u32 = 500;
@@ -115,8 +115,8 @@ impl Store {
     }
 
     fn append_together(&mut self, chunks: &[Chunk], bounds: &Bounds) -> Result<(), StoreError> {
-        let rows: Vec<_> = chunks.iter().map(|chunk| (chunk, chunk.filter())).collect();
-        let bytes: usize = rows.iter().map(|(chunk, filter)| chunk.records.len() + filter.len()).sum();
+        let rows: Vec<_> = chunks.iter().map(|chunk| (chunk, chunk.filter(), chunk.packed())).collect();
+        let bytes: usize = rows.iter().map(|(_, filter, packed)| filter.len() + packed.len()).sum();
         // Of the last page of each row a part is left empty, and one of a row's pages has others in it.
         let needed = bytes as u64 + 2 * rows.len() as u64 * u64::from(self.page_bytes);
         let bytes_max = (bounds.bytes_max - u64::from(self.log_bytes_max)).saturating_sub(needed);
@@ -125,8 +125,8 @@ impl Store {
         make_room(&transaction, bytes_max, self.page_bytes.into())?;
         let mut insert = transaction
             .prepare_cached("INSERT INTO chunks (first_at, last_at, filter, records) VALUES (?1, ?2, ?3, ?4)")?;
-        for (chunk, filter) in rows {
-            insert.execute(params![chunk.first_at, chunk.last_at, filter, chunk.records])?;
+        for (chunk, filter, packed) in rows {
+            insert.execute(params![chunk.first_at, chunk.last_at, filter, packed])?;
         }
         drop(insert);
         Ok(transaction.commit()?)
@@ -331,9 +331,18 @@ mod tests {
     fn chunk(events: &[(i64, &str)]) -> Chunk {
         let (mut slip, mut chunk) = (Slip::default(), Chunk::default());
         for (at, id) in events {
-            slip.write(&Record { at: *at, id, source: "shop", event_type: "t", what: What::Duplicate });
+            slip.write(&Record::<&str> { at: *at, id, source: "shop", event_type: "t", what: What::Duplicate }, None);
             chunk.push(&slip);
         }
+        chunk
+    }
+
+    /// With so many bytes after the records, which make no sense and cannot be packed.
+    fn large(events: &[(i64, &str)], bytes: usize) -> Chunk {
+        let mut chunk = chunk(events);
+        chunk.records.extend([0xff; 16]);
+        let mut random = fastrand::Rng::with_seed(1);
+        chunk.records.resize_with(bytes, || random.u8(..));
         chunk
     }
 
@@ -415,8 +424,7 @@ mod tests {
         let write = |store: &mut Store, events: std::ops::Range<i64>, bounds: &Bounds| {
             let mut most = 0;
             for event in events {
-                let mut large = chunk(&[(event, "x"); 2]);
-                large.records.resize(40_000, 0xff);
+                let large = large(&[(event, "x"); 2], 40_000);
                 store.append(&[large, chunk(&[(event, "x")])], bounds).unwrap();
                 most = most.max(on_disk());
             }
@@ -452,9 +460,7 @@ mod tests {
         let file = folder.path().join("journal.db");
         let mut store = Store::open(&file).unwrap();
         for at in 0..1000 {
-            let mut large = chunk(&[(at, "x")]);
-            large.records.resize(60_000, 0xff);
-            store.append(&[large], &Bounds::default()).unwrap();
+            store.append(&[large(&[(at, "x")], 60_000)], &Bounds::default()).unwrap();
         }
         let bounds = Bounds { age_max: Duration::from_millis(10), ..Bounds::default() };
         while store.tidy(1000, &bounds).unwrap() {}

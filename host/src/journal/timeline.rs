@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::journal::record::{Attempted, Next, Record, Recorded, Routed, Rule, What};
+use crate::journal::record::{Attempted, Next, Record, Recorded, Routed, What};
 
 /// How long after it was due an attempt may still be on its way through the broker.
 const LATE_MILLIS: i64 = 60_000;
@@ -97,10 +97,8 @@ impl Timeline {
             match &record.what {
                 What::Received(received) => {
                     for Routed { plugin, rule } in &received.routed {
-                        let standing = match rule {
-                            Rule::Everything | Rule::Subscription(_) => Standing::Begun { at: record.at },
-                            Rule::Filtered(_) | Rule::AboutItself => Standing::Filtered,
-                        };
+                        let standing =
+                            if rule.is_wanted() { Standing::Begun { at: record.at } } else { Standing::Filtered };
                         // A message that came again finds what was done before.
                         standings.entry(plugin.clone()).or_insert(standing);
                     }
@@ -141,7 +139,7 @@ fn after(attempted: &Attempted, at: i64, now: i64) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::Received;
+    use crate::journal::record::{Received, Rule};
 
     fn record(at: i64, what: What) -> Record {
         Record { at, id: "1".into(), source: "shop".into(), event_type: "OrderCreated".into(), what }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::capability::{LogLine, PluginLog, PluginSettings, Reach, Vault};
+use crate::capability::{Beginning, LogLine, PluginLog, PluginSettings, Reach, Vault};
 use crate::config::{Grants, Policies};
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
@@ -140,21 +140,21 @@ impl Plugin {
         Room { _slot: slot, _place: self.places.take().await }
     }
 
-    /// One call. Its room is given up when the call has ended for good. With `keep_log`, its first log lines are
-    /// handed back, and how many there were beyond them.
+    /// One call. Its room is given up when the call has ended for good. With `keep_log`, the beginning of its log
+    /// is handed back.
     pub(crate) async fn attempt(
         &self,
         event: &Event,
         attempt: Attempt,
         room: Option<Room>,
         keep_log: bool,
-    ) -> (Result<Answer, PluginFailure>, (Vec<LogLine>, usize)) {
+    ) -> (Result<Answer, PluginFailure>, Beginning) {
         let (name, event_id) = (Arc::clone(&self.name), event.id.as_str().into());
         let new = if keep_log { PluginLog::keeping_the_beginning } else { PluginLog::new };
         let log = new(name, event_id, &self.limits).hiding(&self.reach.vault);
         let kept = keep_log.then(|| log.clone());
         let (answer, _) = self.call(event, attempt, room, log).await;
-        (answer, kept.map(|log| log.take_kept()).unwrap_or_default())
+        (answer, kept.map(|log| log.take_beginning()).unwrap_or_default())
     }
 
     /// One call that is watched: what it used, and what it logged. `shown`: in the host's log, too.
@@ -168,7 +168,7 @@ impl Plugin {
         let log = log.hiding(&self.reach.vault);
         let kept = log.clone();
         let (answer, usage) = self.call(event, attempt, None, log).await;
-        (answer, usage, kept.take_kept().0)
+        (answer, usage, kept.take_lines())
     }
 
     /// What the operator allows it.

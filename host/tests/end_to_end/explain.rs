@@ -68,6 +68,20 @@ on_both_engines! {
         assert!(unknown.contains("no host of yours runs with this plugin folder now"), "{unknown}");
     }
 
+    fn what_is_being_tried_is_known_before_that_ends(world: &World) {
+        let acts = ["loop", "sleep"];
+        for act in acts {
+            let toml = format!("[limits]\ntime = \"30s\"\n[config]\nact = {act:?}\n");
+            world.plug(act, &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), &toml);
+        }
+        let host = world.host();
+        publish(world, r#"{"event":"OrderCreated","order_id":"4711"}"#, Some("1"));
+        let began = acts.map(|act| format!("{act}: its attempt began at"));
+        let text = explained(world, &["1"], &["received from exchange", &began[0], &began[1]]);
+        assert!(!text.contains("attempt 1"), "{text}");
+        drop(host);
+    }
+
     fn a_dead_letter_that_was_replayed_is_done_after_the_replay(world: &World) {
         plug_failing(world, "reject");
         let host = world.host();
