@@ -16,9 +16,12 @@ use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-/// How much it gives way, as by `nice`: the scheduler gives a thread a tenth of what it gives one with 0
+/// How much it gives way, as by `nice`: the scheduler gives a thread a tenth of what it gives one that is as much less nice
 /// (<https://man7.org/linux/man-pages/man7/sched.7.html>).
 const NICENESS: i32 = 10;
+/// The system knows no more.
+#[cfg(target_os = "linux")]
+const NICENESS_MAX: i32 = 19;
 
 /// Its threads are started when they are first needed.
 #[derive(Debug, Default)]
@@ -77,11 +80,15 @@ impl Drop for SlowLane {
     }
 }
 
-/// Of the calling thread alone.
+/// Of the calling thread alone. It begins as nice as the host, which need not have 0.
 fn give_way() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        warn!("calls that compute for long do not give way to others: {error}");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        let nicer = |own: i32| setpriority_process(None, (own + NICENESS).min(NICENESS_MAX));
+        if let Err(error) = getpriority_process(None).and_then(nicer) {
+            warn!("calls that compute for long do not give way to others: {error}");
+        }
     }
 }
 
@@ -134,18 +141,23 @@ mod tests {
         assert_ne!(lane.run(short.boxed(), || false).await.unwrap(), "long-calls");
         assert!(!lane.is_open(), "nobody needed it");
 
-        let home = Handle::current().id();
+        let own = || rustix::process::getpriority_process(None).unwrap();
+        if cfg!(target_os = "linux") {
+            // As the host has it that was started by `nice`; here, of this test's thread alone.
+            rustix::process::setpriority_process(None, own() + 3).unwrap();
+        }
+        let (home, before) = (Handle::current().id(), own());
         let long = async move {
             assert_ne!(thread_name(), "long-calls");
             tokio::task::yield_now().await;
             assert_eq!(Handle::current().id(), home);
             // By a timer that the lane's runtime does not have.
             tokio::time::sleep(Duration::from_millis(1)).await;
-            (thread_name(), rustix::process::getpriority_process(None).unwrap())
+            (thread_name(), own())
         };
-        let expected = ("long-calls".to_owned(), if cfg!(target_os = "linux") { NICENESS } else { 0 });
-        assert_eq!(lane.run(long.boxed(), || true).await.unwrap(), expected);
-        assert_eq!(rustix::process::getpriority_process(None).unwrap(), 0, "only its own threads");
+        let nicer = if cfg!(target_os = "linux") { (before + NICENESS).min(19) } else { before };
+        assert_eq!(lane.run(long.boxed(), || true).await.unwrap(), ("long-calls".to_owned(), nicer));
+        assert_eq!(own(), before, "only its own threads");
     }
 
     #[tokio::test]
