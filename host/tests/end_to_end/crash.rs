@@ -1,12 +1,13 @@
 //! A host that is killed with SIGKILL, again and again, loses nothing and repeats little.
 
 use std::collections::BTreeSet;
+use std::process::Output;
 use std::time::Duration;
 
 use testbed::{Leash, eventually};
 
 use crate::on_both_engines;
-use crate::world::{Host, SOON};
+use crate::world::{Host, SOON, World};
 
 const COUNT: usize = 5000;
 const KILLS: usize = 20;
@@ -29,6 +30,8 @@ on_both_engines! {
         let load = Leash::spawn(
             world.order_cli_command(&["--quiet", "load", "--count", &count, "--rate", RATE, "--mix", "created=100"]),
         );
+        // While the last host runs.
+        let _said = SaidOnFailure(world);
         for _ in 0..KILLS {
             let host = hosts.last().unwrap();
             eventually(SOON, "it is at work", || !host.orders().is_empty());
@@ -55,6 +58,23 @@ on_both_engines! {
         for queue in [world.queue.clone(), world.names().plugin("logger"), world.names().dead()] {
             let state = world.queue_state(&broker, &queue);
             assert_eq!((state.ready, state.delayed), (0, 0), "{queue}");
+        }
+    }
+}
+
+/// Says how the plugins stand, and what came to the moody one last, if the test has failed.
+struct SaidOnFailure<'w>(&'w World);
+
+impl Drop for SaidOnFailure<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let last = ["events", "--plugin", MOODY, "--lines", "40"];
+            let retried = [&last[..], &["--outcome", "retry"]].concat();
+            let said =
+                [self.0.plugin_command(&["list"]), self.0.journal_command(&last), self.0.journal_command(&retried)];
+            for Output { stdout, stderr, .. } in said {
+                println!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+            }
         }
     }
 }
