@@ -159,3 +159,16 @@ pub(crate) enum Next<Text = Box<str>> {
     /// The broker was lost before it had confirmed that: the message comes again, and the call is repeated.
     Unsettled,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_line_has_its_fields() {
+        let mut line = Line { level: "info".into(), message: "sent".into(), fields: None };
+        assert_eq!(line.text(), "sent");
+        line.fields = Some(r#"{"status":"200"}"#.into());
+        assert_eq!(line.text(), r#"sent {"status":"200"}"#);
+    }
+}
