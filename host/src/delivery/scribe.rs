@@ -2,11 +2,12 @@
 //!
 //! What it says has happened: it is told after the broker has confirmed where a delivery went.
 
+use std::iter::Map;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker::Delivery;
-use serde::{Serialize, Serializer};
 
 use crate::capability::{Beginning, SeenLine};
 use crate::delivery::clock::now;
@@ -149,7 +150,7 @@ impl Scribe {
                 },
                 reason: reason.as_deref(),
                 next,
-                log: Lines(log.lines()),
+                log: lines(&log),
                 log_beyond: log.beyond() as u64,
             })
         };
@@ -194,7 +195,7 @@ impl<'a> Coming<'a> {
                 routing_key: &delivery.routing_key,
                 redelivered: delivery.redelivered,
                 bytes: delivery.message.body.len() as u64,
-                routed: Routes(&routing.subscribed),
+                routed: routes(routing),
                 not_subscribed: routing.not_subscribed,
             }),
         )
@@ -203,39 +204,27 @@ impl<'a> Coming<'a> {
 
 /// A record of what others have.
 type Lent<'a> = Record<&'a str, Routes<'a>, Lines<'a>>;
+type Routes<'a> = Map<slice::Iter<'a, Subscribed>, fn(&'a Subscribed) -> Routed<&'a str>>;
+type Lines<'a> = Map<slice::Iter<'a, SeenLine>, fn(&'a SeenLine) -> Line<&'a str>>;
 
 fn of<'a>(at: i64, event: &'a Event, what: What<&'a str, Routes<'a>, Lines<'a>>) -> Lent<'a> {
     Lent { at, id: &event.id, source: &event.source, event_type: &event.event_type, what }
 }
 
-/// Written as a list of [`Routed`].
-struct Routes<'a>(&'a [Subscribed]);
-
-impl Serialize for Routes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|Subscribed { runner, rule }| {
-            let rule: Rule<&str> = match rule {
-                Rule::Everything => Rule::Everything,
-                Rule::Subscription(rule) => Rule::Subscription(rule),
-                Rule::Filtered(rule) => Rule::Filtered(rule),
-                Rule::AboutItself => Rule::AboutItself,
-            };
-            Routed { plugin: &*runner.name, rule }
-        }))
-    }
+fn routes(routing: &Routing) -> Routes<'_> {
+    routing.subscribed.iter().map(|Subscribed { runner, rule }| {
+        let rule = match rule {
+            Rule::Everything => Rule::Everything,
+            Rule::Subscription(rule) => Rule::Subscription(&**rule),
+            Rule::Filtered(rule) => Rule::Filtered(&**rule),
+            Rule::AboutItself => Rule::AboutItself,
+        };
+        Routed { plugin: &runner.name, rule }
+    })
 }
 
-/// Written as a list of [`Line`].
-struct Lines<'a>(&'a [SeenLine]);
-
-impl Serialize for Lines<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|SeenLine { level, message, fields }| Line {
-            level: *level,
-            message: &**message,
-            fields: fields.as_deref(),
-        }))
-    }
+fn lines(log: &Beginning) -> Lines<'_> {
+    log.lines().iter().map(|SeenLine { level, message, fields }| Line { level, message, fields: fields.as_deref() })
 }
 
 fn bounded(text: &str) -> &str {

@@ -2,83 +2,15 @@
 //! it. One row for each record would cost more than the delivery that it tells of.
 
 use lz4_flex::block;
-use postcard::ser_flavors::Flavor;
-use serde::{Deserialize, Serialize};
 
-use crate::journal::record::{Record, Then, What};
+use crate::journal::form::{self, List, Pen};
+use crate::journal::record::{Line, Record, Routed, Then, What};
 
 /// Bits of the filter for each key in it, and probes: one chunk in a hundred is read in vain.
 const BITS_A_KEY: usize = 10;
 const PROBES: u64 = 7;
 /// Bytes that one byte of LZ4 can stand for, at most: a byte of a length is 255.
 const UNPACKED_MAX: usize = 255;
-
-/// As it stands in a chunk.
-#[derive(Serialize, Deserialize)]
-enum Entry<Record, Then> {
-    Record(Record),
-    /// Of the event of the record before it.
-    Then(Then),
-}
-
-/// One record, encoded, on its way into a chunk, and perhaps what happened next. It can be used again for the next one.
-#[derive(Debug, Default)]
-pub(super) struct Slip {
-    first_at: i64,
-    last_at: i64,
-    records: Vec<u8>,
-    count: u64,
-    /// Of its event's id, and of its subject, where the record has that.
-    keys: (u64, Option<u64>),
-}
-
-impl Slip {
-    pub(super) fn write<Routes: Serialize, Lines: Serialize>(
-        &mut self,
-        record: &Record<&str, Routes, Lines>,
-        then: Option<&Then<&str, Routes, Lines>>,
-    ) {
-        self.records.clear();
-        let entries = [Some(Entry::Record(record)), then.map(Entry::Then)];
-        for entry in entries.iter().flatten() {
-            // Memory is all that it needs.
-            let _ = postcard::serialize_with_flavor(entry, Onto(&mut self.records));
-        }
-        self.count = 1 + u64::from(then.is_some());
-        self.first_at = record.at;
-        self.last_at = then.map_or(record.at, |then| then.at);
-        let subject = match &record.what {
-            What::Received(received) => received.subject.map(key),
-            What::Duplicate | What::Spilled { .. } | What::Attempted(_) | What::Undecodable { .. } => None,
-        };
-        self.keys = (key(record.id), subject);
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.records.len()
-    }
-}
-
-/// Texts are copied as a whole, which `postcard::to_extend` does byte by byte.
-struct Onto<'v>(&'v mut Vec<u8>);
-
-impl Flavor for Onto<'_> {
-    type Output = ();
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
 
 /// Records, encoded.
 ///
@@ -93,26 +25,44 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Takes records of so many bytes, or one that is larger.
+    /// Takes records of so many bytes without more memory.
     pub(super) fn with_room(bytes: usize) -> Self {
         Self { records: Vec::with_capacity(bytes), ..Self::default() }
     }
 
-    pub(super) fn has_room(&self, slip: &Slip) -> bool {
-        self.records.len() + slip.records.len() <= self.records.capacity()
+    pub(super) fn has_room(&self, other: &Self) -> bool {
+        self.records.len() + other.records.len() <= self.records.capacity()
     }
 
-    pub(super) fn push(&mut self, slip: &Slip) {
-        if self.count == 0 {
-            (self.first_at, self.last_at) = (slip.first_at, slip.last_at);
+    /// Takes a record, and perhaps what happened next to its event.
+    pub(super) fn write<'r, Routes: List<Routed<&'r str>>, Lines: List<Line<&'r str>>>(
+        &mut self,
+        record: &Record<&'r str, Routes, Lines>,
+        then: Option<&Then<&'r str, Routes, Lines>>,
+    ) {
+        let last_at = then.map_or(record.at, |then| then.at);
+        self.span(record.at, last_at, 1 + u64::from(then.is_some()));
+        Pen(&mut self.records).record(record, then);
+        self.keys.push(key(record.id));
+        if let What::Received(received) = &record.what {
+            self.keys.extend(received.subject.map(key));
         }
-        self.first_at = self.first_at.min(slip.first_at);
-        self.last_at = self.last_at.max(slip.last_at);
-        self.count += slip.count;
-        self.records.extend_from_slice(&slip.records);
-        let (id, subject) = slip.keys;
-        self.keys.push(id);
-        self.keys.extend(subject);
+    }
+
+    /// Takes all that is in another one.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.span(other.first_at, other.last_at, other.count);
+        self.records.extend_from_slice(&other.records);
+        self.keys.extend_from_slice(&other.keys);
+    }
+
+    fn span(&mut self, first_at: i64, last_at: i64, count: u64) {
+        if self.count == 0 {
+            (self.first_at, self.last_at) = (first_at, last_at);
+        }
+        self.first_at = self.first_at.min(first_at);
+        self.last_at = self.last_at.max(last_at);
+        self.count += count;
     }
 
     /// As if it were new, in the same memory.
@@ -140,6 +90,7 @@ impl Chunk {
 }
 
 /// Of an event's id, or of a subject.
+#[inline(never)]
 pub(super) fn key(text: &str) -> u64 {
     // As FNV-1a, but of eight bytes at once: it must be the same in every version of this program.
     let (words, rest) = text.as_bytes().as_chunks();
@@ -167,23 +118,11 @@ fn bits(key: u64, filter_bytes: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The records of a packed chunk; those before the first that makes no sense.
+/// The records of a packed chunk, those of one event in their order; without what makes no sense, and what comes after that.
 pub(super) fn records(packed: &[u8]) -> Vec<Record> {
-    let mut records: Vec<Record> = Vec::new();
-    let Some(unpacked) = unpacked(packed) else { return records };
-    let mut bytes = &*unpacked;
-    while !bytes.is_empty() {
-        let Ok((entry, rest)) = postcard::take_from_bytes(bytes) else { break };
-        match (entry, records.last()) {
-            (Entry::Record(record), _) => records.push(record),
-            (Entry::Then(Then { at, what }), Some(Record { id, source, event_type, .. })) => {
-                let (id, source, event_type) = (id.clone(), source.clone(), event_type.clone());
-                records.push(Record { at, id, source, event_type, what });
-            }
-            (Entry::Then(_), None) => break,
-        }
-        bytes = rest;
-    }
+    let mut records = unpacked(packed).map(|bytes| form::records(&bytes)).unwrap_or_default();
+    // Each thread of the host has handed over several at once.
+    records.sort_by_key(Record::order);
     records
 }
 
@@ -196,9 +135,9 @@ fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::Received;
+    use crate::journal::record::{Lent, Received};
 
-    fn received<'a>(id: &'a str, subject: Option<&'a str>) -> Record<&'a str> {
+    fn received<'a>(id: &'a str, subject: Option<&'a str>) -> Lent<'a> {
         Record {
             at: 5,
             id,
@@ -211,17 +150,16 @@ mod tests {
                 routing_key: "order.created",
                 redelivered: false,
                 bytes: 200,
-                routed: Vec::new(),
+                routed: Vec::new().into_iter(),
                 not_subscribed: 1,
             }),
         }
     }
 
-    fn chunk(records: &[Record<&str>]) -> Chunk {
-        let (mut slip, mut chunk) = (Slip::default(), Chunk::default());
+    fn chunk(records: &[Lent<'_>]) -> Chunk {
+        let mut chunk = Chunk::default();
         for record in records {
-            slip.write(record, None);
-            chunk.push(&slip);
+            chunk.write(record, None);
         }
         chunk
     }
@@ -238,15 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_next_is_of_the_same_event() {
-        let (mut slip, mut chunk) = (Slip::default(), chunk(&[received("1", None)]));
-        slip.write(&received("2", None), Some(&Then { at: 7, what: What::Duplicate }));
-        chunk.push(&slip);
+    fn what_several_threads_hand_over_is_in_order() {
+        let (mut one, mut other) = (Chunk::default(), Chunk::default());
+        one.write(&received("2", None), Some(&Then { at: 7, what: What::Duplicate }));
+        other.write(&Lent { at: 6, ..received("1", None) }, None);
+        let mut chunk = Chunk::default();
+        chunk.append(&one);
+        chunk.append(&other);
         assert_eq!((chunk.first_at, chunk.last_at, chunk.count), (5, 7, 3));
-        let all = records(&chunk.packed());
-        let told: Vec<_> = all.iter().map(|record| (record.at, &*record.id, &*record.source)).collect();
-        assert_eq!(told, [(5, "1", "shop"), (5, "2", "shop"), (7, "2", "shop")]);
-        assert_eq!(all[2].what, What::Duplicate);
+        let told: Vec<_> = records(&chunk.packed()).into_iter().map(|record| (record.at, record.id)).collect();
+        assert_eq!(told, [(5, "2".into()), (6, "1".into()), (7, "2".into())]);
     }
 
     #[test]

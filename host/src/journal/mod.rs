@@ -5,6 +5,8 @@
 //! faster than the disk takes it is counted and left out. The last moments before a crash may be missing.
 
 mod chunk;
+mod desk;
+mod form;
 mod record;
 mod store;
 mod timeline;

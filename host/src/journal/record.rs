@@ -1,15 +1,12 @@
-//! A record is one thing that happened to one event. Its form on disk is that of postcard; a change of it
-//! is a new [`super::store`] version.
+//! A record is one thing that happened to one event. How it is written is in [`super::form`].
 //!
-//! Who reads records owns their texts and lists. Who writes one lends them for as long as that takes, a list as whatever
-//! is written like it, so that nothing is copied on the way of an event.
-
-use serde::{Deserialize, Serialize};
+//! Who reads records owns their texts and lists. Who writes one lends them for as long as that takes, a list as what
+//! yields its items, so that nothing is copied on the way of an event.
 
 pub(crate) use crate::meters::SpillReason;
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Line<Text>>> {
     /// Milliseconds since 1970.
     pub(crate) at: i64,
@@ -21,8 +18,22 @@ pub(crate) struct Record<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Ve
     pub(crate) what: What<Text, Routes, Lines>,
 }
 
+impl Record {
+    /// By which records of one event are in the order in which that happened, as far as a clock of milliseconds knows:
+    /// what calls and hosts do side by side is not written in order.
+    pub(crate) fn order(&self) -> impl Ord + use<> {
+        let (rank, round, number) = match &self.what {
+            What::Received(_) | What::Undecodable { .. } => (0, 0, 0),
+            What::Duplicate => (1, 0, 0),
+            What::Spilled { .. } => (2, 0, 0),
+            What::Attempted(attempted) => (3, attempted.round, attempted.number),
+        };
+        (self.at, rank, round, number)
+    }
+}
+
 /// What happened next to the same event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Then<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Line<Text>>> {
     /// Milliseconds since 1970.
     pub(crate) at: i64,
@@ -30,7 +41,7 @@ pub(crate) struct Then<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Line<Text>>> {
     Received(Received<Text, Routes>),
     /// It came again, and was not delivered.
@@ -51,7 +62,7 @@ pub(crate) enum What<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Li
 }
 
 /// How it came, and who gets it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received<Text = Box<str>, Routes = Vec<Routed<Text>>> {
     pub(crate) subject: Option<Text>,
     pub(crate) time: Option<Text>,
@@ -67,14 +78,14 @@ pub(crate) struct Received<Text = Box<str>, Routes = Vec<Routed<Text>>> {
 }
 
 /// What routing said of one plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Routed<Text = Box<str>> {
     pub(crate) plugin: Text,
     pub(crate) rule: Rule<Text>,
 }
 
 /// The rule that decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rule<Text = Box<str>> {
     /// It gets every event.
     Everything,
@@ -94,7 +105,7 @@ impl<Text> Rule<Text> {
 }
 
 /// One attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attempted<Text = Box<str>, Lines = Vec<Line<Text>>> {
     pub(crate) plugin: Text,
     /// From 1, in its round.
@@ -116,7 +127,7 @@ pub(crate) struct Attempted<Text = Box<str>, Lines = Vec<Line<Text>>> {
 }
 
 /// What a plugin logged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line<Text = Box<str>> {
     pub(crate) level: Text,
     pub(crate) message: Text,
@@ -135,7 +146,7 @@ impl Line {
 }
 
 /// What it came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded<Text = Box<str>> {
     Done,
     Skipped,
@@ -146,7 +157,7 @@ pub(crate) enum Recorded<Text = Box<str>> {
 }
 
 /// Where the delivery went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next<Text = Box<str>> {
     /// It is settled.
     Nothing,
@@ -160,9 +171,45 @@ pub(crate) enum Next<Text = Box<str>> {
     Unsettled,
 }
 
+/// As one has it who writes it.
+#[cfg(test)]
+pub(super) type Lent<'r> = Record<&'r str, std::vec::IntoIter<Routed<&'r str>>, std::vec::IntoIter<Line<&'r str>>>;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_one_moment_the_coming_is_first_and_the_last_attempt_last() {
+        let attempted = |round, number| {
+            What::Attempted(Attempted {
+                plugin: "a".into(),
+                number,
+                max: 8,
+                round,
+                first_at: 0,
+                took_micros: 5,
+                outcome: Recorded::Skipped,
+                reason: None,
+                next: Next::Nothing,
+                log: Vec::new(),
+                log_beyond: 0,
+            })
+        };
+        let whats = [
+            What::Duplicate,
+            What::Spilled { plugin: "a".into(), why: SpillReason::ALL[0] },
+            attempted(1, 1),
+            attempted(1, 2),
+            attempted(2, 1),
+        ];
+        let record = |at, what| Record { at, id: "1".into(), source: "s".into(), event_type: "t".into(), what };
+        let records: Vec<_> =
+            whats.into_iter().map(|what| record(5, what)).chain([record(6, What::Duplicate)]).collect();
+        let mut sorted: Vec<_> = records.iter().rev().cloned().collect();
+        sorted.sort_by_key(Record::order);
+        assert_eq!(sorted, records);
+    }
 
     #[test]
     fn the_text_of_a_line_has_its_fields() {

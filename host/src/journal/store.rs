@@ -17,14 +17,14 @@ use crate::journal::record::Record;
 use crate::state::private_folder;
 
 /// Of the tables and of the records in them. A file of another version is begun anew.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// How long a host waits for another one that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of a new file. A chunk fills one or two of them; with smaller ones it is as many times more calls of the system.
 const PAGE_BYTES: u32 = 16 << 10;
 /// Pages that are kept at hand, in KiB as SQLite takes it: as much as one transaction writes. Nothing that was written is read
-/// again.
-const CACHE_KIB: i64 = 1 << 10;
+/// again, and memory that is used in turn pushes others out of the processor's caches.
+const CACHE_KIB: i64 = 256;
 /// Of the log, at most; and its share of a file that may not be large.
 const LOG_BYTES_MAX: u32 = 64 << 20;
 const LOG_SHARE: u64 = 4;
@@ -324,15 +324,13 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::chunk::Slip;
-    use crate::journal::record::What;
+    use crate::journal::record::{Lent, What};
 
     /// Of events of these ids, at these times.
     fn chunk(events: &[(i64, &str)]) -> Chunk {
-        let (mut slip, mut chunk) = (Slip::default(), Chunk::default());
+        let mut chunk = Chunk::default();
         for (at, id) in events {
-            slip.write(&Record::<&str> { at: *at, id, source: "shop", event_type: "t", what: What::Duplicate }, None);
-            chunk.push(&slip);
+            chunk.write(&Lent { at: *at, id, source: "shop", event_type: "t", what: What::Duplicate }, None);
         }
         chunk
     }

@@ -85,7 +85,7 @@ impl Timeline {
         }
         for timeline in &mut timelines {
             // Those of several hosts, and of calls side by side, need not have been written in order.
-            timeline.records.sort_by_key(|record| record.at);
+            timeline.records.sort_by_key(Record::order);
         }
         timelines
     }
