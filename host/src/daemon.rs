@@ -73,10 +73,8 @@ async fn serve(
         loader,
         Arc::clone(&registry),
     );
-    let journal = match (&config.journal, &folder_state) {
-        (Some(bounds), Some(folder)) => Journal::start(journal::file(folder), *bounds),
-        (None, _) | (_, None) => Journal::off(),
-    };
+    let journal = Journal::new(folder_state.as_deref().map(journal::file));
+    journal.keep(config.journal);
     let duplicates = Duplicates::new(config.duplicates_window);
     let drain_timeout = watch::Sender::new(config.drain_timeout);
     let settings = Arc::new(Reloader {
@@ -101,7 +99,7 @@ async fn serve(
         meters: meters.clone(),
         places,
         journal: journal.clone(),
-        journal_file: folder_state.as_deref().map(journal::file).filter(|_| config.journal.is_some()),
+        journal_file: folder_state.as_deref().map(journal::file),
         stop: stop.clone(),
     });
     let _informed = service::inform(Arc::clone(&admin), config.broker_timeout.is_some());

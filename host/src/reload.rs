@@ -64,9 +64,7 @@ impl Reloader {
         self.volume.set(config.log_level);
         self.drain_timeout.send_replace(config.drain_timeout);
         self.duplicates.remember_for(config.duplicates_window);
-        if let Some(bounds) = config.journal {
-            self.journal.keep_within(bounds);
-        }
+        self.journal.keep(config.journal);
         if config.policies != now.config.policies {
             let (done, all_have_them) = oneshot::channel();
             let told = self.policies.send(NewPolicies { policies: config.policies.clone(), done }).await;

@@ -54,7 +54,7 @@ pub(crate) struct Sources {
     pub(crate) meters: Meters,
     pub(crate) places: SharedPlaces,
     pub(crate) journal: Journal,
-    /// `None`: there is no journal.
+    /// `None`: there is no place for one.
     pub(crate) journal_file: Option<PathBuf>,
     /// The host is asked to stop.
     pub(crate) stop: CancellationToken,

@@ -216,7 +216,7 @@ fn journal(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<Bounds> {
     const YEAR: Duration = Duration::from_hours(366 * 24);
     const MIB: usize = 1 << 20;
     let default = Bounds::default();
-    let enabled = key("enabled", "Whether this host keeps a journal").default("true");
+    let enabled = key("enabled", "Whether this host keeps a journal").default("true").live();
     let age_max = key("age-max", "What is older is forgotten").default("7d").live();
     let size_max = key("size-max", "How large its file may be; the oldest is forgotten first").default("1 GiB").live();
     let enabled = table.boolean(faults, enabled).unwrap_or(true);

@@ -35,6 +35,8 @@ impl Chunk {
     }
 
     /// Takes a record, and perhaps what happened next to its event.
+    #[expect(clippy::inline_always, reason = "where it is known what happened, most of this goes away")]
+    #[inline(always)]
     pub(super) fn write<'r, Routes: List<Routed<&'r str>>, Lines: List<Line<&'r str>>>(
         &mut self,
         record: &Record<&'r str, Routes, Lines>,

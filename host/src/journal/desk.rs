@@ -38,7 +38,9 @@ pub(super) struct Desk {
     changed: Condvar,
 }
 
+// What all threads read for each record is in no line of the caches in which this changes.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Tray {
     /// All but the last are full.
     chunks: Vec<Chunk>,

@@ -1,6 +1,7 @@
 //! The writer takes records off the hands of delivery and puts them into the file, on a thread of its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,54 +25,67 @@ const LOOK_TIME_MAX: Duration = Duration::from_millis(500);
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The journal, for who has something to tell. Its copies are one journal.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Journal {
-    /// `None`: it is switched off.
-    desk: Option<Arc<Desk>>,
+    desk: Arc<Desk>,
     writer: Arc<Writer>,
 }
 
 /// What the writer is told, and tells.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Writer {
+    file: Option<PathBuf>,
     bounds: Mutex<Bounds>,
+    is_on: AtomicBool,
     written: Count,
     /// Left out, or lost with a file that does not work.
     dropped: Count,
+    /// Once it was switched on.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Journal {
-    /// One that forgets everything at once.
-    pub(crate) fn off() -> Self {
-        Self::default()
+    /// One that would be in this file. Without a file it forgets everything at once.
+    pub(crate) fn new(file: Option<PathBuf>) -> Self {
+        let writer = Writer {
+            file,
+            bounds: Mutex::default(),
+            is_on: AtomicBool::new(false),
+            written: Count::default(),
+            dropped: Count::default(),
+            thread: Mutex::default(),
+        };
+        Self { desk: Arc::default(), writer: Arc::new(writer) }
     }
 
-    /// Writes to this file, within these bounds. Whatever is wrong with the file is told in the log, and stops
-    /// nobody.
-    pub(crate) fn start(file: PathBuf, bounds: Bounds) -> Self {
-        let desk = Arc::new(Desk::default());
-        let writer = Arc::new(Writer { bounds: Mutex::new(bounds), ..Writer::default() });
-        let (its_desk, its_own) = (Arc::clone(&desk), Arc::clone(&writer));
-        let thread = std::thread::Builder::new().name("journal".to_owned());
-        match thread.spawn(move || its_own.write(&its_desk, &file)) {
-            Ok(thread) => *writer.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
-            Err(error) => {
-                warn!("there is no journal: cannot start its thread: {error}");
-                return Self::off();
+    /// Keeps so much from now on, or takes note of nothing more. What is too much or too old goes with the next look. Whatever
+    /// is wrong with the file is told in the log, and stops nobody.
+    pub(crate) fn keep(&self, bounds: Option<Bounds>) {
+        if let Some(bounds) = bounds {
+            *self.writer.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds;
+        }
+        let is_on = bounds.is_some() && self.has_thread();
+        self.writer.is_on.store(is_on, Ordering::Relaxed);
+    }
+
+    /// Starts it, if need be.
+    fn has_thread(&self) -> bool {
+        let Some(file) = self.writer.file.clone() else { return false };
+        let mut thread = self.writer.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.is_none() {
+            let (desk, writer) = (Arc::clone(&self.desk), Arc::clone(&self.writer));
+            let builder = std::thread::Builder::new().name("journal".to_owned());
+            match builder.spawn(move || writer.write(&desk, &file)) {
+                Ok(started) => *thread = Some(started),
+                Err(error) => warn!("there is no journal: cannot start its thread: {error}"),
             }
         }
-        Self { desk: Some(desk), writer }
-    }
-
-    /// From now on; what is too much or too old by them goes with the next look.
-    pub(crate) fn keep_within(&self, bounds: Bounds) {
-        *self.writer.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds;
+        thread.is_some()
     }
 
     /// Whether anybody would read what is noted.
     pub(crate) fn is_on(&self) -> bool {
-        self.desk.is_some()
+        self.writer.is_on.load(Ordering::Relaxed)
     }
 
     /// Takes note. The record is only made if there is a journal.
@@ -79,8 +93,8 @@ impl Journal {
         &self,
         record: impl FnOnce() -> Record<&'r str, Routes, Lines>,
     ) {
-        if let Some(desk) = &self.desk {
-            desk.lay(|pad| pad.write(&record(), None));
+        if self.is_on() {
+            self.desk.lay(|pad| pad.write(&record(), None));
         }
     }
 
@@ -89,8 +103,8 @@ impl Journal {
         &self,
         both: impl FnOnce() -> (Record<&'r str, Routes, Lines>, Then<&'r str, Routes, Lines>),
     ) {
-        if let Some(desk) = &self.desk {
-            desk.lay(|pad| {
+        if self.is_on() {
+            self.desk.lay(|pad| {
                 let (record, then) = both();
                 pad.write(&record, Some(&then));
             });
@@ -104,8 +118,7 @@ impl Journal {
 
     /// Writes what there is, and ends.
     pub(crate) fn close(&self) {
-        let Some(desk) = &self.desk else { return };
-        desk.close();
+        self.desk.close();
         let thread = self.writer.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A panic there has been told already.
         let _ = thread.map(JoinHandle::join);
@@ -181,6 +194,12 @@ mod tests {
         Record { at: 1, id, source: "s", event_type: "t", what: What::Duplicate }
     }
 
+    fn started(file: PathBuf) -> Journal {
+        let journal = Journal::new(Some(file));
+        journal.keep(Some(Bounds::default()));
+        journal
+    }
+
     fn ids(file: &Path) -> Vec<usize> {
         let mut ids = Vec::new();
         Reader::open(file).unwrap().since(0, 0, |record| ids.push(record.id.parse().unwrap())).unwrap();
@@ -191,7 +210,7 @@ mod tests {
     fn what_is_noted_is_in_the_file_once_it_is_closed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("journal.db");
-        let journal = Journal::start(file.clone(), Bounds::default());
+        let journal = started(file.clone());
         for id in 0..10_000 {
             let id = id.to_string();
             journal.note(|| record(&id));
@@ -206,7 +225,7 @@ mod tests {
     fn what_many_threads_note_at_many_journals_is_in_the_file_of_each() {
         let folder = tempfile::tempdir().unwrap();
         let files = ["0.db", "1.db"].map(|file| folder.path().join(file));
-        let journals = files.clone().map(|file| Journal::start(file, Bounds::default()));
+        let journals = files.clone().map(started);
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let journals = &journals;
@@ -230,7 +249,7 @@ mod tests {
     fn one_that_is_noted_alone_is_written_soon() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("journal.db");
-        let journal = Journal::start(file.clone(), Bounds::default());
+        let journal = started(file.clone());
         // Again and again, for the writer sleeps in between.
         for id in 0..5 {
             let name = id.to_string();
@@ -248,7 +267,7 @@ mod tests {
     fn a_journal_that_cannot_be_written_stops_nobody() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
-        let journal = Journal::start(folder.path().join("file/journal.db"), Bounds::default());
+        let journal = started(folder.path().join("file/journal.db"));
         let id = "x".repeat(CHUNK_BYTES);
         let records = WAITING_BYTES_MAX / CHUNK_BYTES + 1;
         for _ in 0..records {
@@ -256,6 +275,22 @@ mod tests {
         }
         journal.close();
         assert_eq!(journal.written_and_dropped(), (0, records as u64));
-        Journal::off().note(|| -> Lent<'_> { panic!("nobody reads it") });
+    }
+
+    #[test]
+    fn what_happens_while_it_is_off_is_not_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("journal.db");
+        let journal = Journal::new(Some(file.clone()));
+        for id in 0..6 {
+            journal.keep((id % 2 == 1).then(Bounds::default));
+            let name = id.to_string();
+            journal.note(|| if journal.is_on() { record(&name) } else { panic!("nobody reads it") });
+        }
+        journal.close();
+        assert_eq!(ids(&file), [1, 3, 5]);
+        let nowhere = Journal::new(None);
+        nowhere.keep(Some(Bounds::default()));
+        assert!(!nowhere.is_on());
     }
 }

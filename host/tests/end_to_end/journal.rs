@@ -148,3 +148,28 @@ fn a_journal_outlives_kill_and_can_be_switched_off() {
     assert!(ask(&world, &["explain", &unknown]).unwrap_err().contains("knows nothing"));
     explained(&world, &[&order], &["logger: done"]);
 }
+
+#[test]
+fn a_running_host_switches_its_journal_on_and_off() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let toml = std::fs::read_to_string(world.path("host.toml")).unwrap();
+    let switch = |enabled| {
+        std::fs::write(world.path("host.toml"), format!("{toml}[journal]\nenabled = {enabled}\n")).unwrap();
+    };
+    switch(false);
+    let host = world.host();
+    let mut orders = Vec::new();
+    for enabled in [false, true, false, true] {
+        switch(enabled);
+        ask(&world, &["reload"]).unwrap();
+        let order = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
+        host.wait_for_order(&order);
+        orders.push((order, enabled));
+    }
+    host.stop();
+    for (order, is_known) in &orders {
+        let answer = ask(&world, &["explain", order]);
+        assert_eq!(answer.is_ok_and(|text| text.contains("logger: done")), *is_known, "{orders:?}");
+    }
+}

@@ -211,7 +211,7 @@ fn select(wanted: &Wanted, news: &News) -> Vec<(&'static str, Value)> {
 
 fn journal(admin: &Admin) -> Result<&PathBuf, Refusal> {
     let none = || Refusal::not_found("this host keeps no journal: see [journal] in its configuration, and --state");
-    admin.sources.journal_file.as_ref().ok_or_else(none)
+    admin.sources.journal_file.as_ref().filter(|_| admin.sources.journal.is_on()).ok_or_else(none)
 }
 
 /// Asks the journal, apart from those who must not wait for a disk. `None`: there is nothing in it yet.

@@ -24,7 +24,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
         "plugins_folder": sources.config.plugins,
         "ready": reasons.is_empty(),
         "reasons": reasons,
-        "journal": sources.journal_file.is_some(),
+        "journal": sources.journal.is_on(),
         "otlp": sources.config.tracing.is_on(),
     }))
 }
