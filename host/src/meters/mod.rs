@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 #[cfg(test)]
 pub(crate) use crate::meters::times::BOUNDS;
 pub(crate) use crate::meters::times::{Tally, Times};
@@ -94,9 +92,7 @@ words! {
     Ended { Done = "done", Skipped = "skipped", Retry = "retry", Reject = "reject", Misconfigured = "misconfigured" }
 }
 words! {
-    /// Why a delivery went to its plugin's own queue, untried or as if it were. The journal keeps it on disk, in this
-    /// order.
-    #[derive(Serialize, Deserialize)]
+    /// Why a delivery went to its plugin's own queue, untried or as if it were. The journal keeps these words on disk.
     SpillReason {
         /// No slot was free soon enough.
         Busy = "busy",
