@@ -203,6 +203,14 @@ mod tests {
     }
 
     #[test]
+    fn what_happened_in_one_moment_is_told_in_its_order() {
+        let (begun, done) = (received(10, &[]), attempted(10, "a", 1, Recorded::Done, Next::Nothing));
+        let retried = attempted(10, "a", 2, Recorded::Done, Next::Nothing);
+        let timelines = Timeline::of(vec![retried.clone(), done.clone(), begun.clone()]);
+        assert_eq!(timelines[0].records, [begun, done, retried]);
+    }
+
+    #[test]
     fn events_of_the_same_id_from_other_sources_are_other_events() {
         let mut other = received(5, &[]);
         other.source = "bank".into();
