@@ -24,7 +24,7 @@ mod url;
 
 use std::time::Duration;
 
-pub use crate::consumer::{Consumer, Delivery, Receipt};
+pub use crate::consumer::{Consumer, Delivery, Receipt, Unreadable};
 pub use crate::error::{BrokerError, ConnectError, PublishError, UrlError};
 pub use crate::message::{Headers, Message, Properties, Value};
 pub use crate::part::{Finding, GivesUp, Object, Part, Presence, Role};
@@ -127,6 +127,15 @@ impl Broker {
         match self {
             Self::Amqp(session) => session.survey(parts).await,
             Self::Sqlite(session) => session.survey(parts).await,
+        }
+    }
+
+    /// How many bytes the headers of a message may have in this session. In RabbitMQ all properties travel in one frame;
+    /// the file has no limit of its own.
+    pub fn headers_bytes_max(&self) -> usize {
+        match self {
+            Self::Amqp(session) => session.headers_bytes_max(),
+            Self::Sqlite(_) => usize::MAX,
         }
     }
 

@@ -6,12 +6,14 @@ use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::runtime::default_runtime;
 use lapin::tcp::TLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
 use socket2::{SockRef, Socket};
 use url::Url;
 
+use crate::amqp::guard::{Guarded, guarded_runtime};
 use crate::{BrokerUrl, ConnectError, ConnectOptions};
 
 /// A peer that is silent for two of these is taken for dead, unless the URL says otherwise.
@@ -59,19 +61,19 @@ pub(super) fn hang_up(socket: &SocketHandle) {
     }
 }
 
-/// Connects, as lapin does by itself, but keeps a handle on the socket. lapin's thread does not end
-/// when its caller gives up: it waits for a silent peer for ever, unless the socket is closed.
+/// Connects, as lapin does by itself, but puts the guard in between and keeps a handle on the socket. lapin's thread
+/// does not end when its caller gives up: it waits for a silent peer for ever, unless the socket is closed.
 async fn dial(
     uri: AMQPUri,
     properties: ConnectionProperties,
     limit: Duration,
     socket: SocketHandle,
 ) -> lapin::Result<Connection> {
-    let runtime = lapin::runtime::default_runtime()?;
     Connection::connector(
         uri,
-        runtime,
-        async move |uri: AMQPUri, runtime| {
+        guarded_runtime(),
+        async move |uri: AMQPUri, _| {
+            let runtime = default_runtime()?;
             let connect = async {
                 let host = uri.authority.host.as_str();
                 let addresses = runtime.to_socket_addrs((host.to_owned(), uri.authority.port));
@@ -79,10 +81,12 @@ async fn dial(
                 if let AsyncTcpStream::Plain(stream) = &stream {
                     let _ = socket.set(SockRef::from(stream.get_ref()).try_clone()?);
                 }
-                match uri.scheme {
-                    AMQPScheme::AMQP => Ok(stream),
-                    AMQPScheme::AMQPS => stream.into_tls(host, TLSConfig::default()).await,
-                }
+                let stream = match uri.scheme {
+                    AMQPScheme::AMQP => stream,
+                    AMQPScheme::AMQPS => stream.into_tls(host, TLSConfig::default()).await?,
+                };
+                // To lapin it is plain: the encryption is below.
+                Ok::<_, io::Error>(AsyncTcpStream::Plain(Guarded::new(stream)))
             };
             let connected = tokio::time::timeout(limit, connect).await;
             connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(lapin::Error::from)

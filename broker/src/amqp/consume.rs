@@ -15,7 +15,8 @@ use lapin::{Channel, Consumer as AmqpConsumer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::amqp::acks::{Ack, AckTracker};
-use crate::amqp::convert;
+use crate::amqp::convert::{self, Arrived};
+use crate::amqp::guard::preamble::Names;
 use crate::amqp::link::{CLOSE_LIMIT, Link, REPLY_SUCCESS, refusal, refused_name};
 use crate::{BrokerError, Consumer, Delivery, Receipt};
 
@@ -77,10 +78,7 @@ impl Task {
                 }
                 () = sleep_until(self.tracker.next_due()) => self.send_due().await,
                 arrived = intake.next() => match arrived {
-                    Some(Ok(delivery)) => {
-                        self.hand_out(delivery);
-                        Ok(())
-                    }
+                    Some(Ok(delivery)) => self.hand_out(delivery),
                     Some(Err(error)) => Err(self.ended(Some(&error))),
                     None => Err(self.ended(None)),
                 },
@@ -93,18 +91,30 @@ impl Task {
         }
     }
 
-    fn hand_out(&mut self, delivery: AmqpDelivery) {
+    fn hand_out(&mut self, delivery: AmqpDelivery) -> Result<(), BrokerError> {
+        // Every connection is made with the guard.
+        let Some(Arrived { message, names, unreadable }) = convert::from_guard(delivery.data) else {
+            return Err(BrokerError::Lost(
+                "a delivery came around the guard, which is a fault of this program".to_owned(),
+            ));
+        };
         self.tracker.deliver(delivery.delivery_tag);
+        let (exchange, routing_key) = match names {
+            Some(Names { exchange, routing_key }) => (exchange, routing_key),
+            None => (delivery.exchange.to_string(), delivery.routing_key.to_string()),
+        };
         let delivery = Delivery {
-            message: convert::to_message(&delivery.properties, delivery.data),
-            exchange: delivery.exchange.to_string(),
-            routing_key: delivery.routing_key.to_string(),
+            message,
+            exchange,
+            routing_key,
             redelivered: delivery.redelivered,
+            unreadable,
             receipt: Receipt::new(delivery.delivery_tag, self.acks.clone()),
         };
         // RabbitMQ keeps to the window, so there is room. When nobody listens any more the consumer
         // has been dropped, and the delivery goes back when the channel closes.
         let _ = self.deliveries.try_send(Ok(delivery));
+        Ok(())
     }
 
     /// Takes this acknowledgement and all that wait behind it.

@@ -1,12 +1,13 @@
-//! Messages, to AMQP's types and back. What RabbitMQ can carry passes through unchanged.
+//! Messages, to AMQP's types and from what the guard makes of those. What RabbitMQ can carry passes through unchanged.
 
 use std::fmt::Display;
 
-use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
 
-use crate::{Headers, Message, Properties, Value};
+use crate::amqp::guard::preamble::{self, Content, Names};
+use crate::amqp::guard::properties::{self, Reading};
+use crate::{Headers, Message, Properties, Unreadable, Value};
 
 /// The limit of AMQP's short strings, which names, keys and most properties are.
 const SHORT_STRING_BYTES_MAX: usize = 255;
@@ -114,62 +115,26 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
-/// What arrived.
-pub(super) fn to_message(amqp: &BasicProperties, body: Vec<u8>) -> Message {
-    Message { body: Bytes::from(body), properties: from_amqp(amqp) }
+/// What arrived, as the guard hands it on: body and properties, and how it travelled where lapin could not read that.
+/// `None`: it did not come by the guard.
+pub(super) fn from_guard(data: Vec<u8>) -> Option<Arrived> {
+    let Content { body, properties: raw, names } = preamble::split(data)?;
+    let Reading { properties, problem } = properties::read(&raw);
+    let unreadable = problem.map(|problem| Box::new(Unreadable { problem, properties: raw }));
+    Some(Arrived { message: Message { body, properties }, names, unreadable })
 }
 
-pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
-    let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
-    Properties {
-        content_type: text(amqp.content_type()),
-        content_encoding: text(amqp.content_encoding()),
-        headers: amqp.headers().as_ref().map(from_table).unwrap_or_default(),
-        priority: *amqp.priority(),
-        correlation_id: text(amqp.correlation_id()),
-        reply_to: text(amqp.reply_to()),
-        expiration: text(amqp.expiration()),
-        message_id: text(amqp.message_id()),
-        timestamp: *amqp.timestamp(),
-        message_type: text(amqp.kind()),
-        user_id: text(amqp.user_id()),
-        app_id: text(amqp.app_id()),
-        cluster_id: text(amqp.cluster_id()),
-    }
-}
-
-fn from_table(table: &FieldTable) -> Headers {
-    table.into_iter().map(|(name, value)| (name.to_string(), from_value(value))).collect()
-}
-
-fn from_value(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Void => Value::Void,
-        AMQPValue::Boolean(value) => Value::Bool(*value),
-        AMQPValue::ShortShortInt(value) => Value::I8(*value),
-        AMQPValue::ShortShortUInt(value) => Value::U8(*value),
-        AMQPValue::ShortInt(value) => Value::I16(*value),
-        AMQPValue::ShortUInt(value) => Value::U16(*value),
-        AMQPValue::LongInt(value) => Value::I32(*value),
-        AMQPValue::LongUInt(value) => Value::U32(*value),
-        AMQPValue::LongLongInt(value) => Value::I64(*value),
-        AMQPValue::Float(value) => Value::F32(value.to_bits()),
-        AMQPValue::Double(value) => Value::F64(value.to_bits()),
-        AMQPValue::DecimalValue(value) => Value::Decimal(value.scale, value.value),
-        AMQPValue::ShortString(text) => Value::Text(text.to_string()),
-        AMQPValue::LongString(bytes) => match std::str::from_utf8(bytes.as_bytes()) {
-            Ok(text) => Value::Text(text.to_owned()),
-            Err(_) => Value::LongString(bytes.as_bytes().to_vec()),
-        },
-        AMQPValue::ByteArray(bytes) => Value::Bytes(bytes.as_slice().to_vec()),
-        AMQPValue::Timestamp(seconds) => Value::Timestamp(*seconds),
-        AMQPValue::FieldArray(values) => Value::List(values.as_slice().iter().map(from_value).collect()),
-        AMQPValue::FieldTable(table) => Value::Table(from_table(table)),
-    }
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) message: Message,
+    pub(super) names: Option<Names>,
+    pub(super) unreadable: Option<Box<Unreadable>>,
 }
 
 #[cfg(test)]
 mod tests {
+    use amq_protocol::protocol::basic::gen_properties;
+
     use super::*;
 
     #[test]
@@ -203,7 +168,8 @@ mod tests {
         };
         let amqp = to_amqp(&properties).unwrap();
         assert_eq!(*amqp.delivery_mode(), Some(PERSISTENT));
-        assert_eq!(from_amqp(&amqp), properties);
+        let raw = gen_properties(&amqp)(Vec::new().into()).unwrap().write;
+        assert_eq!(properties::read(&raw), Reading { properties, problem: None });
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod convert;
 mod declare;
 mod desk;
 mod differences;
+mod guard;
 mod judge;
 mod link;
 mod publish;
@@ -85,6 +86,10 @@ impl Session {
 
     pub(crate) fn url(&self) -> &BrokerUrl {
         &self.url
+    }
+
+    pub(crate) fn headers_bytes_max(&self) -> usize {
+        self.publisher.headers_bytes_max()
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {

@@ -76,6 +76,10 @@ impl Publisher {
         }
     }
 
+    pub(super) fn headers_bytes_max(&self) -> usize {
+        self.link.frame_bytes_max().saturating_sub(FRAME_BYTES_RESERVED)
+    }
+
     pub(super) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         tokio::select! {
             biased;
@@ -87,7 +91,7 @@ impl Publisher {
 
     async fn publish_and_wait(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         let place = Place::of(target);
-        let envelope = Envelope::new(&place, message, self.link.frame_bytes_max()).map_err(PublishError::Refused)?;
+        let envelope = Envelope::new(&place, message, self.headers_bytes_max()).map_err(PublishError::Refused)?;
         let (verdict, answer) = oneshot::channel();
         self.turnstile.pass(self.enter(&place, envelope, verdict)).await?;
         match answer.await.map_err(|_| self.link.lost(None))? {
@@ -176,10 +180,9 @@ struct Envelope {
 }
 
 impl Envelope {
-    fn new(place: &Place, message: &Message, frame_bytes_max: usize) -> Result<Self, String> {
+    fn new(place: &Place, message: &Message, headers_bytes_max: usize) -> Result<Self, String> {
         let Message { properties, body } = message;
         let headers_bytes = convert::headers_bytes(&properties.headers);
-        let headers_bytes_max = frame_bytes_max.saturating_sub(FRAME_BYTES_RESERVED);
         if headers_bytes > headers_bytes_max {
             return Err(format!("its headers have {headers_bytes} bytes, and may have {headers_bytes_max}"));
         }
@@ -201,9 +204,11 @@ impl Envelope {
     fn is(&self, returned: &BasicReturnMessage) -> bool {
         self.exchange == returned.exchange
             && self.routing_key == returned.routing_key
-            && self.body == returned.data
-            // By their bits: AMQP's own comparison says that NaN differs from itself.
-            && convert::from_amqp(&self.properties) == convert::from_amqp(&returned.properties)
+            && convert::from_guard(returned.data.clone()).is_some_and(|arrived| {
+                self.body == arrived.message.body
+                    && convert::to_amqp(&arrived.message.properties)
+                        .is_ok_and(|properties| properties == self.properties)
+            })
     }
 
     async fn send(&self, channel: &Channel) -> lapin::Result<Confirmation> {

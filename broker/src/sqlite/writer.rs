@@ -317,7 +317,7 @@ impl Writer {
             let Some(intake) = self.consumers.get(&consumer) else { continue };
             for Taken { id, redelivered, exchange, routing_key, message } in taken {
                 let receipt = Receipt::new(id.cast_unsigned(), self.acks.0.clone());
-                let delivery = Delivery { message, exchange, routing_key, redelivered, receipt };
+                let delivery = Delivery { message, exchange, routing_key, redelivered, unreadable: None, receipt };
                 // There is a place for each, up to the prefetch. An error means that the consumer
                 // was dropped; what it has is given back when we hear of that.
                 let _ = intake.deliveries.try_send(Ok(delivery));

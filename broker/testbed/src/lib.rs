@@ -13,6 +13,7 @@ mod patience;
 mod ports;
 pub mod proxy;
 pub mod rabbitmq;
+pub mod raw_publisher;
 mod reaper;
 pub mod receiver;
 

@@ -22,6 +22,7 @@ use crate::dead_letters::select::Selection;
 use crate::dead_letters::successor::Original;
 use crate::dead_letters::the_one;
 use crate::delivery::clock::now;
+use crate::delivery::{raw_properties, raw_properties_sha256};
 
 /// How long the session stays open when nobody asks.
 const IDLE_MAX: Duration = Duration::from_secs(30);
@@ -239,6 +240,12 @@ fn as_json(summary: &Summary, message: &Message) -> Value {
         foreign_headers(message).map(|(name, value)| (name.clone(), as_plain_json(value))).collect();
     json["properties"] = properties_as_json(message);
     json["headers"] = Value::Object(headers);
+    if let Some(raw) = raw_properties(message) {
+        json["raw_properties_base64"] = json!(STANDARD.encode(raw));
+    }
+    if let Some(digest) = raw_properties_sha256(message) {
+        json["raw_properties_sha256"] = json!(digest);
+    }
     match std::str::from_utf8(&message.body) {
         Ok(text) => json["body"] = json!(text),
         Err(_) => json["body_base64"] = json!(STANDARD.encode(&message.body)),

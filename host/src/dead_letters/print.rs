@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use broker::{Headers, Message, Properties, Value};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -9,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::command::{shown, write_table};
 use crate::dead_letters::browse::Letter;
 use crate::dead_letters::letter::Summary;
+use crate::delivery::{raw_properties, raw_properties_sha256};
 use crate::indent::indent;
 use crate::telemetry::printable;
 
@@ -85,6 +88,12 @@ pub(super) fn show(letter: &Letter, json: bool) -> io::Result<()> {
     for (name, value) in foreign_headers(message) {
         line(&mut out, "header", &format!("{name}: {}", plain(&as_plain_json(value))))?;
     }
+    if let Some(raw) = raw_properties(message) {
+        line(&mut out, "as it came", &format!("all properties, {} bytes of AMQP 0-9-1: see --json", raw.len()))?;
+    }
+    if let Some(digest) = raw_properties_sha256(message) {
+        line(&mut out, "as it came", &format!("all properties are the body of the raw-properties letter {digest}"))?;
+    }
     writeln!(out)?;
     let body = match serde_json::from_slice::<&RawValue>(&message.body) {
         Ok(json) => indent(json),
@@ -117,7 +126,12 @@ fn as_json(summary: &Summary, message: &Message) -> String {
     let (letter, properties) = (json!(summary), properties_as_json(message));
     // The data is put in as it is, which a JSON value could not hold.
     let headers = serde_json::Value::Object(headers);
-    format!(r#"{{"letter":{letter},"properties":{properties},"headers":{headers},"{name}":{body}}}"#).replace('\n', " ")
+    let raw = match (raw_properties(message), raw_properties_sha256(message)) {
+        (Some(raw), _) => format!(r#""raw_properties_base64":"{}","#, STANDARD.encode(raw)),
+        (None, Some(digest)) => format!(r#""raw_properties_sha256":{},"#, json!(digest)),
+        (None, None) => String::new(),
+    };
+    format!(r#"{{"letter":{letter},"properties":{properties},"headers":{headers},{raw}"{name}":{body}}}"#).replace('\n', " ")
 }
 
 /// Those that are not of our own trail.

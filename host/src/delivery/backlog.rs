@@ -18,6 +18,7 @@ use crate::delivery::policy::Fault;
 use crate::delivery::pump::pump;
 use crate::delivery::runner::Runner;
 use crate::delivery::trail::{Trail, forget_own_waits};
+use crate::delivery::unreadable;
 use crate::delivery::worker::{Seen, Worker};
 use crate::event::{Arrived, Rules, decode};
 use crate::meters::GivenUp;
@@ -143,10 +144,13 @@ impl Backlog {
         }
         let arrived =
             Arrived { message: &delivery.message, exchange: &trail.exchange, routing_key: &trail.routing_key };
-        let seen = match decode(arrived, &self.rules) {
+        let decoded = match &delivery.unreadable {
+            Some(unreadable) => Err(unreadable::fault(unreadable)),
+            None => decode(arrived, &self.rules).map_err(|error| Fault::new(error.code(), error.to_string())),
+        };
+        let seen = match decoded {
             Ok(event) => self.worker.again(&self.runner, &event, &delivery, &trail, give_back).await,
-            Err(error) => {
-                let fault = Fault::new(error.code(), error.to_string());
+            Err(fault) => {
                 let given_up = self.worker.give_up(&delivery, trail, fault).await;
                 given_up.map(|()| {
                     self.runner.meters.gave_up(GivenUp::Undecodable);

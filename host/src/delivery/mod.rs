@@ -27,6 +27,7 @@ mod slots;
 mod source;
 mod stall;
 mod trail;
+mod unreadable;
 mod vitals;
 mod worker;
 
@@ -39,4 +40,5 @@ pub(crate) use crate::delivery::runner::{Health, Runner};
 pub(crate) use crate::delivery::session::{Dispatcher, Ended, Opened};
 pub(crate) use crate::delivery::source::Unwanted;
 pub(crate) use crate::delivery::trail::{Recipient, Trail};
+pub(crate) use crate::delivery::unreadable::{raw_properties, raw_properties_sha256};
 pub(crate) use crate::delivery::vitals::{Vital, Vitals};

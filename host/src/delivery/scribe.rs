@@ -100,7 +100,10 @@ impl Scribe {
         let id = match &trail.recipient {
             // It may have been one by the rules of then.
             Some(recipient) => recipient.event_id.clone(),
-            None => crate::event::id_of_body(&delivery.message.body),
+            None => {
+                let own = delivery.message.properties.message_id.clone().filter(|id| !id.is_empty());
+                own.unwrap_or_else(|| crate::event::id_of_body(&delivery.message.body))
+            }
         };
         self.journal.note(|| Lent {
             at: now(),

@@ -11,8 +11,6 @@ use crate::delivery::trail::{self, Trail};
 /// Between two tries to write what the broker refuses (because a queue is full, say).
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(200);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Of the 128 KiB that a frame has by default.
-const HEADER_BYTES_SAFE: usize = 64 << 10;
 const LEFT_BEHIND_MAX: usize = 50;
 const LEFT_BEHIND_CHARACTERS_MAX: usize = 100;
 
@@ -36,6 +34,16 @@ pub(super) async fn pass_on(
     trail: &Trail,
     onward: Onward<'_>,
 ) -> Result<(), BrokerError> {
+    write(broker, source, trail.write(message), onward).await
+}
+
+/// The same of a message that carries its trail already.
+pub(super) async fn write(
+    broker: &Broker,
+    source: &Source,
+    mut carried: Message,
+    onward: Onward<'_>,
+) -> Result<(), BrokerError> {
     let names = &source.names;
     let (queue, plugin) = match onward {
         Onward::Later { plugin, .. } | Onward::Spill { plugin } => (names.plugin(plugin), Some(plugin)),
@@ -45,7 +53,6 @@ pub(super) async fn pass_on(
         Onward::Later { plugin, delay } => Target::PluginLater { names, plugin, delay },
         Onward::Spill { .. } | Onward::Dead => Target::Queue(&queue),
     };
-    let mut carried = trail.write(message);
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(REFUSED_PAUSE_MIN)
         .with_max_delay(REFUSED_PAUSE_MAX)
@@ -74,7 +81,7 @@ pub(super) async fn pass_on(
                     Err(error) => warn!(queue, "cannot make what is missing: {error}"),
                 }
             }
-            PublishError::Refused(_) => lighten(&mut carried),
+            PublishError::Refused(_) => lighten(&mut carried, broker.headers_bytes_max()),
             PublishError::Unconfirmed(error) => return Err(error),
         }
     }
@@ -82,16 +89,18 @@ pub(super) async fn pass_on(
 
 /// Headers travel in one frame. If what came with the message leaves too little room for the
 /// trail, the largest headers that are not ours stay behind, and the message says which.
-fn lighten(message: &mut Message) {
+fn lighten(message: &mut Message, headers_bytes_max: usize) {
+    // Names and values are counted here, their types and lengths are not.
+    let safe = headers_bytes_max / 2;
     let headers = &mut message.properties.headers;
     let mut sizes: Vec<_> = headers.iter().map(|(name, value)| (name.len() + size(value), name.clone())).collect();
     let mut total: usize = sizes.iter().map(|(size, _)| size).sum();
-    if total <= HEADER_BYTES_SAFE {
+    if total <= safe {
         return;
     }
     sizes.sort();
     let mut left_behind = Vec::new();
-    while let Some((size, name)) = sizes.pop().filter(|_| total > HEADER_BYTES_SAFE / 2) {
+    while let Some((size, name)) = sizes.pop().filter(|_| total > safe / 2) {
         if !name.starts_with(trail::PREFIX) {
             headers.remove(&name);
             total -= size;
@@ -116,16 +125,21 @@ mod tests {
 
     #[test]
     fn headers_that_leave_no_room_stay_behind() {
+        const FRAME: usize = 128 << 10;
         let mut message = Message::json("{}");
         let headers = &mut message.properties.headers;
         headers.insert("small".to_owned(), "x".into());
         headers.insert("x-notify-reason".to_owned(), "r".repeat(4000).into());
-        lighten(&mut message);
+        lighten(&mut message, FRAME);
         assert_eq!(message.properties.headers.len(), 2, "there is nothing to do");
         message.properties.headers.insert("large".to_owned(), "x".repeat(125_000).into());
-        lighten(&mut message);
+        lighten(&mut message, FRAME);
         let names: Vec<_> = message.properties.headers.keys().map(String::as_str).collect();
         assert_eq!(names, ["small", "x-notify-left-behind", "x-notify-reason"]);
         assert_eq!(message.properties.headers["x-notify-left-behind"], Value::List(vec!["large".into()]));
+        // A connection with small frames.
+        message.properties.headers.insert("medium".to_owned(), "x".repeat(5_000).into());
+        lighten(&mut message, 8 << 10);
+        assert!(!message.properties.headers.contains_key("medium"));
     }
 }

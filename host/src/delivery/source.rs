@@ -25,6 +25,7 @@ use crate::delivery::runner::Runner;
 use crate::delivery::scribe::Coming;
 use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
+use crate::delivery::unreadable;
 use crate::delivery::worker::Worker;
 use crate::event::{Arrived, Event, Rules, decode};
 use crate::spans::{Span, Taken};
@@ -123,10 +124,13 @@ impl Intake {
         let mut trail = Trail::begin(&delivery, None, now());
         let arrived =
             Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
-        let event = match decode(arrived, &self.rules) {
+        let decoded = match &delivery.unreadable {
+            Some(unreadable) => Err(unreadable::fault(unreadable)),
+            None => decode(arrived, &self.rules).map_err(|error| Fault::new(error.code(), error.to_string())),
+        };
+        let event = match decoded {
             Ok(event) => event,
-            Err(error) => {
-                let fault = Fault::new(error.code(), error.to_string());
+            Err(fault) => {
                 self.receive(&delivery, None, since).failed(&fault.code, &fault.reason);
                 if let Err(error) = Box::pin(self.worker.give_up(&delivery, trail, fault)).await {
                     debug!(%error, "a message was not settled, and will come again");

@@ -14,8 +14,9 @@ use crate::delivery::herald::Herald;
 use crate::delivery::policy::{Fault, Settlement, decide};
 use crate::delivery::runner::{Pass, Runner};
 use crate::delivery::scribe::{Coming, Round, Scribe};
-use crate::delivery::settle::{Onward, pass_on};
+use crate::delivery::settle::{Onward, pass_on, write};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
+use crate::delivery::unreadable;
 use crate::event::Event;
 use crate::journal::Next;
 use crate::meters::{GivenUp, HostMeters, SpillReason};
@@ -200,7 +201,15 @@ impl Worker {
         trail.given_up = Some(GivenUp::Undecodable.as_str().to_owned());
         trail.last_at = clock::now();
         trail.fault = Some(fault);
-        pass_on(&self.broker, &self.source, &delivery.message, &trail, Onward::Dead).await?;
+        let letters = match &delivery.unreadable {
+            Some(unreadable) => {
+                unreadable::letters(&delivery.message, unreadable, &trail, self.broker.headers_bytes_max())
+            }
+            None => vec![trail.write(&delivery.message)],
+        };
+        for letter in letters {
+            write(&self.broker, &self.source, letter, Onward::Dead).await?;
+        }
         self.scribe.undecodable(delivery, &trail);
         Ok(())
     }

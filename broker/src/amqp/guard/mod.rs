@@ -1,0 +1,18 @@
+//! The guard stands between the socket and lapin, so that no message can end the connection.
+//!
+//! lapin's parser recurses once for each level of nesting without a bound, and refuses text that is not UTF-8; either
+//! ends the connection, and the broker offers the message again. RabbitMQ takes both from any publisher. The guard
+//! follows AMQP's frames (<https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>, section 4.2) and hands lapin only
+//! frames that it can read: the properties of a message move into the front of its body, see [`preamble`], where lapin
+//! does not look. [`properties`] reads them there, with a bound on depth and a rule for text in another encoding.
+//!
+//! It sits above TLS and sees every delivery, every answer to `basic.get` and every returned message. It changes
+//! nothing that is sent.
+
+mod filter;
+pub(super) mod preamble;
+pub(super) mod properties;
+mod text;
+mod transport;
+
+pub(super) use crate::amqp::guard::transport::{Guarded, guarded_runtime};

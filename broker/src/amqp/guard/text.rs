@@ -1,0 +1,56 @@
+//! Text in an encoding that AMQP does not allow.
+
+use sha2::{Digest as _, Sha256};
+
+/// The limit of AMQP's short strings, in bytes.
+pub(super) const SHORT_STRING_BYTES_MAX: usize = 255;
+const DIGEST_BYTES: usize = 8;
+
+/// A short string as text. AMQP demands UTF-8; bytes that are not are taken for Latin-1 (ISO 8859-1), as
+/// a publisher that speaks an older encoding means them. A character of Latin-1 can take two bytes in UTF-8: text that
+/// no longer fits a short string is cut, and ends in a digest of the whole, so that two ids stay two ids.
+pub(super) fn mend(bytes: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.to_owned();
+    }
+    let text: String = bytes.iter().copied().map(char::from).collect();
+    if text.len() <= SHORT_STRING_BYTES_MAX {
+        return text;
+    }
+    let mut digest = String::with_capacity(2 * DIGEST_BYTES);
+    for byte in &Sha256::digest(bytes)[..DIGEST_BYTES] {
+        digest.push_str(&format!("{byte:02x}"));
+    }
+    let kept = text.floor_char_boundary(SHORT_STRING_BYTES_MAX - "~".len() - digest.len());
+    format!("{}~{digest}", &text[..kept])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_utf_8_is_read_as_latin_1() {
+        for (bytes, text) in [
+            (&b"order-4711"[..], "order-4711"),
+            ("Köln €".as_bytes(), "Köln €"),
+            (b"K\xf6ln", "Köln"),
+            // One wrong byte, and all of it is Latin-1.
+            (b"\xc3\xb6 \xff", "Ã¶ ÿ"),
+            (b"", ""),
+        ] {
+            assert_eq!(mend(bytes), text);
+        }
+    }
+
+    #[test]
+    fn text_that_grows_too_long_keeps_its_identity() {
+        let (one, other) = ([0xf6; 255], [[0xf6; 254].as_slice(), &[0xe4]].concat());
+        let mended = mend(&one);
+        assert!(mended.len() <= SHORT_STRING_BYTES_MAX, "{}", mended.len());
+        assert!(mended.starts_with("öööö"));
+        assert_ne!(mended, mend(&other));
+        assert_eq!(mended, mend(&one));
+        assert_eq!(mend(&[0xf6; 127]).chars().count(), 127);
+    }
+}
