@@ -131,7 +131,8 @@ fn as_json(summary: &Summary, message: &Message) -> String {
         (None, Some(digest)) => format!(r#""raw_properties_sha256":{},"#, json!(digest)),
         (None, None) => String::new(),
     };
-    format!(r#"{{"letter":{letter},"properties":{properties},"headers":{headers},{raw}"{name}":{body}}}"#).replace('\n', " ")
+    format!(r#"{{"letter":{letter},"properties":{properties},"headers":{headers},{raw}"{name}":{body}}}"#)
+        .replace('\n', " ")
 }
 
 /// Those that are not of our own trail.

@@ -41,13 +41,10 @@ pub(super) fn letters(
     headers.insert(RAW_PROPERTIES_SHA256.to_owned(), digest.as_str().into());
     let raw_properties = Message {
         body: raw.clone(),
-        properties: Properties {
-            content_type: Some("application/octet-stream".to_owned()),
-            ..Properties::default()
-        },
+        properties: Properties { content_type: Some("application/octet-stream".to_owned()), ..Properties::default() },
     };
-    let reason = "the properties, as they came, of the dead letter that died at the same time \
-                  (unreadable-properties): they did not fit beside its own; purge both together";
+    let reason = "the body is the properties, as they came, of another dead letter, which names the same digest: they \
+                  did not fit beside its own";
     let trail = Trail { fault: Some(Fault::new("raw-properties", reason)), ..trail.clone() };
     let mut raw_properties = trail.write(&raw_properties);
     raw_properties.properties.headers.insert(RAW_PROPERTIES_SHA256.to_owned(), digest.as_str().into());

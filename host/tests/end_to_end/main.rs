@@ -48,6 +48,7 @@ mod service_manager;
 mod top;
 mod topology;
 mod tracing;
+mod unreadable;
 mod webhook;
 mod webhook_answers;
 mod world;
