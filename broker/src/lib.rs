@@ -24,6 +24,8 @@ mod url;
 
 use std::time::Duration;
 
+#[doc(hidden)]
+pub use crate::amqp::GuardBench;
 pub use crate::consumer::{Consumer, Delivery, Receipt, Unreadable};
 pub use crate::error::{BrokerError, ConnectError, PublishError, UrlError};
 pub use crate::message::{Headers, Message, Properties, Value};

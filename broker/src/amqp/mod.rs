@@ -22,6 +22,9 @@ mod publish;
 mod survey;
 mod watch;
 
+#[doc(hidden)]
+pub use crate::amqp::guard::GuardBench;
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -5,6 +5,7 @@
 
 mod amqp;
 mod event;
+mod guard;
 mod http;
 mod parse;
 mod sqlite;
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Claims and removes what is in a queue of a SQLite file, in batches
     Drain { file: PathBuf, queue: String, count: usize },
+    /// Takes messages apart as lapin does; prints the microseconds of one, without the broker crate's guard and with it
+    Guard { count: usize },
     /// Parses an event and logs a line of it on standard error, again and again
     Parse { event: PathBuf, count: usize, threads: usize },
 }
@@ -90,6 +93,11 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Drain { file, queue, count } => {
             println!("{}", sqlite::drain(&file, &queue, count)?.as_secs_f64());
+            Ok(())
+        }
+        Command::Guard { count } => {
+            let (without, with) = guard::compare(count)?;
+            println!("{without} {with}");
             Ok(())
         }
         Command::Parse { event, count, threads } => {

@@ -5,6 +5,7 @@
 //! noisy minute hits both. What ours is compared with is in `xtask/peer`. `docs/benchmarks.md` says how each row is meant.
 
 mod backlog;
+mod guard;
 mod idle;
 mod journal;
 mod languages;
@@ -89,6 +90,8 @@ enum Name {
     Idle,
     /// What the journal costs, compared with none
     Journal,
+    /// What the guard before lapin costs a message
+    Guard,
     /// How many webhooks a second the plugin sends, compared with a native client
     Webhook,
 }
@@ -114,6 +117,7 @@ impl Name {
             Self::Start => start::measure(bench),
             Self::Idle => idle::measure(bench),
             Self::Journal => journal::measure(bench),
+            Self::Guard => guard::measure(bench),
             Self::Webhook => webhook::measure(bench),
         }
     }

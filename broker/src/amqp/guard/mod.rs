@@ -16,3 +16,23 @@ mod text;
 mod transport;
 
 pub(super) use crate::amqp::guard::transport::{Guarded, guarded_runtime};
+
+/// What the guard does to each message, without a connection: for `cargo xtask bench guard`.
+#[derive(Debug, Default)]
+pub struct GuardBench(filter::Filter);
+
+impl GuardBench {
+    /// Passes on what has come from a broker.
+    pub fn pass<T>(&mut self, bytes: &[u8], read: impl FnOnce(&[u8]) -> T) -> std::io::Result<T> {
+        self.0.push(bytes)?;
+        let unread = self.0.unread();
+        let (count, read) = (unread.len(), read(unread));
+        self.0.mark_read(count);
+        Ok(read)
+    }
+
+    /// The message in a body that was passed on.
+    pub fn message(body: Vec<u8>) -> Option<crate::Message> {
+        crate::amqp::convert::from_guard(body).map(|arrived| arrived.message)
+    }
+}
