@@ -35,7 +35,7 @@ use crate::admin::server::Listening;
 pub(crate) use crate::admin::server::listen;
 use crate::admin::streams::Streams;
 use crate::config::HostConfig;
-use crate::control;
+use crate::control::{self, PluginState};
 use crate::dead_letters::Desk;
 use crate::delivery::{Vital, Vitals};
 use crate::journal::Journal;
@@ -109,9 +109,16 @@ impl Admin {
     /// Why the host is not ready; nothing if it is.
     pub(crate) fn reasons(&self) -> Vec<String> {
         let Sources { config, control, .. } = &self.sources;
+        let not_loaded: Vec<_> = control
+            .list()
+            .into_iter()
+            .filter(|report| report.state == PluginState::NotLoaded)
+            .map(|report| (report.name, report.problem.unwrap_or_default()))
+            .collect();
         reasons(&Signs {
             is_stopping: self.sources.stop.is_cancelled(),
             plugins: control.registry.runners().len(),
+            not_loaded: &not_loaded,
             broker: &self.sources.broker,
             queue: config.source.names.source(),
             folder: &config.plugins,
