@@ -54,6 +54,8 @@ pub(crate) struct Runner {
     last_failure: Mutex<Option<String>>,
     /// Whether a session hands it events.
     served: watch::Sender<bool>,
+    /// Why the broker makes no queue for it.
+    no_queue: Mutex<Option<String>>,
     /// Changes whenever breaker or pace may judge differently.
     pub(super) changed: watch::Sender<()>,
 }
@@ -139,6 +141,7 @@ impl Runner {
             in_flight: AtomicUsize::new(0),
             last_failure: Mutex::default(),
             served: watch::Sender::new(false),
+            no_queue: Mutex::default(),
             line: Line::default(),
             breaker: Mutex::new(Breaker::new(policies.breaker)),
             pace: Mutex::new(Pace::new(policies.pace.clone(), Now::read())),
@@ -296,7 +299,18 @@ impl Runner {
     }
 
     pub(super) fn serve(&self, served: bool) {
+        *self.no_queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.served.send_replace(served);
+    }
+
+    /// The broker makes no queue for it, for this reason.
+    pub(super) fn has_no_queue(&self, problem: &str) {
+        *self.no_queue.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.to_owned());
+    }
+
+    /// Why it gets no events, though there is a session with the broker.
+    pub(crate) fn no_queue(&self) -> Option<String> {
+        self.no_queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until it gets events. False: not within this time, for there is no session, or no queue for it.

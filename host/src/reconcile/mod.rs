@@ -62,7 +62,7 @@ pub(crate) struct Reconciler {
     known: BTreeMap<String, Entry>,
     gone: BTreeMap<String, Instant>,
     retries: Retries,
-    /// The first pass is over. Until then nobody gets events.
+    /// The folder could be read once, and what was there is loaded. Until then nobody gets events.
     has_begun: bool,
     /// Runners that are to come into the registry together.
     gathered: Option<Vec<Arc<Runner>>>,
@@ -119,7 +119,7 @@ impl Reconciler {
 
     /// Loads everything once.
     pub(crate) async fn begin(&mut self) {
-        self.pass(true).await;
+        self.pass().await;
     }
 
     /// Goes on until `stop`.
@@ -143,7 +143,7 @@ impl Reconciler {
                     let _ = done.send(());
                     pass = Pass::Unsettled;
                 }
-                () = self.watch.changed(at_most) => pass = self.pass(false).await,
+                () = self.watch.changed(at_most) => pass = self.pass().await,
             }
         }
     }
@@ -178,7 +178,7 @@ impl Reconciler {
         done
     }
 
-    async fn pass(&mut self, first: bool) -> Pass {
+    async fn pass(&mut self) -> Pass {
         let folder = self.folder.clone();
         // A panic here (the system has no thread left, say) must not end the watch over the folder.
         let scanned = AssertUnwindSafe(apart(move || scan(&folder))).catch_unwind().await;
@@ -194,13 +194,13 @@ impl Reconciler {
         if self.registry.runners().is_empty() {
             self.gathered = Some(Vec::new());
         }
-        let pass = self.bring_up_to_date(entries, first).await;
+        let pass = self.bring_up_to_date(entries).await;
         self.registry.put_all(self.gathered.take().unwrap_or_default());
         self.has_begun = true;
         pass
     }
 
-    async fn bring_up_to_date(&mut self, entries: BTreeMap<String, Entry>, first: bool) -> Pass {
+    async fn bring_up_to_date(&mut self, entries: BTreeMap<String, Entry>) -> Pass {
         self.folder_problem = None;
         for name in entries.keys() {
             self.catalog.loading(name);
@@ -212,7 +212,7 @@ impl Reconciler {
                 continue;
             }
             let age = entry.age();
-            if !first && [&entry.toml, &entry.wasm].into_iter().any(|path| self.watch.is_being_written(path, age)) {
+            if self.has_begun && [&entry.toml, &entry.wasm].into_iter().any(|path| self.watch.is_being_written(path, age)) {
                 pass = Pass::Unsettled;
                 continue;
             }
