@@ -116,7 +116,7 @@ impl Filter {
     pub(crate) fn wants(&self, record: &Record) -> bool {
         let outcomes = outcomes(record);
         let plugin = match &record.what {
-            What::Attempted(Attempted { plugin, .. }) => Some(plugin),
+            What::Attempted(Attempted { plugin, .. }) | What::Declined { plugin, .. } => Some(plugin),
             What::Received(_) | What::Duplicate | What::Spilled { .. } | What::Undecodable { .. } => None,
         };
         !outcomes.is_empty()
@@ -142,6 +142,7 @@ fn outcomes(record: &Record) -> Vec<Outcome> {
             }
         }
         What::Received(received) if is_unmatched(received) => vec![Outcome::Unmatched],
+        What::Declined { .. } => vec![Outcome::Unmatched],
         What::Received(_) | What::Spilled { .. } => Vec::new(),
         What::Duplicate => vec![Outcome::Duplicate],
         What::Undecodable { .. } => vec![Outcome::Undecodable, Outcome::DeadLetter],
@@ -226,6 +227,7 @@ fn what(record: &Record) -> String {
         What::Received(_) => "no plugin wanted it".to_owned(),
         What::Duplicate => "a duplicate, not delivered again".to_owned(),
         What::Spilled { plugin, .. } => format!("{}: waits in its queue", shown(plugin)),
+        What::Declined { plugin, why } => format!("{}: did not want it: {}", shown(plugin), shown(why)),
         What::Undecodable { reason, .. } => format!("no event, dead-lettered: {}", shown(reason)),
     }
 }

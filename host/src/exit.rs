@@ -4,6 +4,9 @@
 pub(crate) const FAILED: u8 = 1;
 /// The configuration is wrong: `EX_CONFIG` of sysexits.h. A supervisor need not try again.
 pub(crate) const BAD_CONFIG: u8 = 78;
+/// The machine was at fault, and the same may work a moment later: `EX_TEMPFAIL` of sysexits.h. The process that compiles
+/// says so to the host.
+pub(crate) const TRY_AGAIN: u8 = 75;
 /// A second signal ended it: 128 + SIGINT, as shells count.
 pub(crate) const INTERRUPTED: i32 = 130;
 /// As clap exits, for what only the command itself can see.

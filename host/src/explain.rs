@@ -193,6 +193,9 @@ fn sentences(record: &Record) -> Vec<String> {
         }
         What::Duplicate => vec!["came again within the duplicates window: not delivered a second time".to_owned()],
         What::Spilled { plugin, why } => vec![format!("{}: waits in its queue: {}", shown(plugin), waits_for(*why))],
+        What::Declined { plugin, why } => {
+            vec![format!("{}: does not get it, now that it has loaded: {}", shown(plugin), shown(why))]
+        }
         What::Attempted(attempted) => attempt(attempted),
         What::Undecodable { code, reason, exchange, routing_key, bytes } => vec![
             format!(
@@ -211,6 +214,7 @@ fn because(rule: &Rule) -> String {
         Rule::Subscription(rule) => format!("matched: {}", shown(rule)),
         Rule::Filtered(why) => format!("filtered: {}", shown(why)),
         Rule::AboutItself => "does not get it: it tells of its own health".to_owned(),
+        Rule::NotYetRouted => "not yet routed: it has not been loaded, and so may want it".to_owned(),
     }
 }
 
@@ -222,6 +226,7 @@ fn waits_for(why: SpillReason) -> &'static str {
         SpillReason::Paused => "it was paused",
         SpillReason::QuietHours => "it had quiet hours",
         SpillReason::RateLimited => "its rate did not allow it yet",
+        SpillReason::NotLoaded => "it had not been loaded yet",
     }
 }
 
@@ -350,6 +355,7 @@ pub(crate) fn record_as_json(record: &Record) -> Value {
         }),
         What::Duplicate => json!({ "what": "duplicate" }),
         What::Spilled { plugin, why } => json!({ "what": "spilled", "plugin": **plugin, "why": waits_for(*why) }),
+        What::Declined { plugin, why } => json!({ "what": "declined", "plugin": **plugin, "why": **why }),
         What::Attempted(attempted) => attempt_as_json(attempted),
         What::Undecodable { code, reason, exchange, routing_key, bytes } => json!({
             "what": "undecodable",
@@ -370,10 +376,12 @@ fn line_as_json(line: &Line) -> Value {
 
 fn routed_as_json(Routed { plugin, rule }: &Routed) -> Value {
     let (gets, rule) = match rule {
-        Rule::Everything => (true, None),
-        Rule::Subscription(rule) => (true, Some(rule.to_string())),
-        Rule::Filtered(why) => (false, Some(why.to_string())),
-        Rule::AboutItself => (false, None),
+        Rule::Everything => (Some(true), None),
+        Rule::Subscription(rule) => (Some(true), Some(rule.to_string())),
+        Rule::Filtered(why) => (Some(false), Some(why.to_string())),
+        Rule::AboutItself => (Some(false), None),
+        // Nobody knows yet.
+        Rule::NotYetRouted => (None, None),
     };
     json!({ "plugin": **plugin, "gets": gets, "rule": rule })
 }

@@ -99,8 +99,8 @@ pub fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     // For the host, which says whose fault it is.
-                    eprintln!("{error:#}");
-                    ExitCode::from(exit::FAILED)
+                    eprintln!("{error}");
+                    ExitCode::from(if error.is_transient() { exit::TRY_AGAIN } else { exit::FAILED })
                 }
             }
         }

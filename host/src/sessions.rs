@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::HostConfig;
-use crate::delivery::{Dispatcher, Ended, Opened, Registry, Vitals};
+use crate::delivery::{Dispatcher, Ended, Opened, Registry, Vitals, make_queues};
 
 /// One try to reach the broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,24 +136,10 @@ impl Sessions<'_> {
         let source = &self.config.source;
         let mut warnings = broker.declare_source(source).await?;
         let runners = self.registry.runners();
-        let mut names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
-        match broker.declare_plugins(&source.names, &names).await {
-            Ok(more) => warnings.extend(more),
-            Err(error @ BrokerError::Lost(_)) => return Err(error.into()),
-            Err(_) => {
-                // One whose queue cannot be made must not keep away the others; the session goes on trying.
-                warnings.extend(broker.declare_plugins(&source.names, &[]).await?);
-                let mut declared = Vec::new();
-                for name in names {
-                    match broker.declare_plugins(&source.names, &[name]).await {
-                        Ok(_) => declared.push(name),
-                        Err(error @ BrokerError::Lost(_)) => return Err(error.into()),
-                        Err(_) => {}
-                    }
-                }
-                names = declared;
-            }
-        }
+        let names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
+        // The session goes on trying to make what is refused.
+        let made = make_queues(&broker, &source.names, &names).await?;
+        warnings.extend(made.warnings);
         for warning in warnings {
             let warning = warning.to_string();
             if !self.warned.contains(&warning) {
@@ -161,12 +147,12 @@ impl Sessions<'_> {
                 self.warned.push(warning);
             }
         }
-        let consumer = if names.is_empty() {
+        let consumer = if made.there.is_empty() {
             None
         } else {
             Some(broker.consume(source.names.source(), self.config.prefetch).await?)
         };
-        let declared = names.into_iter().map(str::to_owned).collect();
+        let declared = made.there.into_iter().map(str::to_owned).collect();
         Ok(Opened { broker, consumer, declared })
     }
 }

@@ -1,4 +1,7 @@
 //! Whether the host is ready: it takes events from its queue, and hands them to plugins.
+//!
+//! A plugin that the operator has paused or switched off, or whose files are broken, is as the operator has it: the host is
+//! ready. A plugin that the machine could not load is a fault of this machine: it is not, until the plugin has loaded.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +19,12 @@ use crate::delivery::Vital;
 /// What it is judged by.
 pub(super) struct Signs<'a> {
     pub(super) is_stopping: bool,
-    /// Those that run.
+    /// Those that run, or will when they can be loaded.
     pub(super) plugins: usize,
+    /// Those that the machine could not load, and why.
+    pub(super) not_loaded: &'a [(String, String)],
+    /// Those that the broker makes no queue for, and why.
+    pub(super) no_queue: &'a [(String, String)],
     pub(super) broker: &'a BrokerUrl,
     pub(super) queue: &'a str,
     pub(super) folder: &'a Path,
@@ -26,7 +33,7 @@ pub(super) struct Signs<'a> {
 
 /// Why it is not ready, each in a sentence; nothing if it is.
 pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
-    let Signs { is_stopping, plugins, broker, queue, folder, vital } = signs;
+    let Signs { is_stopping, plugins, not_loaded, no_queue, broker, queue, folder, vital } = signs;
     let mut reasons = Vec::new();
     if *is_stopping {
         reasons.push("the host is stopping: it finishes what it has begun, and takes nothing new".to_owned());
@@ -34,6 +41,12 @@ pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
     if *plugins == 0 {
         reasons
             .push(format!("no plugin of {} runs: put one there that loads and is not switched off", folder.display()));
+    }
+    for (plugin, problem) in *not_loaded {
+        let problem = problem.replace('\n', "; ");
+        reasons.push(format!(
+            "plugin {plugin:?} could not be loaded, is tried again, and its events wait in its queue: {problem}"
+        ));
     }
     if vital.connected.is_none() {
         reasons.push(match &vital.away {
@@ -44,6 +57,11 @@ pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
         reasons.push(format!(
             "nothing is taken from queue {queue:?}: no plugin has a queue of its own yet, or the host is just beginning"
         ));
+    }
+    if vital.connected.is_some() {
+        reasons.extend(no_queue.iter().map(|(plugin, problem)| {
+            format!("events pass plugin {plugin:?} by, for its queue cannot be made: {problem}")
+        }));
     }
     if vital.is_stalled {
         let count = vital.unacknowledged;
@@ -74,15 +92,24 @@ mod tests {
         let broker: BrokerUrl = "amqp://guest:hunter2@127.0.0.1".parse().unwrap();
         let well =
             Vital { connected: Some((broker.clone(), Timestamp::UNIX_EPOCH)), is_consuming: true, ..Vital::default() };
-        let check = |is_stopping, plugins, vital: &Vital, expected: &[&str]| {
+        let judge = |is_stopping, plugins, not_loaded: &[_], vital: &Vital, expected: &[&str]| {
             let (queue, folder) = ("q", Path::new("p"));
-            let told = reasons(&Signs { is_stopping, plugins, broker: &broker, queue, folder, vital });
+            let no_queue = [("slack".to_owned(), "not allowed".to_owned())];
+            let no_queue = if plugins == 3 { &no_queue[..] } else { &[] };
+            let broker = &broker;
+            let told = reasons(&Signs { is_stopping, plugins, not_loaded, no_queue, broker, queue, folder, vital });
             assert_eq!(told.len(), expected.len(), "{told:?}");
             for (told, expected) in told.iter().zip(expected) {
                 assert!(told.contains(expected) && !told.contains("hunter2"), "{told}");
             }
         };
+        let check = |is_stopping, plugins, vital: &Vital, expected: &[&str]| {
+            judge(is_stopping, plugins, &[], vital, expected);
+        };
         check(false, 1, &well, &[]);
+        check(false, 3, &well, &["events pass plugin \"slack\" by, for its queue cannot be made: not allowed"]);
+        let not_loaded = ("email".to_owned(), "no memory".to_owned());
+        judge(false, 2, &[not_loaded], &well, &["plugin \"email\" could not be loaded, is tried again"]);
         check(true, 1, &well, &["is stopping"]);
         check(false, 0, &Vital { is_consuming: false, ..well.clone() }, &["no plugin of p runs"]);
         check(false, 1, &Vital { is_consuming: false, ..well.clone() }, &["nothing is taken from queue \"q\""]);

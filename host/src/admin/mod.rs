@@ -35,9 +35,9 @@ use crate::admin::server::Listening;
 pub(crate) use crate::admin::server::listen;
 use crate::admin::streams::Streams;
 use crate::config::HostConfig;
-use crate::control;
+use crate::control::{self, PluginState};
 use crate::dead_letters::Desk;
-use crate::delivery::{Vital, Vitals};
+use crate::delivery::{Runner, Vital, Vitals};
 use crate::journal::Journal;
 use crate::meters::Meters;
 use crate::plugin::SharedPlaces;
@@ -109,9 +109,20 @@ impl Admin {
     /// Why the host is not ready; nothing if it is.
     pub(crate) fn reasons(&self) -> Vec<String> {
         let Sources { config, control, .. } = &self.sources;
+        let not_loaded: Vec<_> = control
+            .list()
+            .into_iter()
+            .filter(|report| report.state == PluginState::NotLoaded)
+            .map(|report| (report.name, report.problem.unwrap_or_default()))
+            .collect();
+        let runners = control.registry.runners();
+        let no_queue = |runner: &Arc<Runner>| Some((runner.name.to_string(), runner.no_queue()?));
+        let no_queue: Vec<_> = runners.iter().filter_map(no_queue).collect();
         reasons(&Signs {
             is_stopping: self.sources.stop.is_cancelled(),
-            plugins: control.registry.runners().len(),
+            plugins: runners.len(),
+            not_loaded: &not_loaded,
+            no_queue: &no_queue,
             broker: &self.sources.broker,
             queue: config.source.names.source(),
             folder: &config.plugins,

@@ -22,7 +22,7 @@ pub(crate) use crate::capability::outside::{Outside, Reach};
 pub(crate) use crate::capability::preview::{Departure, Preview};
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use crate::capability::secrets::Secret;
-pub(crate) use crate::capability::vault::Vault;
+pub(crate) use crate::capability::vault::{NoValue, Vault};
 pub(crate) use crate::capability::wasi_http::WasiHttp;
 use crate::plugin::Guest;
 use crate::plugin::contract::types;

@@ -52,6 +52,11 @@ impl Outside {
         self.egress.clone()
     }
 
+    /// What is counted of the plugin of this name.
+    pub(crate) fn meters_of(&self, plugin: &str) -> Arc<PluginMeters> {
+        self.meters.of_plugin(plugin)
+    }
+
     /// What a plugin with this toml may reach.
     pub(crate) fn reach(
         &self,

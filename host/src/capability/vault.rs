@@ -25,6 +25,15 @@ const OLD_VALUES_MAX: usize = 4;
 /// Of a file's permissions: anybody may read it.
 const READABLE_BY_ALL: u32 = 0o004;
 
+/// Why a secret has no value.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub(crate) struct NoValue {
+    problem: String,
+    /// It lies in a file, which may be there a moment later. The environment does not change while the host runs.
+    pub(crate) may_come: bool,
+}
+
 /// The secrets of one version of a plugin.
 #[derive(Debug, Default)]
 pub(crate) struct Vault {
@@ -73,7 +82,10 @@ impl Vault {
                         warnings.push(format!("{problem}; another one is made up, as nothing is sent"));
                         Held::made_up(&grant).map_err(|problem| anyhow!(problem))?
                     }
-                    Err(problem) => bail!(problem),
+                    Err(problem) => {
+                        let may_come = path_of(&grant.source).is_ok_and(|path| path.is_some());
+                        bail!(NoValue { problem, may_come });
+                    }
                 };
                 warnings.extend(held.warnings());
                 secrets.push(Arc::new(held));

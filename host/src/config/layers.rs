@@ -130,12 +130,12 @@ impl Layers {
     fn text(&self) -> Result<(Option<PathBuf>, String), Box<Fault>> {
         let fault = |file: &Path, problem| Box::new(Fault::of_file(file.to_owned(), problem));
         if let Some(file) = &self.file {
-            let text = reader::read(file).map_err(|problem| fault(file, problem))?;
+            let text = reader::read(file).map_err(|problem| fault(file, problem.to_string()))?;
             let text = text.ok_or_else(|| fault(file, format!("there is no file {}", file.display())))?;
             return Ok((Some(file.clone()), text));
         }
         for file in default_files() {
-            if let Some(text) = reader::read(&file).map_err(|problem| fault(&file, problem))? {
+            if let Some(text) = reader::read(&file).map_err(|problem| fault(&file, problem.to_string()))? {
                 return Ok((Some(file), text));
             }
         }

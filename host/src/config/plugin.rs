@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::faults::Problems;
 use crate::config::grants::Grants;
 use crate::config::policies::Policies;
-use crate::config::reader::{self, Faults, Inventory, Table, key};
+use crate::config::reader::{self, Faults, Inventory, Table, Unreadable, key};
 use crate::config::secrets::{self, SecretGrant};
 use crate::config::settings::Settings;
 use crate::digest::Digest;
@@ -54,11 +54,12 @@ impl Default for PluginConfig {
 impl PluginConfig {
     /// Reads the file; the defaults if there is none. The error names file and line of every fault.
     pub(crate) fn read(file: &Path, policies: &Policies) -> Result<Self, String> {
-        Self::of_text(file, Self::text(file)?.as_deref(), policies)
+        let text = Self::text(file).map_err(|problem| problem.to_string())?;
+        Self::of_text(file, text.as_deref(), policies)
     }
 
     /// The file's text; `None` if there is no such file.
-    pub(crate) fn text(file: &Path) -> Result<Option<String>, String> {
+    pub(crate) fn text(file: &Path) -> Result<Option<String>, Unreadable> {
         reader::read(file)
     }
 

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::{Error, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
@@ -18,14 +18,22 @@ use crate::file::read_bounded;
 /// A file is refused beyond this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// A file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {error}", .file.display())]
+pub(crate) struct Unreadable {
+    file: PathBuf,
+    pub(crate) error: Error,
+}
+
 /// Reads the file's text; `None` if there is no such file.
-pub(super) fn read(file: &Path) -> Result<Option<String>, String> {
+pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     let text = read_bounded(file, FILE_BYTES_MAX)
         .and_then(|content| String::from_utf8(content).map_err(|error| Error::new(ErrorKind::InvalidData, error)));
     match text {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+        Err(error) => Err(Unreadable { file: file.to_owned(), error }),
     }
 }
 

@@ -61,7 +61,7 @@ fn of_plugin(toml: &Path, host: &HostConfig) -> Vec<Fault> {
         Ok(text) => PluginConfig::faults_or(toml, &text.unwrap_or_default(), &host.policies)
             .err()
             .map_or_else(Vec::new, |problems| problems.0),
-        Err(problem) => vec![Fault::of_file(toml.to_owned(), problem)],
+        Err(problem) => vec![Fault::of_file(toml.to_owned(), problem.to_string())],
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct PluginReport {
     pub(crate) in_flight: usize,
     /// Why what is in the folder now did not load.
     pub(crate) problem: Option<String>,
+    /// When that is tried again, if it was the machine's fault.
+    pub(crate) tried_again_at: Option<Timestamp>,
     /// Why the last call failed of those that did.
     pub(crate) last_failure: Option<String>,
     /// Why its events wait in its queue though it is well: quiet hours, or its rate.
@@ -89,6 +91,8 @@ pub(crate) enum PluginState {
     Disabled,
     /// It does not load.
     Broken,
+    /// The machine could not load it: that is tried again, and its events wait in its queue.
+    NotLoaded,
     /// It is just being loaded for the first time.
     Loading,
 }
@@ -104,6 +108,7 @@ impl PluginState {
         Self::RateLimited,
         Self::Disabled,
         Self::Broken,
+        Self::NotLoaded,
         Self::Loading,
     ];
 
@@ -118,6 +123,7 @@ impl PluginState {
             Self::RateLimited => "rate-limited",
             Self::Disabled => "disabled",
             Self::Broken => "broken",
+            Self::NotLoaded => "not-loaded",
             Self::Loading => "loading",
         }
     }

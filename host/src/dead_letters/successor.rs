@@ -210,6 +210,7 @@ mod tests {
             history: Vec::new(),
             replaces: None,
             trace: None,
+            not_yet_routed: false,
             exchange: "orders".to_owned(),
             routing_key: String::new(),
         }

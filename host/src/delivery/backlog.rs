@@ -14,13 +14,12 @@ use tracing::{debug, warn};
 
 use crate::delivery::clock::now;
 use crate::delivery::entry::Draw;
-use crate::delivery::policy::Fault;
 use crate::delivery::pump::pump;
 use crate::delivery::runner::Runner;
 use crate::delivery::trail::{Trail, forget_own_waits};
 use crate::delivery::unreadable;
 use crate::delivery::worker::{Seen, Worker};
-use crate::event::{Arrived, Rules, decode};
+use crate::event::{Arrived, Event, Rules};
 use crate::meters::GivenUp;
 
 /// Before the queue is asked for again, when it was taken away.
@@ -144,12 +143,8 @@ impl Backlog {
         }
         let arrived =
             Arrived { message: &delivery.message, exchange: &trail.exchange, routing_key: &trail.routing_key };
-        let decoded = match &delivery.unreadable {
-            Some(unreadable) => Err(unreadable::fault(unreadable)),
-            None => decode(arrived, &self.rules).map_err(|error| Fault::new(error.code(), error.to_string())),
-        };
-        let seen = match decoded {
-            Ok(event) => self.worker.again(&self.runner, &event, &delivery, &trail, give_back).await,
+        let seen = match unreadable::event_of(&delivery, arrived, &self.rules) {
+            Ok(event) => self.route_and_try(&event, &delivery, trail, give_back).await,
             Err(fault) => {
                 let given_up = self.worker.give_up(&delivery, trail, fault).await;
                 given_up.map(|()| {
@@ -163,6 +158,29 @@ impl Backlog {
             Ok(Seen::NotNow) => {}
             Err(error) => debug!(%error, "a delivery was not settled, and will come again"),
         }
+    }
+}
+
+impl Backlog {
+    /// An attempt, unless the plugin turns out not to want what came before it could be asked.
+    async fn route_and_try(
+        &self,
+        event: &Event,
+        delivery: &Delivery,
+        trail: Trail,
+        give_back: &CancellationToken,
+    ) -> Result<Seen, BrokerError> {
+        if trail.not_yet_routed {
+            // Nothing is taken for a plugin that has not been loaded.
+            let Some(version) = self.runner.current() else { return Ok(Seen::NotNow) };
+            if let Some(why) = version.declines(event) {
+                debug!(plugin = &*self.runner.name, event_id = event.id, %why, "not wanted after all");
+                self.worker.scribe.declined(event, &self.runner, &why);
+                return Ok(Seen::Through);
+            }
+        }
+        let trail = Trail { not_yet_routed: false, ..trail };
+        self.worker.again(&self.runner, event, delivery, &trail, give_back).await
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Refusal {
     Unwell(Ailment),
     /// Its pace does not allow it.
     NotYet(Why),
+    /// There is nothing to call yet.
+    NotLoaded,
     /// What waits for its turn is to wait in the queue again.
     GivenBack,
 }
@@ -46,6 +48,7 @@ impl From<Refusal> for SpillReason {
             Refusal::Unwell(Ailment::Held) => Self::Paused,
             Refusal::NotYet(Why::Quiet) => Self::QuietHours,
             Refusal::NotYet(Why::Rate) => Self::RateLimited,
+            Refusal::NotLoaded => Self::NotLoaded,
         }
     }
 }
@@ -81,7 +84,7 @@ impl Runner {
     }
 
     async fn enter_from_source(self: &Arc<Self>) -> Result<Pass, Refusal> {
-        let version = self.current();
+        let version = self.current().ok_or(Refusal::NotLoaded)?;
         let Version { plugin, slots, .. } = &*version;
         // Most often there is room at once.
         if let Some(room) = plugin.room_at_once(&slots.first) {
@@ -104,7 +107,7 @@ impl Runner {
         let _turn = give_back.run_until_cancelled(turn).await.ok_or(Refusal::GivenBack)?;
         loop {
             give_back.run_until_cancelled(self.when_due()).await.ok_or(Refusal::GivenBack)??;
-            let version = self.current();
+            let version = self.current().ok_or(Refusal::NotLoaded)?;
             let Version { plugin, slots, .. } = &*version;
             let slot = slots.for_backlog().await.ok_or(Refusal::Busy)?;
             let room = plugin.room(slot).await;
@@ -160,6 +163,9 @@ impl Runner {
 
     /// What may be taken now; if nothing, when to ask again.
     fn draw(&self) -> Result<Draw, Option<Instant>> {
+        if !self.is_loaded() {
+            return Err(None);
+        }
         let admission = self.breaker().look(Instant::now());
         let probing = match admission {
             Admission::Go => false,
@@ -176,7 +182,7 @@ impl Runner {
     }
 
     fn in_hand(&self) -> usize {
-        let max = self.current().slots.backlog_max();
+        let max = self.current().map_or(1, |version| version.slots.backlog_max());
         self.pace().in_hand(max)
     }
 

@@ -36,6 +36,15 @@ impl Registry {
         self.runners.send_modify(|runners| *runners = with(runners, runner));
     }
 
+    /// Several at once, so that none gets events before the others do.
+    pub(crate) fn put_all(&self, new: Vec<Arc<Runner>>) {
+        if !new.is_empty() {
+            self.runners.send_modify(|runners| {
+                *runners = new.into_iter().fold(Arc::clone(runners), |runners, runner| with(&runners, runner));
+            });
+        }
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         self.runners.send_modify(|runners| *runners = without(runners, name).collect());
     }

@@ -1,4 +1,7 @@
 //! Routing decides which plugins get an event, and by which rule.
+//!
+//! Of a plugin that has not been loaded nobody knows that yet. Every event goes to its queue, marked in its trail as not
+//! yet routed, and is routed by whoever takes it from there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +9,7 @@ use std::time::Duration;
 use broker::topic_matches;
 use tracing::{debug, warn};
 
+use crate::delivery::because::because;
 use crate::delivery::candidates::Candidates;
 use crate::delivery::herald::{is_about, tells_of_health};
 use crate::delivery::registry::Runners;
@@ -78,9 +82,9 @@ pub(super) struct Subscribed {
 }
 
 impl Routing {
-    /// Those that get it.
-    pub(super) fn wanting(&self) -> impl Iterator<Item = &Arc<Runner>> {
-        self.subscribed.iter().filter(|subscribed| subscribed.rule.is_wanted()).map(|subscribed| &subscribed.runner)
+    /// Those that get it, or may want it once they can be asked.
+    pub(super) fn wanting(&self) -> impl Iterator<Item = &Subscribed> {
+        self.subscribed.iter().filter(|subscribed| subscribed.rule.is_wanted())
     }
 }
 
@@ -91,23 +95,46 @@ pub(super) fn route(members: &Runners, candidates: &Candidates<Arc<Runner>>, eve
         // It concerns the plugin that it is about, in its way, whatever that subscribes to.
         Arc::clone(members)
     } else {
-        let may_want = |runner: &Arc<Runner>| may_want(&runner.plugin().subscriptions, &event.event_type);
+        let may_want = |runner: &Arc<Runner>| {
+            runner.plugin().is_none_or(|plugin| may_want(&plugin.subscriptions, &event.event_type))
+        };
         candidates.of(members, runner::replacements(), &event.event_type, may_want)
     };
     routing.not_subscribed += u32::try_from(members.len() - candidates.len()).unwrap_or(u32::MAX);
     for runner in candidates.iter() {
-        let version = runner.current();
-        let Version { plugin, rules, .. } = &*version;
-        let verdict = verdict(plugin, &look);
-        if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
-            tell(&runner.name, event, asked);
-        }
-        match rules.rule(plugin, &verdict) {
+        let rule = match runner.current() {
+            Some(version) => version.rule(&look).ok(),
+            // That much is known of any plugin.
+            None if is_about(event, &runner.name) => Some(Rule::AboutItself),
+            None => Some(Rule::NotYetRouted),
+        };
+        match rule {
             Some(rule) => routing.subscribed.push(Subscribed { runner: Arc::clone(runner), rule }),
             None => routing.not_subscribed += 1,
         }
     }
     routing
+}
+
+impl Version {
+    /// The rule by which it gets the event, or does not. The error says why it is not even subscribed to it.
+    fn rule(&self, look: &Look<'_>) -> Result<Rule<Arc<str>>, Arc<str>> {
+        let Self { plugin, rules, .. } = self;
+        let verdict = verdict(plugin, look);
+        if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
+            tell(&plugin.name, look.event(), asked);
+        }
+        rules.rule(plugin, &verdict).ok_or_else(|| because(plugin, &verdict).into())
+    }
+
+    /// Why it does not want an event that came before it could be asked; `None` if it does.
+    pub(super) fn declines(&self, event: &Event) -> Option<Arc<str>> {
+        match self.rule(&Look::new(event)) {
+            Ok(Rule::Everything | Rule::Subscription(_) | Rule::NotYetRouted) => None,
+            Ok(Rule::Filtered(why)) | Err(why) => Some(why),
+            Ok(Rule::AboutItself) => Some("the event tells of its own health".into()),
+        }
+    }
 }
 
 fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {

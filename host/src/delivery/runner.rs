@@ -1,5 +1,8 @@
 //! A runner is a plugin as delivery sees it: with its slots, its breaker and its pace. It stays
 //! when the session with the broker is lost, and when the plugin's files change.
+//!
+//! A runner may be there before its plugin: while the machine cannot load that, its events wait in its queue, not yet
+//! routed, and nothing is taken from there.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
 use crate::capability::Beginning;
-use crate::config::BreakerPolicy;
+use crate::config::{BreakerPolicy, Policies};
 use crate::delivery::because::Rules;
 use crate::delivery::breaker::{Admission, Breaker, Change, State};
 use crate::delivery::entry::{Origin, Refusal};
@@ -36,7 +39,8 @@ pub(crate) struct Runner {
     /// Beside which the operator would look for it.
     pub(crate) toml: PathBuf,
     pub(crate) meters: Arc<PluginMeters>,
-    current: RwLock<Arc<Version>>,
+    /// `None`: it has not been loaded yet. Once there is one there always is.
+    current: RwLock<Option<Arc<Version>>>,
     pub(super) line: Line,
     breaker: Mutex<Breaker>,
     /// Where both are locked, the breaker is first.
@@ -50,6 +54,8 @@ pub(crate) struct Runner {
     last_failure: Mutex<Option<String>>,
     /// Whether a session hands it events.
     served: watch::Sender<bool>,
+    /// Why the broker makes no queue for it.
+    no_queue: Mutex<Option<String>>,
     /// Changes whenever breaker or pace may judge differently.
     pub(super) changed: watch::Sender<()>,
 }
@@ -71,6 +77,8 @@ impl Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     Well,
+    /// The machine could not load it, and it is tried again.
+    NotLoaded,
     /// It is left alone for a while.
     Failing,
     /// It says so itself, and waits for new files.
@@ -109,34 +117,57 @@ impl Drop for Pass {
 
 impl Runner {
     pub(crate) fn new(plugin: Plugin, toml: PathBuf) -> Self {
+        let (name, meters, policies) = (Arc::clone(&plugin.name), plugin.meters(), plugin.policies.clone());
+        Self::with(name, meters, toml, &policies, Some(Arc::new(Version::new(plugin))))
+    }
+
+    /// Of a plugin that has not been loaded yet.
+    pub(crate) fn awaiting(name: &str, meters: Arc<PluginMeters>, toml: PathBuf) -> Self {
+        Self::with(name.into(), meters, toml, &Policies::default(), None)
+    }
+
+    fn with(
+        name: Arc<str>,
+        meters: Arc<PluginMeters>,
+        toml: PathBuf,
+        policies: &Policies,
+        current: Option<Arc<Version>>,
+    ) -> Self {
         Self {
-            name: Arc::clone(&plugin.name),
+            name,
             toml,
-            meters: plugin.meters(),
+            meters,
             news: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             last_failure: Mutex::default(),
             served: watch::Sender::new(false),
+            no_queue: Mutex::default(),
             line: Line::default(),
-            breaker: Mutex::new(Breaker::new(plugin.policies.breaker)),
-            pace: Mutex::new(Pace::new(plugin.policies.pace.clone(), Now::read())),
+            breaker: Mutex::new(Breaker::new(policies.breaker)),
+            pace: Mutex::new(Pace::new(policies.pace.clone(), Now::read())),
             turns: Semaphore::new(1),
             changed: watch::Sender::new(()),
-            current: RwLock::new(Arc::new(Version::new(plugin))),
+            current: RwLock::new(current),
         }
     }
 
-    pub(crate) fn plugin(&self) -> Arc<Plugin> {
-        Arc::clone(&self.current().plugin)
+    /// `None`: it has not been loaded yet.
+    pub(crate) fn plugin(&self) -> Option<Arc<Plugin>> {
+        self.current().map(|version| Arc::clone(&version.plugin))
     }
 
-    pub(super) fn current(&self) -> Arc<Version> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub(super) fn current(&self) -> Option<Arc<Version>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it is what the right was given for.
     pub(super) fn is_current(&self, pass: &Pass) -> bool {
-        Arc::ptr_eq(&self.current.read().unwrap_or_else(PoisonError::into_inner), &pass.version)
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &pass.version))
     }
 
     /// The one place where the right to an attempt is given.
@@ -205,12 +236,16 @@ impl Runner {
         self.breaker().is_paused()
     }
 
-    /// Puts a new version of the plugin in the place of the old one. Calls in flight end on the old one.
+    /// Puts a new version of the plugin in the place of the old one, if there was one. Calls in flight end on the old one.
     pub(crate) fn replace(&self, plugin: Plugin) {
         let (policy, pace) = (plugin.policies.breaker, plugin.policies.pace.clone());
         {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            *current = Arc::new(Version::new(plugin.in_place_of(&current.plugin)));
+            let plugin = match &*current {
+                Some(old) => plugin.in_place_of(&old.plugin),
+                None => plugin,
+            };
+            *current = Some(Arc::new(Version::new(plugin)));
         }
         REPLACEMENTS.fetch_add(1, Ordering::Release);
         self.paced(|own, now| own.change(pace, now));
@@ -228,7 +263,7 @@ impl Runner {
     /// The operator lets it go, and forgives what it did. Whether that is news.
     pub(crate) fn let_go(&self) -> bool {
         let was_held = self.breaker().hold(false);
-        let policy = self.plugin().policies.breaker;
+        let policy = self.plugin().map_or_else(BreakerPolicy::default, |plugin| plugin.policies.breaker);
         self.begin_anew(policy) || was_held
     }
 
@@ -264,7 +299,18 @@ impl Runner {
     }
 
     pub(super) fn serve(&self, served: bool) {
+        *self.no_queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.served.send_replace(served);
+    }
+
+    /// The broker makes no queue for it, for this reason.
+    pub(super) fn has_no_queue(&self, problem: &str) {
+        *self.no_queue.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.to_owned());
+    }
+
+    /// Why it gets no events, though there is a session with the broker.
+    pub(crate) fn no_queue(&self) -> Option<String> {
+        self.no_queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until it gets events. False: not within this time, for there is no session, or no queue for it.
@@ -276,6 +322,9 @@ impl Runner {
 
     /// How it is.
     pub(crate) fn health(&self) -> Health {
+        if !self.is_loaded() {
+            return Health::NotLoaded;
+        }
         let standing = self.standing().map(|standing| standing.why);
         let breaker = self.breaker();
         match breaker.state() {

@@ -125,6 +125,11 @@ impl Scribe {
         self.journal.note(|| of(now(), coming.event, What::Spilled { plugin: &runner.name, why }));
     }
 
+    /// It was not yet routed when it came, and the plugin does not want it.
+    pub(super) fn declined(&self, event: &Event, runner: &Runner, why: &str) {
+        self.journal.note(|| of(now(), event, What::Declined { plugin: &runner.name, why: bounded(why) }));
+    }
+
     /// `coming`: of a first attempt, how the event came.
     pub(super) fn attempted(
         &self,
@@ -221,6 +226,7 @@ fn routes(routing: &Routing) -> Routes<'_> {
             Rule::Subscription(rule) => Rule::Subscription(&**rule),
             Rule::Filtered(rule) => Rule::Filtered(&**rule),
             Rule::AboutItself => Rule::AboutItself,
+            Rule::NotYetRouted => Rule::NotYetRouted,
         };
         Routed { plugin: &runner.name, rule }
     })

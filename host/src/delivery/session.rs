@@ -16,6 +16,7 @@ use crate::delivery::backlog::Backlog;
 use crate::delivery::candidates::Candidates;
 use crate::delivery::duplicates::Duplicates;
 use crate::delivery::herald::Herald;
+use crate::delivery::queues::{self, Made};
 use crate::delivery::registry::{Registry, Runners};
 use crate::delivery::runner::Runner;
 use crate::delivery::scribe::Scribe;
@@ -128,7 +129,7 @@ struct Session<'a> {
     serving: Vec<(Arc<Runner>, CancellationToken)>,
     parts: JoinSet<Result<usize, BrokerError>>,
     /// Those whose queues are being made, and what ends that.
-    joining: JoinSet<Result<Arc<Runner>, BrokerError>>,
+    joining: JoinSet<Result<Joined, BrokerError>>,
     awaited: Vec<(Arc<Runner>, CancellationToken)>,
     progress: Arc<Progress>,
     stop: &'a CancellationToken,
@@ -180,7 +181,7 @@ impl Session<'_> {
                     None => return Ended::Stopped { given_back },
                 },
                 Some(joined) = self.joining.join_next() => match joined {
-                    Ok(Ok(runner)) => self.joined(&runner),
+                    Ok(Ok(joined)) => self.joined(joined),
                     Ok(Err(error)) => return Ended::Lost(error),
                     Err(error) => return Ended::Lost(failed(&error)),
                 },
@@ -192,12 +193,19 @@ impl Session<'_> {
         }
     }
 
-    /// The queue of a plugin that is new was made.
-    fn joined(&mut self, runner: &Arc<Runner>) {
-        self.awaited.retain(|(other, _)| !Arc::ptr_eq(other, runner));
+    /// The queues of plugins that are new were made, as far as the broker allows it.
+    fn joined(&mut self, joined: Joined) {
+        let Joined { made, refused } = joined;
+        self.awaited.retain(|(other, _)| !made.iter().any(|runner| Arc::ptr_eq(other, runner)));
         // Later than that it is loaded: what was published in between has passed it by.
-        if self.admit(runner) {
+        for runner in self.admit(&made) {
             info!(plugin = &*runner.name, "gets events from now on");
+        }
+        for (runner, problem) in refused {
+            // Unless it has gone meanwhile.
+            if let Some((_, stop)) = self.awaited.iter().find(|(other, _)| Arc::ptr_eq(other, &runner)) {
+                self.joining.spawn(join_later(self.worker.clone(), runner, problem, stop.clone()));
+            }
         }
     }
 
@@ -215,36 +223,46 @@ impl Session<'_> {
         for (_, joining) in self.awaited.extract_if(.., |(runner, _)| !registry.holds(runner)) {
             joining.cancel();
         }
+        let (mut there, mut new) = (Vec::new(), Vec::new());
         for runner in registry.runners().iter() {
             if self.members.holds(runner) || self.awaited.iter().any(|(other, _)| Arc::ptr_eq(other, runner)) {
                 continue;
             }
             if declared.iter().any(|name| **name == *runner.name) {
-                self.admit(runner);
+                there.push(Arc::clone(runner));
             } else {
-                let joining = self.stop.child_token();
-                self.joining.spawn(join(self.worker.clone(), Arc::clone(runner), joining.clone()));
-                self.awaited.push((Arc::clone(runner), joining));
+                self.awaited.push((Arc::clone(runner), self.stop.child_token()));
+                new.push(Arc::clone(runner));
             }
+        }
+        self.admit(&there);
+        if !new.is_empty() {
+            self.joining.spawn(join(self.worker.clone(), new));
         }
     }
 
-    /// From now on it gets events, unless it did already or must not.
-    fn admit(&mut self, runner: &Arc<Runner>) -> bool {
-        if !self.dispatcher.registry.holds(runner) || self.members.holds(runner) || self.stop.is_cancelled() {
-            return false;
+    /// From now on they get events, all at once; less those that did already or must not. Returns the others.
+    fn admit(&mut self, runners: &[Arc<Runner>]) -> Vec<Arc<Runner>> {
+        let may = |runner: &&Arc<Runner>| self.dispatcher.registry.holds(runner) && !self.members.holds(runner);
+        if self.stop.is_cancelled() {
+            return Vec::new();
         }
-        let service = self.stop.child_token();
-        let backlog = Backlog {
-            worker: self.worker.clone(),
-            rules: Arc::clone(&self.dispatcher.rules),
-            runner: Arc::clone(runner),
-        };
-        self.parts.spawn(serve(backlog, service.clone(), self.give_up.clone()));
-        self.serving.push((Arc::clone(runner), service));
-        self.members.put(Arc::clone(runner));
-        runner.serve(true);
-        true
+        let new: Vec<_> = runners.iter().filter(may).cloned().collect();
+        for runner in &new {
+            let service = self.stop.child_token();
+            let backlog = Backlog {
+                worker: self.worker.clone(),
+                rules: Arc::clone(&self.dispatcher.rules),
+                runner: Arc::clone(runner),
+            };
+            self.parts.spawn(serve(backlog, service.clone(), self.give_up.clone()));
+            self.serving.push((Arc::clone(runner), service));
+        }
+        self.members.put_all(new.clone());
+        for runner in &new {
+            runner.serve(true);
+        }
+        new
     }
 }
 
@@ -263,26 +281,51 @@ async fn serve(backlog: Backlog, stop: CancellationToken, give_up: CancellationT
     }
 }
 
-/// Makes the queue of a plugin that is new.
-async fn join(worker: Worker, runner: Arc<Runner>, stop: CancellationToken) -> Result<Arc<Runner>, BrokerError> {
+/// What came of making queues.
+struct Joined {
+    made: Vec<Arc<Runner>>,
+    /// With the reason.
+    refused: Vec<(Arc<Runner>, String)>,
+}
+
+/// Makes the queues of plugins that are new.
+async fn join(worker: Worker, runners: Vec<Arc<Runner>>) -> Result<Joined, BrokerError> {
+    let plugins: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
+    let Made { there, refused, warnings } = queues::make(&worker.broker, &worker.source.names, &plugins).await?;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let runner = |name: &str| runners.iter().find(|runner| *runner.name == *name).cloned();
+    Ok(Joined {
+        made: there.into_iter().filter_map(runner).collect(),
+        refused: refused.into_iter().filter_map(|(name, problem)| Some((runner(name)?, problem))).collect(),
+    })
+}
+
+/// Tries to make a queue that was refused, until it is made or `stop`.
+async fn join_later(
+    worker: Worker,
+    runner: Arc<Runner>,
+    mut problem: String,
+    stop: CancellationToken,
+) -> Result<Joined, BrokerError> {
     let mut said = String::new();
     loop {
-        let error = match worker.broker.declare_plugins(&worker.source.names, &[&runner.name]).await {
-            Ok(warnings) => {
-                for warning in warnings {
-                    warn!("{warning}");
-                }
-                return Ok(runner);
-            }
-            Err(error @ BrokerError::Lost(_)) => return Err(error),
-            Err(error) => error.to_string(),
-        };
-        if error != said {
-            warn!(plugin = &*runner.name, "it gets no events yet, for its queue cannot be made: {error}; trying again");
-            said = error;
+        runner.has_no_queue(&problem);
+        if problem != said {
+            warn!(
+                plugin = &*runner.name,
+                "it gets no events yet, for its queue cannot be made: {problem}; trying again"
+            );
+            said.clone_from(&problem);
         }
         if stop.run_until_cancelled(tokio::time::sleep(REFUSED_PAUSE)).await.is_none() {
-            return Ok(runner);
+            return Ok(Joined { made: Vec::new(), refused: Vec::new() });
+        }
+        let mut joined = join(worker.clone(), vec![Arc::clone(&runner)]).await?;
+        match joined.refused.pop() {
+            Some((_, refusal)) => problem = refusal,
+            None => return Ok(joined),
         }
     }
 }

@@ -17,17 +17,17 @@ use crate::command::counted;
 use crate::delivery::candidates::Candidates;
 use crate::delivery::clock::now;
 use crate::delivery::duplicates::{Claim, Duplicates};
-use crate::delivery::policy::Fault;
 use crate::delivery::pump::pump;
 use crate::delivery::registry::Registry;
-use crate::delivery::route::route;
+use crate::delivery::route::{Subscribed, route};
 use crate::delivery::runner::Runner;
 use crate::delivery::scribe::Coming;
 use crate::delivery::stall::Progress;
 use crate::delivery::trail::Trail;
 use crate::delivery::unreadable;
 use crate::delivery::worker::Worker;
-use crate::event::{Arrived, Event, Rules, decode};
+use crate::event::{Arrived, Event, Rules};
+use crate::journal::Rule;
 use crate::spans::{Span, Taken};
 
 /// Types that are told of.
@@ -93,7 +93,11 @@ impl Intake {
                 None => broker.consume(queue, self.prefetch).await?,
             };
             let members = self.members.runners();
-            let names: Vec<_> = members.iter().map(|runner| &*runner.name).collect();
+            let name = |runner: &Arc<Runner>| match runner.is_loaded() {
+                true => runner.name.to_string(),
+                false => format!("{} (not loaded yet)", runner.name),
+            };
+            let names: Vec<_> = members.iter().map(name).collect();
             let (url, count) = (broker.url(), counted(names.len(), "plugin"));
             info!("ready: consuming queue {queue:?} at {url} with {count}: {}", names.join(", "));
             self.progress.consuming(true);
@@ -124,11 +128,7 @@ impl Intake {
         let mut trail = Trail::begin(&delivery, None, now());
         let arrived =
             Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
-        let decoded = match &delivery.unreadable {
-            Some(unreadable) => Err(unreadable::fault(unreadable)),
-            None => decode(arrived, &self.rules).map_err(|error| Fault::new(error.code(), error.to_string())),
-        };
-        let event = match decoded {
+        let event = match unreadable::event_of(&delivery, arrived, &self.rules) {
             Ok(event) => event,
             Err(fault) => {
                 self.receive(&delivery, None, since).failed(&fault.code, &fault.reason);
@@ -206,8 +206,18 @@ impl Intake {
             }
             debug!(event_id, event_type, "no plugin wants this event");
         }
-        let attempts =
-            routing.wanting().map(|runner| Box::pin(self.worker.first(runner, event, &coming, delivery, trail)));
+        let attempts = routing.wanting().map(|Subscribed { runner, rule }| {
+            // Not by what the plugin is now: it may just have been loaded.
+            let is_routed = *rule != Rule::NotYetRouted;
+            let coming = &coming;
+            Box::pin(async move {
+                if is_routed {
+                    self.worker.first(runner, event, coming, delivery, trail).await
+                } else {
+                    self.worker.keep_unrouted(runner, event, coming, delivery, trail).await
+                }
+            })
+        });
         let mut attempts = pin!(join_all(attempts));
         let at_once = poll!(attempts.as_mut());
         // Whoever asks about an event that is waiting finds it.

@@ -28,6 +28,7 @@ const REPLACES: &str = "x-notify-replaces";
 const EXCHANGE: &str = "x-notify-exchange";
 const TRACE: &str = "x-notify-trace";
 const ROUTING_KEY: &str = "x-notify-routing-key";
+const NOT_YET_ROUTED: &str = "x-notify-not-yet-routed";
 /// Names of headers that there was no room for.
 pub(super) const LEFT_BEHIND: &str = "x-notify-left-behind";
 
@@ -62,6 +63,9 @@ pub(crate) struct Trail {
     pub(crate) replaces: Option<String>,
     /// The span that its attempts hang below, as `traceparent`. None: nobody made spans so far.
     pub(crate) trace: Option<String>,
+    /// Nobody has asked yet whether its plugin wants it. Whoever takes it from the plugin's queue asks first, by
+    /// subscriptions and filter, and acknowledges what the plugin does not want.
+    pub(crate) not_yet_routed: bool,
     /// How the message first came.
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
@@ -91,6 +95,7 @@ impl Trail {
             history: Vec::new(),
             replaces: None,
             trace: None,
+            not_yet_routed: false,
             exchange: delivery.exchange.clone(),
             routing_key: delivery.routing_key.clone(),
         }
@@ -124,6 +129,7 @@ impl Trail {
             },
             replaces: text(REPLACES),
             trace: text(TRACE).filter(|trace| trace_context::is_parent(trace)),
+            not_yet_routed: headers.contains_key(NOT_YET_ROUTED),
             exchange: text(EXCHANGE).unwrap_or_default(),
             routing_key: text(ROUTING_KEY).unwrap_or_default(),
         })
@@ -162,6 +168,9 @@ impl Trail {
         }
         if let Some(trace) = &self.trace {
             set(TRACE, trace.as_str().into());
+        }
+        if self.not_yet_routed {
+            set(NOT_YET_ROUTED, Value::Bool(true));
         }
         set(EXCHANGE, self.exchange.as_str().into());
         set(ROUTING_KEY, self.routing_key.as_str().into());
@@ -233,6 +242,7 @@ mod tests {
             history: Vec::new(),
             replaces: Some("0".to_owned()),
             trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            not_yet_routed: false,
             exchange: "orders".to_owned(),
             routing_key: "order.created".to_owned(),
         }
@@ -244,7 +254,7 @@ mod tests {
         message.properties.headers.insert("x-foreign".to_owned(), Value::I8(1));
         message.properties.headers.insert("x-notify-old".to_owned(), Value::Void);
         let next = trail().next_round(3000);
-        for trail in [trail(), next] {
+        for trail in [trail(), next, Trail { not_yet_routed: true, ..trail() }] {
             let written = trail.write(&message);
             assert_eq!(Trail::read(&written), Some(trail));
             assert_eq!(written.body, message.body);

@@ -4,19 +4,27 @@
 //! RabbitMQ takes properties only if they fit into one frame, and those that came may fill one by themselves. Where ours
 //! do not fit beside them, they become the body of a second dead letter.
 
-use broker::{Message, Properties, Unreadable, Value};
+use broker::{Delivery, Message, Properties, Unreadable, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::delivery::policy::Fault;
 use crate::delivery::trail::Trail;
+use crate::event::{Arrived, Event, Rules, decode};
 
 /// The flags and properties as they came, in the form of AMQP 0-9-1's content header.
 const RAW_PROPERTIES: &str = "x-notify-raw-properties";
 /// Names the raw properties that are the body of a second dead letter, in hexadecimal; that one carries it, too.
 const RAW_PROPERTIES_SHA256: &str = "x-notify-raw-properties-sha256";
 
-/// Why the message is given up.
-pub(super) fn fault(unreadable: &Unreadable) -> Fault {
+/// The event in a message, or why there is none.
+pub(super) fn event_of(delivery: &Delivery, arrived: Arrived<'_>, rules: &Rules) -> Result<Event, Fault> {
+    match &delivery.unreadable {
+        Some(unreadable) => Err(fault(unreadable)),
+        None => decode(arrived, rules).map_err(|error| Fault::new(error.code(), error.to_string())),
+    }
+}
+
+fn fault(unreadable: &Unreadable) -> Fault {
     Fault::new("unreadable-properties", unreadable.problem.clone())
 }
 
@@ -81,6 +89,7 @@ mod tests {
             history: Vec::new(),
             replaces: None,
             trace: None,
+            not_yet_routed: false,
             exchange: "orders".to_owned(),
             routing_key: "order.created".to_owned(),
         }

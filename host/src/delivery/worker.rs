@@ -57,17 +57,39 @@ impl Worker {
     ) -> Result<(), BrokerError> {
         match runner.enter(Origin::Source, &CancellationToken::new()).await {
             Ok(pass) => self.attempt(runner, pass, event, Some(coming), delivery, trail).await,
-            Err(refusal) => {
-                let trail = Trail { recipient: Some(recipient(runner, event)), ..trail.clone() };
-                debug!(plugin = &*runner.name, event_id = event.id, ?refusal, "spilled");
-                let spill = Onward::Spill { plugin: &runner.name };
-                Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
-                let why = SpillReason::from(refusal);
-                runner.meters.spilled(why);
-                self.scribe.spilled(coming, runner, why);
-                Ok(())
-            }
+            Err(refusal) => self.spill(runner, event, coming, delivery, trail.clone(), refusal.into()).await,
         }
+    }
+
+    /// What comes for a plugin that has not been loaded goes to its queue, marked as not yet routed.
+    pub(super) async fn keep_unrouted(
+        &self,
+        runner: &Arc<Runner>,
+        event: &Event,
+        coming: &Coming<'_>,
+        delivery: &Delivery,
+        trail: &Trail,
+    ) -> Result<(), BrokerError> {
+        let trail = Trail { not_yet_routed: true, ..trail.clone() };
+        self.spill(runner, event, coming, delivery, trail, SpillReason::NotLoaded).await
+    }
+
+    async fn spill(
+        &self,
+        runner: &Arc<Runner>,
+        event: &Event,
+        coming: &Coming<'_>,
+        delivery: &Delivery,
+        trail: Trail,
+        why: SpillReason,
+    ) -> Result<(), BrokerError> {
+        let trail = Trail { recipient: Some(recipient(runner, event)), ..trail };
+        debug!(plugin = &*runner.name, event_id = event.id, why = why.as_str(), "spilled");
+        let spill = Onward::Spill { plugin: &runner.name };
+        Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
+        runner.meters.spilled(why);
+        self.scribe.spilled(coming, runner, why);
+        Ok(())
     }
 
     /// An attempt from the plugin's own queue, unless it must wait and is to be given back.
@@ -82,7 +104,9 @@ impl Worker {
         match runner.enter(Origin::Backlog, give_back).await {
             Ok(pass) => self.attempt(runner, pass, event, None, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
-            Err(Refusal::Busy | Refusal::Unwell(_) | Refusal::NotYet(_) | Refusal::GivenBack) => Ok(Seen::NotNow),
+            Err(Refusal::Busy | Refusal::Unwell(_) | Refusal::NotYet(_) | Refusal::NotLoaded | Refusal::GivenBack) => {
+                Ok(Seen::NotNow)
+            }
         }
     }
 

@@ -19,6 +19,7 @@ const DUPLICATE: u64 = 1;
 const SPILLED: u64 = 2;
 const ATTEMPTED: u64 = 3;
 const UNDECODABLE: u64 = 4;
+const DECLINED: u64 = 5;
 
 /// A list that is written as its items come.
 pub(crate) trait List<Item>: ExactSizeIterator<Item = Item> + Clone {}
@@ -50,6 +51,7 @@ impl<'r> Pen<'_> {
             What::Received(received) => self.received(received),
             What::Duplicate => self.part(&[DUPLICATE], &[]),
             What::Spilled { plugin, why } => self.part(&[SPILLED], &[Some(plugin), Some(why.as_str())]),
+            What::Declined { plugin, why } => self.part(&[DECLINED], &[Some(plugin), Some(why)]),
             What::Attempted(attempted) => self.attempted(attempted),
             What::Undecodable { code, reason, exchange, routing_key, bytes } => {
                 self.part(&[UNDECODABLE, *bytes], &[code, reason, exchange, routing_key].map(|text| Some(*text)));
@@ -71,6 +73,7 @@ impl<'r> Pen<'_> {
                 Rule::Subscription(text) => (1, Some(text)),
                 Rule::Filtered(text) => (2, Some(text)),
                 Rule::AboutItself => (3, None),
+                Rule::NotYetRouted => (4, None),
             };
             self.part(&[number], &[Some(plugin), text]);
         }
@@ -166,6 +169,7 @@ impl Sheet<'_> {
                 let (plugin, why) = (self.text()?, self.text()?);
                 What::Spilled { plugin, why: SpillReason::ALL.iter().copied().find(|known| known.as_str() == &*why)? }
             }
+            DECLINED => What::Declined { plugin: self.text()?, why: self.text()? },
             ATTEMPTED => What::Attempted(self.attempted()?),
             UNDECODABLE => {
                 let [bytes] = self.numbers()?;
@@ -198,6 +202,7 @@ impl Sheet<'_> {
             (1, Some(text)) => Rule::Subscription(text),
             (2, Some(text)) => Rule::Filtered(text),
             (3, None) => Rule::AboutItself,
+            (4, None) => Rule::NotYetRouted,
             _ => return None,
         };
         Some(Routed { plugin, rule })
@@ -308,8 +313,10 @@ mod tests {
         let whats = [
             received(None, vec![]),
             received(Some(""), vec![Rule::Everything, Rule::Subscription("s".into()), Rule::AboutItself]),
+            received(Some(""), vec![Rule::NotYetRouted]),
             received(Some("4711"), vec![Rule::Filtered("its filter".into())]),
             What::Duplicate,
+            What::Declined { plugin: "mailer".into(), why: "it subscribes to other events".into() },
             attempted(Recorded::Done, Next::Nothing, &[]),
             attempted(Recorded::Skipped, Next::Unsettled, &[None]),
             attempted(Recorded::Retry(code()), Next::Attempt(i64::MAX), &[Some("{}"), None]),

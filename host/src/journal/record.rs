@@ -26,7 +26,8 @@ impl Record {
             What::Received(_) | What::Undecodable { .. } => (0, 0, 0),
             What::Duplicate => (1, 0, 0),
             What::Spilled { .. } => (2, 0, 0),
-            What::Attempted(attempted) => (3, attempted.round, attempted.number),
+            What::Declined { .. } => (3, 0, 0),
+            What::Attempted(attempted) => (4, attempted.round, attempted.number),
         };
         (self.at, rank, round, number)
     }
@@ -49,6 +50,12 @@ pub(crate) enum What<Text = Box<str>, Routes = Vec<Routed<Text>>, Lines = Vec<Li
     Spilled {
         plugin: Text,
         why: SpillReason,
+    },
+    /// It waited in the plugin's queue, not yet routed, and the plugin does not want it.
+    Declined {
+        plugin: Text,
+        /// By which subscriptions or filter.
+        why: Text,
     },
     Attempted(Attempted<Text, Lines>),
     /// The message is no event, and lies with the dead letters.
@@ -95,12 +102,14 @@ pub(crate) enum Rule<Text = Box<str>> {
     Filtered(Text),
     /// It tells of the plugin itself.
     AboutItself,
+    /// The plugin has not been loaded, so that nobody knows yet: it waits in the plugin's queue.
+    NotYetRouted,
 }
 
 impl<Text> Rule<Text> {
-    /// Whether the plugin gets the event.
+    /// Whether the plugin gets the event, or may.
     pub(crate) fn is_wanted(&self) -> bool {
-        matches!(self, Self::Everything | Self::Subscription(_))
+        matches!(self, Self::Everything | Self::Subscription(_) | Self::NotYetRouted)
     }
 }
 
@@ -199,6 +208,7 @@ mod tests {
         let whats = [
             What::Duplicate,
             What::Spilled { plugin: "a".into(), why: SpillReason::ALL[0] },
+            What::Declined { plugin: "a".into(), why: "no".into() },
             attempted(1, 1),
             attempted(1, 2),
             attempted(2, 1),

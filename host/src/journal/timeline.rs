@@ -106,6 +106,9 @@ impl Timeline {
                 What::Spilled { plugin, .. } => {
                     standings.insert(plugin.clone(), Standing::Queued { at: record.at });
                 }
+                What::Declined { plugin, .. } => {
+                    standings.insert(plugin.clone(), Standing::Filtered);
+                }
                 What::Attempted(attempted) => {
                     standings.insert(attempted.plugin.clone(), after(attempted, record.at, now));
                 }

@@ -104,6 +104,8 @@ words! {
         Paused = "paused",
         QuietHours = "quiet-hours",
         RateLimited = "rate-limited",
+        /// The machine could not load it yet, and nobody knows whether it wants the event.
+        NotLoaded = "not-loaded",
     }
 }
 words! {

@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::config::{PluginConfig, Policies, SettingsError, WasmPath};
+use crate::config::{PluginConfig, Policies, WasmPath};
 use crate::digest::Digest;
 use crate::file::apart;
-use crate::plugin::{Loader, Plugin};
+use crate::plugin::{LoadError, Loader, Plugin, is_transient};
 
 /// It becomes a part of queue names and log lines.
 const NAME_BYTES_MAX: usize = 64;
@@ -106,7 +106,8 @@ pub(crate) fn look(folder: &Path, name: &str) -> Option<Entry> {
     let own = folder.join(format!("{name}.wasm"));
     let wasm = match named_file(&toml) {
         Named::File(WasmPath(other)) => folder.join(other),
-        Named::Nothing if own.exists() => own,
+        // What cannot be looked at is there: it must not be taken for gone. Whoever loads it will say why.
+        Named::Nothing if own.try_exists().unwrap_or(true) => own,
         // A toml alone, which names no other file, waits for its plugin.
         Named::Nothing => return None,
         // Whoever loads it will say what is wrong with it.
@@ -156,7 +157,7 @@ impl Entry {
     }
 
     /// Loads it. The error is a sentence that names the file.
-    pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Loaded, String> {
+    pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Loaded, LoadError> {
         let (entry, policies) = (self.clone(), policies.clone());
         let Some((files, config)) = apart(move || entry.read(&policies)).await? else { return Ok(Loaded::Off) };
         let plugin = files.load_with(loader, config).await?;
@@ -164,17 +165,20 @@ impl Entry {
     }
 
     /// Reads its files; `None`: it is switched off.
-    fn read(&self, policies: &Policies) -> Result<Option<(Files, PluginConfig)>, String> {
-        let in_file = |problem: &dyn std::fmt::Display| format!("{}: {problem}", self.wasm.display());
+    fn read(&self, policies: &Policies) -> Result<Option<(Files, PluginConfig)>, LoadError> {
         if !is_plugin_name(&self.name) {
-            return Err(in_file(&"a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it"));
+            let problem = "a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it";
+            return Err(LoadError::permanent(problem).about(self.wasm.display()));
         }
-        let toml = PluginConfig::text(&self.toml)?;
-        let config = PluginConfig::of_text(&self.toml, toml.as_deref(), policies)?;
+        let toml = PluginConfig::text(&self.toml).map_err(|problem| match is_transient(&problem.error) {
+            true => LoadError::transient(problem),
+            false => LoadError::permanent(problem),
+        })?;
+        let config = PluginConfig::of_text(&self.toml, toml.as_deref(), policies).map_err(LoadError::Settings)?;
         if !config.enabled {
             return Ok(None);
         }
-        let content = Loader::read(&self.wasm).map_err(|error| in_file(&format_args!("{error:#}")))?;
+        let content = Loader::read(&self.wasm).map_err(|error| error.about(self.wasm.display()))?;
         let files = Files {
             name: self.name.clone(),
             toml_path: self.toml.clone(),
@@ -189,18 +193,15 @@ impl Entry {
 
 impl Files {
     /// Loads what was read before.
-    pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Plugin, String> {
-        let config = PluginConfig::of_text(&self.toml_path, self.toml.as_deref(), policies)?;
+    pub(crate) async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Plugin, LoadError> {
+        let config = PluginConfig::of_text(&self.toml_path, self.toml.as_deref(), policies);
+        let config = config.map_err(LoadError::Settings)?;
         self.load_with(loader, config).await
     }
 
-    async fn load_with(&self, loader: &Loader, config: PluginConfig) -> Result<Plugin, String> {
+    async fn load_with(&self, loader: &Loader, config: PluginConfig) -> Result<Plugin, LoadError> {
         let plugin = loader.load_content(&self.name, &self.content, self.digest, config).await;
-        plugin.map_err(|error| match error.downcast_ref() {
-            // They name the toml and the line.
-            Some(SettingsError::Faults(faults)) => faults.clone(),
-            _ => format!("{}: {error:#}", self.wasm_path.display()),
-        })
+        plugin.map_err(|error| error.about(self.wasm_path.display()))
     }
 }
 

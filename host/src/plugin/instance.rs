@@ -32,6 +32,8 @@ pub(crate) struct Guest {
     pub(crate) log: PluginLog,
     pub(crate) calls: Calls,
     turn: Turn,
+    /// Of the engine's clock, that it has met as it computed.
+    pub(super) ticks: u32,
     pub(crate) call: CallContext,
 }
 
@@ -123,6 +125,7 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: Call
         log,
         calls: Calls::default(),
         turn: Turn::default(),
+        ticks: 0,
         call,
     };
     let mut store = Store::new(&engine.wasmtime, guest);
@@ -133,7 +136,9 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: Call
     // others get their turn.
     let turns = engine.turns.clone();
     store.epoch_deadline_callback(move |mut store| {
-        Ok(match turns.tick(&mut store.data_mut().turn) {
+        let guest = store.data_mut();
+        guest.ticks = guest.ticks.saturating_add(1);
+        Ok(match turns.tick(&mut guest.turn) {
             Tick::GoOn => UpdateDeadline::Continue(1),
             Tick::GiveWay => UpdateDeadline::Yield(1),
             Tick::Wait(turn) => UpdateDeadline::YieldCustom(1, Box::pin(turn)),

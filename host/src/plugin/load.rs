@@ -5,30 +5,35 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use tracing::{info, warn};
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::capability::{Outside, PluginLog, Preview, Vault};
-use crate::config::{PluginConfig, complete};
+use crate::capability::{NoValue, Outside, PluginLog, Preview, Vault};
+use crate::config::{PluginConfig, SettingsError, complete};
 use crate::digest::Digest;
 use crate::file::read_bounded;
+use crate::meters::PluginMeters;
 use crate::plugin::bindings::exports::notify::plugin::handler::{Guest as Handler, GuestIndices};
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 use crate::plugin::bindings::{Plugin as World, PluginPre};
 use crate::plugin::compile::Compiler;
 use crate::plugin::engine::Engine;
 use crate::plugin::instance::{self, CallContext, Guest};
+use crate::plugin::load_error::{LoadError, is_of_the_machine};
 use crate::plugin::places::{AllPlaces, SharedPlaces};
 use crate::plugin::wish::{self, Sentence};
-use crate::plugin::{Chooser, Plugin, Subscription, call, fit, form};
+use crate::plugin::{Chooser, Plugin, PluginFailure, Subscription, call, fit, form};
 use crate::private::keep_memory_private;
 
 /// A plugin's file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// `describe`, which computes nothing.
 const DESCRIBE_TIME: Duration = Duration::from_secs(2);
+/// One that has computed for so long of it computes without end. One that has not had the processor for that long says
+/// nothing but that the machine is busy.
+const DESCRIBE_COMPUTING_MAX: Duration = Duration::from_secs(1);
 /// What `describe` may answer: its configuration's schema, each other text, and the number of
 /// entries in each list.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
@@ -99,7 +104,7 @@ impl Loader {
         outside: Outside,
         preview: Option<Preview>,
     ) -> anyhow::Result<Self> {
-        let compiler = Compiler::new(engine.clone(), state)?;
+        let compiler = Compiler::new(engine.clone(), state);
         let linker = Arc::new(instance::linker(&engine)?);
         keep_memory_private();
         let places = AllPlaces::new(&engine);
@@ -112,9 +117,14 @@ impl Loader {
         self.places.shared()
     }
 
+    /// What is counted of the plugin of this name, which need not have been loaded.
+    pub(crate) fn meters_of(&self, name: &str) -> Arc<PluginMeters> {
+        self.outside.meters_of(name)
+    }
+
     /// Reads a plugin's file, within bounds.
-    pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-        read_bounded(path, FILE_BYTES_MAX).context("cannot read it")
+    pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+        read_bounded(path, FILE_BYTES_MAX).map_err(|error| LoadError::of_own_file("cannot read it", &error))
     }
 
     /// Loads a plugin's file under the name that the operator gave it. The error is one sentence,
@@ -125,22 +135,24 @@ impl Loader {
         content: &[u8],
         digest: Digest,
         config: PluginConfig,
-    ) -> anyhow::Result<Plugin> {
+    ) -> Result<Plugin, LoadError> {
         if let Some(pin) = config.sha256.filter(|pin| *pin != digest) {
-            bail!("its SHA-256 is {digest}, and its toml demands {pin}; if you trust it, change the toml");
+            return Err(LoadError::Permanent(format!(
+                "its SHA-256 is {digest}, and its toml demands {pin}; if you trust it, change the toml"
+            )));
         }
         let Described { info, ready } = self.describe_content(name, content, digest, &config).await?;
         for sentence in wish::report(name, &info, &config.grants) {
             self.say_once(sentence);
         }
         let is_dry = self.preview.as_ref().is_some_and(|preview| preview.is_dry);
-        let (vault, warnings) = Vault::open(name, &config.secrets, is_dry).await?;
+        let (vault, warnings) = Vault::open(name, &config.secrets, is_dry).await.map_err(without_a_secret)?;
         for warning in warnings {
             self.say_once(Sentence::ToChange(warning));
         }
         let reach = self.outside.reach(name, &config, vault, self.preview.clone());
         let settings = match &info.config_schema {
-            Some(schema) => complete(schema.clone(), config.settings).await?,
+            Some(schema) => complete(schema.clone(), config.settings).await.map_err(with_wrong_settings)?,
             None => config.settings.values,
         };
         let (subscriptions, subscribed_by) = match config.subscriptions {
@@ -171,22 +183,22 @@ impl Loader {
         content: &[u8],
         digest: Digest,
         config: &PluginConfig,
-    ) -> anyhow::Result<Described> {
+    ) -> Result<Described, LoadError> {
         let ready = self.ready(name, content, digest).await?;
         let info = self.describe(name, &ready, config).await?;
-        check(&info)?;
+        check(&info).map_err(LoadError::permanent)?;
         Ok(Described { info, ready })
     }
 
     /// Its code, compiled unless it is there.
-    async fn ready(&self, name: &str, content: &[u8], digest: Digest) -> anyhow::Result<Arc<Ready>> {
+    async fn ready(&self, name: &str, content: &[u8], digest: Digest) -> Result<Arc<Ready>, LoadError> {
         if let Some(ready) = self.in_use().get(&digest).and_then(Weak::upgrade) {
             return Ok(ready);
         }
         // What is plainly something else costs no process.
-        form::check_beginning(content)?;
+        form::check_beginning(content).map_err(LoadError::permanent)?;
         let component = self.compiler.component(name, content, digest).await?;
-        let ready = Arc::new(Ready::new(&self.linker, &component)?);
+        let ready = Arc::new(Ready::new(&self.linker, &component).map_err(LoadError::permanent)?);
         let mut in_use = self.in_use();
         in_use.retain(|_, ready| ready.strong_count() > 0);
         in_use.insert(digest, Arc::downgrade(&ready));
@@ -211,7 +223,7 @@ impl Loader {
         said.insert(sentence);
     }
 
-    async fn describe(&self, name: &str, ready: &Arc<Ready>, config: &PluginConfig) -> anyhow::Result<PluginInfo> {
+    async fn describe(&self, name: &str, ready: &Arc<Ready>, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
         // What it asks for may depend on its settings. They have not been checked yet: it says by what.
         let settings = Arc::new(config.settings.values.clone().into());
@@ -220,24 +232,64 @@ impl Loader {
         let ready = Arc::clone(ready);
         let answer = call::make(&self.engine, store, DESCRIBE_TIME, (), |store| {
             Box::pin(async move {
-                let instance = ready.instance.instantiate_async(&mut *store).await?;
+                let instance = match ready.instance.instantiate_async(&mut *store).await {
+                    Ok(instance) => instance,
+                    Err(error) if is_of_the_machine(&error) => return Ok(Err(LoadError::transient(error))),
+                    Err(error) => return Err(error),
+                };
                 // Only here are the types of what it exports looked at.
                 let world = match World::new(&mut *store, &instance) {
                     Ok(world) => world,
-                    Err(error) => return Ok(Err(fit::why_not_a_plugin(&error))),
+                    Err(error) => return Ok(Err(LoadError::permanent(fit::why_not_a_plugin(&error)))),
                 };
                 world.notify_plugin_metadata().call_describe(&mut *store).await.map(Ok)
             })
         });
-        answer.await.0.context("asked to describe itself")?
+        let (answer, usage) = answer.await;
+        answer.unwrap_or_else(|failure| Err(not_described(&failure, usage.computed)))
+    }
+}
+
+/// Whose fault it is that a plugin which has computed for so long did not describe itself.
+fn not_described(failure: &PluginFailure, computed: Duration) -> LoadError {
+    let problem = format!("asked to describe itself: {failure}");
+    match failure {
+        PluginFailure::TimedOut(_) if computed < DESCRIBE_COMPUTING_MAX => LoadError::Transient(problem),
+        // What a panic says is not about the file.
+        PluginFailure::HostPanicked(_) => LoadError::Transient(problem),
+        PluginFailure::TimedOut(_) | PluginFailure::Trapped { .. } | PluginFailure::OutOfMemory(_) => {
+            LoadError::Permanent(problem)
+        }
+    }
+}
+
+/// A value that lies in a file may be there a moment later, and nobody tells the host.
+fn without_a_secret(error: anyhow::Error) -> LoadError {
+    if error.downcast_ref::<NoValue>().is_some_and(|no_value| no_value.may_come) {
+        LoadError::transient(error)
+    } else {
+        LoadError::permanent(error)
+    }
+}
+
+fn with_wrong_settings(error: SettingsError) -> LoadError {
+    match error {
+        SettingsError::Faults(faults) => LoadError::Settings(faults),
+        SettingsError::Schema(_) => LoadError::permanent(error),
+        SettingsError::NotChecked(_) => LoadError::transient(error),
     }
 }
 
 /// The code of a plugin's file. The error is one sentence.
-pub(super) fn code_of(engine: &wasmtime::Engine, content: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let component = form::component_of(content)?;
-    fit::check_names(&component)?;
-    engine.precompile_component(&component).map_err(|error| fit::why_not_compiled(&component, &error))
+pub(super) fn code_of(engine: &wasmtime::Engine, content: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let component = form::component_of(content).map_err(LoadError::permanent)?;
+    fit::check_names(&component).map_err(LoadError::permanent)?;
+    engine.precompile_component(&component).map_err(|error| {
+        if is_of_the_machine(&error) {
+            return LoadError::transient(error);
+        }
+        LoadError::permanent(fit::why_not_compiled(&component, &error))
+    })
 }
 
 /// What a plugin says of itself goes into logs and pages: it must be of a sensible size.
@@ -284,5 +336,32 @@ mod tests {
         drop((one, two, three));
         load("one", &content).await;
         assert_eq!(loader.in_use().len(), 1, "what nobody uses any more is let go");
+    }
+
+    #[test]
+    fn a_describe_that_had_no_processor_is_told_from_one_that_never_ends() {
+        let timed_out = PluginFailure::TimedOut(DESCRIBE_TIME);
+        assert!(not_described(&timed_out, Duration::from_millis(300)).is_transient());
+        assert!(!not_described(&timed_out, Duration::from_millis(1900)).is_transient());
+        assert!(!not_described(&PluginFailure::OutOfMemory(64), Duration::ZERO).is_transient());
+        assert!(not_described(&PluginFailure::HostPanicked(String::new()), Duration::ZERO).is_transient());
+    }
+
+    #[tokio::test]
+    async fn what_a_describe_computes_is_measured() {
+        let loader = Loader::new(Engine::new().unwrap(), None, Outside::default(), None).unwrap();
+        let endless = "(loop $for_ever (br $for_ever))";
+        let guest = crate::plugin::assemble::Guest { describe: endless, ..Default::default() };
+        let content = guest.assemble();
+        // However busy the machine is: at some time it gets the processor for half of its time.
+        for _ in 0..20 {
+            let loaded = loader.load_content("p", &content, Digest::of(&content), PluginConfig::default()).await;
+            let error = loaded.unwrap_err();
+            assert!(error.to_string().contains("it passed its time limit of 2000 ms"), "{error}");
+            if !error.is_transient() {
+                return;
+            }
+        }
+        panic!("a plugin that computes without end is taken for a busy machine");
     }
 }

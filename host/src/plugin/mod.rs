@@ -19,6 +19,7 @@ mod instance;
 mod lane;
 mod limits;
 mod load;
+mod load_error;
 #[cfg(test)]
 mod misfits;
 mod places;
@@ -47,6 +48,7 @@ pub(crate) use crate::plugin::instance::{CallContext, Guest};
 pub(crate) use crate::plugin::limits::{INSTANCES_MAX, Limits, TABLE_ELEMENTS_MAX};
 pub(crate) use crate::plugin::load::Loader;
 use crate::plugin::load::Ready;
+pub(crate) use crate::plugin::load_error::{LoadError, is_transient};
 pub(crate) use crate::plugin::places::SharedPlaces;
 use crate::plugin::places::{Place, PluginPlaces};
 pub(crate) use crate::plugin::usage::Usage;

@@ -1,6 +1,9 @@
 //! What one attempt used.
 
+use std::time::Duration;
+
 use crate::plugin::Guest;
+use crate::plugin::engine::EPOCH_INTERVAL;
 
 /// Calls back into the host, by interface and function, in the order of their first ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub(crate) struct Usage {
     pub(crate) calls: Calls,
     /// Linear memory. It only grows, so that its end is its peak.
     pub(crate) memory_bytes: usize,
+    /// How long it has computed, by the ticks of the engine's clock that it has met: none while others had the processor.
+    pub(crate) computed: Duration,
 }
 
 impl Usage {
@@ -39,6 +44,7 @@ impl Usage {
         if exchanges > 0 {
             guest.calls.add("wasi:http.handle", exchanges);
         }
-        Self { calls: std::mem::take(&mut guest.calls), memory_bytes: guest.limiter.memory_bytes() }
+        let (calls, memory_bytes) = (std::mem::take(&mut guest.calls), guest.limiter.memory_bytes());
+        Self { calls, memory_bytes, computed: EPOCH_INTERVAL.saturating_mul(guest.ticks) }
     }
 }

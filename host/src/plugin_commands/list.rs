@@ -57,6 +57,7 @@ fn print(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
 /// What one should know of a plugin that is not as it should be.
 fn below(plugin: &PluginReport) -> Vec<String> {
     let problem = plugin.problem.as_deref().unwrap_or_default().lines().map(|line| format!("  {}", shown(line)));
+    let again = plugin.tried_again_at.map(|at| format!("  tried again at {}", at.strftime("%F %T UTC")));
     let failure = match plugin.state {
         PluginState::Failing | PluginState::Misconfigured => plugin.last_failure.as_ref(),
         _ => None,
@@ -66,7 +67,7 @@ fn below(plugin: &PluginReport) -> Vec<String> {
         _ => None,
     };
     let failure = failure.map(|failure| format!("  last failure: {}", shown(failure)));
-    problem.chain(failure).chain(waits.map(|reason| format!("  {}", shown(reason)))).collect()
+    problem.chain(again).chain(failure).chain(waits.map(|reason| format!("  {}", shown(reason)))).collect()
 }
 
 fn row(plugin: &PluginReport) -> [String; 5] {

@@ -19,7 +19,7 @@ pub(super) async fn rollback(state: &Path, plugins: &Path, name: &str, dry_run: 
         bail!("{name:?} is no name of a plugin: that is made of a-z, 0-9 and -");
     }
     let versions = Versions::of(state);
-    let all = versions.of_plugin(name);
+    let all = versions.of_plugin(name).context("the list of the versions that worked cannot be read")?;
     let now = Now::of(plugins, name);
     let Some(at) = target(&all, |good| now.is(good)) else {
         bail!("there is no earlier version of {name} that worked on this machine");

@@ -15,13 +15,13 @@ use tracing::level_filters::LevelFilter;
 
 use crate::capability::{LogLine, Preview};
 use crate::command::{say, shown, unless_cut_off, write_json};
-use crate::config::{HostConfig, SettingsError};
+use crate::config::HostConfig;
 use crate::delivery::{because, verdict};
 use crate::digest::Digest;
 use crate::event::{Event, Look};
 use crate::exit::BadConfig;
 use crate::plugin::contract::types::{Failure, Outcome};
-use crate::plugin::{Answer, Attempt, Loader, Plugin, PluginFailure, Usage};
+use crate::plugin::{Answer, Attempt, LoadError, Loader, Plugin, PluginFailure, Usage};
 use crate::plugin_commands::sent::{Sent, write_html};
 use crate::plugin_commands::{loader_with, name_of, plugin_config};
 use crate::sample::Sample;
@@ -134,9 +134,9 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     let begun = Instant::now();
     let content = Loader::read(&arguments.file).with_context(cannot)?;
     let plugin = loader.load_content(&name, &content, Digest::of(&content), config).await;
-    let plugin = plugin.map_err(|error| match error.downcast_ref() {
-        Some(SettingsError::Faults(faults)) => BadConfig(faults.clone()).into(),
-        _ => error.context(cannot()),
+    let plugin = plugin.map_err(|error| match error {
+        LoadError::Settings(faults) => BadConfig(faults).into(),
+        error => anyhow::Error::new(error).context(cannot()),
     })?;
     let load = begun.elapsed();
     let look = Look::new(&event);

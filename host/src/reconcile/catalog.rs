@@ -6,11 +6,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::plugin::{Entry, Plugin, is_plugin_name};
+use crate::plugin::{Entry, Plugin, is_plugin_name, is_transient};
 use crate::state::{private_folder, write_whole};
 
 /// How the files of one plugin stand.
@@ -20,6 +21,8 @@ pub(crate) struct Status {
     pub(crate) loaded: Option<LoadedAs>,
     /// Why what is in the folder now did not load.
     pub(crate) problem: Option<String>,
+    /// When that is tried again, if it was the machine's fault.
+    pub(crate) tried_again_at: Option<Timestamp>,
     pub(crate) is_off: bool,
 }
 
@@ -65,10 +68,12 @@ impl Catalog {
         self.lock().insert(name.to_owned(), Status { loaded: Some(loaded), ..Status::default() });
     }
 
-    pub(super) fn failed(&self, name: &str, problem: &str) {
+    /// `again_in`: it is tried again then.
+    pub(super) fn failed(&self, name: &str, problem: &str, again_in: Option<Duration>) {
         let mut all = self.lock();
         let status = all.entry(name.to_owned()).or_default();
         (status.problem, status.is_off) = (Some(problem.to_owned()), false);
+        status.tried_again_at = again_in.and_then(|wait| Timestamp::now().checked_add(wait).ok());
     }
 
     pub(super) fn off(&self, name: &str) {
@@ -79,9 +84,14 @@ impl Catalog {
         self.lock().remove(name);
     }
 
-    /// Whether the operator holds it.
-    pub(crate) fn is_held(&self, name: &str) -> bool {
-        self.held.as_ref().is_some_and(|held| held.join(name).exists())
+    /// Whether the operator holds it. An error says that the machine cannot tell just now.
+    pub(super) fn is_held(&self, name: &str) -> io::Result<bool> {
+        let Some(held) = &self.held else { return Ok(false) };
+        match held.join(name).try_exists() {
+            Err(error) if is_transient(&error) => Err(error),
+            // This user has no such folder, and so has held nothing.
+            held => Ok(held.unwrap_or(false)),
+        }
     }
 
     /// Remembers that the operator holds it, or holds it no more.

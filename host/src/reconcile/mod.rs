@@ -3,12 +3,17 @@
 //!
 //! A change that does not load is reported once, and the version before it goes on running, after a
 //! restart of the host as well. One plugin is loaded at a time, beside the work of the others.
+//!
+//! If it was the machine that could not load it, it is tried again. Meanwhile the version before goes on; where none runs,
+//! the plugin has a runner all the same, so that its events wait for it in its queue.
 
 mod catalog;
+mod retries;
 mod versions;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +22,16 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{PluginConfig, Policies};
 use crate::delivery::{Registry, Runner};
 use crate::file::apart;
-use crate::plugin::{Entry, Files, Loaded, Loader, Plugin, lone_tomls, look, scan};
+use crate::plugin::{
+    Entry, Files, LoadError, Loaded, Loader, Plugin, is_plugin_name, is_transient, lone_tomls, look, scan,
+};
 pub(crate) use crate::reconcile::catalog::{Catalog, Status};
+use crate::reconcile::retries::Retries;
 pub(crate) use crate::reconcile::versions::{Good, Versions};
 use crate::reconcile::watch::FolderWatch;
 use crate::reload::NewPolicies;
@@ -55,6 +63,11 @@ pub(crate) struct Reconciler {
     /// What the files of each name were when they were last loaded, whatever came of it.
     known: BTreeMap<String, Entry>,
     gone: BTreeMap<String, Instant>,
+    retries: Retries,
+    /// The folder could be read once, and what was there is loaded. Until then nobody gets events.
+    has_begun: bool,
+    /// Runners that are to come into the registry together.
+    gathered: Option<Vec<Arc<Runner>>>,
     /// Tomls without a plugin, of which it has been said.
     lone: BTreeSet<String>,
     folder_problem: Option<String>,
@@ -90,6 +103,9 @@ impl Reconciler {
             versions: state.map(Versions::of),
             known: BTreeMap::new(),
             gone: BTreeMap::new(),
+            retries: Retries::default(),
+            has_begun: false,
+            gathered: None,
             lone: BTreeSet::new(),
             folder_problem: None,
             reloads,
@@ -105,14 +121,15 @@ impl Reconciler {
 
     /// Loads everything once.
     pub(crate) async fn begin(&mut self) {
-        self.pass(true).await;
+        self.pass().await;
     }
 
     /// Goes on until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut pass = Pass::Unsettled;
         loop {
-            let at_most = (pass == Pass::Unsettled).then_some(SOON);
+            let soon = (pass == Pass::Unsettled).then_some(SOON);
+            let at_most = soon.into_iter().chain(self.retries.wait()).min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(reload) = self.reloads.recv() => {
@@ -128,7 +145,7 @@ impl Reconciler {
                     let _ = done.send(());
                     pass = Pass::Unsettled;
                 }
-                () = self.watch.changed(at_most) => pass = self.pass(false).await,
+                () = self.watch.changed(at_most) => pass = self.pass().await,
             }
         }
     }
@@ -138,9 +155,10 @@ impl Reconciler {
         self.policies = policies;
         let entries: Vec<_> = self.known.values().cloned().collect();
         for entry in entries {
-            let Some(runner) = self.registry.get(&entry.name) else { continue };
+            // What has not been loaded will be with these.
+            let Some(plugin) = self.registry.get(&entry.name).and_then(|runner| runner.plugin()) else { continue };
             let own = PluginConfig::read(&entry.toml, &self.policies);
-            if own.is_ok_and(|own| own.policies == runner.plugin().policies) {
+            if own.is_ok_and(|own| own.policies == plugin.policies) {
                 continue;
             }
             // It has been reported.
@@ -162,15 +180,29 @@ impl Reconciler {
         done
     }
 
-    async fn pass(&mut self, first: bool) -> Pass {
+    async fn pass(&mut self) -> Pass {
         let folder = self.folder.clone();
-        let entries = match apart(move || scan(&folder)).await {
+        // A panic here (the system has no thread left, say) must not end the watch over the folder.
+        let scanned = AssertUnwindSafe(apart(move || scan(&folder))).catch_unwind().await;
+        let entries = match scanned.unwrap_or_else(|_| Err(io::Error::other("the host failed at it; see its log"))) {
             Ok(entries) => entries,
             Err(error) => {
                 self.report_folder(&error);
                 return Pass::Settled;
             }
         };
+        // As soon as one plugin gets events, they pass by those that come later. So where there is none yet, as when
+        // the folder could not be read until now, all come together.
+        if self.registry.runners().is_empty() {
+            self.gathered = Some(Vec::new());
+        }
+        let pass = self.bring_up_to_date(entries).await;
+        self.registry.put_all(self.gathered.take().unwrap_or_default());
+        self.has_begun = true;
+        pass
+    }
+
+    async fn bring_up_to_date(&mut self, entries: BTreeMap<String, Entry>) -> Pass {
         self.folder_problem = None;
         for name in entries.keys() {
             self.catalog.loading(name);
@@ -178,11 +210,13 @@ impl Reconciler {
         let mut pass = Pass::Settled;
         for (name, entry) in &entries {
             self.gone.remove(name);
-            if self.known.get(name) == Some(entry) {
+            if self.known.get(name) == Some(entry) && !self.retries.is_due(name) {
                 continue;
             }
             let age = entry.age();
-            if !first && [&entry.toml, &entry.wasm].into_iter().any(|path| self.watch.is_being_written(path, age)) {
+            if self.has_begun
+                && [&entry.toml, &entry.wasm].into_iter().any(|path| self.watch.is_being_written(path, age))
+            {
                 pass = Pass::Unsettled;
                 continue;
             }
@@ -209,6 +243,7 @@ impl Reconciler {
             }
             self.gone.remove(&name);
             self.known.remove(&name);
+            self.retries.forget(&name);
             self.catalog.remove(&name);
             if self.registry.get(&name).is_some() {
                 self.registry.remove(&name);
@@ -222,9 +257,9 @@ impl Reconciler {
     }
 
     /// What is loaded stays, whatever became of the folder: a file system may be away for a while.
-    fn report_folder(&mut self, error: &std::io::Error) {
+    fn report_folder(&mut self, error: &io::Error) {
         let folder = self.folder.display();
-        let problem = if error.kind() == std::io::ErrorKind::NotFound {
+        let problem = if error.kind() == io::ErrorKind::NotFound {
             format!("there is no plugin folder {folder}: make it, and put plugins into it")
         } else {
             format!("cannot read the plugin folder {folder}: {error}")
@@ -238,74 +273,159 @@ impl Reconciler {
     /// Loads one, and says what came of it.
     async fn load(&mut self, entry: &Entry) -> Result<String, String> {
         let name = &*entry.name;
-        match contained(entry.load(&self.loader, &self.policies)).await {
-            Ok(Loaded::Plugin(plugin, files)) => {
+        let held = self.catalog.is_held(name).map_err(|error| {
+            LoadError::Transient(format!("whether it is paused by the operator cannot be read: {error}"))
+        });
+        let loaded = match held {
+            Ok(held) => contained(entry.load(&self.loader, &self.policies)).await.map(|loaded| (loaded, held)),
+            Err(error) => Err(error),
+        };
+        match loaded {
+            Ok((Loaded::Plugin(plugin, files), held)) => {
+                self.retries.forget(name);
                 self.remember(&files, &plugin.info.version);
-                Ok(self.take_in(*plugin, entry))
+                Ok(self.take_in(*plugin, entry, held))
             }
-            Ok(Loaded::Off) => {
+            Ok((Loaded::Off, _)) => {
+                self.retries.forget(name);
                 self.registry.remove(name);
                 self.catalog.off(name);
                 info!(plugin = name, "switched off by its toml: it gets no events");
                 Ok(format!("{name} is switched off by its toml"))
             }
             // The files were on their way, and this says nothing of where to: the next pass will tell.
-            Err(problem) if entry.has_changed() => Err(problem),
-            Err(problem) => {
-                if self.registry.get(name).is_none() {
-                    self.fall_back(entry).await;
+            Err(error) if entry.has_changed() => {
+                if !self.has_begun && is_plugin_name(name) {
+                    self.keep_its_events(entry);
                 }
-                let running = self.registry.get(name).map(|runner| runner.plugin().info.version.clone());
-                let then = match &running {
-                    Some(version) => format!("version {version} goes on running"),
-                    None => "it is left out".to_owned(),
-                };
-                // On one line, so that whoever looks for the plugin finds all of it.
-                warn!(plugin = name, "{}; {then}", problem.replace('\n', "; "));
-                self.catalog.failed(name, &problem);
-                Err(format!("{problem}; {then}"))
+                Err(error.to_string())
             }
+            Err(error) => Err(self.failed(entry, error).await),
+        }
+    }
+
+    /// Does what remains to be done for one that did not load, and says why that was.
+    async fn failed(&mut self, entry: &Entry, error: LoadError) -> String {
+        let name = &*entry.name;
+        let problem = error.to_string();
+        // What the machine could not load is as good as what was there before: there is no reason to go back.
+        let is_to_be_tried_again =
+            error.is_transient() || (self.running(name).is_none() && self.fall_back(entry).await == Fallback::NotNow);
+        let running = self.running(name);
+        let (again_in, is_news) = if is_to_be_tried_again {
+            let (wait, is_news) = self.retries.failed(name, &problem);
+            (Some(wait), is_news)
+        } else {
+            self.retries.forget(name);
+            (None, true)
+        };
+        let then = match (&running, again_in) {
+            (Some(version), Some(wait)) => {
+                format!("version {version} goes on running; next try in {} ms", wait.as_millis())
+            }
+            (Some(version), None) => format!("version {version} goes on running"),
+            (None, Some(wait)) => {
+                self.keep_its_events(entry);
+                format!("its events wait in its queue until it has loaded; next try in {} ms", wait.as_millis())
+            }
+            (None, None) => {
+                // It may have been waited for.
+                self.registry.remove(name);
+                "it is left out".to_owned()
+            }
+        };
+        // On one line, so that whoever looks for the plugin finds all of it.
+        let line = format!("{}; {then}", problem.replace('\n', "; "));
+        if is_news {
+            warn!(plugin = name, "{line}");
+        } else {
+            debug!(plugin = name, "{line}");
+        }
+        self.catalog.failed(name, &problem, again_in);
+        format!("{problem}; {then}")
+    }
+
+    fn runner(&self, name: &str) -> Option<Arc<Runner>> {
+        let gathered = self.gathered.iter().flatten().find(|runner| &*runner.name == name).cloned();
+        gathered.or_else(|| self.registry.get(name))
+    }
+
+    /// The version that gets its events now.
+    fn running(&self, name: &str) -> Option<String> {
+        Some(self.runner(name)?.plugin()?.info.version.clone())
+    }
+
+    fn put(&mut self, runner: Runner) {
+        match &mut self.gathered {
+            Some(gathered) => gathered.push(Arc::new(runner)),
+            None => self.registry.put(Arc::new(runner)),
+        }
+    }
+
+    /// From now on its events wait in its queue, until it has loaded.
+    fn keep_its_events(&mut self, entry: &Entry) {
+        if self.runner(&entry.name).is_none() {
+            let meters = self.loader.meters_of(&entry.name);
+            self.put(Runner::awaiting(&entry.name, meters, entry.toml.clone()));
         }
     }
 
     /// From now on this version gets the events.
-    fn take_in(&self, plugin: Plugin, entry: &Entry) -> String {
+    fn take_in(&mut self, plugin: Plugin, entry: &Entry, held: bool) -> String {
         let name = Arc::clone(&plugin.name);
         let version = plugin.info.version.clone();
         self.catalog.loaded(&name, entry, &plugin);
-        let Some(runner) = self.registry.get(&name) else {
-            info!(plugin = &*name, version, "loaded: {}", plugin.info.description);
-            let runner = Runner::new(plugin, entry.toml.clone());
-            if self.catalog.is_held(&name) {
-                runner.hold();
-                info!(
-                    plugin = &*name,
-                    "paused by the operator: its events wait in its queue; `notify-host plugin resume {name}` ends that"
-                );
+        let runner = self.runner(&name);
+        match runner.as_ref().and_then(|runner| runner.plugin()) {
+            Some(old) => info!(
+                plugin = &*name,
+                version, "loaded anew, in the place of version {}: {}", old.info.version, plugin.info.description
+            ),
+            None => {
+                info!(plugin = &*name, version, "loaded: {}", plugin.info.description);
+                if held {
+                    info!(
+                        plugin = &*name,
+                        "paused by the operator: its events wait in its queue; `notify-host plugin resume {name}` ends \
+                         that"
+                    );
+                }
             }
-            self.registry.put(Arc::new(runner));
-            return format!("{name} {version} is loaded");
-        };
-        let old = runner.plugin();
-        info!(
-            plugin = &*name,
-            version, "loaded anew, in the place of version {}: {}", old.info.version, plugin.info.description
-        );
-        runner.replace(plugin);
+        }
+        match runner {
+            Some(runner) => {
+                if held {
+                    // Before anything is taken for it.
+                    runner.hold();
+                }
+                runner.replace(plugin);
+            }
+            None => {
+                let runner = Runner::new(plugin, entry.toml.clone());
+                if held {
+                    runner.hold();
+                }
+                self.put(runner);
+            }
+        }
         format!("{name} {version} is loaded")
     }
 
     /// After a restart a change that does not load must not stop what worked before.
-    async fn fall_back(&self, entry: &Entry) {
-        let Some(versions) = &self.versions else { return };
-        let Some(good) = versions.of_plugin(&entry.name).pop() else { return };
-        let content = match versions.content(&good) {
-            Ok(content) => content,
+    async fn fall_back(&mut self, entry: &Entry) -> Fallback {
+        let name = &*entry.name;
+        let Some(versions) = &self.versions else { return Fallback::None };
+        let last = versions.of_plugin(name).map(|mut all| all.pop());
+        let content = last.and_then(|last| last.map(|good| Ok((versions.content(&good)?, good))).transpose());
+        let (content, good) = match content {
+            Ok(None) => return Fallback::None,
+            Ok(Some(found)) => found,
             Err(error) => {
-                warn!(plugin = entry.name, "version {}, which worked last, cannot be read: {error}", good.version);
-                return;
+                warn!(plugin = name, "the version that worked last cannot be read: {error}");
+                return if is_transient(&error) { Fallback::NotNow } else { Fallback::None };
             }
         };
+        let Ok(held) = self.catalog.is_held(name) else { return Fallback::NotNow };
         let files = Files {
             name: entry.name.clone(),
             toml_path: entry.toml.clone(),
@@ -316,10 +436,12 @@ impl Reconciler {
         };
         match contained(files.load(&self.loader, &self.policies)).await {
             Ok(plugin) => {
-                self.take_in(plugin, entry);
+                self.take_in(plugin, entry, held);
+                Fallback::Runs
             }
             Err(problem) => {
-                info!(plugin = entry.name, "the version that worked last does not load any more: {problem}");
+                info!(plugin = name, "the version that worked last does not load any more: {problem}");
+                if problem.is_transient() { Fallback::NotNow } else { Fallback::None }
             }
         }
     }
@@ -332,10 +454,23 @@ impl Reconciler {
     }
 }
 
-/// A fault of the host's own in reading somebody's file is a fault of that file, and ends nothing else.
-async fn contained<T>(load: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+/// What became of the version that worked last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fallback {
+    Runs,
+    /// The machine could not load it, either.
+    NotNow,
+    /// There is none, or it does not load any more.
+    None,
+}
+
+/// A fault of the host's own in reading somebody's file ends nothing else. It says nothing of the file, either: the system
+/// may have had no thread for it.
+async fn contained<T>(load: impl Future<Output = Result<T, LoadError>>) -> Result<T, LoadError> {
     let loaded = AssertUnwindSafe(load).catch_unwind().await;
-    loaded.unwrap_or_else(|_| Err("the host failed at it, which is a fault of the host's; see its log".to_owned()))
+    loaded.unwrap_or_else(|_| {
+        Err(LoadError::Transient("the host failed at it, which is a fault of the host's; see its log".to_owned()))
+    })
 }
 
 #[cfg(test)]
@@ -345,7 +480,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_loading_is_a_problem_of_that_plugin() {
         let problem = contained::<()>(async { panic!("a fault") }).await.unwrap_err();
-        assert!(problem.contains("the host failed at it"), "{problem}");
+        assert!(problem.is_transient() && problem.to_string().contains("the host failed at it"), "{problem}");
         assert_eq!(contained(async { Ok(1) }).await, Ok(1));
     }
 }

@@ -49,10 +49,13 @@ impl Versions {
         Self { folder: state.join("versions") }
     }
 
-    /// Oldest first.
-    pub(crate) fn of_plugin(&self, name: &str) -> Vec<Good> {
-        let text = fs::read(self.list(name)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+    /// Oldest first. A list that is damaged has none; one that cannot be read is an error, for it must not be written anew.
+    pub(crate) fn of_plugin(&self, name: &str) -> io::Result<Vec<Good>> {
+        match fs::read(self.list(name)) {
+            Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Remembers what has just worked.
@@ -68,7 +71,7 @@ impl Versions {
         private_folder(&self.folder)?;
         // First of all, since what is in the list already may have lost its file.
         self.keep(files)?;
-        let mut all = self.of_plugin(&files.name);
+        let mut all = self.of_plugin(&files.name)?;
         if all.last().is_some_and(|last| last.is(&new)) {
             return Ok(());
         }
@@ -80,7 +83,7 @@ impl Versions {
 
     /// Forgets what came after the last `count`th from the beginning.
     pub(crate) fn truncate(&self, name: &str, count: usize) -> io::Result<()> {
-        let mut all = self.of_plugin(name);
+        let mut all = self.of_plugin(name)?;
         all.truncate(count);
         self.write(name, &all)?;
         self.sweep()
@@ -128,7 +131,7 @@ impl Versions {
             let path = entry?.path();
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             match path.extension().and_then(|extension| extension.to_str()) {
-                Some("json") => used.extend(self.of_plugin(&name).into_iter().map(|good| good.sha256.to_string())),
+                Some("json") => used.extend(self.of_plugin(&name)?.into_iter().map(|good| good.sha256.to_string())),
                 Some("wasm") => kept.push((name, path)),
                 _ => {}
             }
@@ -166,17 +169,17 @@ mod tests {
         let versions = Versions::of(state.path());
         let remember =
             |content, toml| versions.remember(Path::new("/plugins"), &files(content, toml), content).unwrap();
-        assert_eq!(versions.of_plugin("email"), []);
+        assert_eq!(versions.of_plugin("email").unwrap(), []);
         remember("1", None);
         remember("1", None);
         remember("1", Some("[config]"));
-        let all = versions.of_plugin("email");
+        let all = versions.of_plugin("email").unwrap();
         assert_eq!(all.len(), 2, "the same again is no version");
         assert_eq!((all[1].toml.as_deref(), all[1].wasm.as_path()), (Some("[config]"), Path::new("lib/email.wasm")));
         for content in ["2", "3", "4", "5", "1"] {
             remember(content, None);
         }
-        let all = versions.of_plugin("email");
+        let all = versions.of_plugin("email").unwrap();
         assert_eq!(all.iter().map(|good| &*good.version).collect::<Vec<_>>(), ["2", "3", "4", "5", "1"]);
         assert_eq!(versions.content(&all[0]).unwrap(), b"2");
         versions.truncate("email", 1).unwrap();
@@ -198,5 +201,22 @@ mod tests {
             remember("2", None);
             assert_eq!(versions.content(&all[0]).unwrap(), b"2", "what is lost is kept anew when it is loaded again");
         }
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_not_written_anew() {
+        let state = tempfile::tempdir().unwrap();
+        let versions = Versions::of(state.path());
+        versions.remember(Path::new("/plugins"), &files("1", None), "1").unwrap();
+        // What is no file cannot be read by anybody, root included.
+        let list = versions.list("email");
+        let kept = list.with_extension("kept");
+        fs::rename(&list, &kept).unwrap();
+        fs::create_dir(&list).unwrap();
+        versions.of_plugin("email").unwrap_err();
+        versions.remember(Path::new("/plugins"), &files("2", None), "2").unwrap_err();
+        fs::remove_dir(&list).unwrap();
+        fs::rename(&kept, &list).unwrap();
+        assert_eq!(versions.of_plugin("email").unwrap().len(), 1);
     }
 }

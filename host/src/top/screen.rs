@@ -57,7 +57,7 @@ impl Look {
     fn state(self, state: &str) -> Style {
         match state {
             "running" => self.good(),
-            "failing" | "misconfigured" | "broken" => self.bad(),
+            "failing" | "misconfigured" | "broken" | "not-loaded" => self.bad(),
             "disabled" => self.quiet(),
             _ => self.attention(),
         }

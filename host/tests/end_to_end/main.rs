@@ -31,6 +31,7 @@ mod interop;
 mod isolation;
 mod journal;
 mod languages;
+mod machine_faults;
 mod mail;
 mod manual;
 mod monitoring;

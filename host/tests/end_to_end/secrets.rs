@@ -347,7 +347,12 @@ fn a_secret_that_is_not_there_leaves_the_old_version_running_and_says_why() {
     assert!(host.logged("sender-send.toml:4: secrets.token"), "{}", host.leash.stderr());
     cage.world.order(&["create", "--user", "u", "--product", "p"]);
     eventually(SOON, "the old version sends", || !cage.echo.requests().is_empty());
+    // The new one takes over when there is a value, though no file of the plugin's changes.
+    assert!(host.logged("version 0.1.0 goes on running; next try in "), "{}", host.leash.stderr());
+    fs::write(&missing, "another-value-of-it").unwrap();
+    host.wait_for("loaded anew");
     host.stop();
+    fs::remove_file(&missing).unwrap();
 
     // Where nothing is sent, none is needed.
     let (plain, dry) = (cage.test("sender-send", &[]), cage.test("sender-send", &["--dry-run"]));

@@ -31,7 +31,10 @@ fn show(admin: &Admin, depths: &Depths, report: &PluginReport) -> Value {
     let of = |ended| meters.attempts(ended);
     let times = admin.samples.times_of(&report.name, &meters.attempt_times.tally());
     for (name, value) in [
-        ("grants", runner.map_or_else(|| granted(&Grants::default()), |runner| granted(runner.plugin().grants()))),
+        ("grants", {
+            let plugin = runner.and_then(|runner| runner.plugin());
+            plugin.map_or_else(|| granted(&Grants::default()), |plugin| granted(plugin.grants()))
+        }),
         (
             "queue",
             json!({

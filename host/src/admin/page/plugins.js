@@ -56,7 +56,7 @@ function tone(state) {
   switch (state) {
     case "running": return "good";
     case "paused": case "quiet": case "rate-limited": case "waiting": return "warn";
-    case "failing": case "misconfigured": case "broken": return "bad";
+    case "failing": case "misconfigured": case "broken": case "not-loaded": return "bad";
     default: return "idle";
   }
 }
@@ -98,9 +98,15 @@ function Grants({ grants }) {
 function Trouble({ plugin }) {
   const waits = plugin.waits_for && `${shown(plugin.waits_for)}${plugin.waits_until ? `, until ${clock(plugin.waits_until)}` : ""}`;
   return html`
-    ${plugin.problem && html`<p class="trouble bad wrap"><b>${plugin.version ? "What is in the folder does not load, the version before it goes on: " : "Does not load: "}</b>${shown(plugin.problem)}</p>`}
+    ${plugin.problem && html`<p class="trouble bad wrap"><b>${problemOf(plugin)}: </b>${shown(plugin.problem)}${plugin.tried_again_at && `. Tried again at ${clock(plugin.tried_again_at)}`}</p>`}
     ${plugin.last_failure && html`<p class=${`trouble wrap ${tone(plugin.state)}`}><b>Last failure: </b>${shown(plugin.last_failure)}</p>`}
     ${waits && html`<p class="trouble wrap">${waits}</p>`}`;
+}
+
+/** What a problem with its files means for its events. */
+function problemOf({ state, version }) {
+  if (state === "not-loaded") return "This machine could not load it, and its events wait in its queue";
+  return version ? "What is in the folder does not load, the version before it goes on" : "Does not load";
 }
 
 function Actions({ plugin }) {

@@ -33,6 +33,7 @@ export function remarkOf(record) {
     case "received": return "no plugin wanted it";
     case "duplicate": return "came again, and was not delivered a second time";
     case "undecodable": return `no event: ${shown(record.reason)}`;
+    case "declined": return `did not want it: ${shown(record.why)}`;
     default: return "";
   }
 }
@@ -43,13 +44,14 @@ export function sentencesOf(record) {
     case "received": return {
       text: `Received${record.redelivered ? " again" : ""} from exchange “${shown(record.exchange)}” with routing key “${shown(record.routing_key)}”, ${bytes(record.bytes)}`,
       below: [
-        ...record.routed.map(({ plugin, gets, rule }) => `${shown(plugin)}: ${gets ? "matched" : "does not get it"}, ${rule ? shown(rule) : gets ? "it gets every event" : "for it tells of its own health"}`),
+        ...record.routed.map(({ plugin, gets, rule }) => `${shown(plugin)}: ${routed(gets, rule)}`),
         ...(record.not_subscribed ? [`${counted(record.not_subscribed, "plugin")} not subscribed to it`] : []),
-        ...(record.routed.some((routed) => routed.gets) ? [] : ["no plugin wanted it, so it is settled"]),
+        ...(record.routed.some(({ gets }) => gets !== false) ? [] : ["no plugin wanted it, so it is settled"]),
       ],
     };
     case "duplicate": return { text: "Came again within the duplicates window: not delivered a second time", below: [] };
     case "spilled": return { text: `${shown(record.plugin)}: waits in its queue, ${shown(record.why)}`, below: [] };
+    case "declined": return { text: `${shown(record.plugin)}: does not get it, now that it has loaded: ${shown(record.why)}`, below: [] };
     case "undecodable": return {
       text: `Received from exchange “${shown(record.exchange)}” with routing key “${shown(record.routing_key)}”, ${bytes(record.bytes)}, and dead-lettered as it came, for it is no event (${shown(record.code)}): ${shown(record.reason)}`,
       below: [],
@@ -57,6 +59,12 @@ export function sentencesOf(record) {
     case "attempted": return { text: attempt(record), below: [], log: record.log };
     default: return { text: shown(record.what), below: [] };
   }
+}
+
+/** `gets` is null where nobody knows yet. */
+function routed(gets, rule) {
+  if (gets === null) return "not yet routed, for it has not been loaded";
+  return `${gets ? "matched" : "does not get it"}, ${rule ? shown(rule) : gets ? "it gets every event" : "for it tells of its own health"}`;
 }
 
 function attempt(record) {

@@ -17,8 +17,9 @@ use serde_json::{Map, Value};
 pub(crate) use crate::config::schema::sentence::kind_name;
 use crate::config::settings::Settings;
 
-/// It takes milliseconds; this is for what nobody thought of.
-const TIME_MAX: Duration = Duration::from_secs(5);
+/// It takes milliseconds; this is for what nobody thought of. So long that it is not the machine that is busy: a thread
+/// that gets stuck goes on, and must not be joined by another at each try.
+const TIME_MAX: Duration = Duration::from_secs(30);
 /// The validator goes down as deep as the schema does, a few kilobytes each.
 const STACK_BYTES: usize = 16 << 20;
 /// One regular expression, compiled.
@@ -35,6 +36,9 @@ pub(crate) enum SettingsError {
     /// The plugin's own.
     #[error("its config schema is no use: {0}")]
     Schema(String),
+    /// The machine's.
+    #[error("its settings cannot be checked: {0}")]
+    NotChecked(String),
 }
 
 /// The settings with the schema's defaults, once they fit it.
@@ -47,7 +51,7 @@ pub(crate) async fn complete(schema: String, settings: Settings) -> Result<Map<S
         .name("schema".to_owned())
         .stack_size(STACK_BYTES)
         .spawn(work)
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| SettingsError::NotChecked(format!("no thread can be started for it: {error}")))?;
     match tokio::time::timeout(TIME_MAX, answered).await {
         Ok(Ok(completed)) => completed,
         // The sender is gone: the thread panicked.
