@@ -1,12 +1,15 @@
 //! Messages whose properties no client library can read. RabbitMQ takes them from any publisher.
 
+use std::fs;
+
 use broker::{Target, Value};
 use serde_json::json;
-use testbed::eventually;
-use testbed::rabbitmq;
+use testbed::rabbitmq::{self, Node};
 use testbed::raw_publisher::{RawPublisher, headers_and_id, nested_entry, short};
+use testbed::receiver::Authority;
+use testbed::{Leash, eventually};
 
-use crate::world::{SOON, World};
+use crate::world::{Host, SOON, World};
 
 fn order(id: &str) -> String {
     json!({"event": "OrderCreated", "order_id": id}).to_string()
@@ -110,4 +113,29 @@ fn a_message_that_cannot_be_read_stops_no_backlog_and_no_look_at_the_dead_letter
     assert_eq!(written.message.properties.message_id.as_deref(), Some("ÿ"));
     assert_eq!(written.message.properties.headers["x-notify-raw-properties"], Value::Bytes(deep));
     world.block_on(broker.publish(Target::Queue(&dead), &written.message)).unwrap();
+}
+
+#[test]
+fn the_guard_sits_above_tls() {
+    let authority = Authority::new();
+    let (node, port) = Node::start_with_tls(&authority.issue("localhost"));
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("amqps://guest:guest@localhost:{port}");
+    let mut world = World::new(folder, node.url(), "orders".to_owned(), "notifications".to_owned());
+    world.host_url = url;
+    world.plug_logger();
+    fs::write(world.path("authority.pem"), authority.pem()).unwrap();
+    let mut command = world.host_command(&["run", "--log-format", "json"]);
+    command.arg("--plugins").arg(world.plugins()).env("SSL_CERT_FILE", world.path("authority.pem"));
+    let host = Host { leash: Leash::spawn(command) };
+    host.wait_for("ready: ");
+    let mut publisher = RawPublisher::connect(node.port());
+    publisher.publish(b"orders", b"order.\xff", &headers_and_id(b"", b"\xe4"), order("latin-1").as_bytes());
+    publisher.publish(b"orders", b"order.created", &headers_and_id(&nested_entry(b"deep", 9_000), b"2"), b"{}");
+    publisher.publish(b"orders", b"order.created", &[0, 0], order("plain").as_bytes());
+    host.wait_for_order("latin-1");
+    host.wait_for_order("plain");
+    let broker = world.broker();
+    eventually(SOON, "one is dead", || world.queue_state(&broker, &world.names().dead()).ready == 1);
+    host.stop();
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 pub use self::release::{FOUR_VARIABLE, Release, is_installed, is_system};
+use crate::receiver::Identity;
 use crate::{Leash, eventually, free_port};
 
 /// It takes 5 s on a quiet machine.
@@ -123,6 +124,30 @@ impl Node {
         let node = Self::prepare(Arc::new(Home::make(release)));
         node.start_again();
         node
+    }
+
+    /// Starts a node that speaks TLS as well, with this certificate and key, and says on which port.
+    pub fn start_with_tls(identity: &Identity) -> (Self, u16) {
+        let node = Self::prepare(Arc::new(Home::make(Release::Installed)));
+        let port = free_port();
+        let (outside, inside) = (node.home.folder_outside.join(node.port.to_string()), &node.folder);
+        write(&outside.join("identity.pem"), identity.pem());
+        let identity = inside.join("identity.pem");
+        let identity = identity.display();
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(outside.join("rabbitmq.conf"))
+            .unwrap_or_else(|error| panic!("cannot open the node's configuration: {error}"));
+        write!(
+            file,
+            "listeners.ssl.default = 127.0.0.1:{port}\n\
+             ssl_options.certfile = {identity}\n\
+             ssl_options.keyfile = {identity}\n\
+             ssl_options.verify = verify_none\n"
+        )
+        .unwrap_or_else(|error| panic!("cannot write the node's configuration: {error}"));
+        node.start_again();
+        (node, port)
     }
 
     /// Its files and ports, before it is started.
