@@ -5,6 +5,7 @@
 //! that is dropped leaves its message unacknowledged: the broker offers it again when the
 //! consumer closes or dies. Nothing here can acknowledge by accident.
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -21,8 +22,22 @@ pub struct Delivery {
     pub routing_key: String,
     /// It was offered before, and not acknowledged.
     pub redelivered: bool,
+    /// Present if not all of its properties could be read; `message` has those that could.
+    pub unreadable: Option<Box<Unreadable>>,
     /// What acknowledges it.
     pub receipt: Receipt,
+}
+
+/// The properties of a message that cannot be read in full.
+///
+/// AMQP lets a publisher send headers that no program can take in, such as lists nested 10,000 deep. The message can be
+/// acknowledged and passed on like any other, without them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What cannot be read, as a sentence that begins with "its".
+    pub problem: String,
+    /// The property flags and properties as they came, in the form of AMQP 0-9-1's content header.
+    pub properties: Bytes,
 }
 
 /// The right to acknowledge one delivery, once.

@@ -24,7 +24,7 @@ mod url;
 
 use std::time::Duration;
 
-pub use crate::consumer::{Consumer, Delivery, Receipt};
+pub use crate::consumer::{Consumer, Delivery, Receipt, Unreadable};
 pub use crate::error::{BrokerError, ConnectError, PublishError, UrlError};
 pub use crate::message::{Headers, Message, Properties, Value};
 pub use crate::part::{Finding, GivesUp, Object, Part, Presence, Role};
@@ -173,6 +173,16 @@ impl Broker {
         match self {
             Self::Amqp(session) => session.purge(queue).await,
             Self::Sqlite(session) => session.purge(queue).await,
+        }
+    }
+
+    /// Why the session was lost, if a message can be the cause: the broker found what it was sent unreadable, or sent
+    /// something unreadable itself, or a task of this session panicked. `None` while the session is there, and when the
+    /// network, the broker's own end or the disk is the cause.
+    pub fn broken_by_message(&self) -> Option<String> {
+        match self {
+            Self::Amqp(session) => session.broken_by_message(),
+            Self::Sqlite(session) => session.broken_by_message(),
         }
     }
 

@@ -100,6 +100,7 @@ impl Task {
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
+            unreadable: None,
             receipt: Receipt::new(delivery.delivery_tag, self.acks.clone()),
         };
         // RabbitMQ keeps to the window, so there is room. When nobody listens any more the consumer
