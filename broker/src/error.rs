@@ -105,9 +105,20 @@ pub enum PublishError {
         /// Its name.
         name: String,
     },
-    /// The broker, or a limit of the message format, said no to this message.
+    /// The broker said no to this message.
     #[error("the broker refused the message: {0}")]
     Refused(String),
+    /// The broker's message format cannot express it; [`crate::Message::make_expressible`] finds a form that it can.
+    #[error("the broker cannot carry the message: {0}")]
+    Inexpressible(String),
+    /// Its headers do not fit into one frame beside its other properties.
+    #[error("the broker cannot carry the message: its headers have {bytes} bytes, and may have {bytes_max}")]
+    HeadersTooLarge {
+        /// Of the headers.
+        bytes: usize,
+        /// On this connection, with this message's other properties.
+        bytes_max: usize,
+    },
     /// The session was lost before the broker confirmed; the message may be there or not.
     #[error("not confirmed: {0}")]
     Unconfirmed(#[from] BrokerError),

@@ -187,6 +187,16 @@ impl Broker {
         }
     }
 
+    /// Why the session was lost, if a message can be the cause: the broker found what it was sent unreadable, or sent
+    /// something unreadable itself, or a task of this session panicked. `None` while the session is there, and when the
+    /// network, the broker's own end or the disk is the cause.
+    pub fn broken_by_message(&self) -> Option<String> {
+        match self {
+            Self::Amqp(session) => session.broken_by_message(),
+            Self::Sqlite(session) => session.broken_by_message(),
+        }
+    }
+
     /// Ends the session in good order. Consumers are closed before; see [`Consumer::close`].
     pub async fn close(self) {
         match self {

@@ -174,9 +174,172 @@ impl Message {
     }
 }
 
+/// The limit of AMQP's short strings, which names of headers and most properties are.
+const SHORT_STRING_BYTES_MAX: usize = 255;
+/// Lists and tables within each other that can be read again: each takes two levels of the 128 that serde_json reads.
+const DEPTH_MAX: usize = 60;
+
+impl Message {
+    /// Whether its headers can be read again from a file.
+    pub(crate) fn is_shallow(&self) -> bool {
+        self.properties.headers.values().all(|value| is_shallow(value, DEPTH_MAX))
+    }
+
+    /// Puts what a broker cannot express into a form that it can: a number that is not finite becomes its text, as does
+    /// what is nested too deeply, a property of more than 255 bytes moves to a header `x-original-…`, and a header's name
+    /// is cut to that length. The body stays as it is. Whether anything was changed.
+    ///
+    /// RabbitMQ never hands out such a number; a file does. A text in another encoding grows when it is read.
+    pub fn make_expressible(&mut self) -> bool {
+        let properties = &mut self.properties;
+        let mut changed = make_headers_expressible(&mut properties.headers, 0);
+        let texts = [
+            ("x-original-content-type", &mut properties.content_type),
+            ("x-original-content-encoding", &mut properties.content_encoding),
+            ("x-original-correlation-id", &mut properties.correlation_id),
+            ("x-original-reply-to", &mut properties.reply_to),
+            ("x-original-expiration", &mut properties.expiration),
+            ("x-original-message-id", &mut properties.message_id),
+            ("x-original-type", &mut properties.message_type),
+            ("x-original-user-id", &mut properties.user_id),
+            ("x-original-app-id", &mut properties.app_id),
+            ("x-original-cluster-id", &mut properties.cluster_id),
+        ];
+        for (name, text) in texts {
+            if let Some(long) = text.take_if(|text| text.len() > SHORT_STRING_BYTES_MAX) {
+                properties.headers.insert(name.to_owned(), Value::Text(long));
+                changed = true;
+            }
+        }
+        changed
+    }
+}
+
+fn is_shallow(value: &Value, depth_max: usize) -> bool {
+    match value {
+        Value::List(values) => depth_max > 0 && values.iter().all(|value| is_shallow(value, depth_max - 1)),
+        Value::Table(headers) => depth_max > 0 && headers.values().all(|value| is_shallow(value, depth_max - 1)),
+        _ => true,
+    }
+}
+
+/// `depth`: in how many lists and tables they are.
+fn make_headers_expressible(headers: &mut Headers, depth: usize) -> bool {
+    let mut changed = false;
+    let long: Vec<_> = headers.keys().filter(|name| name.len() > SHORT_STRING_BYTES_MAX).cloned().collect();
+    for name in long {
+        if let Some(value) = headers.remove(&name) {
+            headers.insert(short_name(&name, headers), value);
+            changed = true;
+        }
+    }
+    for value in headers.values_mut() {
+        changed |= make_value_expressible(value, depth);
+    }
+    changed
+}
+
+/// The beginning of the name, with a number behind it where another header has that already.
+fn short_name(name: &str, others: &Headers) -> String {
+    let begin = |bytes| &name[..name.floor_char_boundary(bytes)];
+    (1_u32..)
+        .map(|number| match number {
+            1 => begin(SHORT_STRING_BYTES_MAX).to_owned(),
+            number => format!("{}~{number}", begin(SHORT_STRING_BYTES_MAX - 11)),
+        })
+        .find(|short| !others.contains_key(short))
+        .unwrap_or_default()
+}
+
+fn make_value_expressible(value: &mut Value, depth: usize) -> bool {
+    let text = match value {
+        Value::List(_) | Value::Table(_) if depth >= DEPTH_MAX => {
+            Some(serde_json::to_string(value).unwrap_or_default())
+        }
+        Value::F32(bits) => Some(f32::from_bits(*bits)).filter(|number| !number.is_finite()).map(|it| it.to_string()),
+        Value::F64(bits) => Some(f64::from_bits(*bits)).filter(|number| !number.is_finite()).map(|it| it.to_string()),
+        Value::List(values) => {
+            return values.iter_mut().fold(false, |changed, value| make_value_expressible(value, depth + 1) || changed);
+        }
+        Value::Table(headers) => return make_headers_expressible(headers, depth + 1),
+        Value::Void
+        | Value::Bool(_)
+        | Value::I8(_)
+        | Value::U8(_)
+        | Value::I16(_)
+        | Value::U16(_)
+        | Value::I32(_)
+        | Value::U32(_)
+        | Value::I64(_)
+        | Value::Decimal(..)
+        | Value::Text(_)
+        | Value::LongString(_)
+        | Value::Bytes(_)
+        | Value::Timestamp(_) => None,
+    };
+    let changed = text.is_some();
+    if let Some(text) = text {
+        *value = Value::Text(text);
+    }
+    changed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_amqp_cannot_express_becomes_text_and_all_else_stays() {
+        let nan = || Value::F64(f64::NAN.to_bits());
+        let long = "é".repeat(200);
+        let mut message = Message::json("{}");
+        message.properties.message_id = Some(long.clone());
+        message.properties.app_id = Some("kept".to_owned());
+        let nested = Value::List(vec![Value::Table([("in".to_owned(), nan())].into()), Value::I8(1)]);
+        let other_long = format!("{long}!");
+        message.properties.headers = [
+            ("nan".to_owned(), nan()),
+            ("infinite".to_owned(), Value::F32(f32::NEG_INFINITY.to_bits())),
+            ("nested".to_owned(), nested),
+            ("fine".to_owned(), Value::F64(1.5_f64.to_bits())),
+            (long.clone(), Value::Bool(true)),
+            (other_long, Value::Bool(false)),
+        ]
+        .into();
+        assert!(message.make_expressible());
+        let headers = &message.properties.headers;
+        assert_eq!((&headers["nan"], &headers["infinite"]), (&"NaN".into(), &"-inf".into()));
+        let nested = Value::List(vec![Value::Table([("in".to_owned(), "NaN".into())].into()), Value::I8(1)]);
+        assert_eq!(headers["nested"], nested);
+        assert_eq!(headers["fine"], Value::F64(1.5_f64.to_bits()));
+        assert_eq!(headers["x-original-message-id"], long.clone().into());
+        assert_eq!((&message.properties.message_id, &message.properties.app_id), (&None, &Some("kept".to_owned())));
+        // Both have the same beginning, and both are there.
+        assert_eq!(headers[&long[..254]], Value::Bool(true));
+        assert_eq!(headers[&format!("{}~2", &long[..244])], Value::Bool(false));
+        assert!(!message.clone().make_expressible(), "there is nothing left to do");
+        assert_eq!(message.body, "{}");
+    }
+
+    #[test]
+    fn what_is_nested_as_deeply_as_may_be_is_read_again_and_what_is_deeper_becomes_text() {
+        let nested = |levels| {
+            (0..levels).fold(Value::Void, |value, level| match level % 2 {
+                0 => Value::List(vec![value]),
+                _ => Value::Table([("t".to_owned(), value)].into()),
+            })
+        };
+        let mut message = Message::default();
+        message.properties.headers.insert("deep".to_owned(), nested(DEPTH_MAX));
+        assert!(message.is_shallow() && !message.clone().make_expressible());
+        let json = serde_json::to_string(&message.properties).unwrap();
+        assert_eq!(serde_json::from_str::<Properties>(&json).unwrap(), message.properties);
+        message.properties.headers.insert("deep".to_owned(), nested(DEPTH_MAX + 1));
+        assert!(!message.is_shallow());
+        assert!(message.make_expressible() && message.is_shallow());
+        let json = serde_json::to_string(&message.properties).unwrap();
+        assert!(json.contains("list"), "the innermost one is there as text: {json}");
+    }
 
     #[test]
     fn defusing_moves_what_would_act_on_a_second_publish() {

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, BrokerUrl, ConnectOptions, ExchangeKind, Message, QueueNames, Source, Target};
+use broker::{
+    Broker, BrokerUrl, ConnectOptions, ExchangeKind, Message, PublishError, QueueNames, Source, Target, Value,
+};
 use testbed::{Leash, eventually};
 
 /// Everything here takes well under a second on a quiet machine.
@@ -181,4 +183,94 @@ async fn a_file_that_is_not_ours_is_left_alone() {
 
     std::fs::create_dir(folder.path().join("folder")).unwrap();
     check("folder", "check that it is a file").await;
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_handed_out_as_far_as_it_can_and_stops_nothing() {
+    const COUNT: i64 = 9;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("queue.db");
+    let broker = open(&file).await;
+    for number in 1..=COUNT {
+        broker.publish(Target::Queue("queue"), &Message::json(number.to_string())).await.unwrap();
+    }
+    let db = rusqlite::Connection::open(&file).unwrap();
+    db.busy_timeout(SOON).unwrap();
+    db.execute_batch(
+        "BEGIN IMMEDIATE;
+         -- A table that takes anything, as one that was restored by hand may be.
+         ALTER TABLE content RENAME TO strict;
+         CREATE TABLE content (message INTEGER PRIMARY KEY, exchange, routing_key, properties, body);
+         INSERT INTO content SELECT * FROM strict;
+         UPDATE content SET properties = '{' WHERE message = 1;
+         UPDATE content SET properties = CAST(x'7bff7d' AS TEXT) WHERE message = 2;
+         UPDATE content SET properties = NULL WHERE message = 3;
+         UPDATE content SET properties = '{\"priority\":\"high\"}' WHERE message = 4;
+         UPDATE content SET body = NULL WHERE message = 5;
+         DELETE FROM content WHERE message = 6;
+         UPDATE content SET exchange = 42, routing_key = CAST(x'63616665e9' AS TEXT) WHERE message = 7;
+         UPDATE message SET deliveries = 9223372036854775807 WHERE id = 8;
+         INSERT INTO consumer (queue, presence) SELECT id, CAST(x'ff' AS TEXT) FROM queue LIMIT 1;
+         INSERT INTO binding (exchange, routing_key, queue) SELECT 'orders', CAST(x'ff' AS TEXT), id FROM queue LIMIT 1;
+         COMMIT;",
+    )
+    .unwrap();
+
+    let mut consumer = broker.consume("queue", 20).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..COUNT {
+        let delivery = tokio::time::timeout(SOON, consumer.next()).await.unwrap().unwrap().unwrap();
+        let body = String::from_utf8(delivery.message.body.to_vec()).unwrap();
+        let problem = delivery.unreadable.as_ref().map(|unreadable| unreadable.problem.clone());
+        let raw = delivery.unreadable.as_ref().map(|unreadable| unreadable.properties.to_vec()).unwrap_or_default();
+        seen.push((body, problem.unwrap_or_default(), raw, delivery.exchange, delivery.routing_key));
+        delivery.receipt.ack();
+    }
+    let rest = [
+        ("1", "its properties cannot be read: EOF", &b"{"[..]),
+        ("2", "its properties cannot be read: ", b"{\xff}"),
+        ("3", "its properties cannot be read: EOF", b""),
+        ("4", "its properties cannot be read: invalid type", b"{\"priority\":\"high\"}"),
+        ("", "its body is missing from the file", b""),
+        ("", "its content is missing from the file", b""),
+        ("7", "", b""),
+        ("8", "", b""),
+        ("9", "", b""),
+    ];
+    for ((body, problem, raw, ..), (expected_body, expected_problem, expected_raw)) in seen.iter().zip(rest) {
+        assert_eq!((&**body, &**raw), (expected_body, expected_raw));
+        assert!(
+            problem.starts_with(expected_problem) && problem.is_empty() == expected_problem.is_empty(),
+            "{problem}"
+        );
+    }
+    assert_eq!((&*seen[6].3, &*seen[6].4), ("42", "cafeé"));
+
+    // The rest of the file is read in the same way.
+    broker.publish(Target::Exchange { exchange: "orders", routing_key: "k" }, &Message::json("10")).await.unwrap();
+    let delivery = tokio::time::timeout(SOON, consumer.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(delivery.message.body, "10");
+    delivery.receipt.ack();
+    consumer.close().await.unwrap();
+    let state = broker.inspect("queue").await.unwrap().unwrap();
+    assert_eq!((state.ready, state.consumers), (0, 0), "the consumer without a readable name is forgotten");
+    assert_eq!(broker.broken_by_message(), None);
+}
+
+#[tokio::test]
+async fn a_header_that_could_not_be_read_again_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = open(&folder.path().join("queue.db")).await;
+    let mut message = Message::json("{}");
+    let deep = (0..100).fold(Value::Void, |value, _| Value::List(vec![value]));
+    message.properties.headers.insert("deep".to_owned(), deep);
+    let error = broker.publish(Target::Queue("queue"), &message).await.unwrap_err();
+    assert!(matches!(error, PublishError::Inexpressible(_)), "{error}");
+    assert!(message.make_expressible());
+    broker.publish(Target::Queue("queue"), &message).await.unwrap();
+    let mut consumer = broker.consume("queue", 1).await.unwrap();
+    let delivery = tokio::time::timeout(SOON, consumer.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(delivery.message, message);
+    delivery.receipt.ack();
+    consumer.close().await.unwrap();
 }

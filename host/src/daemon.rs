@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::admin::{Admin, Sources};
 use crate::capability::Outside;
 use crate::config::{Layers, Settled};
-use crate::delivery::{Dispatcher, Duplicates, Registry, Unwanted, Vitals};
+use crate::delivery::{Dispatcher, Duplicates, Quarantine, Registry, Unwanted, Vitals};
 use crate::journal::Journal;
 use crate::meters::Meters;
 use crate::otlp::Export;
@@ -113,6 +113,7 @@ async fn serve(
     }
     helpers.spawn(reconciler.run(stop.clone()));
     helpers.spawn(memory::give_back(Arc::clone(&meters.host)));
+    let quarantine = Quarantine::open(folder_state.as_deref());
     let dispatcher = Dispatcher {
         source: Arc::new(config.source.clone()),
         rules: Arc::new(config.rules.clone()),
@@ -124,10 +125,11 @@ async fn serve(
         drain_timeout: drain_timeout.subscribe(),
         journal: journal.clone(),
         vitals: Arc::clone(&vitals),
+        quarantine: quarantine.clone(),
         spans,
         meters: Arc::clone(&meters.host),
     };
-    let _closing = Closing(journal);
+    let _closing = Closing(journal, quarantine);
     Sessions::new(broker, &config, &dispatcher.registry, &vitals).hold(&dispatcher, stop).await
 }
 
@@ -144,11 +146,12 @@ fn hear_commands(helpers: &mut JoinSet<()>, control: control::Server, folder: Op
     }
 }
 
-/// The journal's last records are written however the daemon ends.
-struct Closing(Journal);
+/// The journal's last records are written, and the quarantine knows that this is no crash, however the daemon ends.
+struct Closing(Journal, Quarantine);
 
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
+        self.1.close();
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::command::{shown, unless_cut_off, write_json};
 use crate::config::parse_duration;
 use crate::delivery::clock::now;
+use crate::delivery::{INEXPRESSIBLE, QUARANTINED};
 use crate::explain::{record_as_json, word};
 use crate::journal::{Attempted, Next, Reader, Received, Record, Recorded, What};
 
@@ -67,6 +68,8 @@ pub(crate) enum Outcome {
     Duplicate,
     /// No event at all
     Undecodable,
+    /// Broke the session, and was set aside
+    Quarantined,
 }
 
 pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result<()> {
@@ -145,7 +148,11 @@ fn outcomes(record: &Record) -> Vec<Outcome> {
         What::Declined { .. } => vec![Outcome::Unmatched],
         What::Received(_) | What::Spilled { .. } => Vec::new(),
         What::Duplicate => vec![Outcome::Duplicate],
-        What::Undecodable { .. } => vec![Outcome::Undecodable, Outcome::DeadLetter],
+        What::Undecodable { code, .. } => match &**code {
+            QUARANTINED => vec![Outcome::Quarantined, Outcome::DeadLetter],
+            INEXPRESSIBLE => vec![Outcome::DeadLetter],
+            _ => vec![Outcome::Undecodable, Outcome::DeadLetter],
+        },
     }
 }
 
@@ -228,6 +235,13 @@ fn what(record: &Record) -> String {
         What::Duplicate => "a duplicate, not delivered again".to_owned(),
         What::Spilled { plugin, .. } => format!("{}: waits in its queue", shown(plugin)),
         What::Declined { plugin, why } => format!("{}: did not want it: {}", shown(plugin), shown(why)),
-        What::Undecodable { reason, .. } => format!("no event, dead-lettered: {}", shown(reason)),
+        What::Undecodable { code, reason, .. } => {
+            let what = match &**code {
+                QUARANTINED => "set aside, ",
+                INEXPRESSIBLE => "",
+                _ => "no event, ",
+            };
+            format!("{what}dead-lettered: {}", shown(reason))
+        }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::command::{counted, say, shown, unless_cut_off, write_json};
 use crate::control::Hosts;
 use crate::delivery::clock::now;
+use crate::delivery::{INEXPRESSIBLE, QUARANTINED};
 use crate::journal::{
     self, Attempted, Line, Next, Reader, Received, Record, Recorded, Routed, Rule, SpillReason, Standing, StoreError,
     Timeline, What,
@@ -203,7 +204,11 @@ fn sentences(record: &Record) -> Vec<String> {
                 shown(exchange),
                 shown(routing_key)
             ),
-            format!("dead-lettered as it came, for it is no event ({code}): {}", shown(reason)),
+            match &**code {
+                QUARANTINED => format!("set aside and dead-lettered ({code}): {}", shown(reason)),
+                INEXPRESSIBLE => format!("dead-lettered ({code}): {}", shown(reason)),
+                _ => format!("dead-lettered as it came, for it is no event ({code}): {}", shown(reason)),
+            },
         ],
     }
 }
@@ -358,7 +363,10 @@ pub(crate) fn record_as_json(record: &Record) -> Value {
         What::Declined { plugin, why } => json!({ "what": "declined", "plugin": **plugin, "why": **why }),
         What::Attempted(attempted) => attempt_as_json(attempted),
         What::Undecodable { code, reason, exchange, routing_key, bytes } => json!({
-            "what": "undecodable",
+            "what": match &**code {
+                word @ (QUARANTINED | INEXPRESSIBLE) => word,
+                _ => "undecodable",
+            },
             "code": code,
             "reason": reason,
             "exchange": exchange,

@@ -12,6 +12,7 @@ mod command;
 mod config;
 mod config_commands;
 mod control;
+mod crash_mark;
 mod daemon;
 mod dead_letters;
 mod delivery;

@@ -142,7 +142,12 @@ impl Tally {
                 line: Some(letter.line),
                 ..Published::new(&letter.routing_key, &letter.message)
             }),
-            Err(Failure::Publish(refusal @ (PublishError::Unroutable { .. } | PublishError::Refused(_)))) => {
+            Err(Failure::Publish(
+                refusal @ (PublishError::Unroutable { .. }
+                | PublishError::Refused(_)
+                | PublishError::Inexpressible(_)
+                | PublishError::HeadersTooLarge { .. }),
+            )) => {
                 self.report(letter.line, &refusal.to_string());
                 Ok(())
             }

@@ -100,6 +100,28 @@ pub(super) fn headers_bytes(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| 1 + name.len() + value_bytes(value)).sum::<usize>() + 4
 }
 
+/// How many bytes a content header's frame has besides the headers: the frame's own 8, class, weight, body size and
+/// flags, and the other properties (AMQP 0-9-1, sections 4.2.3 and 4.2.6).
+pub(super) fn frame_bytes_without_headers(properties: &Properties) -> usize {
+    const FIXED: usize = 8 + 2 + 2 + 8 + 2;
+    const DELIVERY_MODE_AND_PRIORITY: usize = 2;
+    const TIMESTAMP: usize = 8;
+    let texts = [
+        &properties.content_type,
+        &properties.content_encoding,
+        &properties.correlation_id,
+        &properties.reply_to,
+        &properties.expiration,
+        &properties.message_id,
+        &properties.message_type,
+        &properties.user_id,
+        &properties.app_id,
+        &properties.cluster_id,
+    ];
+    let texts: usize = texts.into_iter().flatten().map(|text| 1 + text.len()).sum();
+    FIXED + DELIVERY_MODE_AND_PRIORITY + TIMESTAMP + texts
+}
+
 fn value_bytes(value: &Value) -> usize {
     1 + match value {
         Value::Void => 0,

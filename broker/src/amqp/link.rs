@@ -1,10 +1,12 @@
 //! A link is the connection of one session, with the reason it was lost, once it is.
 
+use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream;
-use lapin::protocol::AMQPErrorKind;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError};
 use lapin::types::ShortString;
 use lapin::{Channel, Connection, ErrorKind, Event};
 use tokio_util::sync::CancellationToken;
@@ -23,13 +25,21 @@ pub(super) struct Link {
     connection: Connection,
     socket: SocketHandle,
     lost: OnceLock<String>,
+    /// The reason is one that a message can be the cause of.
+    by_message: AtomicBool,
     /// That nothing comes by it any more.
     gone: CancellationToken,
 }
 
 impl Link {
     pub(super) fn new((connection, socket): (Connection, SocketHandle)) -> Self {
-        Self { connection, socket, lost: OnceLock::new(), gone: CancellationToken::new() }
+        Self {
+            connection,
+            socket,
+            lost: OnceLock::new(),
+            by_message: AtomicBool::new(false),
+            gone: CancellationToken::new(),
+        }
     }
 
     /// A new channel. It closes when its last clone is dropped.
@@ -66,11 +76,18 @@ impl Link {
 
     /// That the link is lost, with the best reason there is so far.
     pub(super) fn lost(&self, error: Option<&lapin::Error>) -> BrokerError {
-        if let Some(reason) = error.and_then(reason) {
+        if let Some((error, reason)) = error.and_then(|error| Some((error, reason(error)?))) {
             // The first one is the cause, later ones its effects.
-            let _ = self.lost.set(reason);
+            if self.lost.set(reason).is_ok() {
+                self.by_message.store(is_about_content(error), Ordering::Relaxed);
+            }
         }
         BrokerError::Lost(self.lost.get().cloned().unwrap_or_else(|| "the connection was closed".to_owned()))
+    }
+
+    /// Why the link was lost, if a message can be the cause of that.
+    pub(super) fn broken_by_message(&self) -> Option<String> {
+        if self.by_message.load(Ordering::Relaxed) { self.lost.get().cloned() } else { None }
     }
 
     /// What RabbitMQ says about the connection from now on. Ends with it.
@@ -120,6 +137,35 @@ pub(super) fn refused_name(what: &str, name: &str) -> Result<ShortString, Broker
     short_string(what, name).map_err(BrokerError::Refused)
 }
 
+/// Whether what was sent over the connection ended it, in either direction, and not the network, the broker's own end
+/// or a rule about connections.
+fn is_about_content(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Hard(
+                AMQPHardError::FRAMEERROR
+                | AMQPHardError::SYNTAXERROR
+                | AMQPHardError::COMMANDINVALID
+                | AMQPHardError::UNEXPECTEDFRAME
+                | AMQPHardError::NOTIMPLEMENTED
+                // A process of RabbitMQ's that handles the connection has failed.
+                | AMQPHardError::INTERNALERROR,
+            ) => true,
+            AMQPErrorKind::Hard(
+                AMQPHardError::CONNECTIONFORCED
+                | AMQPHardError::INVALIDPATH
+                | AMQPHardError::CHANNELERROR
+                | AMQPHardError::RESOURCEERROR
+                | AMQPHardError::NOTALLOWED,
+            )
+            | AMQPErrorKind::Soft(_) => false,
+        },
+        ErrorKind::IOError(error) => error.kind() == io::ErrorKind::InvalidData,
+        ErrorKind::ParsingError(_) | ErrorKind::SerialisationError(_) => true,
+        _ => false,
+    }
+}
+
 fn reason(error: &lapin::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(format!("it closed the connection: {}", error.get_message())),
@@ -134,5 +180,33 @@ fn reason(error: &lapin::Error) -> Option<String> {
         }
         ErrorKind::ChannelsLimitReached => Some("all its channels are used up".to_owned()),
         _ => Some(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::{AMQPError, AMQPSoftError};
+
+    use super::*;
+
+    #[test]
+    fn only_what_a_message_can_cause_is_laid_to_one() {
+        let closed =
+            |kind: AMQPErrorKind| lapin::Error::from(ErrorKind::ProtocolError(AMQPError::new(kind, "x".into())));
+        let hard = |error: AMQPHardError| closed(error.into());
+        let io = |kind: io::ErrorKind| lapin::Error::from(io::Error::from(kind));
+        for (error, expected) in [
+            (hard(AMQPHardError::FRAMEERROR), true),
+            (hard(AMQPHardError::INTERNALERROR), true),
+            (hard(AMQPHardError::CONNECTIONFORCED), false),
+            (hard(AMQPHardError::RESOURCEERROR), false),
+            (closed(AMQPSoftError::PRECONDITIONFAILED.into()), false),
+            (io(io::ErrorKind::InvalidData), true),
+            (io(io::ErrorKind::ConnectionReset), false),
+            (io(io::ErrorKind::UnexpectedEof), false),
+            (ErrorKind::MissingHeartbeatError.into(), false),
+        ] {
+            assert_eq!(is_about_content(&error), expected, "{error}");
+        }
     }
 }

@@ -131,6 +131,10 @@ impl Session {
         purged.map(u64::from).map_err(|error| self.link.explain(&error))
     }
 
+    pub(crate) fn broken_by_message(&self) -> Option<String> {
+        self.link.broken_by_message().or_else(|| self.publishing.broken_by_message())
+    }
+
     pub(crate) async fn close(self) {
         tokio::join!(self.link.close(), self.publishing.close());
     }

@@ -91,7 +91,7 @@ impl Publisher {
 
     async fn publish_and_wait(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         let place = Place::of(target);
-        let envelope = Envelope::new(&place, message, self.headers_bytes_max()).map_err(PublishError::Refused)?;
+        let envelope = Envelope::new(&place, message, self.link.frame_bytes_max())?;
         let (verdict, answer) = oneshot::channel();
         self.turnstile.pass(self.enter(&place, envelope, verdict)).await?;
         match answer.await.map_err(|_| self.link.lost(None))? {
@@ -180,20 +180,21 @@ struct Envelope {
 }
 
 impl Envelope {
-    fn new(place: &Place, message: &Message, headers_bytes_max: usize) -> Result<Self, String> {
+    fn new(place: &Place, message: &Message, frame_bytes_max: usize) -> Result<Self, PublishError> {
         let Message { properties, body } = message;
-        let headers_bytes = convert::headers_bytes(&properties.headers);
-        if headers_bytes > headers_bytes_max {
-            return Err(format!("its headers have {headers_bytes} bytes, and may have {headers_bytes_max}"));
+        let bytes = convert::headers_bytes(&properties.headers);
+        let bytes_max = frame_bytes_max.saturating_sub(convert::frame_bytes_without_headers(properties));
+        if bytes > bytes_max {
+            return Err(PublishError::HeadersTooLarge { bytes, bytes_max });
         }
         let risky = properties.user_id.is_some()
             || properties.expiration.is_some()
             || ["CC", "BCC"].iter().any(|name| properties.headers.contains_key(*name))
             || body.len() > SHARED_BODY_BYTES_MAX;
         Ok(Self {
-            exchange: short_string("exchange name", &place.exchange)?,
-            routing_key: short_string("routing key", &place.routing_key)?,
-            properties: convert::to_amqp(properties)?,
+            exchange: short_string("exchange name", &place.exchange).map_err(PublishError::Refused)?,
+            routing_key: short_string("routing key", &place.routing_key).map_err(PublishError::Refused)?,
+            properties: convert::to_amqp(properties).map_err(PublishError::Inexpressible)?,
             body: body.clone(),
             risky,
         })

@@ -13,12 +13,14 @@
 mod command;
 mod doorbell;
 mod presence;
+mod row;
 mod schema;
 mod store;
 mod transaction;
 mod writer;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,6 +48,8 @@ pub struct Session {
     turnstile: Arc<Turnstile>,
     /// Why the session was lost, once it is.
     lost: Arc<OnceLock<String>>,
+    /// Its thread panicked.
+    panicked: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -57,12 +61,17 @@ impl Session {
         let (opened, when_opened) = oneshot::channel();
         let url = Arc::new(BrokerUrl::Sqlite(path.to_owned()));
         let (path, reason) = (path.to_owned(), Arc::clone(&lost));
+        let panicked = Arc::new(AtomicBool::new(false));
+        let noticed = Panicked(Arc::clone(&panicked));
         std::thread::Builder::new()
             .name("sqlite-broker".to_owned())
-            .spawn(move || writer::run(&path, receiver, reason, opened))
+            .spawn(move || {
+                let _noticed = noticed;
+                writer::run(&path, receiver, reason, opened);
+            })
             .map_err(|error| failed(format!("cannot start its thread: {error}")))?;
         match tokio::time::timeout(options.timeout, when_opened).await {
-            Ok(Ok(Ok(()))) => Ok(Self { url, commands, turnstile: Arc::default(), lost }),
+            Ok(Ok(Ok(()))) => Ok(Self { url, commands, turnstile: Arc::default(), lost, panicked }),
             Ok(Ok(Err(problem))) => Err(failed(problem)),
             Ok(Err(_)) => Err(failed("its thread ended".to_owned())),
             Err(_) => Err(ConnectError::TimedOut { broker, seconds: options.timeout.as_secs() }),
@@ -130,6 +139,10 @@ impl Session {
         self.ask(|reply| Command::Purge { queue, reply }).await?
     }
 
+    pub(crate) fn broken_by_message(&self) -> Option<String> {
+        self.panicked.load(Ordering::Acquire).then(|| "the thread of the SQLite broker panicked".to_owned())
+    }
+
     pub(crate) async fn close(self) {
         // A session that is lost is closed already.
         let _ = self.ask(|reply| Command::Close { reply }).await;
@@ -145,6 +158,15 @@ impl Session {
         };
         self.turnstile.pass(self.commands.send(command(reply))).await.map_err(|_| lost())?;
         answer.await.map_err(|_| lost())
+    }
+}
+
+/// Remembers, when it is dropped, whether that was because of a panic.
+struct Panicked(Arc<AtomicBool>);
+
+impl Drop for Panicked {
+    fn drop(&mut self) {
+        self.0.store(std::thread::panicking(), Ordering::Release);
     }
 }
 
@@ -179,6 +201,9 @@ fn publication(target: Target<'_>, message: &Message) -> Result<Publication, Pub
             message.body.len()
         )));
     }
+    if !message.is_shallow() {
+        return Err(PublishError::Inexpressible("a header is nested too deeply to be read again".to_owned()));
+    }
     let properties = serde_json::to_string(&message.properties)
         .map_err(|error| PublishError::Refused(format!("its properties cannot be kept: {error}")))?;
     let due_at = (!delay.is_zero()).then(|| now().saturating_add(millis(delay)));
@@ -203,7 +228,7 @@ mod tests {
     async fn what_is_published_waits_for_the_disk_and_what_is_forwarded_does_not() {
         let (commands, mut asked) = mpsc::channel(1);
         let (url, lost) = (Arc::new(BrokerUrl::Sqlite("q.db".into())), Arc::default());
-        let session = Session { url, commands, turnstile: Arc::default(), lost };
+        let session = Session { url, commands, turnstile: Arc::default(), lost, panicked: Arc::default() };
         let message = Message::default();
         for (forwards, expected) in [(false, true), (true, false)] {
             let publish = async {

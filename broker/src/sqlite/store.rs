@@ -4,16 +4,18 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::part::kind_note;
-use crate::{Finding, Message, Object, Part, Presence, QueueState, topic_matches};
+use crate::sqlite::row::{self, Content};
+use crate::{Finding, Object, Part, Presence, QueueState, topic_matches};
+
+/// Beyond that nobody counts how often a message was given out. A number that only grows would end the consumer one day.
+const DELIVERIES_MAX: i64 = 1 << 32;
 
 /// One row that a consumer was given.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) id: i64,
     pub(super) redelivered: bool,
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
-    pub(super) message: Message,
+    pub(super) content: Content,
 }
 
 /// Where a message goes, once its target's names are known to exist.
@@ -75,7 +77,9 @@ pub(super) fn survey(db: &Connection, part: &Part, now: i64) -> rusqlite::Result
 }
 
 fn find_exchange(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
-    db.prepare_cached("SELECT kind FROM exchange WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
+    db.prepare_cached("SELECT kind FROM exchange WHERE name = ?1")?
+        .query_row([name], |row| row::text(row, 0))
+        .optional()
 }
 
 pub(super) fn find_queue(db: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
@@ -92,11 +96,11 @@ pub(super) fn route_by_exchange(db: &Connection, exchange: &str, routing_key: &s
     let mut bindings = db.prepare_cached("SELECT routing_key, queue FROM binding WHERE exchange = ?1")?;
     let mut rows = bindings.query([exchange])?;
     while let Some(row) = rows.next()? {
-        let bound = row.get_ref(0)?.as_str()?;
+        let bound = row::text(row, 0)?;
         let matches = match kind.as_str() {
             "fanout" => true,
             "direct" => bound == routing_key,
-            _ => topic_matches(bound, routing_key),
+            _ => topic_matches(&bound, routing_key),
         };
         let queue = row.get(1)?;
         // A queue gets one copy, by however many bindings.
@@ -141,7 +145,7 @@ pub(super) fn remove_consumer(db: &Connection, consumer: i64) -> rusqlite::Resul
 /// The consumers of other sessions: id and presence.
 pub(super) fn other_consumers(db: &Connection, presence: &str) -> rusqlite::Result<Vec<(i64, String)>> {
     db.prepare_cached("SELECT id, presence FROM consumer WHERE presence <> ?1")?
-        .query_map([presence], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map([presence], |row| Ok((row.get(0)?, row::text(row, 1)?)))?
         .collect()
 }
 
@@ -181,27 +185,14 @@ pub(super) fn take(db: &Connection, queue: i64, consumer: i64, count: usize, now
     )?;
     find("SELECT id FROM message WHERE queue = ?1 AND consumer IS NULL AND due_at IS NULL ORDER BY id LIMIT ?2", None)?;
     let mut update = db.prepare_cached(
-        "UPDATE message SET consumer = ?2, deliveries = deliveries + 1 WHERE id = ?1 RETURNING deliveries",
+        "UPDATE message SET consumer = ?2, deliveries = min(deliveries, ?3) + 1 WHERE id = ?1 RETURNING deliveries",
     )?;
     let mut content =
         db.prepare_cached("SELECT exchange, routing_key, properties, body FROM content WHERE message = ?1")?;
     let mut taken = Vec::with_capacity(ids.len());
     for id in ids {
-        let deliveries: i64 = update.query_row([id, consumer], |row| row.get(0))?;
-        taken.push(content.query_row([id], |row| {
-            Ok(Taken {
-                id,
-                redelivered: deliveries > 1,
-                exchange: row.get(0)?,
-                routing_key: row.get(1)?,
-                message: Message {
-                    // Written by us from the same type; a file that was tampered with loses its
-                    // properties rather than its message.
-                    properties: serde_json::from_str(row.get_ref(2)?.as_str()?).unwrap_or_default(),
-                    body: row.get::<_, Vec<u8>>(3)?.into(),
-                },
-            })
-        })?);
+        let deliveries: i64 = update.query_row([id, consumer, DELIVERIES_MAX], |row| row.get(0))?;
+        taken.push(Taken { id, redelivered: deliveries > 1, content: row::read(&mut content, id)? });
     }
     Ok(taken)
 }

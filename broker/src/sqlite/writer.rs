@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::sqlite::command::Command;
 use crate::sqlite::doorbell::Doorbell;
 use crate::sqlite::presence::Presence;
+use crate::sqlite::row::Content;
 use crate::sqlite::store::{self, Taken};
 use crate::sqlite::transaction::{Effects, Hands, Intake, dead_consumers};
 use crate::sqlite::{now, schema};
@@ -315,9 +316,10 @@ impl Writer {
     fn hand_out(&self, taken: Vec<(i64, Vec<Taken>)>) {
         for (consumer, taken) in taken {
             let Some(intake) = self.consumers.get(&consumer) else { continue };
-            for Taken { id, redelivered, exchange, routing_key, message } in taken {
+            for Taken { id, redelivered, content } in taken {
+                let Content { exchange, routing_key, message, unreadable } = content;
                 let receipt = Receipt::new(id.cast_unsigned(), self.acks.0.clone());
-                let delivery = Delivery { message, exchange, routing_key, redelivered, unreadable: None, receipt };
+                let delivery = Delivery { message, exchange, routing_key, redelivered, unreadable, receipt };
                 // There is a place for each, up to the prefetch. An error means that the consumer
                 // was dropped; what it has is given back when we hear of that.
                 let _ = intake.deliveries.try_send(Ok(delivery));

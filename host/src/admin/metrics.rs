@@ -58,6 +58,7 @@ fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {
         ("unmatched", &host.unmatched),
         ("duplicate", &host.duplicate),
         ("undecodable", &host.undecodable),
+        ("quarantined", &host.quarantined),
     ] {
         events.count(&[("result", result)], count.get());
     }
@@ -83,7 +84,9 @@ fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {
     let mut dead =
         page.counter("notify_dead_letters_total", "Deliveries that were given up; messages that are no event");
     // Nobody's.
-    dead.count(&[("plugin", ""), ("reason", GivenUp::Undecodable.as_str())], host.undecodable.get());
+    for (why, count) in [(GivenUp::Undecodable, &host.undecodable), (GivenUp::Quarantined, &host.quarantined)] {
+        dead.count(&[("plugin", ""), ("reason", why.as_str())], count.get());
+    }
     for runner in runners.iter() {
         for why in GivenUp::ALL {
             dead.count(&[("plugin", &runner.name), ("reason", why.as_str())], runner.meters.dead_letters(*why));

@@ -66,7 +66,7 @@ impl Counted {
     fn read(meters: &Meters) -> Self {
         let host = &meters.host;
         Self {
-            received: [&host.routed, &host.unmatched, &host.duplicate, &host.undecodable]
+            received: [&host.routed, &host.unmatched, &host.duplicate, &host.undecodable, &host.quarantined]
                 .iter()
                 .map(|one| one.get())
                 .sum(),

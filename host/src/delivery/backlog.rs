@@ -15,8 +15,9 @@ use tracing::{debug, warn};
 use crate::delivery::clock::now;
 use crate::delivery::entry::Draw;
 use crate::delivery::pump::pump;
+use crate::delivery::quarantine::Admission;
 use crate::delivery::runner::Runner;
-use crate::delivery::trail::{Trail, forget_own_waits};
+use crate::delivery::trail::{Recipient, Trail, forget_own_waits};
 use crate::delivery::unreadable;
 use crate::delivery::worker::{Seen, Worker};
 use crate::event::{Arrived, Event, Rules};
@@ -110,7 +111,7 @@ impl Backlog {
             // What waits for its turn waits in the queue as well as here.
             give_back.cancel();
         };
-        pump(consumer, enough, give_up, |delivery| {
+        pump(consumer, enough, give_up, &self.worker.caution, |delivery| {
             let (backlog, held, give_back) = (self.clone(), Held::new(&hand), give_back.clone());
             async move {
                 let _held = held;
@@ -132,11 +133,60 @@ impl Backlog {
         }
     }
 
-    async fn see_through(self, mut delivery: Delivery, give_back: &CancellationToken) {
+    async fn see_through(self, delivery: Delivery, give_back: &CancellationToken) {
+        if self.worker.caution.is_on() {
+            Box::pin(self.see_through_with_caution(delivery, give_back)).await;
+        } else {
+            self.handle(delivery, give_back).await;
+        }
+    }
+
+    /// The same as [`Self::handle`], once its turn has come, unless the message is to be set aside.
+    async fn see_through_with_caution(&self, delivery: Delivery, give_back: &CancellationToken) {
+        let queue = self.worker.source.names.plugin(&self.runner.name);
+        let admitted = give_back.run_until_cancelled(self.worker.caution.admit(&queue, &delivery)).await;
+        match admitted {
+            None | Some(Admission::NotNow) => {}
+            Some(Admission::Handle(mut pass)) => match pass.during(self.handle(delivery, give_back)).await {
+                Some(Seen::Through) => pass.settled().await,
+                Some(Seen::NotNow) => pass.given_back().await,
+                None => {}
+            },
+            Some(Admission::SetAside(mut pass, verdict)) => {
+                let trail = self.trail_of(&delivery);
+                match pass.during(self.worker.set_aside(&delivery, trail, verdict)).await {
+                    Ok(()) => {
+                        self.runner.meters.gave_up(GivenUp::Quarantined);
+                        delivery.receipt.ack();
+                        pass.settled().await;
+                    }
+                    Err(error) => debug!(%error, "a message was not settled, and will come again"),
+                }
+            }
+        }
+    }
+
+    fn trail_of(&self, delivery: &Delivery) -> Trail {
+        let trail = Trail::read(&delivery.message).unwrap_or_else(|| {
+            // Somebody may have put it there by hand.
+            Trail::begin(delivery, None, now())
+        });
+        let is_lost = delivery.unreadable.is_some() && trail.recipient.is_none();
+        // What its headers said of the event is lost, but not whom it is for: a replay must not go to all.
+        let recipient = is_lost.then(|| Recipient {
+            plugin: self.runner.name.to_string(),
+            event_id: String::new(),
+            event_type: String::new(),
+            idempotency_key: String::new(),
+        });
+        Trail { recipient: trail.recipient.or(recipient), ..trail }
+    }
+
+    /// `None`: it was not settled, for the session is lost.
+    async fn handle(&self, mut delivery: Delivery, give_back: &CancellationToken) -> Option<Seen> {
         let names = &self.worker.source.names;
         forget_own_waits(&mut delivery.message.properties.headers, names);
-        // Somebody may have put it there by hand.
-        let trail = Trail::read(&delivery.message).unwrap_or_else(|| Trail::begin(&delivery, None, now()));
+        let trail = self.trail_of(&delivery);
         // What has been tried has waited elsewhere, and nobody wrote down for how long.
         if trail.attempts == 0 {
             self.runner.meters.taken(trail.round_at);
@@ -154,9 +204,16 @@ impl Backlog {
             }
         };
         match seen {
-            Ok(Seen::Through) => delivery.receipt.ack(),
-            Ok(Seen::NotNow) => {}
-            Err(error) => debug!(%error, "a delivery was not settled, and will come again"),
+            Ok(seen) => {
+                if seen == Seen::Through {
+                    delivery.receipt.ack();
+                }
+                Some(seen)
+            }
+            Err(error) => {
+                debug!(%error, "a delivery was not settled, and will come again");
+                None
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::delivery::quarantine::Caution;
+
 /// How long a consumer may take to say good-bye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -14,11 +16,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// back the rest. Returns how many messages that were.
 ///
 /// An error means that the consumer is lost, and with it the right to acknowledge what is in
-/// flight: those messages come again.
+/// flight: those messages come again. A panic over a message ends the session as well, for else the message
+/// would stay in hand for ever.
 pub(super) async fn pump<W>(
     mut consumer: Consumer,
     enough: impl Future<Output = ()>,
     give_up: &CancellationToken,
+    caution: &Caution,
     work: impl Fn(Delivery) -> W,
 ) -> Result<usize, BrokerError>
 where
@@ -29,10 +33,16 @@ where
     let end_tasks = CancellationToken::new();
     let _end_tasks = end_tasks.clone().drop_guard();
     let mut enough = std::pin::pin!(enough);
+    let panicked = CancellationToken::new();
+    let mut has_panicked = std::pin::pin!(panicked.cancelled());
     loop {
         let next = tokio::select! {
             biased;
             () = &mut enough => break,
+            () = &mut has_panicked => {
+                caution.host_failed("a task of the host panicked");
+                return Err(BrokerError::Lost("the host panicked over a message".to_owned()));
+            }
             next = consumer.next() => next,
         };
         match next {
@@ -40,8 +50,10 @@ where
             Some(Ok(delivery)) => {
                 // On the heap before it is handed on from one to the next: it is large.
                 let (work, end) = (Box::pin(work(delivery)), end_tasks.clone());
+                let noticed = Noticed(panicked.clone());
                 // Dropping a delivery is to give it back.
                 tasks.spawn(async move {
+                    let _noticed = noticed;
                     end.run_until_cancelled(work).await;
                 });
             }
@@ -62,4 +74,15 @@ where
         Err(_) => warn!("the broker did not answer; messages that were acknowledged last may come again"),
     }
     Ok(given_back)
+}
+
+/// Cancels the token if it is dropped because of a panic.
+struct Noticed(CancellationToken);
+
+impl Drop for Noticed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
+        }
+    }
 }

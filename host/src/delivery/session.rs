@@ -16,6 +16,7 @@ use crate::delivery::backlog::Backlog;
 use crate::delivery::candidates::Candidates;
 use crate::delivery::duplicates::Duplicates;
 use crate::delivery::herald::Herald;
+use crate::delivery::quarantine::Quarantine;
 use crate::delivery::queues::{self, Made};
 use crate::delivery::registry::{Registry, Runners};
 use crate::delivery::runner::Runner;
@@ -59,6 +60,7 @@ pub(crate) struct Dispatcher {
     pub(crate) drain_timeout: watch::Receiver<Duration>,
     pub(crate) journal: Journal,
     pub(crate) vitals: Arc<Vitals>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) spans: Spans,
     pub(crate) meters: Arc<HostMeters>,
 }
@@ -89,15 +91,17 @@ impl Dispatcher {
         let Opened { broker, consumer, declared } = opened;
         let progress = Arc::new(Progress::default());
         let _open = self.vitals.opened(broker.clone(), Arc::clone(&progress));
+        let caution = self.quarantine.begin(stop.clone());
         let mut session = Session {
             dispatcher: self,
             worker: Worker {
-                broker,
+                broker: broker.clone(),
                 source: Arc::clone(&self.source),
                 herald: Herald::new(),
                 scribe: Scribe::new(self.journal.clone()),
                 spans: self.spans.clone(),
                 meters: Arc::clone(&self.meters),
+                caution: Arc::clone(&caution),
             },
             members: Arc::new(Registry::new()),
             serving: Vec::new(),
@@ -111,10 +115,15 @@ impl Dispatcher {
         let registered = self.registry.subscribe();
         session.follow(&declared);
         session.start(consumer);
-        tokio::select! {
+        let ended = tokio::select! {
             ended = session.work(registered) => ended,
             never = deadline => match never {},
+            never = caution.watch_over() => match never {},
+        };
+        if let Ended::Lost(_) = &ended {
+            self.quarantine.lost(caution.failed().or_else(|| broker.broken_by_message()));
         }
+        ended
     }
 }
 
@@ -171,7 +180,11 @@ impl Session<'_> {
 
     async fn work(&mut self, mut registered: watch::Receiver<Runners>) -> Ended {
         let mut given_back = 0;
-        let failed = |error: &dyn std::fmt::Display| BrokerError::Lost(format!("the host failed in it: {error}"));
+        let caution = Arc::clone(&self.worker.caution);
+        let failed = |error: &dyn std::fmt::Display| {
+            caution.host_failed("a task of the host failed");
+            BrokerError::Lost(format!("the host failed in it: {error}"))
+        };
         loop {
             tokio::select! {
                 part = self.parts.join_next() => match part {

@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use broker::{Broker, BrokerError, Message, PublishError, Source, Target, Value};
+use broker::{Broker, BrokerError, Headers, Message, PublishError, Source, Target, Value};
 use tracing::warn;
 
+use crate::delivery::policy::Fault;
 use crate::delivery::trail::{self, Trail};
 
+/// The code of a dead letter that the broker could not carry to where it was meant to go.
+pub(crate) const INEXPRESSIBLE: &str = "inexpressible";
 /// Between two tries to write what the broker refuses (because a queue is full, say).
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(200);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// What a header takes in a frame besides its name and its value.
+const HEADER_OVERHEAD: usize = 8;
+/// Bytes of a text that is not cut.
+const SHORT_TEXT: usize = 40;
 const LEFT_BEHIND_MAX: usize = 50;
 const LEFT_BEHIND_CHARACTERS_MAX: usize = 100;
 
@@ -25,6 +32,14 @@ pub(super) enum Onward<'a> {
     Dead,
 }
 
+/// Where it has gone.
+#[derive(Debug)]
+pub(super) enum Landed {
+    AsMeant,
+    /// To the dead letters instead, for the broker cannot carry it as it is.
+    Dead(Fault),
+}
+
 /// Writes the message with its trail to where it goes on, and returns when the broker has
 /// confirmed it. An error means that the session is lost; the message will come again.
 pub(super) async fn pass_on(
@@ -33,17 +48,35 @@ pub(super) async fn pass_on(
     message: &Message,
     trail: &Trail,
     onward: Onward<'_>,
-) -> Result<(), BrokerError> {
-    write(broker, source, trail.write(message), onward).await
+) -> Result<Landed, BrokerError> {
+    let problem = match write_on(broker, source, trail.write(message), onward).await? {
+        Ok(()) => return Ok(Landed::AsMeant),
+        Err(problem) => problem,
+    };
+    // Its id may be among what would change, so it must not be tried again in another form. It is settled all the same.
+    let fault = Fault::new(INEXPRESSIBLE, format!("it could not be passed on: {problem}"));
+    let mut trail = Trail { given_up: Some(INEXPRESSIBLE.to_owned()), ..trail.clone() };
+    if let Some(failed) = trail.fault.replace(fault.clone()) {
+        trail.history.push(format!("{}: {}: {}", trail.round, failed.code, failed.reason));
+    }
+    write_dead(broker, source, trail.write(message)).await?;
+    Ok(Landed::Dead(fault))
 }
 
-/// The same of a message that carries its trail already.
-pub(super) async fn write(
+/// Writes a dead letter that carries its trail already, in whatever form is left.
+pub(super) async fn write_dead(broker: &Broker, source: &Source, mut letter: Message) -> Result<(), BrokerError> {
+    letter.make_expressible();
+    // The inner error is not reached: what is expressible and light enough can be carried.
+    write_on(broker, source, letter, Onward::Dead).await?.map_err(BrokerError::Lost)
+}
+
+/// The inner error: the broker cannot carry the message in this form.
+async fn write_on(
     broker: &Broker,
     source: &Source,
     mut carried: Message,
     onward: Onward<'_>,
-) -> Result<(), BrokerError> {
+) -> Result<Result<(), String>, BrokerError> {
     let names = &source.names;
     let (queue, plugin) = match onward {
         Onward::Later { plugin, .. } | Onward::Spill { plugin } => (names.plugin(plugin), Some(plugin)),
@@ -61,8 +94,14 @@ pub(super) async fn write(
         .build();
     loop {
         let error = match broker.forward(target, &carried).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Ok(())),
             Err(PublishError::Unconfirmed(error)) => return Err(error),
+            Err(PublishError::HeadersTooLarge { bytes_max, .. }) if lighten(&mut carried, bytes_max) => continue,
+            Err(PublishError::Inexpressible(problem)) => match onward {
+                Onward::Later { .. } | Onward::Spill { .. } => return Ok(Err(problem)),
+                Onward::Dead if carried.make_expressible() => continue,
+                Onward::Dead => PublishError::Inexpressible(problem),
+            },
             Err(error) => error,
         };
         let pause = pauses.next().unwrap_or(REFUSED_PAUSE_MAX);
@@ -81,42 +120,63 @@ pub(super) async fn write(
                     Err(error) => warn!(queue, "cannot make what is missing: {error}"),
                 }
             }
-            PublishError::Refused(_) => lighten(&mut carried, broker.headers_bytes_max()),
+            PublishError::Refused(_) | PublishError::Inexpressible(_) | PublishError::HeadersTooLarge { .. } => {}
             PublishError::Unconfirmed(error) => return Err(error),
         }
     }
 }
 
-/// Headers travel in one frame. If what came with the message leaves too little room for the
-/// trail, the largest headers that are not ours stay behind, and the message says which.
-fn lighten(message: &mut Message, headers_bytes_max: usize) {
-    // Names and values are counted here, their types and lengths are not.
-    let safe = headers_bytes_max / 2;
+/// Headers travel in one frame, which has room for so many bytes of them. If what came with the message leaves too
+/// little room for the trail, the largest headers that are not ours stay behind, and the message says which. If even the
+/// trail is too large, its longest texts are cut. Whether anything has become smaller.
+fn lighten(message: &mut Message, bytes_max: usize) -> bool {
     let headers = &mut message.properties.headers;
-    let mut sizes: Vec<_> = headers.iter().map(|(name, value)| (name.len() + size(value), name.clone())).collect();
-    let mut total: usize = sizes.iter().map(|(size, _)| size).sum();
-    if total <= safe {
-        return;
-    }
+    let mut sizes: Vec<_> = headers.iter().map(|(name, value)| (size(name, value), name.clone())).collect();
+    let before: usize = sizes.iter().map(|(size, _)| size).sum();
+    // The list of those that stay behind needs room as well.
+    let list_bytes_max = (LEFT_BEHIND_MAX * (LEFT_BEHIND_CHARACTERS_MAX + HEADER_OVERHEAD)).min(bytes_max / 4);
+    let goal = bytes_max.saturating_sub(list_bytes_max);
+    let mut total = before;
+    sizes.retain(|(_, name)| !name.starts_with(trail::PREFIX));
     sizes.sort();
-    let mut left_behind = Vec::new();
-    while let Some((size, name)) = sizes.pop().filter(|_| total > safe / 2) {
-        if !name.starts_with(trail::PREFIX) {
-            headers.remove(&name);
-            total -= size;
-            left_behind.push(Value::from(name.chars().take(LEFT_BEHIND_CHARACTERS_MAX).collect::<String>()));
+    let (mut left_behind, mut list_bytes) = (Vec::new(), 0);
+    while let Some((size, name)) = sizes.pop().filter(|_| total > goal) {
+        headers.remove(&name);
+        total -= size;
+        let name: String = name.chars().take(LEFT_BEHIND_CHARACTERS_MAX).collect();
+        list_bytes += name.len() + HEADER_OVERHEAD;
+        if left_behind.len() < LEFT_BEHIND_MAX && list_bytes <= list_bytes_max {
+            left_behind.push(Value::from(name));
         }
     }
-    left_behind.truncate(LEFT_BEHIND_MAX);
-    headers.insert(trail::LEFT_BEHIND.to_owned(), Value::List(left_behind));
+    if !left_behind.is_empty() {
+        headers.insert(trail::LEFT_BEHIND.to_owned(), Value::List(left_behind));
+    }
+    while headers_size(headers) > bytes_max {
+        let longest = headers.iter_mut().max_by_key(|(_, value)| size("", value));
+        match longest {
+            Some((_, Value::Text(text))) if text.len() > SHORT_TEXT => {
+                text.truncate(text.floor_char_boundary(text.len() / 2));
+            }
+            Some((_, Value::List(values))) if !values.is_empty() => drop(values.pop()),
+            _ => break,
+        }
+    }
+    headers_size(headers) < before
 }
 
-/// About as many bytes as it takes in a frame; what is nested takes more as JSON than there.
-fn size(value: &Value) -> usize {
-    match value {
-        Value::Text(text) => text.len(),
-        other => serde_json::to_vec(other).map_or(0, |json| json.len()),
-    }
+fn headers_size(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| size(name, value)).sum()
+}
+
+/// At least as many bytes as it takes in a frame; what is nested takes more as JSON than there.
+fn size(name: &str, value: &Value) -> usize {
+    name.len()
+        + HEADER_OVERHEAD
+        + match value {
+            Value::Text(text) => text.len(),
+            other => serde_json::to_vec(other).map_or(0, |json| json.len()),
+        }
 }
 
 #[cfg(test)]
@@ -125,15 +185,15 @@ mod tests {
 
     #[test]
     fn headers_that_leave_no_room_stay_behind() {
-        const FRAME: usize = 128 << 10;
+        const ROOM: usize = 126_000;
         let mut message = Message::json("{}");
         let headers = &mut message.properties.headers;
         headers.insert("small".to_owned(), "x".into());
         headers.insert("x-notify-reason".to_owned(), "r".repeat(4000).into());
-        lighten(&mut message, FRAME);
-        assert_eq!(message.properties.headers.len(), 2, "there is nothing to do");
+        assert!(!lighten(&mut message, ROOM), "there is nothing to do");
+        assert_eq!(message.properties.headers.len(), 2);
         message.properties.headers.insert("large".to_owned(), "x".repeat(125_000).into());
-        lighten(&mut message, FRAME);
+        assert!(lighten(&mut message, ROOM));
         let names: Vec<_> = message.properties.headers.keys().map(String::as_str).collect();
         assert_eq!(names, ["small", "x-notify-left-behind", "x-notify-reason"]);
         assert_eq!(message.properties.headers["x-notify-left-behind"], Value::List(vec!["large".into()]));
@@ -141,5 +201,26 @@ mod tests {
         message.properties.headers.insert("medium".to_owned(), "x".repeat(5_000).into());
         lighten(&mut message, 8 << 10);
         assert!(!message.properties.headers.contains_key("medium"));
+    }
+
+    #[test]
+    fn headers_fit_into_a_frame_of_whatever_size() {
+        let mut message = Message::json("{}");
+        let headers = &mut message.properties.headers;
+        for number in 0..1000 {
+            headers.insert(format!("theirs-{number:0>200}"), Value::List(vec![Value::Bool(true); number % 7]));
+        }
+        headers.insert("x-notify-reason".to_owned(), "é".repeat(4000).into());
+        headers.insert("x-notify-event-id".to_owned(), "é".repeat(4000).into());
+        headers.insert("x-notify-history".to_owned(), Value::List(vec!["r".repeat(300).into(); 10]));
+        headers.insert("x-notify-attempts".to_owned(), Value::I64(3));
+        for room in [131_000, 60_000, 8000, 4000, 1000, 500] {
+            let mut message = message.clone();
+            assert!(lighten(&mut message, room));
+            let size = headers_size(&message.properties.headers);
+            assert!(size <= room, "{size} of {room}");
+            assert_eq!(message.properties.headers["x-notify-attempts"], Value::I64(3));
+            assert!(message.properties.headers.contains_key("x-notify-left-behind"));
+        }
     }
 }

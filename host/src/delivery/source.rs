@@ -18,6 +18,7 @@ use crate::delivery::candidates::Candidates;
 use crate::delivery::clock::now;
 use crate::delivery::duplicates::{Claim, Duplicates};
 use crate::delivery::pump::pump;
+use crate::delivery::quarantine::Admission;
 use crate::delivery::registry::Registry;
 use crate::delivery::route::{Subscribed, route};
 use crate::delivery::runner::Runner;
@@ -107,7 +108,9 @@ impl Intake {
                     () = self.members.until(false) => {}
                 }
             };
-            given_back += pump(consumer, enough, &give_up, |delivery| Arc::clone(&self).see_through(delivery)).await?;
+            let caution = &self.worker.caution;
+            let see_through = |delivery| Arc::clone(&self).see_through(delivery);
+            given_back += pump(consumer, enough, &give_up, caution, see_through).await?;
             self.progress.consuming(false);
         }
         Ok(given_back)
@@ -116,10 +119,44 @@ impl Intake {
     async fn see_through(self: Arc<Self>, delivery: Delivery) {
         self.progress.taken();
         let taken = Instant::now();
-        if self.work(delivery).await {
+        let is_settled = if self.worker.caution.is_on() {
+            Box::pin(self.work_with_caution(delivery)).await
+        } else {
+            self.work(delivery).await
+        };
+        if is_settled {
             self.worker.meters.settled.took(taken.elapsed());
         }
         self.progress.ended();
+    }
+
+    /// The same as [`Self::work`], once its turn has come, unless the message is to be set aside.
+    async fn work_with_caution(&self, delivery: Delivery) -> bool {
+        let meters = &self.worker.meters;
+        match self.worker.caution.admit(self.worker.source.names.source(), &delivery).await {
+            Admission::NotNow => false,
+            Admission::Handle(mut pass) => {
+                let is_settled = pass.during(self.work(delivery)).await;
+                if is_settled {
+                    pass.settled().await;
+                } else if self.members.runners().is_empty() {
+                    pass.given_back().await;
+                }
+                is_settled
+            }
+            Admission::SetAside(mut pass, verdict) => {
+                let trail = Trail::begin(&delivery, None, now());
+                if let Err(error) = pass.during(self.worker.set_aside(&delivery, trail, verdict)).await {
+                    debug!(%error, "a message was not settled, and will come again");
+                    return false;
+                }
+                meters.quarantined.one_more();
+                meters.dead.one_more();
+                delivery.receipt.ack();
+                pass.settled().await;
+                true
+            }
+        }
     }
 
     /// Whether the message is acknowledged.

@@ -39,8 +39,7 @@ pub(super) fn letters(
     let raw = &unreadable.properties;
     let mut letter = trail.write(message);
     let headers = &mut letter.properties.headers;
-    // The half leaves room for the headers that could be read, which are no more than those that came, or, once they
-    // are left behind, for ours.
+    // The rest is for ours, and as far as there is room for the headers that could be read.
     if raw.len() <= headers_bytes_max / 2 {
         headers.insert(RAW_PROPERTIES.to_owned(), Value::Bytes(raw.to_vec()));
         return vec![letter];

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, BrokerError, Delivery, Source};
+use broker::{Broker, BrokerError, Delivery, Message, Source};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -12,9 +12,10 @@ use crate::delivery::clock::{self, between};
 use crate::delivery::entry::{Origin, Refusal};
 use crate::delivery::herald::Herald;
 use crate::delivery::policy::{Fault, Settlement, decide};
+use crate::delivery::quarantine::{Caution, Form, Verdict};
 use crate::delivery::runner::{Pass, Runner};
 use crate::delivery::scribe::{Coming, Round, Scribe};
-use crate::delivery::settle::{Onward, pass_on, write};
+use crate::delivery::settle::{Landed, Onward, pass_on, write_dead};
 use crate::delivery::trail::{PREFIX, Recipient, Trail};
 use crate::delivery::unreadable;
 use crate::event::Event;
@@ -26,6 +27,9 @@ use crate::spans::{Begun, Spans};
 /// Headers that a plugin is shown, and bytes of each; the rest is for the broker.
 const HEADERS_SHOWN_MAX: usize = 64;
 
+/// Of a dead letter: the properties of its message, where they could not be carried as what they are.
+const ORIGINAL_PROPERTIES: &str = "x-original-properties";
+
 /// What every delivery needs.
 #[derive(Clone)]
 pub(super) struct Worker {
@@ -35,6 +39,7 @@ pub(super) struct Worker {
     pub(super) scribe: Scribe,
     pub(super) spans: Spans,
     pub(super) meters: Arc<HostMeters>,
+    pub(super) caution: Arc<Caution>,
 }
 
 /// Whether a delivery is settled.
@@ -86,7 +91,13 @@ impl Worker {
         let trail = Trail { recipient: Some(recipient(runner, event)), ..trail };
         debug!(plugin = &*runner.name, event_id = event.id, why = why.as_str(), "spilled");
         let spill = Onward::Spill { plugin: &runner.name };
-        Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
+        let landed = Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
+        if let Landed::Dead(fault) = landed {
+            self.scribe.received(coming);
+            self.scribe.undecodable(delivery, &Trail { fault: Some(fault.clone()), ..trail });
+            self.could_not_pass_on(runner, &event.id, &fault);
+            return Ok(());
+        }
         runner.meters.spilled(why);
         self.scribe.spilled(coming, runner, why);
         Ok(())
@@ -207,32 +218,79 @@ impl Worker {
             ..trail.clone()
         };
         let passed_on = Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, onward)).await;
-        match &settlement {
-            _ if passed_on.is_err() => {}
-            Settlement::DeadLetter { why, .. } => runner.meters.gave_up(*why),
-            Settlement::Pause(_) => runner.meters.spilled(SpillReason::Misconfigured),
-            Settlement::Done | Settlement::RetryLater { .. } => {}
-        }
-        let next = if passed_on.is_ok() { next } else { Next::Unsettled };
+        let next = match (&passed_on, &settlement) {
+            (Err(_), _) => Next::Unsettled,
+            (Ok(Landed::Dead(fault)), _) => {
+                self.could_not_pass_on(runner, event_id, fault);
+                Next::DeadLetter(GivenUp::Inexpressible.as_str())
+            }
+            (Ok(Landed::AsMeant), Settlement::DeadLetter { why, .. }) => {
+                runner.meters.gave_up(*why);
+                next
+            }
+            (Ok(Landed::AsMeant), Settlement::Pause(_)) => {
+                runner.meters.spilled(SpillReason::Misconfigured);
+                next
+            }
+            (Ok(Landed::AsMeant), Settlement::Done | Settlement::RetryLater { .. }) => next,
+        };
         self.scribe.attempted(clock::now(), event, coming, runner, made, next);
-        passed_on
+        passed_on.map(|_| ())
+    }
+
+    fn could_not_pass_on(&self, runner: &Runner, event_id: &str, fault: &Fault) {
+        runner.meters.gave_up(GivenUp::Inexpressible);
+        warn!(plugin = &*runner.name, event_id, code = fault.code, "dead-lettered: {}", fault.reason);
     }
 
     /// Gives up a message that is no event.
-    pub(super) async fn give_up(&self, delivery: &Delivery, mut trail: Trail, fault: Fault) -> Result<(), BrokerError> {
-        let (exchange, routing_key) = (&trail.exchange, &trail.routing_key);
-        warn!(exchange, routing_key, code = fault.code, "dead-lettered a message: {}", fault.reason);
-        trail.given_up = Some(GivenUp::Undecodable.as_str().to_owned());
-        trail.last_at = clock::now();
-        trail.fault = Some(fault);
-        let letters = match &delivery.unreadable {
+    pub(super) async fn give_up(&self, delivery: &Delivery, trail: Trail, fault: Fault) -> Result<(), BrokerError> {
+        let letters = |trail: &Trail| match &delivery.unreadable {
             Some(unreadable) => {
-                unreadable::letters(&delivery.message, unreadable, &trail, self.broker.headers_bytes_max())
+                unreadable::letters(&delivery.message, unreadable, trail, self.broker.headers_bytes_max())
             }
             None => vec![trail.write(&delivery.message)],
         };
-        for letter in letters {
-            write(&self.broker, &self.source, letter, Onward::Dead).await?;
+        self.give_up_as(GivenUp::Undecodable, delivery, letters, trail, fault).await
+    }
+
+    /// Puts a message that breaks sessions to the dead letters. Nothing looks into it.
+    pub(super) async fn set_aside(
+        &self,
+        delivery: &Delivery,
+        trail: Trail,
+        verdict: Verdict,
+    ) -> Result<(), BrokerError> {
+        let Verdict { form, fault } = verdict;
+        let Message { body, properties } = &delivery.message;
+        let mut plain = Message { body: body.clone(), ..Message::default() };
+        let message = match form {
+            Form::Whole => &delivery.message,
+            Form::PropertiesAsText => {
+                let text = serde_json::to_string(properties).unwrap_or_default();
+                plain.properties.headers.insert(ORIGINAL_PROPERTIES.to_owned(), text.into());
+                &plain
+            }
+            Form::BodyOnly => &plain,
+        };
+        self.give_up_as(GivenUp::Quarantined, delivery, |trail| vec![trail.write(message)], trail, fault).await
+    }
+
+    async fn give_up_as(
+        &self,
+        why: GivenUp,
+        delivery: &Delivery,
+        letters: impl FnOnce(&Trail) -> Vec<Message>,
+        mut trail: Trail,
+        fault: Fault,
+    ) -> Result<(), BrokerError> {
+        let (exchange, routing_key) = (&trail.exchange, &trail.routing_key);
+        warn!(exchange, routing_key, code = fault.code, "dead-lettered a message: {}", fault.reason);
+        trail.given_up = Some(why.as_str().to_owned());
+        trail.last_at = clock::now();
+        trail.fault = Some(fault);
+        for letter in letters(&trail) {
+            write_dead(&self.broker, &self.source, letter).await?;
         }
         self.scribe.undecodable(delivery, &trail);
         Ok(())
@@ -247,7 +305,6 @@ fn recipient(runner: &Runner, event: &Event) -> Recipient {
         idempotency_key: event.idempotency_key(&runner.name),
     }
 }
-
 /// How the message travelled, for plugins that care.
 fn transport(delivery: &Delivery, trail: &Trail) -> Vec<(String, String)> {
     let mut attributes = vec![

@@ -47,6 +47,8 @@ pub(crate) struct HostMeters {
     pub(crate) duplicate: Count,
     /// Messages that are no event, and lie with the dead letters.
     pub(crate) undecodable: Count,
+    /// Messages that broke the session, and lie with the dead letters.
+    pub(crate) quarantined: Count,
     /// From when a message of the source came until it was acknowledged.
     pub(crate) settled: Times,
     /// Attempts that did their work, and that failed, of all plugins that there were.
@@ -112,6 +114,10 @@ words! {
     /// Why a delivery was given up.
     GivenUp {
         Undecodable = "undecodable", Rejected = "rejected", AttemptsUsedUp = "attempts-used-up", TooOld = "too-old",
+        /// It broke the session.
+        Quarantined = "quarantined",
+        /// The broker cannot carry it on.
+        Inexpressible = "inexpressible",
     }
 }
 words! {

@@ -5,6 +5,7 @@ import { bytes, clock, counted, micros, shown } from "./format.js";
 /** What may be asked for, as the API calls it. */
 export const OUTCOMES = [
   "done", "skipped", "retry", "reject", "misconfigured", "dead-letter", "unmatched", "duplicate", "undecodable",
+  "quarantined",
 ];
 
 /** In one word. */
@@ -17,7 +18,7 @@ export function toneOf(outcome) {
   switch (outcome) {
     case "done": return "good";
     case "retry": case "misconfigured": case "waits": case "held": case "unsettled": case "queued": return "warn";
-    case "reject": case "dead-letter": case "undecodable": return "bad";
+    case "reject": case "dead-letter": case "undecodable": case "quarantined": case "inexpressible": return "bad";
     default: return "idle";
   }
 }
@@ -34,6 +35,7 @@ export function remarkOf(record) {
     case "duplicate": return "came again, and was not delivered a second time";
     case "undecodable": return `no event: ${shown(record.reason)}`;
     case "declined": return `did not want it: ${shown(record.why)}`;
+    case "quarantined": case "inexpressible": return shown(record.reason);
     default: return "";
   }
 }
@@ -54,6 +56,10 @@ export function sentencesOf(record) {
     case "declined": return { text: `${shown(record.plugin)}: does not get it, now that it has loaded: ${shown(record.why)}`, below: [] };
     case "undecodable": return {
       text: `Received from exchange “${shown(record.exchange)}” with routing key “${shown(record.routing_key)}”, ${bytes(record.bytes)}, and dead-lettered as it came, for it is no event (${shown(record.code)}): ${shown(record.reason)}`,
+      below: [],
+    };
+    case "quarantined": case "inexpressible": return {
+      text: `Received from exchange “${shown(record.exchange)}” with routing key “${shown(record.routing_key)}”, ${bytes(record.bytes)}, and dead-lettered (${shown(record.code)}): ${shown(record.reason)}`,
       below: [],
     };
     case "attempted": return { text: attempt(record), below: [], log: record.log };
