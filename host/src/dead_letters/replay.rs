@@ -146,6 +146,7 @@ mod tests {
                 history: Vec::new(),
                 replaces: None,
                 trace: None,
+                not_yet_routed: false,
                 exchange: "orders".to_owned(),
                 routing_key: routing_key.to_owned(),
             };
