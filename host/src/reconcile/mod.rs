@@ -129,7 +129,7 @@ impl Reconciler {
         let mut pass = Pass::Unsettled;
         loop {
             let soon = (pass == Pass::Unsettled).then_some(SOON);
-            let at_most = soon.into_iter().chain(self.retries.wait()).min();
+            let at_most = soon.into_iter().chain(self.retries.wait(Instant::now())).min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(reload) = self.reloads.recv() => {
@@ -210,7 +210,7 @@ impl Reconciler {
         let mut pass = Pass::Settled;
         for (name, entry) in &entries {
             self.gone.remove(name);
-            if self.known.get(name) == Some(entry) && !self.retries.is_due(name) {
+            if self.known.get(name) == Some(entry) && !self.retries.is_due(name, Instant::now()) {
                 continue;
             }
             let age = entry.age();
@@ -313,7 +313,7 @@ impl Reconciler {
             error.is_transient() || (self.running(name).is_none() && self.fall_back(entry).await == Fallback::NotNow);
         let running = self.running(name);
         let (again_in, is_news) = if is_to_be_tried_again {
-            let (wait, is_news) = self.retries.failed(name, &problem);
+            let (wait, is_news) = self.retries.failed(name, &problem, Instant::now());
             (Some(wait), is_news)
         } else {
             self.retries.forget(name);
@@ -415,15 +415,18 @@ impl Reconciler {
     async fn fall_back(&mut self, entry: &Entry) -> Fallback {
         let name = &*entry.name;
         let Some(versions) = &self.versions else { return Fallback::None };
-        let last = versions.of_plugin(name).map(|mut all| all.pop());
-        let content = last.and_then(|last| last.map(|good| Ok((versions.content(&good)?, good))).transpose());
-        let (content, good) = match content {
-            Ok(None) => return Fallback::None,
-            Ok(Some(found)) => found,
-            Err(error) => {
-                warn!(plugin = name, "the version that worked last cannot be read: {error}");
-                return if is_transient(&error) { Fallback::NotNow } else { Fallback::None };
-            }
+        let unreadable = |what: &str, error: &io::Error| {
+            warn!(plugin = name, "{what} cannot be read: {error}");
+            if is_transient(error) { Fallback::NotNow } else { Fallback::None }
+        };
+        let good = match versions.of_plugin(name) {
+            Ok(mut all) => all.pop(),
+            Err(error) => return unreadable("the list of the versions that worked", &error),
+        };
+        let Some(good) = good else { return Fallback::None };
+        let content = match versions.content(&good) {
+            Ok(content) => content,
+            Err(error) => return unreadable(&format!("version {}, which worked last,", good.version), &error),
         };
         let Ok(held) = self.catalog.is_held(name) else { return Fallback::NotNow };
         let files = Files {

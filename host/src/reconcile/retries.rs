@@ -1,11 +1,10 @@
 //! Plugins that the machine could not load, and when each is tried again: with a backoff, for as long as it takes,
-//! whether or not the folder changes.
+//! whether or not the folder changes. They have no clock of their own.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use tokio::time::Instant;
 
 /// Between two tries.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -25,9 +24,9 @@ struct Retry {
 
 impl Retries {
     /// It failed, perhaps once more. Returns when it is tried again, and whether the problem is another one than before.
-    pub(super) fn failed(&mut self, name: &str, problem: &str) -> (Duration, bool) {
+    pub(super) fn failed(&mut self, name: &str, problem: &str, now: Instant) -> (Duration, bool) {
         let retry = self.0.entry(name.to_owned()).or_insert_with(|| Retry {
-            due: Instant::now(),
+            due: now,
             pauses: ExponentialBuilder::default()
                 .with_min_delay(PAUSE_MIN)
                 .with_max_delay(PAUSE_MAX)
@@ -38,7 +37,7 @@ impl Retries {
         });
         // With jitter it may be up to twice as much.
         let pause = retry.pauses.next().unwrap_or(PAUSE_MAX).min(PAUSE_MAX);
-        retry.due = Instant::now() + pause;
+        retry.due = now + pause;
         let is_news = retry.said != problem;
         problem.clone_into(&mut retry.said);
         (pause, is_news)
@@ -49,14 +48,14 @@ impl Retries {
         self.0.remove(name);
     }
 
-    pub(super) fn is_due(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|retry| retry.due <= Instant::now())
+    pub(super) fn is_due(&self, name: &str, now: Instant) -> bool {
+        self.0.get(name).is_some_and(|retry| retry.due <= now)
     }
 
     /// How long it is until the next one is due; `None` if nothing failed.
-    pub(super) fn wait(&self) -> Option<Duration> {
+    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let due = self.0.values().map(|retry| retry.due).min()?;
-        Some(due.saturating_duration_since(Instant::now()))
+        Some(due.saturating_duration_since(now))
     }
 }
 
@@ -64,23 +63,23 @@ impl Retries {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn each_failure_waits_longer_up_to_a_bound_and_is_told_once() {
-        let mut retries = Retries::default();
-        assert_eq!((retries.wait(), retries.is_due("a")), (None, false));
+    #[test]
+    fn each_failure_waits_longer_up_to_a_bound_and_is_told_once() {
+        let (mut retries, mut now) = (Retries::default(), Instant::now());
+        assert_eq!((retries.wait(now), retries.is_due("a", now)), (None, false));
         let (mut last, mut news) = (Duration::ZERO, 0);
         for _ in 0..20 {
-            let (pause, is_news) = retries.failed("a", "no memory");
+            let (pause, is_news) = retries.failed("a", "no memory", now);
             news += usize::from(is_news);
-            assert!(pause >= PAUSE_MIN && pause <= PAUSE_MAX && !retries.is_due("a"));
-            tokio::time::advance(pause).await;
-            assert!(retries.is_due("a") && retries.wait() == Some(Duration::ZERO));
+            assert!(pause >= PAUSE_MIN && pause <= PAUSE_MAX && !retries.is_due("a", now));
+            now += pause;
+            assert!(retries.is_due("a", now) && retries.wait(now) == Some(Duration::ZERO));
             last = pause;
         }
         assert_eq!((last, news), (PAUSE_MAX, 1));
-        assert!(retries.failed("a", "no descriptor").1, "another problem");
+        assert!(retries.failed("a", "no descriptor", now).1, "another problem");
         retries.forget("a");
-        assert_eq!((retries.wait(), retries.is_due("a")), (None, false));
-        assert!(retries.failed("a", "no memory").0 <= 2 * PAUSE_MIN, "it begins anew");
+        assert_eq!((retries.wait(now), retries.is_due("a", now)), (None, false));
+        assert!(retries.failed("a", "no memory", now).0 <= 2 * PAUSE_MIN, "it begins anew");
     }
 }

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::Value;
+use testbed::rabbitmq::Node;
 use testbed::{Leash, eventually};
 
 use crate::journal::explained;
@@ -247,6 +248,25 @@ on_both_engines! {
         eventually(SOON, "so has the other", || seen(&host).len() == COUNT);
         host.stop();
     }
+}
+
+#[test]
+fn a_queue_that_is_there_is_used_though_the_broker_refuses_to_make_it() {
+    let node = Node::start();
+    let world = World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
+    world.plug_logger();
+    world.plug("witness", &built("NOTIFY_TEST_GUESTS", "witness.wasm"), "[config]\nlabel = \"it\"\n");
+    world.host().stop();
+    // To bind a queue one must be allowed to write to it.
+    let all_but_its_queue = "^(?!notifications[.]plugin[.]witness)";
+    node.ctl(&["set_permissions", "-p", "/", "guest", "^$", all_but_its_queue, ".*"]);
+    let host = world.host();
+    host.wait_for("is used as it is: ");
+    for id in world.order(&["demo"]) {
+        host.wait_for_order(&id);
+    }
+    eventually(SOON, "it gets its events", || seen(&host).len() == 2);
+    host.stop();
 }
 
 #[test]
