@@ -30,13 +30,14 @@ pub struct Delivery {
 
 /// The properties of a message that cannot be read in full.
 ///
-/// AMQP lets a publisher send headers that no program can take in, such as lists nested 10,000 deep. The message can be
-/// acknowledged and passed on like any other, without them.
+/// AMQP lets a publisher send headers that no program can take in, such as lists nested 10,000 deep; a row of a file can
+/// be damaged. The message can be acknowledged and passed on like any other, without them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// What cannot be read, as a sentence that begins with "its".
     pub problem: String,
-    /// The property flags and properties as they came, in the form of AMQP 0-9-1's content header.
+    /// They as they came: from RabbitMQ the flags and properties in the form of AMQP 0-9-1's content header, from a file
+    /// what stood in its column.
     pub properties: Bytes,
 }
 

@@ -11,7 +11,7 @@ use crate::delivery::policy::Fault;
 use crate::delivery::trail::Trail;
 use crate::event::{Arrived, Event, Rules, decode};
 
-/// The flags and properties as they came, in the form of AMQP 0-9-1's content header.
+/// The properties as they came: see [`Unreadable::properties`].
 const RAW_PROPERTIES: &str = "x-notify-raw-properties";
 /// Names the raw properties that are the body of a second dead letter, in hexadecimal; that one carries it, too.
 const RAW_PROPERTIES_SHA256: &str = "x-notify-raw-properties-sha256";
