@@ -222,6 +222,7 @@ fn waits_for(why: SpillReason) -> &'static str {
         SpillReason::Paused => "it was paused",
         SpillReason::QuietHours => "it had quiet hours",
         SpillReason::RateLimited => "its rate did not allow it yet",
+        SpillReason::LogBlocked => "its log lines are its work, and the log took none",
     }
 }
 

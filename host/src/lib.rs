@@ -26,6 +26,7 @@ mod health;
 mod indent;
 mod journal;
 mod likeness;
+mod log_writer;
 mod manual;
 mod memory;
 mod meters;
@@ -60,6 +61,7 @@ use tracing::level_filters::LevelFilter;
 use crate::cli::{Cli, Command};
 use crate::command::say;
 use crate::config::{HostConfig, Layers, LogFormat};
+use crate::daemon::Started;
 
 /// The program: arguments in, exit code out.
 pub fn main() -> ExitCode {
@@ -128,7 +130,8 @@ fn run(layers: &Layers) -> ExitCode {
         Ok(settled) => settled,
         Err(problem) => return bad_config(&problem),
     };
-    let volume = telemetry::start(settled.config.log_format, settled.config.log_level);
+    let HostConfig { log_format, log_level, prefetch, .. } = settled.config;
+    let (volume, log) = telemetry::start_host(log_format, log_level, prefetch);
     if let Some(file) = &settled.file {
         tracing::info!("the settings are those of {}", file.display());
     }
@@ -136,8 +139,9 @@ fn run(layers: &Layers) -> ExitCode {
         tracing::warn!("{warning}");
     }
     let done = block_on(async {
-        let stop = shutdown::on_signals()?;
-        Box::pin(daemon::run(settled, layers.clone(), volume, broker, &stop)).await
+        let stop = shutdown::on_signals(log.closer())?;
+        let started = Started { settled, layers: layers.clone(), volume, log: log.status.clone() };
+        Box::pin(daemon::run(started, broker, &stop)).await
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -210,6 +210,7 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
         Some(Health::Well | Health::Quiet | Health::RateLimited) if !runner.is_some_and(Runner::is_served) => {
             PluginState::Waiting
         }
+        Some(Health::LogBlocked) => PluginState::Waiting,
         Some(Health::Well) => PluginState::Running,
         Some(Health::Quiet) => PluginState::Quiet,
         Some(Health::RateLimited) => PluginState::RateLimited,
@@ -222,6 +223,7 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
     };
     let loaded = status.loaded;
     let standing = runner.and_then(Runner::standing);
+    let log = runner.and_then(|runner| runner.plugin().trouble_with_log());
     PluginReport {
         name,
         state,
@@ -234,6 +236,6 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
         problem: status.problem,
         last_failure: runner.and_then(Runner::last_failure),
         waits_until: standing.as_ref().map(|standing| standing.until),
-        waits_for: standing.map(|standing| standing.reason),
+        waits_for: log.or(standing.map(|standing| standing.reason)),
     }
 }

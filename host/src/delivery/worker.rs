@@ -81,7 +81,13 @@ impl Worker {
         match runner.enter(Origin::Backlog, give_back).await {
             Ok(pass) => self.attempt(runner, pass, event, None, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
-            Err(Refusal::Busy | Refusal::Unwell(_) | Refusal::NotYet(_) | Refusal::GivenBack) => Ok(Seen::NotNow),
+            Err(
+                Refusal::Busy
+                | Refusal::Unwell(_)
+                | Refusal::NotYet(_)
+                | Refusal::LogBlocked
+                | Refusal::GivenBack,
+            ) => Ok(Seen::NotNow),
         }
     }
 
@@ -152,8 +158,12 @@ impl Worker {
                     "attempt {number} of {max} failed, next in {wait}: {}",
                     fault.reason
                 );
-                let due = now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
-                (Onward::Later { plugin, delay: *delay }, Next::Attempt(due), number, None)
+                (Onward::Later { plugin, delay: *delay }, Next::Attempt(after(now, *delay)), number, None)
+            }
+            Settlement::AgainLater { fault, delay } => {
+                let wait = Wait(*delay);
+                info!(plugin, event_id, code = fault.code, "not done, tried again in {wait}: {}", fault.reason);
+                (Onward::Later { plugin, delay: *delay }, Next::Attempt(after(now, *delay)), trail.attempts, None)
             }
             Settlement::DeadLetter { fault, why } => {
                 let why = why.as_str();
@@ -186,7 +196,7 @@ impl Worker {
             _ if passed_on.is_err() => {}
             Settlement::DeadLetter { why, .. } => runner.meters.gave_up(*why),
             Settlement::Pause(_) => runner.meters.spilled(SpillReason::Misconfigured),
-            Settlement::Done | Settlement::RetryLater { .. } => {}
+            Settlement::Done | Settlement::RetryLater { .. } | Settlement::AgainLater { .. } => {}
         }
         let next = if passed_on.is_ok() { next } else { Next::Unsettled };
         self.scribe.attempted(clock::now(), event, coming, runner, made, next);
@@ -204,6 +214,11 @@ impl Worker {
         self.scribe.undecodable(delivery, &trail);
         Ok(())
     }
+}
+
+/// In milliseconds since 1970.
+fn after(now: i64, delay: Duration) -> i64 {
+    now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn recipient(runner: &Runner, event: &Event) -> Recipient {

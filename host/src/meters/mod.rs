@@ -104,6 +104,18 @@ words! {
         Paused = "paused",
         QuietHours = "quiet-hours",
         RateLimited = "rate-limited",
+        /// Its log lines are its work, and the log takes none.
+        LogBlocked = "log-blocked",
+    }
+}
+words! {
+    /// Why a log line was not written.
+    LogLoss {
+        /// There was no room for it.
+        QueueFull = "queue-full",
+        /// The attempt whose work it was is made again.
+        WriteFailed = "write-failed",
+        TooLate = "too-late",
     }
 }
 words! {

@@ -11,7 +11,7 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::capability::{Outside, PluginLog, Preview, Vault};
-use crate::config::{PluginConfig, complete};
+use crate::config::{LogPolicy, PluginConfig, complete};
 use crate::digest::Digest;
 use crate::file::read_bounded;
 use crate::plugin::bindings::exports::notify::plugin::handler::{Guest as Handler, GuestIndices};
@@ -147,6 +147,7 @@ impl Loader {
             Some(subscriptions) => (subscriptions, Chooser::Operator),
             None => (info.subscriptions.iter().map(Subscription::from).collect(), Chooser::Plugin),
         };
+        let log = config.log.unwrap_or_else(|| LogPolicy::asked_for(&info.annotations));
         Ok(Plugin {
             name: name.into(),
             digest,
@@ -154,6 +155,7 @@ impl Loader {
             subscriptions,
             subscribed_by,
             filter: config.filter,
+            log,
             settings: Arc::new(settings.into()),
             reach,
             policies: config.policies,
