@@ -50,6 +50,7 @@ mod top;
 mod topology;
 mod trace_context;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,13 +60,24 @@ use clap::Parser as _;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::{Cli, Command};
-use crate::command::say;
+use crate::command::{say, unless_cut_off};
 use crate::config::{HostConfig, Layers, LogFormat};
 use crate::daemon::Started;
 
 /// The program: arguments in, exit code out.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    match Cli::try_parse() {
+        Ok(arguments) => execute(arguments.command),
+        Err(said) => match said.print() {
+            // Help that is not where it was to be is none.
+            Err(error) if !said.use_stderr() => finish(unless_cut_off(Err(error))),
+            Ok(()) | Err(_) => ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(exit::WRONG_ARGUMENTS)),
+        },
+    }
+}
+
+fn execute(command: Command) -> ExitCode {
+    match command {
         Command::Run(arguments) => run(&arguments.layers()),
         Command::Plugin { action, folder } => match folder.settle() {
             Ok(config) => {
@@ -100,8 +112,8 @@ pub fn main() -> ExitCode {
             match plugin::compile_standard_input(&output, memory_reservation) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    // For the host, which says whose fault it is.
-                    eprintln!("{error:#}");
+                    // For the host, which says whose fault it is. If that does not listen, the exit code must do.
+                    let _ = writeln!(io::stderr(), "{error:#}");
                     ExitCode::from(exit::FAILED)
                 }
             }

@@ -134,8 +134,12 @@ impl Server {
         };
         let mut answer = serde_json::to_vec(&answer)?;
         answer.push(b'\n');
-        output.write_all(&answer).await?;
-        output.shutdown().await
+        let write = async {
+            output.write_all(&answer).await?;
+            output.shutdown().await
+        };
+        // A command that does not read would keep its place from others.
+        tokio::time::timeout(REQUEST_TIME_MAX, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     pub(crate) async fn answer(&self, request: Request) -> Answer {
