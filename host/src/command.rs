@@ -55,7 +55,9 @@ pub(crate) async fn within_time<T, E: From<BrokerError>>(answer: impl Future<Out
 /// Whoever reads our output may have read enough.
 pub(crate) fn unless_cut_off(printed: io::Result<()>) -> anyhow::Result<()> {
     match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use crate::capability::Outside;
 use crate::config::{Layers, Settled};
 use crate::delivery::{Dispatcher, Duplicates, Quarantine, Registry, Unwanted, Vitals};
 use crate::journal::Journal;
+use crate::log_writer::LogStatus;
 use crate::meters::Meters;
 use crate::otlp::Export;
 use crate::plugin::{Engine, Loader};
@@ -25,39 +26,34 @@ use crate::telemetry::Volume;
 use crate::{admin, control, journal, memory, reload, service, state};
 
 /// Runs until `stop`. An error means that it never got to work.
-pub(crate) async fn run(
-    settled: Settled,
-    layers: Layers,
-    volume: Volume,
-    broker: BrokerUrl,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let outside = Outside::new(&settled.config)?;
+pub(crate) async fn run(started: Started, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
+    let config = &started.settled.config;
+    let outside = Outside::new(config)?;
     let meters = Meters::default();
-    let export = Export::start(&settled.config.tracing, outside.egress(), Arc::clone(&meters.host))?;
-    let outside = outside.metered(meters.clone());
-    let settings = Settings { settled, layers, volume };
-    let ended = Box::pin(serve(settings, broker, outside, meters, export.spans(), stop)).await;
+    let export = Export::start(&config.tracing, outside.egress(), Arc::clone(&meters.host))?;
+    let outside = outside.metered(meters.clone()).logging(started.log.clone());
+    let ended = Box::pin(serve(started, broker, outside, meters, export.spans(), stop)).await;
     export.flush().await;
     ended
 }
 
 /// What the host is started with, and what of that can be changed.
-struct Settings {
-    settled: Settled,
-    layers: Layers,
-    volume: Volume,
+pub(crate) struct Started {
+    pub(crate) settled: Settled,
+    pub(crate) layers: Layers,
+    pub(crate) volume: Volume,
+    pub(crate) log: LogStatus,
 }
 
 async fn serve(
-    settings: Settings,
+    started: Started,
     broker: BrokerUrl,
     outside: Outside,
     meters: Meters,
     spans: Spans,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let Settings { settled, layers, volume } = settings;
+    let Started { settled, layers, volume, log } = started;
     let config = Arc::new(settled.config.clone());
     let listening = admin::listen(&config.admin).await?;
     let vitals = Arc::new(Vitals::default());
@@ -97,6 +93,7 @@ async fn serve(
         control: control.clone(),
         vitals: Arc::clone(&vitals),
         meters: meters.clone(),
+        log,
         places,
         journal: journal.clone(),
         journal_file: folder_state.as_deref().map(journal::file),

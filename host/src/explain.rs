@@ -232,6 +232,7 @@ fn waits_for(why: SpillReason) -> &'static str {
         SpillReason::QuietHours => "it had quiet hours",
         SpillReason::RateLimited => "its rate did not allow it yet",
         SpillReason::NotLoaded => "it had not been loaded yet",
+        SpillReason::LogBlocked => "its log lines are its work, and the log took none",
     }
 }
 

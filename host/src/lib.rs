@@ -27,6 +27,7 @@ mod health;
 mod indent;
 mod journal;
 mod likeness;
+mod log_writer;
 mod manual;
 mod memory;
 mod meters;
@@ -50,6 +51,7 @@ mod top;
 mod topology;
 mod trace_context;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,12 +61,24 @@ use clap::Parser as _;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::{Cli, Command};
-use crate::command::say;
+use crate::command::{say, unless_cut_off};
 use crate::config::{HostConfig, Layers, LogFormat};
+use crate::daemon::Started;
 
 /// The program: arguments in, exit code out.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    match Cli::try_parse() {
+        Ok(arguments) => execute(arguments.command),
+        Err(said) => match said.print() {
+            // Help that is not where it was to be is none.
+            Err(error) if !said.use_stderr() => finish(unless_cut_off(Err(error))),
+            Ok(()) | Err(_) => ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(exit::WRONG_ARGUMENTS)),
+        },
+    }
+}
+
+fn execute(command: Command) -> ExitCode {
+    match command {
         Command::Run(arguments) => run(&arguments.layers()),
         Command::Plugin { action, folder } => match folder.settle() {
             Ok(config) => {
@@ -99,8 +113,8 @@ pub fn main() -> ExitCode {
             match plugin::compile_standard_input(&output, memory_reservation) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    // For the host, which says whose fault it is.
-                    eprintln!("{error}");
+                    // For the host, which says whose fault it is. If that does not listen, the exit code must do.
+                    let _ = writeln!(io::stderr(), "{error}");
                     ExitCode::from(if error.is_transient() { exit::TRY_AGAIN } else { exit::FAILED })
                 }
             }
@@ -129,7 +143,8 @@ fn run(layers: &Layers) -> ExitCode {
         Ok(settled) => settled,
         Err(problem) => return bad_config(&problem),
     };
-    let volume = telemetry::start(settled.config.log_format, settled.config.log_level);
+    let HostConfig { log_format, log_level, prefetch, .. } = settled.config;
+    let (volume, log) = telemetry::start_host(log_format, log_level, prefetch);
     if let Some(file) = &settled.file {
         tracing::info!("the settings are those of {}", file.display());
     }
@@ -137,8 +152,9 @@ fn run(layers: &Layers) -> ExitCode {
         tracing::warn!("{warning}");
     }
     let done = block_on(async {
-        let stop = shutdown::on_signals()?;
-        Box::pin(daemon::run(settled, layers.clone(), volume, broker, &stop)).await
+        let stop = shutdown::on_signals(log.closer())?;
+        let started = Started { settled, layers: layers.clone(), volume, log: log.status.clone() };
+        Box::pin(daemon::run(started, broker, &stop)).await
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

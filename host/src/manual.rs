@@ -35,7 +35,8 @@ pub(crate) fn run(action: &Action) -> anyhow::Result<()> {
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "notify-host", &mut script);
-            unless_cut_off(io::stdout().write_all(&script))
+            let mut out = io::stdout().lock();
+            unless_cut_off(out.write_all(&script).and_then(|()| out.flush()))
         }
         Action::Man { folder } => {
             write_pages(folder).with_context(|| format!("cannot write into {}", folder.display()))

@@ -4,6 +4,11 @@
 //! pinged, as often as its watchdog wants; a host that is stalled pings no more, and is started anew.
 //! Without such a manager nothing here does anything.
 
+use std::ffi::OsStr;
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +23,8 @@ use crate::admin::Admin;
 use crate::command::counted;
 use crate::delivery::Vital;
 
+/// Where the manager listens, as it says.
+const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 /// Between two looks at how the host stands.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same, as long as somebody may wait for the start.
@@ -45,7 +52,7 @@ impl Drop for Informed {
 /// Begins to inform the manager, if there is one. A start that may fail because the broker is away
 /// (`broker_must_answer`) is not over before the broker has answered.
 pub(crate) fn inform(host: Arc<Admin>, broker_must_answer: bool) -> Option<Informed> {
-    std::env::var_os("NOTIFY_SOCKET")?;
+    std::env::var_os(SOCKET_VARIABLE)?;
     let line = Arc::new(Line::default());
     let task = tokio::spawn(watch(host, Arc::clone(&line), broker_must_answer));
     Some(Informed { task, line })
@@ -55,13 +62,15 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
     let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
     let ping_every = watchdog.map(|time| time / PINGS);
     let mut pinged: Option<Instant> = None;
-    let mut started = false;
+    let (mut started, mut is_ready_told) = (false, false);
     let mut told = String::new();
     loop {
         let (vital, reasons) = (host.vital(), host.reasons());
         let mut news = Vec::new();
         if !started && start_is_over(&vital, reasons.is_empty(), host.runs_no_plugin(), broker_must_answer) {
             started = true;
+        }
+        if started && !is_ready_told {
             news.push(NotifyState::Ready);
         }
         let status = status(&host, &reasons);
@@ -73,10 +82,13 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
             pinged = Some(Instant::now());
             news.push(NotifyState::Watchdog);
         }
-        if !news.is_empty() {
-            line.say(&news);
+        let is_told = news.is_empty() || line.say(&news);
+        // A manager that did not hear it hears it with the next look.
+        if is_told {
+            (told, is_ready_told) = (status, started);
+        } else {
+            (told, pinged) = (String::new(), None);
         }
-        told = status;
         let look = if started { LOOK_EVERY } else { LOOK_AT_START };
         let pause = tokio::time::sleep(ping_every.map_or(look, |every| every.min(look)));
         tokio::select! {
@@ -131,16 +143,35 @@ impl Line {
         }
     }
 
-    /// A datagram, which waits for nobody unless the manager itself hangs.
-    fn say(&self, states: &[NotifyState<'_>]) {
-        let said = sd_notify::notify(states);
+    /// A datagram, which waits for nobody. Whether the manager has it.
+    fn say(&self, states: &[NotifyState<'_>]) -> bool {
+        let said = send(states);
         if let Err(error) = &said
             && !self.has_failed.load(Ordering::Relaxed)
         {
             warn!("cannot reach the service manager at the socket in NOTIFY_SOCKET: {error}");
         }
         self.has_failed.store(said.is_err(), Ordering::Relaxed);
+        said.is_ok()
     }
+}
+
+/// Not by the crate's own function: that waits for a manager that hangs and whose socket is full.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(at) = std::env::var_os(SOCKET_VARIABLE) else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address(&at)?)?;
+    let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
+    socket.send(lines.join("\n").as_bytes()).map(drop)
+}
+
+fn address(at: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = at.as_bytes().strip_prefix(b"@") {
+        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(at)
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use tracing::{info, warn};
 
 use crate::exit;
 
-/// A token that is cancelled by the first SIGINT or SIGTERM.
-pub(crate) fn on_signals() -> std::io::Result<CancellationToken> {
+/// A token that is cancelled by the first SIGINT or SIGTERM. `last` is done before the second one ends the process.
+pub(crate) fn on_signals(last: impl FnOnce() + Send + 'static) -> std::io::Result<CancellationToken> {
     let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let asked = stop.clone();
@@ -19,6 +19,7 @@ pub(crate) fn on_signals() -> std::io::Result<CancellationToken> {
         asked.cancel();
         let name = signals.next().await;
         warn!("{name} again: ending at once; what is in flight comes again");
+        last();
         process::exit(exit::INTERRUPTED);
     });
     Ok(stop)

@@ -1,17 +1,17 @@
 //! The log: for people, one line of text per event; for machines, one JSON object per line.
 //!
-//! It goes to standard error, unbuffered: a line that was logged is there even if the host is
-//! killed in the next moment.
+//! It goes to standard error: a command writes each line at once, a host by its [`LogWriter`], which keeps nobody waiting.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::{panic, thread};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, error, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,6 +19,7 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::capability::LOG_TARGET;
 use crate::config::LogFormat;
+use crate::log_writer::{CLOSE_TIME_MAX, LogStatus, LogWriter};
 
 /// How much is logged, which can be changed.
 pub(crate) struct Volume(reload::Handle<Targets, Registry>);
@@ -30,11 +31,58 @@ impl Volume {
     }
 }
 
-/// Starts it. `None`: for people.
+/// Starts it for a command. `None`: for people.
 pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) -> Volume {
+    start_at(format, level, Destination::AtOnce)
+}
+
+/// Starts it for a host that holds up to so many messages.
+pub(crate) fn start_host(format: Option<LogFormat>, level: LevelFilter, prefetch: u16) -> (Volume, HostLog) {
+    let status = LogStatus::new(usize::from(prefetch));
+    let writer = LogWriter::start(status.clone());
+    let destination = writer.as_ref().map_or(Destination::AtOnce, |writer| Destination::Queue(writer.clone()));
+    let volume = start_at(format, level, destination);
+    if let Err(error) = &writer {
+        warn!("the host waits for whoever reads its log: there is no thread that could: {error}");
+    }
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        // By the log, because whoever writes to standard error himself waits for its reader.
+        error!("thread {:?} {panic}{}", thread.name().unwrap_or("without a name"), backtrace());
+    }));
+    (volume, HostLog { status, writer: writer.ok() })
+}
+
+/// If the environment asks for one (`RUST_BACKTRACE`).
+fn backtrace() -> String {
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured { format!("\n{backtrace}") } else { String::new() }
+}
+
+/// The log of a host. However the host ends, what is left of its log is written, unless that takes too long.
+pub(crate) struct HostLog {
+    pub(crate) status: LogStatus,
+    writer: Option<LogWriter>,
+}
+
+impl HostLog {
+    /// Writes what is left; for who ends the process himself.
+    pub(crate) fn closer(&self) -> impl FnOnce() + Send + use<> {
+        let writer = self.writer.clone();
+        move || writer.iter().for_each(|writer| writer.close(CLOSE_TIME_MAX))
+    }
+}
+
+impl Drop for HostLog {
+    fn drop(&mut self) {
+        self.closer()();
+    }
+}
+
+fn start_at(format: Option<LogFormat>, level: LevelFilter, destination: Destination) -> Volume {
     let (filter, handle) = reload::Layer::new(targets(level));
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(|| StandardError);
+    let layer = tracing_subscriber::fmt::layer().with_writer(destination);
     let started = match format.unwrap_or(LogFormat::Human) {
         LogFormat::Human => {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
@@ -50,39 +98,34 @@ pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) -> Volume {
     Volume(handle)
 }
 
-/// Standard error, one line after the other. A line takes two or three microseconds, and so who finds another at it waits for as
-/// long without giving up the processor: to sleep and be woken would take several times that.
-struct StandardError;
+/// Where lines go. Each comes in one piece.
+enum Destination {
+    /// Standard error.
+    AtOnce,
+    Queue(LogWriter),
+}
 
-impl io::Write for StandardError {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _turn = turn();
-        io::stderr().write(bytes)
+impl<'a> MakeWriter<'a> for Destination {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
     }
+}
 
-    /// In one turn, however many writes it takes: nobody's line comes in between.
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let _turn = turn();
-        io::stderr().write_all(bytes)
+impl io::Write for &Destination {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self {
+            // There is nowhere else to tell that it cannot be written.
+            Destination::AtOnce => drop(io::Write::write_all(&mut io::stderr(), line)),
+            Destination::Queue(writer) => writer.push(line),
+        }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn turn() -> MutexGuard<'static, ()> {
-    /// Some 5 µs.
-    const SPINS_MAX: u32 = 400;
-    static TURN: Mutex<()> = Mutex::new(());
-    for _ in 0..SPINS_MAX {
-        match TURN.try_lock() {
-            Ok(turn) => return turn,
-            Err(TryLockError::Poisoned(turn)) => return turn.into_inner(),
-            Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
-        }
-    }
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn targets(level: LevelFilter) -> Targets {

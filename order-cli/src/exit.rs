@@ -7,6 +7,7 @@
 //! | 2 | the command line makes no sense |
 //! | 130 | interrupted |
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -110,8 +111,24 @@ pub(crate) fn conclude(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("order-cli: {failure}");
+            say(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Prints what clap has to say instead of running anything: the help, the version, or what is wrong with the arguments.
+pub(crate) fn of_arguments(said: &clap::Error) -> ExitCode {
+    match said.print() {
+        // Help that is not where it was to be is none.
+        Err(error) if !said.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => {
+            conclude(Err(Failure::Output(error)))
+        }
+        Ok(()) | Err(_) => ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(2)),
+    }
+}
+
+/// A sentence on standard error. If that is full or closed there is nowhere else to tell it: the exit code says so much.
+pub(crate) fn say(sentence: &str) {
+    let _ = writeln!(io::stderr(), "order-cli: {sentence}");
 }

@@ -28,7 +28,10 @@ use crate::publish::{Publisher, order_message};
 
 /// Does what the command line asks.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(said) => return exit::of_arguments(&said),
+    };
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return exit::conclude(Err(Failure::Start(error))),

@@ -32,7 +32,8 @@ impl Manual {
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Arguments::command(), "order-cli", &mut script);
-                std::io::stdout().write_all(&script).map_err(Failure::Output)
+                let mut out = std::io::stdout().lock();
+                out.write_all(&script).and_then(|()| out.flush()).map_err(Failure::Output)
             }
             Self::Man { folder } => fs::create_dir_all(&folder)
                 .and_then(|()| clap_mangen::generate_to(Arguments::command(), &folder))

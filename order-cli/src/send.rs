@@ -17,7 +17,7 @@ use tokio::fs::File;
 use tokio::io::BufReader;
 
 use crate::event::Event;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::lines::{Line, Lines};
 use crate::output::{Output, Published};
 use crate::publish::{Publisher, message};
@@ -157,7 +157,7 @@ impl Tally {
 
     fn report(&mut self, line: u64, problem: &str) {
         self.bad += 1;
-        eprintln!("order-cli: line {line}: {problem}");
+        exit::say(&format!("line {line}: {problem}"));
     }
 
     /// Everything that was read is settled.

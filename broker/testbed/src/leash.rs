@@ -33,14 +33,25 @@ impl Leash {
         Self::spawn_in(command, folder)
     }
 
+    /// The same, with its standard error where the test wants it, rather than kept.
+    pub fn spawn_with_stderr(command: Command, stderr: impl Into<Stdio>) -> Self {
+        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"));
+        Self::start(command, folder, Some(stderr.into()))
+    }
+
     /// The same, in a folder that is removed when the child is gone.
-    pub(crate) fn spawn_in(mut command: Command, folder: TempDir) -> Self {
+    pub(crate) fn spawn_in(command: Command, folder: TempDir) -> Self {
+        Self::start(command, folder, None)
+    }
+
+    fn start(mut command: Command, folder: TempDir, stderr: Option<Stdio>) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         let output = |file| {
             let path = folder.path().join(file);
             File::create(&path).unwrap_or_else(|error| panic!("cannot create {}: {error}", path.display()))
         };
-        command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr")).process_group(0);
+        let stderr = stderr.unwrap_or_else(|| output("stderr").into());
+        command.stdin(Stdio::null()).stdout(output("stdout")).stderr(stderr).process_group(0);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let id = child.id();
         let reaper = Reaper::over(id, folder.path());

@@ -11,7 +11,7 @@ use crate::admin::{Admin, depths, process};
 use crate::control::PluginState;
 use crate::delivery::Runners;
 use crate::delivery::clock::now;
-use crate::meters::{Ended, GivenUp, Requested, SpillReason};
+use crate::meters::{Ended, GivenUp, LogLoss, Requested, SpillReason};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> ([(HeaderName, HeaderValue); 1], String) {
     let mut page = Exposition::default();
@@ -48,6 +48,14 @@ fn write_host(page: &mut Exposition, admin: &Admin) {
     page.counter("notify_journal_dropped_total", "Records that are missing in the journal").count(&[], dropped);
     page.counter("notify_spans_dropped_total", "Spans that did not reach the collector")
         .count(&[], admin.sources.meters.host.spans_dropped.get());
+    let log = &admin.sources.log;
+    let mut lost = page.counter("notify_log_lines_lost_total", "Log lines that were not written, by why");
+    for why in LogLoss::ALL {
+        lost.count(&[("reason", why.as_str())], log.lines_lost(*why));
+    }
+    page.counter("notify_log_failed_writes_total", "Writes to the log that failed").count(&[], log.failed_writes());
+    page.gauge("notify_log_blocked", "Whether the log takes no lines: it cannot be written, or nobody reads it")
+        .count(&[], log.is_blocked().into());
 }
 
 fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {

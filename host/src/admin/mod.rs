@@ -39,6 +39,7 @@ use crate::control::{self, PluginState};
 use crate::dead_letters::Desk;
 use crate::delivery::{Runner, Vital, Vitals};
 use crate::journal::Journal;
+use crate::log_writer::LogStatus;
 use crate::meters::Meters;
 use crate::plugin::SharedPlaces;
 
@@ -52,6 +53,7 @@ pub(crate) struct Sources {
     pub(crate) control: control::Server,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) meters: Meters,
+    pub(crate) log: LogStatus,
     pub(crate) places: SharedPlaces,
     pub(crate) journal: Journal,
     /// `None`: there is no place for one.

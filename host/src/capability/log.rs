@@ -1,6 +1,7 @@
 //! A plugin's log lines, within its quota, in the host's log.
 //!
-//! They are written before the call returns, and so before the event is acknowledged.
+//! A call never waits for them. Where they are required, its outcome does, and so the event is acknowledged after they have
+//! been handed to the system.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +10,7 @@ use tracing::{Level, event, warn};
 
 use crate::capability::console::{Lines, Stream};
 use crate::capability::vault::Vault;
+use crate::log_writer::RequiredLines;
 use crate::plugin::contract::log::{Host, Level as GuestLevel};
 use crate::plugin::{Guest, Limits};
 
@@ -39,6 +41,8 @@ struct Book {
     kept: Option<Kept>,
     /// Whose values nobody sees.
     vault: Arc<Vault>,
+    /// What waits for them to be written.
+    required: Option<Arc<RequiredLines>>,
 }
 
 /// One line of a plugin's.
@@ -179,6 +183,7 @@ impl PluginLog {
             shown,
             kept,
             vault: Arc::default(),
+            required: None,
         };
         Self { book: Arc::new(Mutex::new(book)) }
     }
@@ -186,6 +191,12 @@ impl PluginLog {
     /// The same, without the values of these secrets in it.
     pub(crate) fn hiding(self, vault: &Arc<Vault>) -> Self {
         self.book().vault = Arc::clone(vault);
+        self
+    }
+
+    /// The same, for whom each line is required, if there is one.
+    pub(crate) fn requiring(self, lines: Option<&Arc<RequiredLines>>) -> Self {
+        self.book().required = lines.cloned();
         self
     }
 
@@ -272,6 +283,7 @@ impl Book {
             return;
         }
         let (plugin, event_id) = (&*self.plugin, &*self.event_id);
+        let _mark = self.required.as_ref().map(RequiredLines::mark);
         match stream {
             Stream::Output => event!(target: LOG_TARGET, Level::INFO, plugin, event_id, stream = "stdout", "{line}"),
             // Where a panic or an uncaught exception says what it is.
@@ -300,6 +312,7 @@ impl Host for Guest {
         let data = data(&fields);
         if book.shown {
             let (plugin, event_id) = (&*book.plugin, &*book.event_id);
+            let _mark = book.required.as_ref().map(RequiredLines::mark);
             // The level of a tracing event is fixed where it is written.
             match level {
                 GuestLevel::Trace => event!(target: LOG_TARGET, Level::TRACE, plugin, event_id, data, "{message}"),

@@ -9,6 +9,7 @@ use crate::capability::preview::Preview;
 use crate::capability::vault::Vault;
 use crate::config::{Grants, HostConfig, PluginConfig};
 use crate::egress::{Bounds, Egress, EgressError, Gate, Request, Resolver, Response, Target, Trust};
+use crate::log_writer::LogStatus;
 use crate::meters::{Meters, PluginMeters, Requested};
 use crate::relay::Relay;
 
@@ -20,6 +21,7 @@ pub(crate) struct Outside {
     relay: Option<Arc<Relay>>,
     /// Where it is counted what they send.
     meters: Meters,
+    log: LogStatus,
 }
 
 /// What one plugin may reach.
@@ -32,6 +34,8 @@ pub(crate) struct Reach {
     preview: Option<Preview>,
     pub(crate) gate: Gate,
     pub(crate) meters: Arc<PluginMeters>,
+    /// How the log stands that its lines go to.
+    pub(crate) log: LogStatus,
 }
 
 impl Outside {
@@ -39,12 +43,17 @@ impl Outside {
     pub(crate) fn new(config: &HostConfig) -> anyhow::Result<Self> {
         let trust = Arc::new(Trust::with(&config.egress_ca)?);
         let relay = config.mail.as_ref().map(|mail| Arc::new(Relay::new(mail, trust.extra_roots())));
-        Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay, meters: Meters::default() })
+        Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay, ..Self::default() })
     }
 
     /// The same, counted here.
     pub(crate) fn metered(self, meters: Meters) -> Self {
         Self { meters, ..self }
+    }
+
+    /// The same, with the log of a host.
+    pub(crate) fn logging(self, log: LogStatus) -> Self {
+        Self { log, ..self }
     }
 
     /// For what the host itself sends.
@@ -67,8 +76,8 @@ impl Outside {
     ) -> Arc<Reach> {
         let preview = preview.map(|preview| preview.hiding(Arc::clone(&vault)));
         let gate = Gate::new(self.egress.clone(), config.grants.origins(), config.grants.networks.clone());
-        let (grants, relay) = (config.grants.clone(), self.relay.clone());
-        Arc::new(Reach { vault, grants, relay, preview, gate, meters: self.meters.of_plugin(plugin) })
+        let (grants, relay, log) = (config.grants.clone(), self.relay.clone(), self.log.clone());
+        Arc::new(Reach { vault, grants, relay, preview, gate, meters: self.meters.of_plugin(plugin), log })
     }
 }
 

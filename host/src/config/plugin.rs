@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::faults::Problems;
 use crate::config::grants::Grants;
+use crate::config::log_policy::LogPolicy;
 use crate::config::policies::Policies;
 use crate::config::reader::{self, Faults, Inventory, Table, Unreadable, key};
 use crate::config::secrets::{self, SecretGrant};
@@ -26,6 +27,8 @@ pub(crate) struct PluginConfig {
     pub(crate) subscriptions: Option<Vec<Subscription>>,
     /// Of the events that are subscribed to, only those that match.
     pub(crate) filter: Option<Filter>,
+    /// Whether its log lines are its work. `None`: as the plugin says.
+    pub(crate) log: Option<LogPolicy>,
     pub(crate) grants: Grants,
     pub(crate) secrets: Vec<SecretGrant>,
     pub(crate) limits: Limits,
@@ -42,6 +45,7 @@ impl Default for PluginConfig {
             sha256: None,
             subscriptions: None,
             filter: None,
+            log: None,
             grants: Grants::default(),
             secrets: Vec::new(),
             limits: Limits::default(),
@@ -97,6 +101,12 @@ impl PluginConfig {
         let subscriptions = key("subscriptions", "Which events it gets, instead of what it asks for itself");
         let filter = key("filter", "A condition in CEL: of the events that are subscribed to, only those that match")
             .example("data.total > 100");
+        let log = key(
+            "log",
+            "What becomes of an attempt whose log lines cannot be written: it is made again, or they are missing",
+        )
+        .choices(&LogPolicy::WORDS)
+        .otherwise("best-effort, unless the plugin says of itself that its lines are its work, as the logger does");
         let grants = key("grants", "What it may reach; nothing by default");
         let limits_key = key("limits", "What one call may use");
         let config = key("config", "Its own settings, as it describes them");
@@ -111,6 +121,7 @@ impl PluginConfig {
                 .tables(faults, subscriptions)
                 .map(|tables| tables.into_iter().filter_map(|table| subscription(faults, table)).collect()),
             filter: top.expression(faults, filter, |text| Filter::new(text).map_err(|error| (error.at, error.problem))),
+            log: top.parsed(faults, log),
             grants,
             secrets,
             limits: top.table(faults, limits_key).map(|table| limits(faults, table)).unwrap_or_default(),

@@ -65,7 +65,7 @@ pub(crate) struct PluginReport {
     pub(crate) tried_again_at: Option<Timestamp>,
     /// Why the last call failed of those that did.
     pub(crate) last_failure: Option<String>,
-    /// Why its events wait in its queue though it is well: quiet hours, or its rate.
+    /// Why its events wait in its queue though it is well: quiet hours, its rate, or a log that takes no lines.
     pub(crate) waits_for: Option<String>,
     /// When it is called again, if that is why.
     pub(crate) waits_until: Option<Timestamp>,
@@ -75,7 +75,7 @@ pub(crate) struct PluginReport {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum PluginState {
     Running,
-    /// The host has no queue for it in the broker, or no broker.
+    /// The host has no queue for it in the broker, or no broker; or its log lines are its work, and the log takes none.
     Waiting,
     /// Too many of its calls failed: it is left alone for a while.
     Failing,

@@ -134,8 +134,12 @@ impl Server {
         };
         let mut answer = serde_json::to_vec(&answer)?;
         answer.push(b'\n');
-        output.write_all(&answer).await?;
-        output.shutdown().await
+        let write = async {
+            output.write_all(&answer).await?;
+            output.shutdown().await
+        };
+        // A command that does not read would keep its place from others.
+        tokio::time::timeout(REQUEST_TIME_MAX, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     pub(crate) async fn answer(&self, request: Request) -> Answer {
@@ -210,6 +214,7 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
         Some(Health::Well | Health::Quiet | Health::RateLimited) if !runner.is_some_and(Runner::is_served) => {
             PluginState::Waiting
         }
+        Some(Health::LogBlocked) => PluginState::Waiting,
         Some(Health::Well) => PluginState::Running,
         Some(Health::Quiet) => PluginState::Quiet,
         Some(Health::RateLimited) => PluginState::RateLimited,
@@ -223,6 +228,7 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
     };
     let loaded = status.loaded;
     let standing = runner.and_then(Runner::standing);
+    let log = runner.and_then(|runner| runner.plugin()?.trouble_with_log());
     PluginReport {
         name,
         state,
@@ -236,6 +242,6 @@ fn report(runner: Option<&Runner>, name: String, status: Status) -> PluginReport
         tried_again_at: status.tried_again_at,
         last_failure: runner.and_then(Runner::last_failure),
         waits_until: standing.as_ref().map(|standing| standing.until),
-        waits_for: standing.map(|standing| standing.reason),
+        waits_for: log.or(standing.map(|standing| standing.reason)),
     }
 }

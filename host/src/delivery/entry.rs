@@ -10,11 +10,14 @@ use crate::delivery::breaker::{Admission, Ailment};
 use crate::delivery::pace::{Pace, Turn, Why};
 use crate::delivery::runner::{Pass, Runner, Version};
 use crate::meters::SpillReason;
+use crate::plugin::Plugin;
 
 /// How often a plugin may be replaced while one attempt waits to begin.
 const VERSIONS_MAX: usize = 4;
 /// Between two looks at the clock on the wall, which somebody may set, while quiet hours or a far turn is awaited.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks whether the log takes lines again, for a plugin whose work they are.
+const LOG_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where an attempt comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(super) enum Refusal {
     NotYet(Why),
     /// There is nothing to call yet.
     NotLoaded,
+    /// Its log lines are its work, and the log takes none.
+    LogBlocked,
     /// What waits for its turn is to wait in the queue again.
     GivenBack,
 }
@@ -49,6 +54,7 @@ impl From<Refusal> for SpillReason {
             Refusal::NotYet(Why::Quiet) => Self::QuietHours,
             Refusal::NotYet(Why::Rate) => Self::RateLimited,
             Refusal::NotLoaded => Self::NotLoaded,
+            Refusal::LogBlocked => Self::LogBlocked,
         }
     }
 }
@@ -138,11 +144,24 @@ impl Runner {
     }
 
     fn look(&self) -> Result<(), Refusal> {
+        if let Some(plugin) = self.plugin() {
+            self.look_at_log(&plugin)?;
+        }
         let breaker = self.breaker();
         match breaker.look(Instant::now()) {
             Admission::Go | Admission::Probe => Ok(()),
             Admission::Wait(_) => Err(Refusal::Unwell(breaker.ailment())),
         }
+    }
+
+    /// Whether something would come of a call.
+    pub(super) fn look_at_log(&self, plugin: &Plugin) -> Result<(), Refusal> {
+        if !plugin.is_blocked_by_log() {
+            return Ok(());
+        }
+        // Nothing more is to be taken from its queue.
+        self.changed.send_replace(());
+        Err(Refusal::LogBlocked)
     }
 
     /// Waits until something may be taken from the plugin's queue.
@@ -172,6 +191,9 @@ impl Runner {
             Admission::Probe => true,
             Admission::Wait(until) => return Err(until),
         };
+        if self.is_blocked_by_log() {
+            return Err(Some(Instant::now() + LOG_LOOK_EVERY));
+        }
         let turn = self.paced(Pace::draw);
         match turn {
             Turn::Later { until, .. } if turn.is_far(Instant::now()) => {
@@ -200,7 +222,7 @@ impl Runner {
             };
             let (turn, changes_at) = self.paced(|pace, now| (pace.peek(now), pace.changes_at(now)));
             let is_far = turn.is_far(Instant::now());
-            if !same || is_far || (!draw.probing && self.in_hand() != draw.in_hand) {
+            if !same || is_far || self.is_blocked_by_log() || (!draw.probing && self.in_hand() != draw.in_hand) {
                 return;
             }
             tokio::select! {

@@ -11,6 +11,9 @@ use crate::plugin::{Answer, PluginFailure};
 /// Each wait is so many times as long as the one before: 1 s, 4 s, 16 s, … up to an hour.
 const BACKOFF_FACTOR: u32 = 4;
 
+/// Until a delivery is tried again that the machine's fault kept from being done, by chance half of it to all of it.
+const MACHINE_PAUSE: Duration = Duration::from_secs(5);
+
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -25,6 +28,8 @@ pub(crate) enum Outcome {
     },
     Reject(Fault),
     Misconfigured(Fault),
+    /// The machine failed, and not the plugin: it counts as no attempt.
+    MachineFault(Fault),
 }
 
 impl Outcome {
@@ -33,7 +38,7 @@ impl Outcome {
         match self {
             Self::Done(_) => meters::Ended::Done,
             Self::Skipped(_) => meters::Ended::Skipped,
-            Self::Retry { .. } => meters::Ended::Retry,
+            Self::Retry { .. } | Self::MachineFault(_) => meters::Ended::Retry,
             Self::Reject(_) => meters::Ended::Reject,
             Self::Misconfigured(_) => meters::Ended::Misconfigured,
         }
@@ -43,7 +48,10 @@ impl Outcome {
     pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Done(_) | Self::Skipped(_) => None,
-            Self::Retry { fault, .. } | Self::Reject(fault) | Self::Misconfigured(fault) => Some(fault),
+            Self::Retry { fault, .. }
+            | Self::Reject(fault)
+            | Self::Misconfigured(fault)
+            | Self::MachineFault(fault) => Some(fault),
         }
     }
 
@@ -74,6 +82,8 @@ pub(crate) enum Settlement {
     Done,
     /// It goes to the plugin's own queue, by way of a wait.
     RetryLater { fault: Fault, delay: Duration },
+    /// The same, as if it had not been tried this time.
+    AgainLater { fault: Fault, delay: Duration },
     /// It goes to the dead letters.
     DeadLetter { fault: Fault, why: GivenUp },
     /// It goes to the plugin's own queue, as if it had never been tried, and the plugin is paused.
@@ -84,7 +94,10 @@ impl Settlement {
     pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Done => None,
-            Self::RetryLater { fault, .. } | Self::DeadLetter { fault, .. } | Self::Pause(fault) => Some(fault),
+            Self::RetryLater { fault, .. }
+            | Self::AgainLater { fault, .. }
+            | Self::DeadLetter { fault, .. }
+            | Self::Pause(fault) => Some(fault),
         }
     }
 }
@@ -100,6 +113,9 @@ impl Outcome {
             }
             Ok(Err(Failure::Reject(rejection))) => Self::Reject(Fault::new(label(&rejection.code), rejection.reason)),
             Ok(Err(Failure::Misconfigured(reason))) => Self::Misconfigured(Fault::new("misconfigured", reason)),
+            Err(failure @ PluginFailure::LogNotWritten(_)) => {
+                Self::MachineFault(Fault::new(failure.code(), failure.to_string()))
+            }
             Err(failure) => Self::Retry { fault: Fault::new(failure.code(), failure.to_string()), after: None },
         }
     }
@@ -112,6 +128,9 @@ pub(crate) fn decide(outcome: Outcome, attempts: u32, age: Duration, policy: &Re
         Outcome::Done(_) | Outcome::Skipped(_) => Settlement::Done,
         Outcome::Reject(fault) => Settlement::DeadLetter { fault, why: GivenUp::Rejected },
         Outcome::Misconfigured(fault) => Settlement::Pause(fault),
+        Outcome::MachineFault(fault) => {
+            Settlement::AgainLater { fault, delay: MACHINE_PAUSE.mul_f64(f64::midpoint(1.0, chance)) }
+        }
         Outcome::Retry { fault, .. } if attempts >= policy.attempts_max => {
             Settlement::DeadLetter { fault, why: GivenUp::AttemptsUsedUp }
         }
@@ -147,6 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::log_writer::LogFault;
     use crate::plugin::contract::types::{Rejection, Retry};
 
     const NOW: Duration = Duration::ZERO;
@@ -193,6 +213,20 @@ mod tests {
         let given_up = |why| Settlement::DeadLetter { fault: busy(), why };
         assert_eq!(decide(retry(None), 8, NOW, &policy, 0.5), given_up(GivenUp::AttemptsUsedUp));
         assert_eq!(decide(retry(None), 1, policy.age_max, &policy, 0.5), given_up(GivenUp::TooOld));
+    }
+
+    #[test]
+    fn what_the_machine_fails_at_uses_up_no_attempt_and_no_age() {
+        let policy = RetryPolicy::default();
+        let fault = Fault::new("log-not-written", "its log lines were not written: standard error: No space left");
+        for (chance, millis) in [(0.0, 2500), (1.0, 5000)] {
+            let failure = PluginFailure::LogNotWritten(LogFault::WriteFailed("No space left".into()));
+            let outcome = Outcome::of(Err(failure));
+            assert_eq!(outcome.ended(), meters::Ended::Retry);
+            let settlement = decide(outcome, policy.attempts_max, policy.age_max, &policy, chance);
+            let delay = Duration::from_millis(millis);
+            assert_eq!(settlement, Settlement::AgainLater { fault: fault.clone(), delay });
+        }
     }
 
     proptest! {

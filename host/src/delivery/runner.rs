@@ -89,6 +89,8 @@ pub(crate) enum Health {
     Quiet,
     /// There is more for it than its rate allows.
     RateLimited,
+    /// Its log lines are its work, and the log takes none.
+    LogBlocked,
 }
 
 /// The right to one attempt. Dropping it, or the attempt, gives it back.
@@ -172,6 +174,7 @@ impl Runner {
 
     /// The one place where the right to an attempt is given.
     pub(super) fn admit(self: &Arc<Self>, origin: Origin, version: Arc<Version>, room: Room) -> Result<Pass, Refusal> {
+        self.look_at_log(&version.plugin)?;
         let mut breaker = self.breaker();
         let now = Instant::now();
         if let Admission::Wait(_) = breaker.look(now) {
@@ -320,17 +323,24 @@ impl Runner {
         tokio::time::timeout(time, served.wait_for(|served| *served)).await.is_ok()
     }
 
+    /// Whether its lines are its work and the log takes none.
+    pub(super) fn is_blocked_by_log(&self) -> bool {
+        self.plugin().is_some_and(|plugin| plugin.is_blocked_by_log())
+    }
+
     /// How it is.
     pub(crate) fn health(&self) -> Health {
         if !self.is_loaded() {
             return Health::NotLoaded;
         }
         let standing = self.standing().map(|standing| standing.why);
+        let is_blocked = self.is_blocked_by_log();
         let breaker = self.breaker();
         match breaker.state() {
             _ if breaker.is_held() => Health::Held,
             State::Open { .. } => Health::Failing,
             State::Paused => Health::Misconfigured,
+            State::Closed if is_blocked => Health::LogBlocked,
             State::Closed => match standing {
                 Some(Why::Quiet) => Health::Quiet,
                 Some(Why::Rate) => Health::RateLimited,
@@ -388,6 +398,11 @@ impl Pass {
                 _ if !is_of_now => None,
                 Outcome::Misconfigured(_) => breaker.pause(),
                 Outcome::Retry { .. } => breaker.ended(self.probe, true, Instant::now()),
+                // Nothing is known of the plugin by that.
+                Outcome::MachineFault(_) => {
+                    breaker.not_made(self.probe);
+                    None
+                }
                 // The plugin works; that it does not like the event is another matter.
                 Outcome::Done(_) | Outcome::Skipped(_) | Outcome::Reject(_) => {
                     breaker.ended(self.probe, false, Instant::now())

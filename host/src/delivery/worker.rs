@@ -115,9 +115,14 @@ impl Worker {
         match runner.enter(Origin::Backlog, give_back).await {
             Ok(pass) => self.attempt(runner, pass, event, None, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
-            Err(Refusal::Busy | Refusal::Unwell(_) | Refusal::NotYet(_) | Refusal::NotLoaded | Refusal::GivenBack) => {
-                Ok(Seen::NotNow)
-            }
+            Err(
+                Refusal::Busy
+                | Refusal::Unwell(_)
+                | Refusal::NotYet(_)
+                | Refusal::NotLoaded
+                | Refusal::LogBlocked
+                | Refusal::GivenBack,
+            ) => Ok(Seen::NotNow),
         }
     }
 
@@ -188,8 +193,12 @@ impl Worker {
                     "attempt {number} of {max} failed, next in {wait}: {}",
                     fault.reason
                 );
-                let due = now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
-                (Onward::Later { plugin, delay: *delay }, Next::Attempt(due), number, None)
+                (Onward::Later { plugin, delay: *delay }, Next::Attempt(after(now, *delay)), number, None)
+            }
+            Settlement::AgainLater { fault, delay } => {
+                let wait = Wait(*delay);
+                info!(plugin, event_id, code = fault.code, "not done, tried again in {wait}: {}", fault.reason);
+                (Onward::Later { plugin, delay: *delay }, Next::Attempt(after(now, *delay)), trail.attempts, None)
             }
             Settlement::DeadLetter { fault, why } => {
                 let why = why.as_str();
@@ -232,7 +241,9 @@ impl Worker {
                 runner.meters.spilled(SpillReason::Misconfigured);
                 next
             }
-            (Ok(Landed::AsMeant), Settlement::Done | Settlement::RetryLater { .. }) => next,
+            (Ok(Landed::AsMeant), Settlement::Done | Settlement::RetryLater { .. } | Settlement::AgainLater { .. }) => {
+                next
+            }
         };
         self.scribe.attempted(clock::now(), event, coming, runner, made, next);
         passed_on.map(|_| ())
@@ -295,6 +306,11 @@ impl Worker {
         self.scribe.undecodable(delivery, &trail);
         Ok(())
     }
+}
+
+/// In milliseconds since 1970.
+fn after(now: i64, delay: Duration) -> i64 {
+    now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn recipient(runner: &Runner, event: &Event) -> Recipient {

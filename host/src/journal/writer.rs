@@ -1,7 +1,9 @@
 //! The writer takes records off the hands of delivery and puts them into the file, on a thread of its own.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +23,8 @@ use crate::meters::Count;
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Of one look; the next one is soon enough for the rest.
 const LOOK_TIME_MAX: Duration = Duration::from_millis(500);
+/// What is left at the end has so long to be written: a disk that hangs must not keep the host from ending.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 /// After the file could not be opened or written.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -41,7 +45,14 @@ struct Writer {
     /// Left out, or lost with a file that does not work.
     dropped: Count,
     /// Once it was switched on.
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<Running>>,
+}
+
+/// The thread that writes. It holds the other end of the channel, and says nothing by it.
+#[derive(Debug)]
+struct Running {
+    thread: JoinHandle<()>,
+    ended: Receiver<Infallible>,
 }
 
 impl Journal {
@@ -74,9 +85,14 @@ impl Journal {
         let mut thread = self.writer.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {
             let (desk, writer) = (Arc::clone(&self.desk), Arc::clone(&self.writer));
+            let (ends, ended) = mpsc::channel();
             let builder = std::thread::Builder::new().name("journal".to_owned());
-            match builder.spawn(move || writer.write(&desk, &file)) {
-                Ok(started) => *thread = Some(started),
+            let write = move || {
+                let _ends = ends;
+                writer.write(&desk, &file);
+            };
+            match builder.spawn(write) {
+                Ok(started) => *thread = Some(Running { thread: started, ended }),
                 Err(error) => warn!("there is no journal: cannot start its thread: {error}"),
             }
         }
@@ -118,10 +134,22 @@ impl Journal {
 
     /// Writes what there is, and ends.
     pub(crate) fn close(&self) {
+        self.close_within(CLOSE_TIME_MAX);
+    }
+
+    fn close_within(&self, time: Duration) {
         self.desk.close();
-        let thread = self.writer.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A panic there has been told already.
-        let _ = thread.map(JoinHandle::join);
+        let running = self.writer.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { thread, ended }) = running else { return };
+        match ended.recv_timeout(time) {
+            // A panic there has been told already.
+            Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
+            Err(RecvTimeoutError::Timeout) => warn!(
+                "the journal's file does not take the last records within {} s: they are missing in it",
+                time.as_secs_f64()
+            ),
+            Ok(never) => match never {},
+        }
     }
 }
 
@@ -275,6 +303,22 @@ mod tests {
         }
         journal.close();
         assert_eq!(journal.written_and_dropped(), (0, records as u64));
+    }
+
+    #[test]
+    fn a_file_that_hangs_does_not_keep_the_host_from_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = started(folder.path().join("journal.db"));
+        journal.close();
+        let (ends, ended) = mpsc::channel();
+        let (let_go, hangs) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _ends = ends;
+            let _ = hangs.recv();
+        });
+        *journal.writer.thread.lock().unwrap() = Some(Running { thread, ended });
+        journal.close_within(Duration::from_millis(10));
+        drop(let_go);
     }
 
     #[test]

@@ -108,6 +108,18 @@ words! {
         RateLimited = "rate-limited",
         /// The machine could not load it yet, and nobody knows whether it wants the event.
         NotLoaded = "not-loaded",
+        /// Its log lines are its work, and the log takes none.
+        LogBlocked = "log-blocked",
+    }
+}
+words! {
+    /// Why a log line was not written.
+    LogLoss {
+        /// There was no room for it.
+        QueueFull = "queue-full",
+        /// The attempt whose work it was is made again.
+        WriteFailed = "write-failed",
+        TooLate = "too-late",
     }
 }
 words! {

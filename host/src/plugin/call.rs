@@ -14,35 +14,37 @@ use crate::plugin::failure::PluginFailure;
 use crate::plugin::instance::Guest;
 use crate::plugin::usage::Usage;
 
-/// Makes one call within `time`, and says what it used. `held` is given up when the call has ended for good.
-pub(super) async fn make<T, Call>(
+/// Makes one call within `time`, and says what it used. `held` comes back when the call has ended for good; it is given up with
+/// a call that nobody waits for any more, and after a panic.
+pub(super) async fn make<T, Held, Call>(
     engine: &Engine,
     mut store: Store<Guest>,
     time: Duration,
-    held: impl Send + 'static,
+    held: Held,
     call: Call,
-) -> (Result<T, PluginFailure>, Usage)
+) -> (Result<T, PluginFailure>, Usage, Option<Held>)
 where
     T: Send + 'static,
+    Held: Send + 'static,
     Call: for<'a> FnOnce(&'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
 {
     let running = engine.running();
     let (log, for_the_lane) = (store.data().log.clone(), store.data().for_the_lane());
     let call = async move {
-        let (_held, _running) = (held, running);
+        let (held, _running) = (held, running);
         let answer = match tokio::time::timeout(time, call(&mut store)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(PluginFailure::of(&error, store.data())),
             Err(_) => Err(PluginFailure::TimedOut(time)),
         };
-        (answer, Usage::of(store.data_mut()))
+        (answer, Usage::of(store.data_mut()), Some(held))
     };
     // The store is not looked at again after a panic.
     let call = AssertUnwindSafe(call).catch_unwind().boxed();
     let ended = engine.lane.run(call, || for_the_lane.load(Ordering::Relaxed)).await;
     log.close();
     let ended = ended.unwrap_or_else(|error| Err(Box::new(error.to_string())));
-    ended.unwrap_or_else(|panic| (Err(PluginFailure::of_panic(panic)), Usage::default()))
+    ended.unwrap_or_else(|panic| (Err(PluginFailure::of_panic(panic)), Usage::default(), None))
 }
 
 #[cfg(test)]
@@ -106,7 +108,7 @@ mod tests {
         let limits = Limits::default();
         for _ in 0..3 {
             let ready = ready.clone();
-            let (answer, _) = make(&engine, store(&engine, &limits), limits.time, (), |store| {
+            let (answer, ..) = make(&engine, store(&engine, &limits), limits.time, (), |store| {
                 Box::pin(async move {
                     let instance = ready.instantiate_async(&mut *store).await?;
                     let go = instance.get_typed_func::<(), ()>(&mut *store, "go")?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use crate::log_writer::LogFault;
 use crate::plugin::instance::Guest;
 use crate::plugin::limits::Limits;
 
@@ -32,6 +33,9 @@ pub(crate) enum PluginFailure {
     /// The host's own code failed in the call.
     #[error("the host failed in it: {0}")]
     HostPanicked(String),
+    /// It has answered, and its lines are its work. Not the plugin's fault: the machine's.
+    #[error("its log lines were not written: {0}")]
+    LogNotWritten(LogFault),
 }
 
 fn at(backtrace: &str) -> String {
@@ -46,6 +50,7 @@ impl PluginFailure {
             Self::TimedOut(_) => "timed-out",
             Self::OutOfMemory(_) => "out-of-memory",
             Self::HostPanicked(_) => "host-panicked",
+            Self::LogNotWritten(_) => "log-not-written",
         }
     }
 
@@ -56,7 +61,7 @@ impl PluginFailure {
                 Self::Trapped { reason: change(reason), backtrace: change(backtrace) }
             }
             Self::HostPanicked(said) => Self::HostPanicked(change(said)),
-            Self::TimedOut(_) | Self::OutOfMemory(_) => self,
+            Self::TimedOut(_) | Self::OutOfMemory(_) | Self::LogNotWritten(_) => self,
         }
     }
 

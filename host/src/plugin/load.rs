@@ -11,7 +11,7 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::capability::{NoValue, Outside, PluginLog, Preview, Vault};
-use crate::config::{PluginConfig, SettingsError, complete};
+use crate::config::{LogPolicy, PluginConfig, SettingsError, complete};
 use crate::digest::Digest;
 use crate::file::read_bounded;
 use crate::meters::PluginMeters;
@@ -159,6 +159,7 @@ impl Loader {
             Some(subscriptions) => (subscriptions, Chooser::Operator),
             None => (info.subscriptions.iter().map(Subscription::from).collect(), Chooser::Plugin),
         };
+        let log = config.log.unwrap_or_else(|| LogPolicy::asked_for(&info.annotations));
         Ok(Plugin {
             name: name.into(),
             digest,
@@ -166,6 +167,7 @@ impl Loader {
             subscriptions,
             subscribed_by,
             filter: config.filter,
+            log,
             settings: Arc::new(settings.into()),
             reach,
             policies: config.policies,
@@ -245,7 +247,7 @@ impl Loader {
                 world.notify_plugin_metadata().call_describe(&mut *store).await.map(Ok)
             })
         });
-        let (answer, usage) = answer.await;
+        let (answer, usage, _) = answer.await;
         answer.unwrap_or_else(|failure| Err(not_described(&failure, usage.computed)))
     }
 }
@@ -255,8 +257,8 @@ fn not_described(failure: &PluginFailure, computed: Duration) -> LoadError {
     let problem = format!("asked to describe itself: {failure}");
     match failure {
         PluginFailure::TimedOut(_) if computed < DESCRIBE_COMPUTING_MAX => LoadError::Transient(problem),
-        // What a panic says is not about the file.
-        PluginFailure::HostPanicked(_) => LoadError::Transient(problem),
+        // Neither a panic nor the log says anything about the file.
+        PluginFailure::HostPanicked(_) | PluginFailure::LogNotWritten(_) => LoadError::Transient(problem),
         PluginFailure::TimedOut(_) | PluginFailure::Trapped { .. } | PluginFailure::OutOfMemory(_) => {
             LoadError::Permanent(problem)
         }

@@ -28,15 +28,17 @@ mod usage;
 mod wish;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::capability::{Beginning, LogLine, PluginLog, PluginSettings, Reach, Vault};
-use crate::config::{Grants, Policies};
+use crate::config::{Grants, LogPolicy, Policies};
 use crate::digest::Digest;
 use crate::event::{Event, Filter};
-use crate::meters::PluginMeters;
+use crate::log_writer::{LogFault, RequiredLines};
+use crate::meters::{LogLoss, PluginMeters};
 pub(crate) use crate::plugin::bindings::exports::notify::plugin::metadata;
 use crate::plugin::bindings::exports::notify::plugin::metadata::PluginInfo;
 pub(crate) use crate::plugin::bindings::notify::plugin as contract;
@@ -55,6 +57,9 @@ pub(crate) use crate::plugin::usage::Usage;
 pub(crate) use crate::plugin::wish::{Standing, Wish, wishes};
 use crate::spans::Within;
 
+/// The least time that the lines of a call have to be written, one that has used up its own included.
+const LOG_TIME_MIN: Duration = Duration::from_millis(500);
+
 /// A loaded plugin.
 pub(crate) struct Plugin {
     /// What the operator calls it: its file's name.
@@ -68,6 +73,8 @@ pub(crate) struct Plugin {
     pub(crate) subscribed_by: Chooser,
     /// Of those, only what matches.
     pub(crate) filter: Option<Filter>,
+    /// Whether its log lines are its work.
+    pub(crate) log: LogPolicy,
     settings: Arc<PluginSettings>,
     reach: Arc<Reach>,
     pub(crate) limits: Limits,
@@ -79,8 +86,8 @@ pub(crate) struct Plugin {
 
 /// Room for one attempt: a slot of the plugin's, and a place in the engine.
 pub(crate) struct Room {
-    _slot: OwnedSemaphorePermit,
-    _place: Place,
+    slot: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Who chose a plugin's subscriptions.
@@ -134,16 +141,16 @@ impl Plugin {
     /// If a slot and a place are free.
     pub(crate) fn room_at_once(&self, slots: &Arc<Semaphore>) -> Option<Room> {
         let slot = Arc::clone(slots).try_acquire_owned().ok()?;
-        Some(Room { _slot: slot, _place: self.places.take_at_once()? })
+        Some(Room { slot, place: self.places.take_at_once()? })
     }
 
     /// Waits for a place in the engine, too.
     pub(crate) async fn room(&self, slot: OwnedSemaphorePermit) -> Room {
-        Room { _slot: slot, _place: self.places.take().await }
+        Room { slot, place: self.places.take().await }
     }
 
-    /// One call. Its room is given up when the call has ended for good. With `keep_log`, the beginning of its log
-    /// is handed back.
+    /// One call. Its room is given up when the call has ended for good. Where its log lines are its work, it is not over before
+    /// they are written. With `keep_log`, the beginning of its log is handed back.
     pub(crate) async fn attempt(
         &self,
         event: &Event,
@@ -153,10 +160,44 @@ impl Plugin {
     ) -> (Result<Answer, PluginFailure>, Beginning) {
         let (name, event_id) = (Arc::clone(&self.name), event.id.as_str().into());
         let new = if keep_log { PluginLog::keeping_the_beginning } else { PluginLog::new };
-        let log = new(name, event_id, &self.limits).hiding(&self.reach.vault);
+        let required = (self.log == LogPolicy::Required).then(Arc::<RequiredLines>::default);
+        let log = new(name, event_id, &self.limits).hiding(&self.reach.vault).requiring(required.as_ref());
         let kept = keep_log.then(|| log.clone());
-        let (answer, _) = self.call(event, attempt, room, log).await;
+        let deadline = Instant::now() + self.limits.time;
+        let (mut answer, _, room) = self.call(event, attempt, room, log).await;
+        if let Some(lines) = required
+            && let Err(fault) = self.written(&lines, room, deadline).await
+        {
+            answer = Err(PluginFailure::LogNotWritten(fault));
+        }
         (answer, kept.map(|log| log.take_beginning()).unwrap_or_default())
+    }
+
+    /// Waits until these lines of a call that has ended are written.
+    async fn written(&self, lines: &Arc<RequiredLines>, room: Option<Room>, deadline: Instant) -> Result<(), LogFault> {
+        // Nothing runs in the place any more. The slot is kept while there is nobody to whom it can be given: whatever waits for
+        // a log that is stuck holds only so many messages.
+        let slot = room.map(|Room { slot, place }| {
+            drop(place);
+            slot
+        });
+        let waits = if lines.is_settled() { None } else { self.reach.log.may_wait() };
+        let _slot = slot.filter(|_| waits.is_none());
+        let written = lines.written(deadline.max(Instant::now() + LOG_TIME_MIN)).await;
+        if written == Err(LogFault::TooLate) {
+            self.reach.log.lost(LogLoss::TooLate, lines.pending());
+        }
+        written
+    }
+
+    /// Whether its lines are its work and the log takes none, so that nothing would come of a call.
+    pub(crate) fn is_blocked_by_log(&self) -> bool {
+        self.log == LogPolicy::Required && self.reach.log.is_blocked()
+    }
+
+    /// Why it is not called, if that is why.
+    pub(crate) fn trouble_with_log(&self) -> Option<String> {
+        self.reach.log.trouble().filter(|_| self.log == LogPolicy::Required)
     }
 
     /// One call that is watched: what it used, and what it logged. `shown`: in the host's log, too.
@@ -169,7 +210,7 @@ impl Plugin {
         let log = PluginLog::keeping(Arc::clone(&self.name), event.id.as_str().into(), &self.limits, shown);
         let log = log.hiding(&self.reach.vault);
         let kept = log.clone();
-        let (answer, usage) = self.call(event, attempt, None, log).await;
+        let (answer, usage, _) = self.call(event, attempt, None, log).await;
         (answer, usage, kept.take_lines())
     }
 
@@ -194,7 +235,7 @@ impl Plugin {
         attempt: Attempt,
         room: Option<Room>,
         log: PluginLog,
-    ) -> (Result<Answer, PluginFailure>, Usage) {
+    ) -> (Result<Answer, PluginFailure>, Usage, Option<Room>) {
         let context = CallContext {
             settings: Arc::clone(&self.settings),
             reach: Arc::clone(&self.reach),
@@ -221,13 +262,13 @@ impl Plugin {
                 handler.call_handle(&mut *store, &event, &delivery).await
             })
         });
-        let (answer, usage) = answer.await;
+        let (answer, usage, room) = answer.await;
         let vault = &self.reach.vault;
         let answer = match answer {
             Ok(answer) => Ok(within(answer, self.limits.result_bytes, vault)),
             Err(failure) => Err(failure.map(|text| vault.redact(text))),
         };
-        (answer, usage)
+        (answer, usage, room.flatten())
     }
 }
 

@@ -63,7 +63,7 @@ fn below(plugin: &PluginReport) -> Vec<String> {
         _ => None,
     };
     let waits = match plugin.state {
-        PluginState::Quiet | PluginState::RateLimited => plugin.waits_for.as_ref(),
+        PluginState::Quiet | PluginState::RateLimited | PluginState::Waiting => plugin.waits_for.as_ref(),
         _ => None,
     };
     let failure = failure.map(|failure| format!("  last failure: {}", shown(failure)));

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use testbed::{Leash, rabbitmq};
+use testbed::{Leash, eventually, rabbitmq};
 
 use crate::world::{SOON, World};
 
@@ -156,4 +156,24 @@ fn a_stalled_host_is_pinged_for_no_more_until_it_goes_on() {
         manager.listen();
         assert!(begun.elapsed() < 2 * SOON, "no ping again; {}", host.stderr());
     }
+}
+
+#[test]
+fn a_manager_that_hangs_keeps_nothing_waiting_and_hears_the_news_when_it_goes_on() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    let mut manager = Manager::new(&world);
+    // Its socket is full.
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"old", &manager.path).is_ok() {}
+    let host = manager.start(&world, None, &[]);
+    eventually(SOON, "the host says so", || host.stderr().contains("cannot reach the service manager"));
+    eventually(SOON, "it is ready", || host.stderr().contains("ready: "));
+    let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
+    eventually(SOON, "it works all the same", || host.stderr().contains(&id));
+    manager.wait_for("READY=1", &host);
+    while other.send_to(b"old", &manager.path).is_ok() {}
+    host.terminate();
+    assert!(host.wait_timeout(SOON).expect("it stops though nobody hears it").success());
 }

@@ -84,7 +84,8 @@ pub(crate) async fn run(
                     progress.inc(1);
                     if plan.ids {
                         let shown = Published::new(event.status.routing_key(), &message);
-                        output.published(&Published { order_id: Some(&event.order_id), ..shown })?;
+                        let shown = output.published(&Published { order_id: Some(&event.order_id), ..shown });
+                        ended = ended.and(shown);
                     }
                 }
                 // The first failure is the cause; those that follow are mostly its effects.
@@ -94,8 +95,14 @@ pub(crate) async fn run(
     }
     progress.finish_and_clear();
     let report = measurement.report();
-    output.show(&report, || report.to_string())?;
-    ended.map_err(|what| Failure::LoadStopped { confirmed: report.confirmed, count: plan.count, what: Box::new(what) })
+    let shown = output.show(&report, || report.to_string());
+    // Whatever stopped it comes first: how much is confirmed must not be lost with the report.
+    ended.map_err(|what| Failure::LoadStopped {
+        confirmed: report.confirmed,
+        count: plan.count,
+        what: Box::new(what),
+    })?;
+    shown
 }
 
 /// When the event with this number, counted from 0, is due.

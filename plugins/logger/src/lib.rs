@@ -55,6 +55,8 @@ impl Plugin for Logger {
     fn describe() -> Info {
         Info::new("logger", env!("CARGO_PKG_VERSION"), "Writes one notification per event to the host's log")
             .annotation("license", env!("CARGO_PKG_LICENSE"))
+            // An event whose line is not written is not done.
+            .annotation("log", "required")
             .config_schema(CONFIG_SCHEMA)
     }
 

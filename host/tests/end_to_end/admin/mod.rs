@@ -1,7 +1,7 @@
 //! The admin surface: what a host tells of itself over HTTP, whom it tells, and what it lets do.
 
 pub(crate) mod client;
-mod counts;
+pub(crate) mod counts;
 mod surface;
 
 use std::fs;
