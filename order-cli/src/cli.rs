@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::env::{self, VarError};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,12 +9,16 @@ use broker::BrokerUrl;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Failure;
-use crate::load::{Mix, Plan};
+use crate::load::{Mix, OWN_EXCHANGE, Plan};
 use crate::manual::Manual;
 use crate::order::{Currency, Details, OrderEvent, Price, Status, new_order_id};
 use crate::output::Format;
 use crate::publish::Destination;
 use crate::trace::Trace;
+
+/// The exchange that a host consumes from, unless it is told otherwise.
+const EXCHANGE: &str = "orders";
+const EXCHANGE_VARIABLE: &str = "NOTIFY_EXCHANGE";
 
 /// Publishes order events to the broker that notify-host consumes from.
 ///
@@ -37,9 +42,12 @@ pub(crate) struct Global {
     // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
     broker: Option<String>,
-    /// The exchange to publish to
-    #[arg(long, value_name = "NAME", env = "NOTIFY_EXCHANGE", default_value = "orders", global = true)]
-    exchange: String,
+    /// The exchange to publish to [env: NOTIFY_EXCHANGE] [default: orders; load makes its own]
+    ///
+    /// The variable does not count for load: an exchange that was set for every day is not meant for a load.
+    // Taken from the environment by hand, because it depends on the command whether the variable counts.
+    #[arg(long, value_name = "NAME", global = true)]
+    exchange: Option<String>,
     /// How long connecting, and each confirmation, may take
     #[arg(
         long,
@@ -90,6 +98,11 @@ pub(crate) enum Publish {
         routing_key: Option<String>,
     },
     /// Publish many made-up orders, and measure
+    ///
+    /// Without --exchange they go to the exchange order-cli.load and its one queue of the same name, which are made where
+    /// they are missing. No plugin gets them unless a host is started for that queue, with the variables
+    /// NOTIFY_SOURCE_EXCHANGE and NOTIFY_SOURCE_QUEUE set to order-cli.load. Events that nobody consumes are removed
+    /// again. With --exchange they go to everybody who gets real orders from that exchange.
     Load(Load),
 }
 
@@ -205,20 +218,30 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn into_plan(self) -> Plan {
+    /// `global`: where it goes.
+    pub(crate) fn into_plan(self, global: &Global) -> Plan {
         let Self { count, rate, mix, seed, window, ids } = self;
-        Plan { count, rate, mix, seed, window: usize::from(window), ids }
+        Plan { count, rate, mix, seed, window: usize::from(window), ids, own_queue: global.exchange.is_none() }
     }
 }
 
 impl Global {
-    pub(crate) fn destination(&self) -> Result<Destination, Failure> {
+    pub(crate) fn destination(&self, command: &Publish) -> Result<Destination, Failure> {
         let broker = match &self.broker {
             Some(url) => url.parse::<BrokerUrl>()?,
             None => BrokerUrl::default_for_user().ok_or(Failure::NoBroker)?,
         };
-        let (exchange, trace) = (self.exchange.clone(), self.traceparent.clone());
-        Ok(Destination { broker, exchange, timeout: Duration::from_secs(self.timeout), trace })
+        let exchange = match (&self.exchange, command) {
+            (Some(named), _) => named.clone(),
+            (None, Publish::Load(_)) => OWN_EXCHANGE.to_owned(),
+            (None, _) => match env::var(EXCHANGE_VARIABLE) {
+                Ok(named) => named,
+                Err(VarError::NotPresent) => EXCHANGE.to_owned(),
+                Err(VarError::NotUnicode(_)) => return Err(Failure::ExchangeVariable),
+            },
+        };
+        let (timeout, trace) = (Duration::from_secs(self.timeout), self.traceparent.clone());
+        Ok(Destination { broker, exchange, timeout, trace })
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -362,9 +385,32 @@ mod tests {
     }
 
     #[test]
+    fn a_load_goes_elsewhere_than_orders_unless_an_exchange_is_named() {
+        for (line, exchange, own_queue) in [
+            (&["load", "--count", "1"][..], OWN_EXCHANGE, true),
+            (&["load", "--count", "1", "--exchange", "orders"], "orders", false),
+            (&["--exchange", "mine", "load", "--count", "1"], "mine", false),
+        ] {
+            let Arguments { global, command } = parse(&[line, &["--broker", "sqlite:q.db"]].concat()).unwrap();
+            let Command::Publish(command) = command else { panic!("{line:?} publishes nothing") };
+            assert_eq!(global.destination(&command).unwrap().exchange, exchange, "{line:?}");
+            let Publish::Load(load) = command else { panic!("{line:?} is no load") };
+            assert_eq!(load.into_plan(&global).own_queue, own_queue, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_help_says_where_a_load_goes() {
+        let mut command = Arguments::command();
+        let help = command.find_subcommand_mut("load").unwrap().render_long_help().to_string();
+        assert!(help.contains(OWN_EXCHANGE) && help.contains("NOTIFY_SOURCE_QUEUE"), "{help}");
+    }
+
+    #[test]
     fn a_wrong_broker_is_told_without_its_password() {
         let arguments = parse(&["demo", "--broker", "http://me:hunter2@localhost"]).unwrap();
-        let failure = arguments.global.destination().unwrap_err();
+        let Command::Publish(command) = &arguments.command else { panic!("it publishes nothing") };
+        let failure = arguments.global.destination(command).unwrap_err();
         assert_eq!(failure.code(), 2);
         assert!(!failure.to_string().contains("hunter2"), "{failure}");
     }

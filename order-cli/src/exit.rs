@@ -11,7 +11,9 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use broker::{ConnectError, PublishError, UrlError};
+use broker::{BrokerError, ConnectError, PublishError, UrlError};
+
+use crate::load::OWN_EXCHANGE;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,18 @@ pub(crate) enum Failure {
         /// The limit.
         seconds: u64,
     },
+    /// The broker did not do what it was asked.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The broker is silent.
+    #[error("the broker did not answer within {seconds} s")]
+    NoAnswer {
+        /// The limit.
+        seconds: u64,
+    },
+    /// A load cannot have a queue of its own.
+    #[error("the load's own queue {OWN_EXCHANGE:?} cannot be used: {0}; or name an exchange with --exchange")]
+    OwnQueue(Box<Failure>),
     /// Part of a file was sent.
     #[error("{what}; the good lines before line {line} are sent, so go on from there")]
     StoppedAtLine {
@@ -79,6 +93,9 @@ pub(crate) enum Failure {
     /// The broker's URL is wrong.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// The variable is no text.
+    #[error("NOTIFY_EXCHANGE is not UTF-8: correct it, or name an exchange with --exchange")]
+    ExchangeVariable,
     /// There is no broker to go to.
     #[error("there is no home directory to keep the default queue in: name a broker with --broker or NOTIFY_BROKER")]
     NoBroker,
@@ -88,15 +105,22 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    pub(crate) fn own_queue(what: Self) -> Self {
+        Self::OwnQueue(Box::new(what))
+    }
+
     /// What the process ends with.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Url(_) | Self::NoBroker => 2,
+            Self::Url(_) | Self::NoBroker | Self::ExchangeVariable => 2,
             Self::Interrupted => 130,
             Self::StoppedAtLine { what, .. } | Self::LoadStopped { what, .. } => what.code(),
             Self::Connect(_)
             | Self::Publish(_)
             | Self::NotConfirmed { .. }
+            | Self::Broker(_)
+            | Self::NoAnswer { .. }
+            | Self::OwnQueue(_)
             | Self::BadLines { .. }
             | Self::Input { .. }
             | Self::Pages { .. }

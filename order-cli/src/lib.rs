@@ -1,7 +1,8 @@
 //! order-cli publishes order events: one, a file of them, or a measured load.
 //!
 //! Every message is confirmed by the broker before its id is printed, and what is not confirmed is an
-//! error. It talks to the broker that the host consumes from, and declares nothing there itself.
+//! error. It talks to the broker that the host consumes from, and makes nothing there but the exchange and queue of a load
+//! that names none.
 
 mod cli;
 mod event;
@@ -50,13 +51,13 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Publish(publish) => publish,
     };
     let mut output = Output::stdout(global.format());
-    let destination = global.destination()?;
+    let destination = global.destination(&command)?;
     // The file first: one that is not there is found before anything is sent.
     let work = match command {
         Publish::Order(order) => Work::Orders(vec![order.into_event()]),
         Publish::Demo => Work::Orders(cli::demo().to_vec()),
         Publish::Send { file, routing_key } => Work::Send(send::open(file).await?, routing_key),
-        Publish::Load(load) => Work::Load(load.into_plan()),
+        Publish::Load(load) => Work::Load(load.into_plan(&global)),
     };
     let publisher = Publisher::connect(destination).await?;
     let result = match work {

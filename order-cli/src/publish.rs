@@ -1,10 +1,10 @@
 //! A publisher sends messages to one exchange, and returns when the broker has confirmed each.
 //!
-//! It declares nothing: an exchange or a queue that is missing is an error that says what to do.
+//! It makes nothing: an exchange or a queue that is missing is an error that says what to do. Only a load makes its own.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use broker::{Broker, BrokerUrl, ConnectError, ConnectOptions, Message, Properties, Target};
+use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions, Message, Properties, Target};
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -63,6 +63,24 @@ impl Publisher {
         match tokio::time::timeout(*timeout, self.broker.publish(target, message)).await {
             Ok(published) => Ok(published?),
             Err(_) => Err(Failure::NotConfirmed { seconds: timeout.as_secs() }),
+        }
+    }
+
+    /// The exchange that messages go to.
+    pub(crate) fn exchange(&self) -> &str {
+        &self.destination.exchange
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Waits for an answer of the broker, as long as for a confirmation.
+    pub(crate) async fn ask<T>(&self, answer: impl Future<Output = Result<T, BrokerError>>) -> Result<T, Failure> {
+        let timeout = self.destination.timeout;
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Failure::NoAnswer { seconds: timeout.as_secs() }),
         }
     }
 

@@ -53,6 +53,7 @@ on_both_engines! {
     loading:
         a_load_arrives_whole_and_is_measured
         a_steady_rate_takes_its_time
+        a_load_that_names_no_exchange_reaches_only_who_consumes_its_own_queue
         an_interrupted_load_tells_how_far_it_came
         a_load_that_no_queue_takes_fails;
 }

@@ -100,6 +100,7 @@ enum Task {
     ///   NOTIFY_TEST_BROWSER       the folder with playwright-core and axe-core
     ///   NOTIFY_TEST_RABBITMQ_4    the folder of a system with RabbitMQ 4 in it
     ///   NOTIFY_TEST_PACKAGE       the folder of notify-host.deb
+    ///   NOTIFY_TEST_CONTAINER_TOOLS  the folder with docker-compose and a Python that reads YAML
     #[command(verbatim_doc_comment)]
     Test(TestArguments),
     /// Makes a package to install

@@ -1,7 +1,7 @@
 //! What is in `packaging/`, and the Dockerfile, checked by the programs that will read it: systemd, Prometheus's
 //! promtool, hadolint, Docker Compose, and the schemas of Kubernetes.
 //!
-//! None of them runs anything. What lacks is installed where that asks nobody for a password: Debian's packages,
+//! None of them runs anything; that is what the end-to-end tests do. What lacks is installed where that asks nobody for a password: Debian's packages,
 //! and `PyPI`'s into `target/check-venv`.
 
 use std::fs;
@@ -13,6 +13,8 @@ use anyhow::{Context as _, bail};
 use crate::project::Project;
 use crate::tools::{self, Installer, Progress};
 
+/// Where the tests find the folder of these programs.
+pub(crate) const VARIABLE: &str = "NOTIFY_TEST_CONTAINER_TOOLS";
 /// Below target/.
 const VENV: &str = "check-venv";
 /// As `pip` calls them.
@@ -87,7 +89,8 @@ pub(crate) fn provide(progress: &Progress, program: &str, package: &str) -> anyh
     installer.install(&[package])
 }
 
-fn provide_venv(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
+/// A Python with these programs, in whose `bin` they are: the tests read what is for containers by them, too.
+pub(crate) fn provide_venv(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
     let venv = project.target.join(VENV);
     let wanted = PYTHON_PACKAGES.join("\n");
     if is_installed(&venv, &wanted) {

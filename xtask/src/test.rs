@@ -48,6 +48,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
     let four = rabbitmq::provide_four(project, progress)?;
     let python = provide_python(project, progress)?;
     let languages = languages::provide(project, progress)?;
+    let container_tools = packaging::provide_venv(project, progress)?;
     let browser = browser::provide(project, progress)?;
     guests::build(project, progress, Wanted::Everything, Choice::Auto)?;
 
@@ -80,6 +81,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &[String]) 
         .env("NOTIFY_TEST_GUESTS", project.target.join(GUESTS))
         .env("NOTIFY_TEST_BIN", project.programs())
         .env(PYTHON_VARIABLE, python)
+        .env(packaging::VARIABLE, container_tools)
         .env(languages::VARIABLE, languages);
     tools::run(&mut cargo)?;
     if arguments.is_empty() {

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::admin::refusal::Refusal;
-use crate::secret_value::SecretValue;
+use crate::admin::token::Access;
 
 /// It says that a change is meant, where there is no body whose type would. No other page's form or link can set it.
 const MEANT: &str = "x-notify-request";
@@ -22,12 +22,12 @@ pub(super) struct Guard {
     pub(super) address: IpAddr,
     /// By which it may be called, in small letters, besides this machine's own.
     pub(super) hosts: Vec<String>,
-    pub(super) token: Option<SecretValue>,
+    access: Access,
 }
 
 impl Guard {
-    pub(super) fn new(address: SocketAddr, hosts: Vec<String>, token: Option<SecretValue>) -> Self {
-        Self { address: address.ip().to_canonical(), hosts, token }
+    pub(super) fn new(address: SocketAddr, hosts: Vec<String>, access: Access) -> Self {
+        Self { address: address.ip().to_canonical(), hosts, access }
     }
 
     fn judge(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -47,12 +47,8 @@ impl Guard {
                 return Err(Refusal::new(StatusCode::FORBIDDEN, sentence));
             }
         }
-        if let Some(token) = self.token.as_ref().filter(|_| !is_open(path)) {
-            let given = text(headers, &header::AUTHORIZATION).and_then(bearer);
-            if !given.is_some_and(|given| token.is(given.as_bytes())) {
-                let sentence = "it needs the token of this host, as Authorization: Bearer TOKEN";
-                return Err(Refusal::new(StatusCode::UNAUTHORIZED, sentence));
-            }
+        if !is_open(path) {
+            self.let_in(headers)?;
         }
         if ![Method::GET, Method::HEAD].contains(method) && !is_meant(headers) {
             let sentence =
@@ -60,6 +56,24 @@ impl Guard {
             return Err(Refusal::new(StatusCode::FORBIDDEN, sentence));
         }
         Ok(())
+    }
+
+    fn let_in(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let sentence = match &self.access {
+            Access::Everybody => return Ok(()),
+            Access::Token(token) => {
+                let given = text(headers, &header::AUTHORIZATION).and_then(bearer);
+                if given.is_some_and(|given| token.is(given.as_bytes())) {
+                    return Ok(());
+                }
+                "it needs the token of this host, as Authorization: Bearer TOKEN"
+            }
+            Access::Nobody => {
+                "nobody is let in while this host's admin-token-file holds a placeholder: put a token of your own there, \
+                 and restart the host"
+            }
+        };
+        Err(Refusal::new(StatusCode::UNAUTHORIZED, sentence))
     }
 
     /// Somebody else's name may lead here, too: then it is his page that asks (DNS rebinding). An address is no name.
@@ -131,10 +145,12 @@ pub(super) async fn stand_guard(State(guard): State<Arc<Guard>>, request: Reques
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret_value::SecretValue;
 
     fn guard(address: &str, hosts: &[&str], token: Option<&str>) -> Guard {
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Guard::new(address.parse().unwrap(), hosts, token.map(|token| SecretValue::new(token.into()).unwrap()))
+        let access = token.map_or(Access::Everybody, |token| Access::Token(SecretValue::new(token.into()).unwrap()));
+        Guard::new(address.parse().unwrap(), hosts, access)
     }
 
     fn judge(guard: &Guard, method: &Method, path: &str, headers: &[(&str, &str)]) -> u16 {
@@ -207,6 +223,21 @@ mod tests {
             ("/", "", 200),
             ("/assets/app.js", "", 200),
             ("/nothing", "", 401),
+        ] {
+            let headers = [("host", "10.0.0.1"), ("authorization", authorization)];
+            assert_eq!(judge(&guard, &Method::GET, path, &headers), expected, "{path} {authorization}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_lets_nobody_in_but_probes() {
+        let guard = Guard::new("0.0.0.0:9471".parse().unwrap(), Vec::new(), Access::Nobody);
+        for (path, authorization, expected) in [
+            ("/healthz", "", 200),
+            ("/readyz", "", 200),
+            ("/metrics", "", 401),
+            ("/api/v1/host", "Bearer CHANGE-ME", 401),
+            ("/api/v1/host", "Bearer ", 401),
         ] {
             let headers = [("host", "10.0.0.1"), ("authorization", authorization)];
             assert_eq!(judge(&guard, &Method::GET, path, &headers), expected, "{path} {authorization}");

@@ -17,6 +17,7 @@ mod refusal;
 mod samples;
 mod server;
 mod streams;
+mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -18,10 +17,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::admin::guard::{Guard, stand_guard};
+use crate::admin::token::Access;
 use crate::admin::{Admin, api, health, metrics, page};
-use crate::config::{AdminConfig, Listen, SecretSource};
-use crate::exit::BadConfig;
-use crate::secret_value::SecretValue;
+use crate::config::{AdminConfig, Listen};
 
 /// Connections that are served at once; those beyond wait to be taken.
 const CONNECTIONS_MAX: usize = 128;
@@ -31,8 +29,6 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Between two tries, when the system has no room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-/// A token that is shorter can be found by trying.
-const TOKEN_BYTES_MIN: usize = 16;
 
 /// A place where it can be asked.
 pub(crate) struct Listening {
@@ -43,7 +39,7 @@ pub(crate) struct Listening {
 /// Begins to listen; `None` if that is switched off, or nobody named an address and the default one is taken.
 pub(crate) async fn listen(config: &AdminConfig) -> anyhow::Result<Option<Listening>> {
     let Some(address) = config.listen.address() else { return Ok(None) };
-    let token = token(config)?;
+    let access = Access::read(config)?;
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) if config.listen == Listen::IfFree => {
@@ -60,24 +56,8 @@ pub(crate) async fn listen(config: &AdminConfig) -> anyhow::Result<Option<Listen
     };
     let address = listener.local_addr()?;
     info!(%address, "admin surface: http://{address}");
-    let guard = Arc::new(Guard::new(address, config.hosts.clone(), token));
+    let guard = Arc::new(Guard::new(address, config.hosts.clone(), access));
     Ok(Some(Listening { listener, guard }))
-}
-
-fn token(config: &AdminConfig) -> anyhow::Result<Option<SecretValue>> {
-    let Some(file) = &config.token_file else { return Ok(None) };
-    let problem = |problem: &str| BadConfig(format!("admin-token-file {}: {problem}", file.display()));
-    let token = SecretValue::read(&SecretSource::File(file.clone())).map_err(|error| problem(&error))?;
-    match token.text() {
-        Some(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            bail!(problem("a token is one line of visible ASCII characters, without spaces"))
-        }
-        Some(text) if text.len() < TOKEN_BYTES_MIN => {
-            bail!(problem(&format!("the token is too short to be safe: it needs {TOKEN_BYTES_MIN} characters")))
-        }
-        Some(_) => Ok(Some(token)),
-        None => bail!(problem("the token is no text")),
-    }
 }
 
 impl Listening {

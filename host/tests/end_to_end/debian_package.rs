@@ -1,21 +1,27 @@
 //! The Debian package, installed into a Debian of its own: a layer above the one that `cargo xtask test` has made for
-//! RabbitMQ 4, seen by nobody else and gone afterwards. It takes root.
+//! RabbitMQ 4, seen by nobody else and gone afterwards. It takes root. The service is started as its unit says.
 
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use testbed::{Leash, eventually, rabbitmq};
 
+use crate::service_manager::Manager;
 use crate::world::{SOON, built};
 
+const UNIT: &str = "/lib/systemd/system/notify-host.service";
+/// The default of `drain-timeout`. What stops a host must be more patient.
+const DRAIN: Duration = Duration::from_secs(25);
 const PROGRAM: &str = "/usr/bin/notify-host";
 const CONFIG: &str = "/etc/notify-host/notify-host.toml";
 /// In place of the user that systemd makes up.
 const USER: &str = "65534";
+const AS_USER: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs";
 
 /// A Debian of the test's own.
 struct Debian {
@@ -29,15 +35,26 @@ impl Debian {
         let below = env::var(rabbitmq::FOUR_VARIABLE).expect("run the tests by `cargo xtask test`, as root");
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
-        for name in ["upper", "work", "root"] {
+        for name in ["upper", "work", "root", "shared"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         fs::copy(built("NOTIFY_TEST_PACKAGE", "notify-host.deb"), folder.path().join("upper/notify-host.deb")).unwrap();
         let layers = format!("lowerdir={below},upperdir={},workdir={}", path("upper"), path("work"));
         let script = "set -e; mount -t overlay overlay -o \"$1\" \"$2\"; mount -t proc proc \"$2/proc\"; \
-            mount --bind /dev \"$2/dev\"; echo mounted; exec sleep infinity";
+            mount --bind /dev \"$2/dev\"; mount --bind \"$3\" \"$2/mnt\"; echo mounted; exec sleep infinity";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", &layers, &path("root")]);
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            &layers,
+            &path("root"),
+            &path("shared"),
+        ]);
         let holder = Leash::spawn(command);
         eventually(SOON, "the layers are mounted", || {
             assert!(holder.wait_timeout(std::time::Duration::ZERO).is_none(), "{}", holder.stderr());
@@ -46,13 +63,13 @@ impl Debian {
         Self { holder, folder }
     }
 
-    /// A command in it, as this user.
-    fn command(&self, user: Option<&str>, line: &[&str]) -> Command {
+    /// A command in it, as the service's user or as root.
+    fn command(&self, is_user: bool, line: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.holder.id().to_string(), "--mount", "--", "chroot"]);
         command.arg(self.folder.path().join("root"));
-        if let Some(user) = user {
-            command.args(["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs"]);
+        if is_user {
+            command.args(AS_USER.split(' '));
         }
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
             command.env_remove(name);
@@ -62,7 +79,7 @@ impl Debian {
     }
 
     fn run(&self, line: &[&str]) -> Output {
-        self.command(None, line).output().unwrap()
+        self.command(false, line).output().unwrap()
     }
 
     fn succeed(&self, line: &[&str]) -> String {
@@ -71,14 +88,33 @@ impl Debian {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn host(&self) -> Leash {
-        let line = [PROGRAM, "run", "--config", CONFIG, "--admin", "127.0.0.1:0"];
-        let host = Leash::spawn(self.command(Some(USER), &line));
-        eventually(SOON, "the installed host is ready", || {
-            assert!(host.wait_timeout(std::time::Duration::ZERO).is_none(), "{}", host.stderr());
-            host.stderr().contains("ready: ")
-        });
-        host
+    /// The service, started by its unit. It has said that it is ready.
+    fn service(&self) -> Service<'_> {
+        let unit = self.succeed(&["cat", UNIT]);
+        let of = |key: &str| setting(&unit, key).to_owned();
+        // Names what the other lines of the unit are read for here.
+        assert_eq!((of("Type"), of("NotifyAccess"), of("KillMode")), ("notify".into(), "main".into(), "mixed".into()));
+        assert_eq!((of("DynamicUser"), of("StateDirectory")), ("yes".into(), "notify-host".into()));
+        let state = format!("/var/lib/{}", of("StateDirectory"));
+        let mode = of("StateDirectoryMode");
+        self.succeed(&["install", "--directory", "--owner", USER, "--group", USER, "--mode", &mode, &state]);
+        let environment = of("EnvironmentFile").trim_start_matches('-').to_owned();
+        assert!(!self.exists(&environment), "nothing ships for {environment}");
+
+        let socket = self.folder.path().join("shared/notify.sock");
+        let _ = fs::remove_file(&socket);
+        let mut manager = Manager::at(socket.clone());
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+        // Limits first: only root may raise them, and not everywhere.
+        let limits = format!("ulimit -c {} && {{ ulimit -n {} || true; }}", of("LimitCORE"), of("LimitNOFILE"));
+        let script = format!("{limits} && umask {} && exec {AS_USER} {}", of("UMask"), of("ExecStart"));
+        let mut command = self.command(false, &["sh", "-c", &script]);
+        command.env("NOTIFY_SOCKET", "/mnt/notify.sock").env("STATE_DIRECTORY", &state);
+        command.env("WATCHDOG_USEC", time(&of("WatchdogSec")).as_micros().to_string());
+        let host = Leash::spawn(command);
+        manager.wait_long_for("READY=1", &host, time(&of("TimeoutStartSec")));
+        manager.wait_long_for("STATUS=ready: consuming", &host, SOON);
+        Service { debian: self, unit, host, manager }
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -103,6 +139,49 @@ impl Debian {
     }
 }
 
+/// What a line of a unit says, which is there once.
+fn setting<'u>(unit: &'u str, key: &str) -> &'u str {
+    let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let value = values.next().unwrap_or_else(|| panic!("the unit has no {key}"));
+    assert_eq!(values.next(), None, "{key}");
+    value
+}
+
+/// `40s`, `5min`, as systemd writes it.
+fn time(text: &str) -> Duration {
+    let (number, unit) = text.split_at(text.find(|digit: char| !digit.is_ascii_digit()).unwrap());
+    let seconds = if unit == "min" { 60 } else { 1 };
+    assert!(["s", "min"].contains(&unit), "{text}: how long is that?");
+    Duration::from_secs(number.parse::<u64>().unwrap() * seconds)
+}
+
+/// The running service.
+struct Service<'d> {
+    debian: &'d Debian,
+    unit: String,
+    host: Leash,
+    manager: Manager,
+}
+
+impl Service<'_> {
+    /// As `systemctl reload` does.
+    fn reload(&self) {
+        let line: Vec<_> = setting(&self.unit, "ExecReload").split_whitespace().collect();
+        let reloaded = self.debian.command(true, &line).output().unwrap();
+        assert!(reloaded.status.success(), "{reloaded:?}");
+    }
+
+    /// As `systemctl stop` does.
+    fn stop(mut self) {
+        let patience = time(setting(&self.unit, "TimeoutStopSec"));
+        assert!(patience > DRAIN);
+        self.host.terminate();
+        let status = self.host.wait_timeout(patience).expect("it stops in time");
+        assert!(status.success(), "{status}: {}", self.host.stderr());
+        self.manager.wait_long_for("STOPPING=1", &self.host, SOON);
+    }
+}
+
 #[test]
 fn a_debian_package_installs_runs_keeps_what_is_the_operators_and_goes_without_a_trace() {
     let debian = Debian::new();
@@ -116,14 +195,14 @@ fn a_debian_package_installs_runs_keeps_what_is_the_operators_and_goes_without_a
     }
 
     // As systemd would: a user of nobody's, and a state folder of its own.
-    debian.succeed(&["install", "--directory", "--owner", USER, "--mode", "700", "/var/lib/notify-host"]);
-    let host = debian.host();
+    let service = debian.service();
     let order = |subject: &str| {
         let line = ["order-cli", "--broker", "sqlite:/var/lib/notify-host/queue.db", "create", "--user", "u"];
         debian.succeed(&[&line[..], &["--product", "p", "--order-id", subject]].concat());
     };
     order("4711");
-    eventually(SOON, "the logger tells of the order", || host.stderr().contains("4711"));
+    eventually(SOON, "the logger tells of the order", || service.host.stderr().contains("4711"));
+    service.reload();
     let list = debian.succeed(&[PROGRAM, "plugin", "list", "--config", CONFIG]);
     for (plugin, state) in [("chat", "disabled"), ("email", "disabled"), ("logger", "running"), ("webhook", "disabled")]
     {
@@ -132,14 +211,12 @@ fn a_debian_package_installs_runs_keeps_what_is_the_operators_and_goes_without_a
     }
     let explained = debian.succeed(&[PROGRAM, "explain", "--subject", "4711", "--config", CONFIG]);
     assert!(explained.contains("logger: done"), "{explained}");
-    host.terminate();
-    assert!(host.wait_timeout(SOON).unwrap().success(), "{}", host.stderr());
+    service.stop();
     // What root has looked at is still the host's own.
-    let host = debian.host();
+    let service = debian.service();
     order("4712");
-    eventually(SOON, "the logger tells of the next one", || host.stderr().contains("4712"));
-    host.terminate();
-    assert!(host.wait_timeout(SOON).unwrap().success(), "{}", host.stderr());
+    eventually(SOON, "the logger tells of the next one", || service.host.stderr().contains("4712"));
+    service.stop();
 
     // An upgrade leaves the settings, and does not bring back what was taken away.
     debian.succeed(&["sh", "-c", &format!("echo '# mine' >> {CONFIG}; rm /etc/notify-host/plugins/chat.wasm")]);

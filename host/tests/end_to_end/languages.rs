@@ -29,14 +29,14 @@ fn make(world: &World, language: Language) -> PathBuf {
 }
 
 /// Puts it into the folder of a host that runs, with the project's own toml, and waits until it gets events.
-fn drop_in(world: &World, host: &Host, wasm: &Path, settings: &str) {
-    let toml = fs::read_to_string(world.path(NAME).join(format!("{NAME}.toml"))).unwrap();
-    fs::write(world.plugins().join(format!("{NAME}.toml")), format!("{toml}{settings}\n")).unwrap();
-    fs::copy(wasm, world.plugins().join(format!("{NAME}.wasm"))).unwrap();
+pub(crate) fn drop_in(world: &World, host: &Host, wasm: &Path, name: &str, settings: &str) {
+    let toml = fs::read_to_string(world.path(name).join(format!("{name}.toml"))).unwrap();
+    fs::write(world.plugins().join(format!("{name}.toml")), format!("{toml}{settings}\n")).unwrap();
+    fs::copy(wasm, world.plugins().join(format!("{name}.wasm"))).unwrap();
     let joined = || {
         let log = host.leash.stderr();
-        assert!(!log.contains(&format!("{NAME}.wasm: ")), "it does not load:\n{log}");
-        log.lines().any(|line| line.contains("gets events from now on") && line.contains(NAME)).then_some(())
+        assert!(!log.contains(&format!("{name}.wasm: ")), "it does not load:\n{log}");
+        log.lines().any(|line| line.contains("gets events from now on") && line.contains(name)).then_some(())
     };
     eventually_some(LOADED, "the plugin gets events", joined);
 }
@@ -46,7 +46,7 @@ fn check(language: Language) {
     let wasm = make(&world, language);
     world.plug_logger();
     let host = world.host();
-    drop_in(&world, &host, &wasm, "ignore-user = \"nobody\"");
+    drop_in(&world, &host, &wasm, NAME, "ignore-user = \"nobody\"");
 
     let id = world.order(&["create", "--user", "user123", "--product", "iPhone 15"]).remove(0);
     let said = |text: &str| host.said(NAME).iter().any(|(_, line)| line == text);
@@ -121,7 +121,7 @@ fn a_core_module_for_the_first_wasi_is_made_a_component() {
     assert!(module.windows(import.len()).any(|window| window == import), "it writes to its standard output");
     world.plug_logger();
     let host = world.host();
-    drop_in(&world, &host, &wasm, "");
+    drop_in(&world, &host, &wasm, NAME, "");
     world.order(&["create", "--user", "user123", "--product", "iPhone 15"]);
     eventually(SOON, "the plugin has the order", || {
         host.said(NAME).iter().any(|(_, line)| line == "Thank you, user123: iPhone 15 is ordered")

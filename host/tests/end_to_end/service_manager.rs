@@ -8,7 +8,7 @@ use testbed::{Leash, eventually, rabbitmq};
 use crate::world::{SOON, World};
 
 /// In place of systemd.
-struct Manager {
+pub(crate) struct Manager {
     socket: UnixDatagram,
     path: std::path::PathBuf,
     heard: Vec<(Instant, String)>,
@@ -16,7 +16,11 @@ struct Manager {
 
 impl Manager {
     fn new(world: &World) -> Self {
-        let path = world.path("notify.sock");
+        Self::at(world.path("notify.sock"))
+    }
+
+    /// With its socket there.
+    pub(crate) fn at(path: std::path::PathBuf) -> Self {
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         Self { socket, path, heard: Vec::new() }
@@ -46,9 +50,19 @@ impl Manager {
     }
 
     fn wait_for(&mut self, what: &str, host: &Leash) {
+        self.wait_long_for(what, host, SOON);
+    }
+
+    pub(crate) fn wait_long_for(&mut self, what: &str, host: &Leash, limit: Duration) {
         let started = Instant::now();
-        while !self.hears(what) {
-            assert!(started.elapsed() < SOON, "{what} was not heard; {:?}\n{}", self.heard, host.stderr());
+        loop {
+            // Before the look: what it said last is heard even if it has ended.
+            let ended = host.wait_timeout(Duration::ZERO).is_some();
+            if self.hears(what) {
+                return;
+            }
+            let waits = !ended && started.elapsed() < limit;
+            assert!(waits, "{what} was not heard; {:?}\n{}", self.heard, host.stderr());
         }
     }
 

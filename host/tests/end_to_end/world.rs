@@ -135,13 +135,19 @@ impl World {
     }
 
     pub(crate) fn notify_host(arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
+        let mut command = Self::clean(env!("CARGO_BIN_EXE_notify-host"));
+        command.args(arguments);
+        command
+    }
+
+    /// A command that nothing reaches of what the user has set for hosts of his own.
+    pub(crate) fn clean(program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in env::vars_os()
             .filter(|(name, _)| ["NOTIFY_", "OTEL_"].iter().any(|own| name.to_string_lossy().starts_with(own)))
         {
             command.env_remove(name);
         }
-        command.args(arguments);
         command
     }
 

@@ -1,9 +1,10 @@
 //! A load is many orders at once, published as fast as they are confirmed or at a steady rate.
 //!
 //! It ends at the first message that is not confirmed: a load is a measurement, and one with
-//! holes in it measures nothing.
+//! holes in it measures nothing. Unless an exchange is named, it goes to an exchange and a queue of its own.
 
 mod mix;
+mod own_queue;
 mod report;
 mod shop;
 
@@ -17,6 +18,8 @@ use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub(crate) use self::mix::Mix;
+pub(crate) use self::own_queue::NAME as OWN_EXCHANGE;
+use self::own_queue::{Fate, LOOK_EVERY, OwnQueue};
 use self::report::Measurement;
 use self::shop::Shop;
 use crate::exit::Failure;
@@ -38,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) window: usize,
     /// Show the id of each order, too.
     pub(crate) ids: bool,
+    /// It goes to [`OWN_EXCHANGE`].
+    pub(crate) own_queue: bool,
 }
 
 /// Publishes the load, until the interruption, and shows what it measured.
@@ -47,10 +52,14 @@ pub(crate) async fn run(
     plan: &Plan,
     interruption: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
+    let own_queue = if plan.own_queue { Some(OwnQueue::prepare(publisher).await?) } else { None };
     let seed = plan.seed.unwrap_or_else(rand::random);
     let mut shop = Shop::new(plan.mix.clone(), seed);
     let mut measurement = Measurement::start(plan.count, seed);
     let mut on_the_way = FuturesUnordered::new();
+    // At most one, beside the publishing, so that no latency has it in it.
+    let mut tidying = FuturesUnordered::new();
+    let mut fate = Fate::default();
     let progress = progress(plan, output.format());
     let mut started = 0;
     let mut ended = Ok(());
@@ -82,6 +91,12 @@ pub(crate) async fn run(
                 Ok(latency) => {
                     measurement.confirmed(event.status, latency);
                     progress.inc(1);
+                    if let Some(queue) = &own_queue
+                        && measurement.count_confirmed().is_multiple_of(LOOK_EVERY)
+                        && tidying.is_empty()
+                    {
+                        tidying.push(queue.tidy());
+                    }
                     if plan.ids {
                         let shown = Published::new(event.status.routing_key(), &message);
                         let shown = output.published(&Published { order_id: Some(&event.order_id), ..shown });
@@ -91,10 +106,27 @@ pub(crate) async fn run(
                 // The first failure is the cause; those that follow are mostly its effects.
                 Err(failure) => ended = ended.and(Err(failure)),
             },
+            Some(tidied) = tidying.next() => match tidied {
+                Ok(tidied) => fate = tidied.after(fate),
+                Err(failure) => ended = ended.and(Err(failure)),
+            },
         }
     }
+    while let Some(tidied) = tidying.next().await {
+        fate = tidied.unwrap_or_default().after(fate);
+    }
+    let fate = match &own_queue {
+        Some(queue) => match queue.tidy().await {
+            Ok(tidied) => Some(tidied.after(fate)),
+            Err(failure) => {
+                ended = ended.and(Err(failure));
+                None
+            }
+        },
+        None => None,
+    };
     progress.finish_and_clear();
-    let report = measurement.report();
+    let report = measurement.report(publisher.exchange(), fate);
     let shown = output.show(&report, || report.to_string());
     // Whatever stopped it comes first: how much is confirmed must not be lost with the report.
     ended.map_err(|what| Failure::LoadStopped {

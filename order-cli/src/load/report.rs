@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::load::own_queue::Fate;
 use crate::order::Status;
 
 /// Latencies are kept to three digits.
@@ -44,6 +45,11 @@ pub(crate) struct Report {
     events: BTreeMap<Status, u64>,
     /// What makes the same load again.
     seed: u64,
+    /// Where it went.
+    exchange: String,
+    /// What became of it in the load's own queue, if it went there and that could be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<Fate>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -81,10 +87,15 @@ impl Measurement {
         *self.events.entry(status).or_default() += 1;
     }
 
+    /// How many are confirmed.
+    pub(crate) fn count_confirmed(&self) -> u64 {
+        self.events.values().sum()
+    }
+
     /// What came of it.
-    pub(crate) fn report(self) -> Report {
+    pub(crate) fn report(self, exchange: &str, queue: Option<Fate>) -> Report {
         let seconds = self.last_confirmed.duration_since(self.started).as_secs_f64();
-        let confirmed = self.events.values().sum();
+        let confirmed = self.count_confirmed();
         let at = |quantile| milliseconds(self.latencies.value_at_quantile(quantile));
         Report {
             count: self.count,
@@ -99,6 +110,8 @@ impl Measurement {
             },
             events: self.events,
             seed: self.seed,
+            exchange: exchange.to_owned(),
+            queue,
         }
     }
 }
@@ -120,7 +133,9 @@ impl fmt::Display for Report {
         writeln!(f, "latency    p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")?;
         let events: Vec<_> = self.events.iter().map(|(status, count)| format!("{} {count}", status.name())).collect();
         writeln!(f, "events     {}", events.join(", "))?;
-        write!(f, "seed       {}", self.seed)
+        writeln!(f, "seed       {}", self.seed)?;
+        write!(f, "exchange   {}", self.exchange)?;
+        self.queue.map_or(Ok(()), |fate| write!(f, "\n{fate}"))
     }
 }
 
@@ -134,7 +149,7 @@ mod tests {
         for millis in 1..=100 {
             measurement.confirmed(Status::Created, Duration::from_millis(millis));
         }
-        let Report { confirmed, latency_ms, .. } = measurement.report();
+        let Report { confirmed, latency_ms, .. } = measurement.report("orders", None);
         assert_eq!(confirmed, 100);
         for (measured, expected) in
             [(latency_ms.p50, 50.0), (latency_ms.p95, 95.0), (latency_ms.p99, 99.0), (latency_ms.max, 100.0)]
@@ -144,9 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn a_report_tells_what_became_of_the_loads_own_queue() {
+        for (fate, text) in [
+            (
+                Fate { removed: 9, ..Fate::default() },
+                "order-cli.load: no host consumes it, so the events were removed again",
+            ),
+            (Fate { consumers: 1, waiting: 9, removed: 0 }, "order-cli.load: 1 consumer, 9 events wait"),
+            (Fate { consumers: 2, waiting: 0, removed: 5 }, "order-cli.load: 2 consumers, 0 events wait"),
+        ] {
+            let report = Measurement::start(5, 7).report("order-cli.load", Some(fate)).to_string();
+            assert!(report.ends_with(text), "{report}");
+        }
+    }
+
+    #[test]
     fn a_load_of_nothing_has_a_report_too() {
-        let report = Measurement::start(5, 7).report();
-        assert!(report.to_string().contains("0 of 5"), "{report}");
+        let report = Measurement::start(5, 7).report("orders", None);
+        assert!(report.to_string().contains("0 of 5") && report.to_string().ends_with("exchange   orders"), "{report}");
         assert!(serde_json::to_string(&report).unwrap().contains("\"per_second\":0.0"));
     }
 }

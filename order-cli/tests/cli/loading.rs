@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use broker::{Message, Target};
 use testbed::{Leash, eventually, rabbitmq};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -11,7 +12,7 @@ use crate::bed::{Bed, SOON, bodies, finish, json};
 
 pub(crate) async fn a_load_arrives_whole_and_is_measured(bed: Bed) {
     let broker = bed.declare().await;
-    let load = ["load", "--count", "500", "--seed", "7", "--window", "32", "--json"];
+    let load = ["load", "--exchange", &bed.exchange, "--count", "500", "--seed", "7", "--window", "32", "--json"];
     let ran = bed.run(&load).await;
     let [line] = ran.lines()[..] else { panic!("{}", ran.stdout) };
     let report = json(line);
@@ -33,7 +34,7 @@ pub(crate) async fn a_load_arrives_whole_and_is_measured(bed: Bed) {
 pub(crate) async fn a_steady_rate_takes_its_time(bed: Bed) {
     let _broker = bed.declare().await;
     let started = Instant::now();
-    let ran = bed.run(&["load", "--count", "51", "--rate", "100"]).await;
+    let ran = bed.run(&["load", "--exchange", &bed.exchange, "--count", "51", "--rate", "100"]).await;
     assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
     assert!(ran.lines()[0].starts_with("confirmed  51 of 51 in "), "{}", ran.stdout);
 }
@@ -64,9 +65,55 @@ pub(crate) async fn an_interrupted_load_tells_how_far_it_came(bed: Bed) {
     assert!(stdout.lines().nth(confirmed).unwrap().starts_with("confirmed  "), "the report comes last");
 }
 
+/// One test, because all loads of one broker share that queue.
+pub(crate) async fn a_load_that_names_no_exchange_reaches_only_who_consumes_its_own_queue(bed: Bed) {
+    const OWN: &str = "order-cli.load";
+    const MANY: u64 = 25_000;
+    let broker = bed.declare().await;
+    let waiting = async || broker.inspect(OWN).await.unwrap().map_or(0, |queue| queue.ready);
+
+    // The exchange of every day is in the environment, and is not meant.
+    let ran = bed.run(&["load", "--count", "300", "--json"]).await;
+    let report = json(ran.lines()[0]);
+    assert_eq!((&report["confirmed"], &report["exchange"]), (&300.into(), &OWN.into()), "{report}");
+    assert_eq!(report["queue"], json(r#"{"consumers":0,"waiting":0,"removed":300}"#), "{report}");
+    assert_eq!(waiting().await, 0);
+
+    // What a load that was killed has left.
+    for _ in 0..5 {
+        let target = Target::Exchange { exchange: OWN, routing_key: "order.created" };
+        broker.publish(target, &Message::json("{}")).await.unwrap();
+    }
+    let ran = bed.run(&["load", "--count", "10"]).await;
+    let last = ran.lines().pop().unwrap();
+    assert_eq!(last, "queue      order-cli.load: no host consumes it, so the events were removed again");
+    assert_eq!(waiting().await, 0);
+
+    // A long one does not fill the broker.
+    let count = MANY.to_string();
+    let mut load = bed.command(&["load", "--count", &count, "--json"]).spawn().unwrap();
+    let mut most = 0;
+    while load.try_wait().unwrap().is_none() {
+        most = waiting().await.max(most);
+    }
+    let ran = finish(load).await;
+    assert_eq!(json(ran.lines()[0])["queue"]["removed"], MANY, "{}", ran.stdout);
+    assert!(most < MANY * 4 / 5, "{most} waited");
+
+    let mut consumer = broker.consume(OWN, 1000).await.unwrap();
+    let ran = bed.run(&["load", "--count", "20", "--json"]).await;
+    assert_eq!(json(ran.lines()[0])["queue"]["consumers"], 1, "{}", ran.stdout);
+    for _ in 0..20 {
+        let delivery = tokio::time::timeout(SOON, consumer.next()).await.expect("a message comes soon");
+        assert_eq!(delivery.unwrap().unwrap().exchange, OWN);
+    }
+    consumer.close().await.unwrap();
+    bed.take(&broker, 0).await;
+}
+
 pub(crate) async fn a_load_that_no_queue_takes_fails(bed: Bed) {
     let broker = bed.declare_for("parcel.*").await;
-    let ran = bed.run(&["load", "--count", "10", "--quiet"]).await;
+    let ran = bed.run(&["load", "--exchange", &bed.exchange, "--count", "10", "--quiet"]).await;
     let sentence = ran.sentence(1);
     assert!(sentence.starts_with("no queue takes messages"), "{sentence}");
     assert!(sentence.ends_with("; 0 of 10 events are confirmed"), "{sentence}");
@@ -78,7 +125,8 @@ async fn a_broker_that_goes_away_ends_a_load_with_one_sentence() {
     let node = rabbitmq::Node::start();
     let bed = Bed::on(&node);
     let broker = bed.declare().await;
-    let mut child = bed.command(&["load", "--count", "1000000", "--rate", "200", "--ids"]).spawn().unwrap();
+    let load = ["load", "--exchange", &bed.exchange, "--count", "1000000", "--rate", "200", "--ids"];
+    let mut child = bed.command(&load).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = tokio::time::timeout(SOON, lines.next_line()).await.expect("an order is confirmed soon").unwrap();
     assert!(first.is_some());

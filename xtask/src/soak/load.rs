@@ -10,6 +10,8 @@ use testbed::Leash;
 use crate::demo::program;
 use crate::soak::{LOOK_INTERVAL, Place, pause};
 
+/// The one that a host consumes from, unless it is told otherwise.
+const EXCHANGE: &str = "orders";
 const MIX: &str = "created=70,paid=28,canceled=2";
 /// Of one run of order-cli, which ends when the broker is lost.
 const RUN_SECONDS: u64 = 10;
@@ -34,7 +36,17 @@ impl Load<'_> {
         let mut published = HashMap::new();
         while !pause(PAUSE, stop) {
             let mut load = program(&self.place.programs, "order-cli");
-            load.args(["--broker", &self.place.broker, "load", "--ids", "--json", "--mix", MIX]);
+            load.args([
+                "--broker",
+                &self.place.broker,
+                "--exchange",
+                EXCHANGE,
+                "load",
+                "--ids",
+                "--json",
+                "--mix",
+                MIX,
+            ]);
             load.args(["--count", &(self.rate * RUN_SECONDS).to_string(), "--rate", &self.rate.to_string()]);
             let load = Leash::spawn(load);
             let mut waited = Duration::ZERO;

@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{env, fs};
@@ -230,6 +230,11 @@ impl Node {
             text(&output.stderr)
         );
         text(&output.stdout)
+    }
+
+    /// Runs a program of RabbitMQ's own against it, such as `rabbitmq-diagnostics`.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        self.command(program).args(arguments).output().unwrap_or_else(|error| panic!("cannot run {program}: {error}"))
     }
 
     /// What it has logged since it was last started.

@@ -18,44 +18,71 @@ static const char CONFIG_SCHEMA[] =
 
 static plugin_string_t copy(const char *text) {
     plugin_string_t string;
-    plugin_string_dup(&string, text);
+    plugin_string_dup_n(&string, text, whole_characters(text));
     return string;
 }
 
 // A text in a buffer of the caller's, borrowed for one call of the host.
 static plugin_string_t lend(const char *text) {
-    plugin_string_t string;
-    plugin_string_set(&string, text);
-    return string;
+    return (plugin_string_t){(uint8_t *)text, whole_characters(text)};
 }
 
+// For helpers that the plugin does not use, or not yet.
+#define MAY_BE_UNUSED __attribute__((unused))
+
 // Handled.
-static bool done(exports_notify_plugin_handler_outcome_t *outcome) {
+MAY_BE_UNUSED static bool done(exports_notify_plugin_handler_outcome_t *outcome) {
     outcome->tag = NOTIFY_PLUGIN_TYPES_OUTCOME_DONE;
     outcome->val.done.is_some = false;
     return true;
 }
 
+// Handled. The note (a message id, an HTTP status) is for the operator.
+MAY_BE_UNUSED static bool done_with(exports_notify_plugin_handler_outcome_t *outcome, const char *note) {
+    outcome->tag = NOTIFY_PLUGIN_TYPES_OUTCOME_DONE;
+    outcome->val.done.is_some = true;
+    outcome->val.done.val = copy(note);
+    return true;
+}
+
 // Looked at, and deliberately not acted on.
-static bool skipped(exports_notify_plugin_handler_outcome_t *outcome, const char *reason) {
+MAY_BE_UNUSED static bool skipped(exports_notify_plugin_handler_outcome_t *outcome, const char *reason) {
     outcome->tag = NOTIFY_PLUGIN_TYPES_OUTCOME_SKIPPED;
     outcome->val.skipped = copy(reason);
     return true;
 }
 
-// Try this event again, when the host thinks best. `after` would be a number of milliseconds.
-static bool retry(exports_notify_plugin_handler_failure_t *failure, const char *reason) {
+// Try this event again, when the host thinks best.
+MAY_BE_UNUSED static bool retry(exports_notify_plugin_handler_failure_t *failure, const char *reason) {
     failure->tag = NOTIFY_PLUGIN_TYPES_FAILURE_RETRY;
     failure->val.retry.reason = copy(reason);
     failure->val.retry.after.is_some = false;
     return false;
 }
 
+// Try this event again, not before so many milliseconds have passed.
+MAY_BE_UNUSED static bool retry_after(exports_notify_plugin_handler_failure_t *failure, const char *reason,
+                                      uint64_t millis) {
+    failure->tag = NOTIFY_PLUGIN_TYPES_FAILURE_RETRY;
+    failure->val.retry.reason = copy(reason);
+    failure->val.retry.after.is_some = true;
+    failure->val.retry.after.val = millis;
+    return false;
+}
+
 // This event will never work here: to the dead letters. The code is short, of a-z, 0-9 and -.
-static bool reject(exports_notify_plugin_handler_failure_t *failure, const char *code, const char *reason) {
+MAY_BE_UNUSED static bool reject(exports_notify_plugin_handler_failure_t *failure, const char *code,
+                                 const char *reason) {
     failure->tag = NOTIFY_PLUGIN_TYPES_FAILURE_REJECT;
     failure->val.reject.code = copy(code);
     failure->val.reject.reason = copy(reason);
+    return false;
+}
+
+// No event can work until an operator acts: the host pauses the plugin and keeps its events.
+MAY_BE_UNUSED static bool misconfigured(exports_notify_plugin_handler_failure_t *failure, const char *reason) {
+    failure->tag = NOTIFY_PLUGIN_TYPES_FAILURE_MISCONFIGURED;
+    failure->val.misconfigured = copy(reason);
     return false;
 }
 

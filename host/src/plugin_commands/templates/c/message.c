@@ -53,6 +53,20 @@ bool json_text(struct slice json, const char *key, char *text, size_t size) {
     return false;
 }
 
+size_t whole_characters(const char *text) {
+    size_t length = strlen(text), first = length;
+    // Back to where the last character begins: UTF-8 has at most three bytes behind that.
+    while (first > 0 && length - first < 3 && ((unsigned char)text[first - 1] & 0xC0) == 0x80) {
+        first--;
+    }
+    if (first == 0) {
+        return length;
+    }
+    unsigned char lead = (unsigned char)text[first - 1];
+    size_t wanted = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
+    return length - first + 1 < wanted ? first - 1 : length;
+}
+
 bool same(const char *one, const char *other) {
     return strcmp(one, other) == 0;
 }

@@ -56,29 +56,44 @@ export const handler = {
 
 /** Handled. The note (a message id, an HTTP status) is for the operator. */
 function done(note) {
-  return { tag: 'done', val: note };
+  return { tag: 'done', val: note === undefined || note === null ? undefined : text(note) };
 }
 
 /** Looked at, and deliberately not acted on. */
 function skipped(reason) {
-  return { tag: 'skipped', val: reason };
+  return { tag: 'skipped', val: text(reason) };
 }
 
-/** Try this event again, when the host thinks best or after so many milliseconds. */
+/** Try this event again: when the host thinks best, or not before so many milliseconds have passed. */
 function retry(reason, millis) {
-  return failure({ tag: 'retry', val: { reason, after: millis === undefined ? undefined : BigInt(millis) } });
+  return failure({ tag: 'retry', val: { reason: text(reason), after: wholeNumber(millis) } });
 }
 
 /** This event will never work here: to the dead letters. The code is short, of a-z, 0-9 and -. */
 function reject(code, reason) {
-  return failure({ tag: 'reject', val: { reason, code } });
+  return failure({ tag: 'reject', val: { reason: text(reason), code: text(code) } });
 }
 
 /** No event can work until an operator acts: the host pauses the plugin and keeps its events. */
 function misconfigured(reason) {
-  return failure({ tag: 'misconfigured', val: reason });
+  return failure({ tag: 'misconfigured', val: text(reason) });
 }
 
 function failure(payload) {
   return Object.assign(new Error(payload.tag), { payload });
+}
+
+/** A string of the contract. It is always well-formed, and an Error becomes its name and message. */
+function text(value) {
+  return String(value).toWellFormed();
+}
+
+/**
+ * A u64 of the contract, such as `after` here and `timeout` of an HTTP request; undefined for what is no number.
+ * QuickJS accepts no BigInt here and StarlingMonkey no fraction, so it is a whole Number. The other way round, write
+ * Number(delivery.budget): StarlingMonkey hands out a BigInt.
+ */
+function wholeNumber(value) {
+  const number = Math.ceil(Number(value ?? NaN));
+  return Number.isNaN(number) ? undefined : Math.min(Math.max(number, 0), Number.MAX_SAFE_INTEGER);
 }

@@ -4,6 +4,7 @@ What there is to import stands in wit/plugin.wit.
 """
 
 import json
+import math
 from typing import Optional
 
 from componentize_py_types import Err
@@ -65,26 +66,39 @@ class Handler(exports.Handler):
         return done()
 
 
-def done(note: Optional[str] = None) -> types.Outcome:
+def done(note: Optional[object] = None) -> types.Outcome:
     """Handled. The note (a message id, an HTTP status) is for the operator."""
-    return types.Outcome_Done(note)
+    return types.Outcome_Done(None if note is None else text(note))
 
 
-def skipped(reason: str) -> types.Outcome:
+def skipped(reason: object) -> types.Outcome:
     """Looked at, and deliberately not acted on."""
-    return types.Outcome_Skipped(reason)
+    return types.Outcome_Skipped(text(reason))
 
 
-def retry(reason: str, after_millis: Optional[int] = None) -> Err:
-    """Try this event again, when the host thinks best or not before so many milliseconds."""
-    return Err(types.Failure_Retry(types.Retry(reason, after_millis)))
+def retry(reason: object, after_millis: Optional[float] = None) -> Err:
+    """Try this event again: when the host thinks best, or not before so many milliseconds have passed."""
+    return Err(types.Failure_Retry(types.Retry(text(reason), whole_number(after_millis))))
 
 
-def reject(code: str, reason: str) -> Err:
+def reject(code: str, reason: object) -> Err:
     """This event will never work here: to the dead letters. The code is short, of a-z, 0-9 and -."""
-    return Err(types.Failure_Reject(types.Rejection(reason, code)))
+    return Err(types.Failure_Reject(types.Rejection(text(reason), text(code))))
 
 
-def misconfigured(reason: str) -> Err:
+def misconfigured(reason: object) -> Err:
     """No event can work until an operator acts: the host pauses the plugin and keeps its events."""
-    return Err(types.Failure_Misconfigured(reason))
+    return Err(types.Failure_Misconfigured(text(reason)))
+
+
+def text(value: object) -> str:
+    """A string of the contract. It is always well-formed, and an exception becomes its message."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def whole_number(value: Optional[float]) -> Optional[int]:
+    """A u64 of the contract, such as `after` here and `timeout` of an HTTP request. Any other type, sign or size would be
+    a trap."""
+    if value is None or math.isnan(value):
+        return None
+    return math.ceil(min(max(value, 0), 2**64 - 1))
