@@ -56,9 +56,7 @@ impl CodeCache {
         }
         // Made for this user alone.
         match tempfile::Builder::new().prefix("notify-host-").tempdir() {
-            Ok(temporary) => {
-                Self { folder: Some(temporary.path().to_owned()), all: None, _temporary: Some(temporary) }
-            }
+            Ok(temporary) => Self { folder: Some(temporary.path().to_owned()), all: None, _temporary: Some(temporary) },
             Err(error) => {
                 warn!("there is no place for compiled plugins, which are used from memory: {error}");
                 Self { folder: None, all: None, _temporary: None }

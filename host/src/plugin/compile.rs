@@ -182,9 +182,8 @@ async fn compile(engine: &Engine, content: &[u8], output: Option<&Path>) -> Resu
         let minutes = COMPILE_TIME_MAX.as_secs() / 60;
         return Err(LoadError::Transient(format!("it was not compiled within {minutes} min")));
     };
-    let status = status.map_err(|error| {
-        LoadError::Transient(format!("cannot wait for the process that compiles it: {error}"))
-    })?;
+    let status = status
+        .map_err(|error| LoadError::Transient(format!("cannot wait for the process that compiles it: {error}")))?;
     let message = String::from_utf8_lossy(&message).trim().to_owned();
     if status.success() { Ok(compiled(code, message)) } else { Err(why_not_compiled(status, &message)) }
 }

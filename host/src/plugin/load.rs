@@ -223,12 +223,7 @@ impl Loader {
         said.insert(sentence);
     }
 
-    async fn describe(
-        &self,
-        name: &str,
-        ready: &Arc<Ready>,
-        config: &PluginConfig,
-    ) -> Result<PluginInfo, LoadError> {
+    async fn describe(&self, name: &str, ready: &Arc<Ready>, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
         // What it asks for may depend on its settings. They have not been checked yet: it says by what.
         let settings = Arc::new(config.settings.values.clone().into());
@@ -360,8 +355,8 @@ mod tests {
         let content = guest.assemble();
         // However busy the machine is: at some time it gets the processor for half of its time.
         for _ in 0..20 {
-            let loaded = loader.load_content("p", &content, Digest::of(&content), PluginConfig::default()).await;
-            let error = loaded.unwrap_err();
+            let plugin = loader.load_content("p", &content, Digest::of(&content), PluginConfig::default()).await;
+            let error = plugin.unwrap_err();
             assert!(error.to_string().contains("it passed its time limit of 2000 ms"), "{error}");
             if !error.is_transient() {
                 return;
