@@ -118,23 +118,9 @@ impl Drop for Pass {
 }
 
 impl Runner {
-    pub(crate) fn new(plugin: Plugin, toml: PathBuf) -> Self {
-        let (name, meters, policies) = (Arc::clone(&plugin.name), plugin.meters(), plugin.policies.clone());
-        Self::with(name, meters, toml, &policies, Some(Arc::new(Version::new(plugin))))
-    }
-
-    /// Of a plugin that has not been loaded yet.
-    pub(crate) fn awaiting(name: &str, meters: Arc<PluginMeters>, toml: PathBuf) -> Self {
-        Self::with(name.into(), meters, toml, &Policies::default(), None)
-    }
-
-    fn with(
-        name: Arc<str>,
-        meters: Arc<PluginMeters>,
-        toml: PathBuf,
-        policies: &Policies,
-        current: Option<Arc<Version>>,
-    ) -> Self {
+    /// Of a plugin that has not been loaded yet; [`Self::replace`] gives it its first version.
+    pub(crate) fn new(name: Arc<str>, meters: Arc<PluginMeters>, toml: PathBuf) -> Self {
+        let policies = Policies::default();
         Self {
             name,
             toml,
@@ -146,10 +132,10 @@ impl Runner {
             no_queue: Mutex::default(),
             line: Line::default(),
             breaker: Mutex::new(Breaker::new(policies.breaker)),
-            pace: Mutex::new(Pace::new(policies.pace.clone(), Now::read())),
+            pace: Mutex::new(Pace::new(policies.pace, Now::read())),
             turns: Semaphore::new(1),
             changed: watch::Sender::new(()),
-            current: RwLock::new(current),
+            current: RwLock::default(),
         }
     }
 

@@ -94,9 +94,9 @@ impl Intake {
                 None => broker.consume(queue, self.prefetch).await?,
             };
             let members = self.members.runners();
-            let name = |runner: &Arc<Runner>| match runner.is_loaded() {
-                true => runner.name.to_string(),
-                false => format!("{} (not loaded yet)", runner.name),
+            let name = |runner: &Arc<Runner>| {
+                let not_yet = if runner.is_loaded() { "" } else { " (not loaded yet)" };
+                format!("{}{not_yet}", runner.name)
             };
             let names: Vec<_> = members.iter().map(name).collect();
             let (url, count) = (broker.url(), counted(names.len(), "plugin"));

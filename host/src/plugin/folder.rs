@@ -170,9 +170,8 @@ impl Entry {
             let problem = "a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it";
             return Err(LoadError::permanent(problem).about(self.wasm.display()));
         }
-        let toml = PluginConfig::text(&self.toml).map_err(|problem| match is_transient(&problem.error) {
-            true => LoadError::transient(problem),
-            false => LoadError::permanent(problem),
+        let toml = PluginConfig::text(&self.toml).map_err(|problem| {
+            if is_transient(&problem.error) { LoadError::transient(problem) } else { LoadError::permanent(problem) }
         })?;
         let config = PluginConfig::of_text(&self.toml, toml.as_deref(), policies).map_err(LoadError::Settings)?;
         if !config.enabled {

@@ -357,8 +357,8 @@ mod tests {
         let content = guest.assemble();
         // However busy the machine is: at some time it gets the processor for half of its time.
         for _ in 0..20 {
-            let loaded = loader.load_content("p", &content, Digest::of(&content), PluginConfig::default()).await;
-            let error = loaded.unwrap_err();
+            let plugin = loader.load_content("p", &content, Digest::of(&content), PluginConfig::default()).await;
+            let error = plugin.unwrap_err();
             assert!(error.to_string().contains("it passed its time limit of 2000 ms"), "{error}");
             if !error.is_transient() {
                 return;

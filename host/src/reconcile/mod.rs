@@ -196,7 +196,7 @@ impl Reconciler {
         if self.registry.runners().is_empty() {
             self.gathered = Some(Vec::new());
         }
-        let pass = self.bring_up_to_date(entries).await;
+        let pass = Box::pin(self.bring_up_to_date(entries)).await;
         self.registry.put_all(self.gathered.take().unwrap_or_default());
         self.has_begun = true;
         pass
@@ -295,7 +295,7 @@ impl Reconciler {
             }
             // The files were on their way, and this says nothing of where to: the next pass will tell.
             Err(error) if entry.has_changed() => {
-                if !self.has_begun && is_plugin_name(name) {
+                if !self.has_begun {
                     self.keep_its_events(entry);
                 }
                 Err(error.to_string())
@@ -355,18 +355,19 @@ impl Reconciler {
         Some(self.runner(name)?.plugin()?.info.version.clone())
     }
 
-    fn put(&mut self, runner: Runner) {
+    fn put(&mut self, runner: Arc<Runner>) {
         match &mut self.gathered {
-            Some(gathered) => gathered.push(Arc::new(runner)),
-            None => self.registry.put(Arc::new(runner)),
+            Some(gathered) => gathered.push(runner),
+            None => self.registry.put(runner),
         }
     }
 
     /// From now on its events wait in its queue, until it has loaded.
     fn keep_its_events(&mut self, entry: &Entry) {
-        if self.runner(&entry.name).is_none() {
+        // What is no name of a plugin cannot be a part of a queue's.
+        if is_plugin_name(&entry.name) && self.runner(&entry.name).is_none() {
             let meters = self.loader.meters_of(&entry.name);
-            self.put(Runner::awaiting(&entry.name, meters, entry.toml.clone()));
+            self.put(Arc::new(Runner::new(entry.name.as_str().into(), meters, entry.toml.clone())));
         }
     }
 
@@ -376,37 +377,30 @@ impl Reconciler {
         let version = plugin.info.version.clone();
         self.catalog.loaded(&name, entry, &plugin);
         let runner = self.runner(&name);
-        match runner.as_ref().and_then(|runner| runner.plugin()) {
-            Some(old) => info!(
+        if let Some(old) = runner.as_ref().and_then(|runner| runner.plugin()) {
+            info!(
                 plugin = &*name,
                 version, "loaded anew, in the place of version {}: {}", old.info.version, plugin.info.description
-            ),
-            None => {
-                info!(plugin = &*name, version, "loaded: {}", plugin.info.description);
-                if held {
-                    info!(
-                        plugin = &*name,
-                        "paused by the operator: its events wait in its queue; `notify-host plugin resume {name}` ends \
-                         that"
-                    );
-                }
-            }
+            );
+        } else {
+            info!(plugin = &*name, version, "loaded: {}", plugin.info.description);
         }
-        match runner {
-            Some(runner) => {
-                if held {
-                    // Before anything is taken for it.
-                    runner.hold();
-                }
-                runner.replace(plugin);
-            }
-            None => {
-                let runner = Runner::new(plugin, entry.toml.clone());
-                if held {
-                    runner.hold();
-                }
-                self.put(runner);
-            }
+        let is_first = !runner.as_ref().is_some_and(|runner| runner.is_loaded());
+        let (runner, is_new) = match runner {
+            Some(runner) => (runner, false),
+            None => (Arc::new(Runner::new(Arc::clone(&name), plugin.meters(), entry.toml.clone())), true),
+        };
+        // Before anything is taken for it.
+        if held && is_first {
+            runner.hold();
+            info!(
+                plugin = &*name,
+                "paused by the operator: its events wait in its queue; `notify-host plugin resume {name}` ends that"
+            );
+        }
+        runner.replace(plugin);
+        if is_new {
+            self.put(runner);
         }
         format!("{name} {version} is loaded")
     }
