@@ -91,6 +91,11 @@ impl Leash {
         }
     }
 
+    /// Sends it this signal, such as `ABRT`. It alone.
+    pub fn send(&self, name: &str) {
+        signal(name, &self.id.to_string());
+    }
+
     /// Waits until it has ended by itself; `None` if that takes longer.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
         let started = Instant::now();

@@ -76,6 +76,15 @@ impl Proxy {
         }
     }
 
+    /// Sends these bytes to each client, as if the server had. Between two frames that is, if nothing else is under way.
+    pub fn send_to_clients(&self, bytes: &[u8]) {
+        // A client and a server each, in turn.
+        for mut client in self.shared.state().streams.iter().step_by(2) {
+            // It may be closed already.
+            let _ = client.write_all(bytes);
+        }
+    }
+
     /// Closes every connection.
     pub fn drop_connections(&self) {
         for stream in self.shared.state().streams.drain(..) {

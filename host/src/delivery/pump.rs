@@ -86,3 +86,34 @@ impl Drop for Noticed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broker::{Broker, BrokerUrl, ConnectOptions, ExchangeKind, Message, QueueNames, Source, Target};
+
+    use super::*;
+    use crate::delivery::quarantine::Quarantine;
+
+    #[tokio::test]
+    async fn a_panic_over_a_message_ends_the_session_instead_of_leaving_the_message_in_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = BrokerUrl::Sqlite(folder.path().join("queue.db"));
+        let options = ConnectOptions { name: "test".to_owned(), timeout: Duration::from_secs(30) };
+        let broker = Broker::connect(&url, &options).await.unwrap();
+        let source = Source {
+            exchange: "e".to_owned(),
+            kind: ExchangeKind::Topic,
+            names: QueueNames::new("q"),
+            bindings: Vec::new(),
+        };
+        broker.declare_source(&source).await.unwrap();
+        broker.publish(Target::Queue("q"), &Message::json("{}")).await.unwrap();
+        let consumer = broker.consume("q", 1).await.unwrap();
+        let caution = Quarantine::open(None).begin(CancellationToken::new());
+        let never = CancellationToken::new();
+        let pumped = pump(consumer, std::future::pending(), &never, &caution, async |_| panic!("told to"));
+        let error = tokio::time::timeout(Duration::from_secs(30), pumped).await.unwrap().unwrap_err();
+        assert!(matches!(&error, BrokerError::Lost(why) if why.contains("panicked")), "{error}");
+        assert_eq!(caution.failed().as_deref(), Some("a task of the host panicked"));
+    }
+}

@@ -223,4 +223,59 @@ mod tests {
             assert!(message.properties.headers.contains_key("x-notify-left-behind"));
         }
     }
+
+    #[tokio::test]
+    async fn what_the_broker_cannot_carry_on_becomes_a_dead_letter_that_it_can() {
+        use broker::{BrokerUrl, ConnectOptions, ExchangeKind, QueueNames};
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = BrokerUrl::Sqlite(folder.path().join("queue.db"));
+        let options = ConnectOptions { name: "test".to_owned(), timeout: Duration::from_secs(30) };
+        let broker = Broker::connect(&url, &options).await.unwrap();
+        let source = Source {
+            exchange: "e".to_owned(),
+            kind: ExchangeKind::Topic,
+            names: QueueNames::new("q"),
+            bindings: Vec::new(),
+        };
+        broker.declare_source(&source).await.unwrap();
+        broker.declare_plugins(&source.names, &["p"]).await.unwrap();
+        let mut message = Message::json("{}");
+        let deep = (0..100).fold(Value::Void, |value, _| Value::List(vec![value]));
+        message.properties.headers.insert("deep".to_owned(), deep);
+        let trail = Trail {
+            recipient: None,
+            attempts: 1,
+            fault: Some(Fault::new("busy", "it was busy")),
+            given_up: None,
+            first_at: 1,
+            last_at: 1,
+            round: 1,
+            round_at: 1,
+            history: Vec::new(),
+            replaces: None,
+            trace: None,
+            exchange: "e".to_owned(),
+            routing_key: "k".to_owned(),
+        };
+        for (onward, instead) in [
+            (Onward::Later { plugin: "p", delay: Duration::from_secs(1) }, true),
+            (Onward::Spill { plugin: "p" }, true),
+            (Onward::Dead, false),
+        ] {
+            let passed = pass_on(&broker, &source, &message, &trail, onward);
+            let landed = tokio::time::timeout(Duration::from_secs(30), passed).await.expect("it loops").unwrap();
+            assert_eq!(matches!(landed, Landed::Dead(_)), instead, "{landed:?}");
+            let mut consumer = broker.consume("q.dead", 1).await.unwrap();
+            let letter = consumer.next().await.unwrap().unwrap();
+            assert_eq!(letter.message.body, "{}");
+            let read = Trail::read(&letter.message).unwrap();
+            let code = read.fault.unwrap().code;
+            assert_eq!((&*code, read.attempts), (if instead { INEXPRESSIBLE } else { "busy" }, 1));
+            assert_eq!(read.given_up.is_some(), instead);
+            letter.receipt.ack();
+            consumer.close().await.unwrap();
+        }
+        assert_eq!(broker.inspect("q.plugin.p").await.unwrap().map(|state| state.ready + state.delayed), Some(0));
+    }
 }

@@ -45,6 +45,7 @@ mod pacing;
 mod pauses;
 mod plugin_tools;
 mod preview;
+mod quarantine;
 mod retries;
 mod routing;
 mod secrets;

@@ -18,8 +18,8 @@ const UNEXPLAINED_MAX: u32 = 20;
 /// Short sessions in a row that ended without a known cause. From there on messages are suspected.
 const UNEXPLAINED_SUSPICIOUS: u32 = 3;
 /// How long a suspect is alone in hand at most; doubled by each break in a row.
-const ALONE_MIN: Duration = Duration::from_millis(250);
-const ALONE_DOUBLINGS_MAX: u32 = 7;
+const ALONE_MIN: Duration = Duration::from_millis(500);
+const ALONE_DOUBLINGS_MAX: u32 = 6;
 /// How long after a break messages that come again are suspects. A plugin's queue may not be served before.
 const CAUTION_MILLIS: i64 = 24 * 60 * 60 * 1000;
 /// Suspects that are remembered, and for how long: another host may have settled them.
@@ -380,7 +380,7 @@ mod tests {
             record.alone_max().as_millis()
         });
         let waits: Vec<_> = waits.collect();
-        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 32_000, 32_000]);
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 32_000, 32_000, 32_000]);
         assert!(record.goes_on() && !record.goes_on());
         assert_eq!(record.alone_max(), ALONE_MIN);
         assert!(record.is_cautious(CAUTION_MILLIS - 1) && !record.is_cautious(CAUTION_MILLIS));

@@ -24,7 +24,7 @@ use crate::delivery::quarantine::{Quarantine, SESSION_LONG, Verdict};
 const TOGETHER_WAIT: Duration = Duration::from_secs(2);
 /// Suspects are alone for so many times the longest turn, in all and within [`BUDGET_RENEWED`]. Those that come later
 /// are not alone.
-const BUDGET_TURNS: u32 = 120;
+const BUDGET_TURNS: u32 = 60;
 const BUDGET_RENEWED: Duration = Duration::from_mins(10);
 
 /// The caution of one session.
@@ -123,6 +123,10 @@ impl Caution {
     pub(in crate::delivery) async fn admit(self: &Arc<Self>, queue: &str, delivery: &Delivery) -> Admission {
         let Delivery { message, exchange, routing_key, redelivered, .. } = delivery;
         let suspect = redelivered.then(|| Fingerprint::of(queue, exchange, routing_key, message));
+        self.take_unless_stopped(suspect).await
+    }
+
+    async fn take_unless_stopped(self: &Arc<Self>, suspect: Option<Fingerprint>) -> Admission {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Admission::NotNow,
@@ -255,5 +259,157 @@ impl Drop for Pass {
     /// Without a word before, the message stays on record as in hand: its session is ending, maybe because of it.
     fn drop(&mut self) {
         self.caution.in_hand.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caution(quarantine: &Quarantine) -> Arc<Caution> {
+        quarantine.begin(CancellationToken::new())
+    }
+
+    /// A host that a message may have broken.
+    fn suspicious() -> Quarantine {
+        let quarantine = Quarantine::open(None);
+        drop(caution(&quarantine));
+        quarantine.lost(Some("a test broke it".to_owned()));
+        quarantine
+    }
+
+    fn message(number: u8) -> Option<Fingerprint> {
+        Some(Fingerprint::of_number(number))
+    }
+
+    async fn handle(caution: &Arc<Caution>, suspect: Option<Fingerprint>) -> Pass {
+        match caution.take(suspect).await {
+            Admission::Handle(pass) => pass,
+            Admission::SetAside(..) | Admission::NotNow => panic!("not to be handled"),
+        }
+    }
+
+    /// Long enough for whatever need not wait.
+    async fn is_waiting<T>(waiting: &mut (impl Future<Output = T> + Unpin)) -> bool {
+        timeout(Duration::from_millis(50), waiting).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn an_ordinary_session_takes_no_notice() {
+        let quarantine = Quarantine::open(None);
+        assert!(!caution(&quarantine).is_on());
+        quarantine.lost(None);
+        assert!(!caution(&quarantine).is_on(), "a connection that is cut is no reason");
+        assert!(caution(&suspicious()).is_on());
+    }
+
+    #[tokio::test]
+    async fn a_suspect_is_alone_until_it_is_settled() {
+        let caution = caution(&suspicious());
+        let first = handle(&caution, message(1)).await;
+        assert!(first.turn.is_some());
+        let mut second = pin!(handle(&caution, message(2)));
+        let mut ordinary = pin!(handle(&caution, None));
+        assert!(is_waiting(&mut second).await && is_waiting(&mut ordinary).await);
+        first.settled().await;
+        let second = second.await;
+        assert!(second.turn.is_some() && is_waiting(&mut ordinary).await);
+        second.given_back().await;
+        let ordinary = ordinary.await;
+        // A suspect waits for what is in hand, but not for ever.
+        let mut third = pin!(handle(&caution, message(3)));
+        assert!(is_waiting(&mut third).await);
+        let third = third.await;
+        assert!(third.turn.is_none(), "it is not alone");
+        drop((ordinary, third));
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_long_is_joined_by_the_others_and_not_convicted() {
+        let quarantine = suspicious();
+        let caution = caution(&quarantine);
+        let mut slow = handle(&caution, message(1)).await;
+        let work = slow.during(std::future::pending::<()>());
+        let others = handle(&caution, None);
+        tokio::select! {
+            () = work => {}
+            other = others => assert!(other.turn.is_none()),
+        }
+        quarantine.lost(Some("a test broke it".to_owned()));
+        assert_eq!(quarantine.look(|record| record.conviction(&Fingerprint::of_number(1))), None);
+    }
+
+    #[tokio::test]
+    async fn who_was_alone_when_the_session_broke_is_set_aside_on_the_next() {
+        let quarantine = suspicious();
+        let broken = caution(&quarantine);
+        let alone = handle(&broken, message(1)).await;
+        quarantine.lost(Some("a test broke it".to_owned()));
+        // What is left of the old session has no say in the next one.
+        let next = caution(&quarantine);
+        alone.settled().await;
+        let Admission::SetAside(pass, verdict) = next.take(message(1)).await else { panic!("handled again") };
+        assert_eq!(verdict.fault.code, "quarantined");
+        assert!(verdict.fault.reason.contains("a test broke it; it was not handled again"), "{}", verdict.fault.reason);
+        pass.settled().await;
+        drop(handle(&next, message(1)).await);
+    }
+
+    #[tokio::test]
+    async fn those_that_were_in_hand_together_are_taken_last_first() {
+        let quarantine = suspicious();
+        let broken = caution(&quarantine);
+        // Each is joined by the next.
+        let mut passes = Vec::new();
+        for number in 1..=3 {
+            let mut pass = handle(&broken, message(number)).await;
+            if pass.turn.is_some() {
+                let work = pass.during(std::future::pending::<()>());
+                assert!(timeout(Duration::from_secs(1), work).await.is_err());
+            }
+            passes.push(pass);
+        }
+        quarantine.lost(Some("a test broke it".to_owned()));
+        let next = caution(&quarantine);
+        let mut first = pin!(handle(&next, message(1)));
+        let mut stranger = pin!(handle(&next, None));
+        assert!(is_waiting(&mut first).await && is_waiting(&mut stranger).await);
+        handle(&next, message(3)).await.settled().await;
+        assert!(is_waiting(&mut first).await && is_waiting(&mut stranger).await);
+        handle(&next, message(2)).await.settled().await;
+        first.await.settled().await;
+        drop(stranger.await);
+    }
+
+    #[tokio::test]
+    async fn those_that_do_not_come_are_not_waited_for() {
+        let quarantine = suspicious();
+        let broken = caution(&quarantine);
+        std::mem::forget(handle(&broken, message(1)).await);
+        quarantine.lost(Some("a test broke it".to_owned()));
+        let next = caution(&quarantine);
+        let began = Instant::now();
+        drop(handle(&next, message(2)).await);
+        assert!(began.elapsed() < TOGETHER_WAIT * 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_session_gives_a_bounded_time_to_suspects() {
+        let caution = caution(&suspicious());
+        caution.spend(Duration::from_mins(2));
+        let pass = handle(&caution, message(1)).await;
+        assert!(pass.turn.is_none());
+        drop(handle(&caution, None).await);
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_when_the_host_stops() {
+        let stop = CancellationToken::new();
+        let caution = suspicious().begin(stop.clone());
+        let _alone = handle(&caution, message(1)).await;
+        let mut waiting = pin!(caution.take_unless_stopped(message(2)));
+        assert!(is_waiting(&mut waiting).await);
+        stop.cancel();
+        assert!(matches!(waiting.await, Admission::NotNow));
     }
 }
