@@ -134,22 +134,7 @@ mod tests {
             (r#"{"x":1}"#, "order.created", Some("only in the routing key")),
             ("{", "order.created", Some("not JSON")),
         ] {
-            let trail = Trail {
-                recipient: None,
-                attempts: 0,
-                fault: None,
-                given_up: None,
-                first_at: 1,
-                last_at: 1,
-                round: 1,
-                round_at: 1,
-                history: Vec::new(),
-                replaces: None,
-                trace: None,
-                not_yet_routed: false,
-                exchange: "orders".to_owned(),
-                routing_key: routing_key.to_owned(),
-            };
+            let trail = Trail { routing_key: routing_key.to_owned(), ..Trail::sample() };
             let readable = readable_at_source(&Message::json(body.to_owned()), &trail, &HostConfig::default());
             match problem {
                 None => assert_eq!(readable, Ok(())),

@@ -243,21 +243,7 @@ mod tests {
         let mut message = Message::json("{}");
         let deep = (0..100).fold(Value::Void, |value, _| Value::List(vec![value]));
         message.properties.headers.insert("deep".to_owned(), deep);
-        let trail = Trail {
-            recipient: None,
-            attempts: 1,
-            fault: Some(Fault::new("busy", "it was busy")),
-            given_up: None,
-            first_at: 1,
-            last_at: 1,
-            round: 1,
-            round_at: 1,
-            history: Vec::new(),
-            replaces: None,
-            trace: None,
-            exchange: "e".to_owned(),
-            routing_key: "k".to_owned(),
-        };
+        let trail = Trail { attempts: 1, fault: Some(Fault::new("busy", "it was busy")), ..Trail::sample() };
         for (onward, instead) in [
             (Onward::Later { plugin: "p", delay: Duration::from_secs(1) }, true),
             (Onward::Spill { plugin: "p" }, true),

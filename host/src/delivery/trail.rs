@@ -80,6 +80,29 @@ pub(crate) struct Recipient {
     pub(crate) idempotency_key: String,
 }
 
+#[cfg(test)]
+impl Trail {
+    /// For tests: of a message that came a moment after 1970 began, and was not tried.
+    pub(crate) fn sample() -> Self {
+        Self {
+            recipient: None,
+            attempts: 0,
+            fault: None,
+            given_up: None,
+            first_at: 1,
+            last_at: 1,
+            round: 1,
+            round_at: 1,
+            history: Vec::new(),
+            replaces: None,
+            trace: None,
+            not_yet_routed: false,
+            exchange: "orders".to_owned(),
+            routing_key: "order.created".to_owned(),
+        }
+    }
+}
+
 impl Trail {
     /// Of a message that a host sees for the first time.
     pub(crate) fn begin(delivery: &Delivery, recipient: Option<Recipient>, now: i64) -> Self {
@@ -237,14 +260,10 @@ mod tests {
             given_up: Some("attempts-used-up".to_owned()),
             first_at: 1000,
             last_at: 2000,
-            round: 1,
             round_at: 1000,
-            history: Vec::new(),
             replaces: Some("0".to_owned()),
             trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-            not_yet_routed: false,
-            exchange: "orders".to_owned(),
-            routing_key: "order.created".to_owned(),
+            ..Trail::sample()
         }
     }
 

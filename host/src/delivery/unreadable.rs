@@ -76,22 +76,7 @@ mod tests {
     use super::*;
 
     fn trail(fault: Fault) -> Trail {
-        Trail {
-            recipient: None,
-            attempts: 0,
-            fault: Some(fault),
-            given_up: Some("undecodable".to_owned()),
-            first_at: 1,
-            last_at: 1,
-            round: 1,
-            round_at: 1,
-            history: Vec::new(),
-            replaces: None,
-            trace: None,
-            not_yet_routed: false,
-            exchange: "orders".to_owned(),
-            routing_key: "order.created".to_owned(),
-        }
+        Trail { fault: Some(fault), given_up: Some("undecodable".to_owned()), ..Trail::sample() }
     }
 
     #[test]

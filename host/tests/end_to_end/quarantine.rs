@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::{Delivery, Value};
+use testbed::eventually;
 use testbed::proxy::Proxy;
 use testbed::receiver::{Answer, Receiver, Reply, Request};
-use testbed::{eventually, rabbitmq};
 
 use crate::on_both_engines;
 use crate::webhook::{create, plug};
@@ -292,7 +292,7 @@ fn connection_close(code: u16, text: &str) -> Vec<u8> {
 
 #[test]
 fn a_message_over_which_the_broker_closes_the_connection_is_set_aside() {
-    let proxy = Proxy::to(rabbitmq::shared().port());
+    let proxy = Proxy::to(testbed::rabbitmq::shared().port());
     let world = world_through(&proxy);
     let trap = Trap::set();
     plug(&world, "hook", &trap.receiver.url("/"), "", "");
@@ -316,7 +316,7 @@ fn a_message_over_which_the_broker_closes_the_connection_is_set_aside() {
 
 #[test]
 fn a_network_that_is_cut_and_a_broker_that_closes_set_nothing_aside() {
-    let proxy = Proxy::to(rabbitmq::shared().port());
+    let proxy = Proxy::to(testbed::rabbitmq::shared().port());
     let world = world_through(&proxy);
     let trap = Trap::set();
     plug(&world, "hook", &trap.receiver.url("/"), "", "");
