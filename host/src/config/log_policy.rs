@@ -65,7 +65,10 @@ mod tests {
         assert_eq!("best-effort".parse(), Ok(LogPolicy::BestEffort));
         for (text, expected) in [
             ("require", "expected \"required\" or \"best-effort\", got \"require\"; did you mean \"required\"?"),
-            ("best effort", "expected \"required\" or \"best-effort\", got \"best effort\"; did you mean \"best-effort\"?"),
+            (
+                "best effort",
+                "expected \"required\" or \"best-effort\", got \"best effort\"; did you mean \"best-effort\"?",
+            ),
             ("no", "expected \"required\" or \"best-effort\", got \"no\""),
         ] {
             assert_eq!(text.parse::<LogPolicy>().unwrap_err(), expected);

@@ -100,9 +100,12 @@ impl PluginConfig {
         let subscriptions = key("subscriptions", "Which events it gets, instead of what it asks for itself");
         let filter = key("filter", "A condition in CEL: of the events that are subscribed to, only those that match")
             .example("data.total > 100");
-        let log = key("log", "What becomes of an attempt whose log lines cannot be written: it is made again, or they are missing")
-            .choices(&LogPolicy::WORDS)
-            .otherwise("best-effort, unless the plugin says of itself that its lines are its work, as the logger does");
+        let log = key(
+            "log",
+            "What becomes of an attempt whose log lines cannot be written: it is made again, or they are missing",
+        )
+        .choices(&LogPolicy::WORDS)
+        .otherwise("best-effort, unless the plugin says of itself that its lines are its work, as the logger does");
         let grants = key("grants", "What it may reach; nothing by default");
         let limits_key = key("limits", "What one call may use");
         let config = key("config", "Its own settings, as it describes them");

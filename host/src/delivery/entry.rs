@@ -214,7 +214,8 @@ impl Runner {
             };
             let (turn, changes_at) = self.paced(|pace, now| (pace.peek(now), pace.changes_at(now)));
             let is_far = turn.is_far(Instant::now());
-            if !same || is_far || self.plugin().is_blocked_by_log() || (!draw.probing && self.in_hand() != draw.in_hand) {
+            if !same || is_far || self.plugin().is_blocked_by_log() || (!draw.probing && self.in_hand() != draw.in_hand)
+            {
                 return;
             }
             tokio::select! {

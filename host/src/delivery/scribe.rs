@@ -73,7 +73,9 @@ impl Scribe {
         let (outcome, reason) = match outcome {
             Outcome::Done(note) => (Recorded::Done, note.as_ref()),
             Outcome::Skipped(reason) => (Recorded::Skipped, Some(reason)),
-            Outcome::Retry { fault, .. } | Outcome::MachineFault(fault) => (Recorded::Retry(fault.code.as_str().into()), Some(&fault.reason)),
+            Outcome::Retry { fault, .. } | Outcome::MachineFault(fault) => {
+                (Recorded::Retry(fault.code.as_str().into()), Some(&fault.reason))
+            }
             Outcome::Reject(fault) => (Recorded::Reject(fault.code.as_str().into()), Some(&fault.reason)),
             Outcome::Misconfigured(fault) => (Recorded::Misconfigured, Some(&fault.reason)),
         };

@@ -81,13 +81,9 @@ impl Worker {
         match runner.enter(Origin::Backlog, give_back).await {
             Ok(pass) => self.attempt(runner, pass, event, None, delivery, trail).await.map(|()| Seen::Through),
             // It is in the right queue already.
-            Err(
-                Refusal::Busy
-                | Refusal::Unwell(_)
-                | Refusal::NotYet(_)
-                | Refusal::LogBlocked
-                | Refusal::GivenBack,
-            ) => Ok(Seen::NotNow),
+            Err(Refusal::Busy | Refusal::Unwell(_) | Refusal::NotYet(_) | Refusal::LogBlocked | Refusal::GivenBack) => {
+                Ok(Seen::NotNow)
+            }
         }
     }
 

@@ -73,12 +73,8 @@ thread_local! {
 impl LogWriter {
     /// Starts the thread, which writes to standard error.
     pub(crate) fn start(status: LogStatus) -> io::Result<Self> {
-        let writer = Self(Arc::new(Shared {
-            state: Mutex::default(),
-            work: Condvar::new(),
-            ended: Condvar::new(),
-            status,
-        }));
+        let writer =
+            Self(Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), ended: Condvar::new(), status }));
         let shared = Arc::clone(&writer.0);
         // It ends when it is told to, or with the process: what it waits for may never come.
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
@@ -93,7 +89,12 @@ impl LogWriter {
     pub(crate) fn push(&self, line: &[u8]) {
         let required = required::current();
         let mut state = self.0.state();
-        let pushed = if IS_WRITER.get() { Ok(state.queue.push_own(line)) } else { state.queue.push(line, required) };
+        let pushed = if IS_WRITER.get() {
+            state.queue.push_own(line);
+            Ok(())
+        } else {
+            state.queue.push(line, required)
+        };
         let sleeps = std::mem::take(&mut state.sleeps);
         drop(state);
         if sleeps {
@@ -229,7 +230,7 @@ where
     /// One write. False: it failed, and is to be tried again after a while.
     fn write_some(&mut self) -> bool {
         let status = &self.shared.status;
-        let bytes = self.batch.to_write();
+        let bytes = self.batch.next_write();
         if bytes.is_empty() {
             return true;
         }

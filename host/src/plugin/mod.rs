@@ -172,12 +172,7 @@ impl Plugin {
     }
 
     /// Waits until these lines of a call that has ended are written.
-    async fn written(
-        &self,
-        lines: &Arc<RequiredLines>,
-        room: Option<Room>,
-        deadline: Instant,
-    ) -> Result<(), LogFault> {
+    async fn written(&self, lines: &Arc<RequiredLines>, room: Option<Room>, deadline: Instant) -> Result<(), LogFault> {
         // Nothing runs in the place any more. The slot is kept while there is nobody to whom it can be given: whatever waits for
         // a log that is stuck holds only so many messages.
         let slot = room.map(|Room { slot, place }| {

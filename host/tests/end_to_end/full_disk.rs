@@ -108,7 +108,8 @@ fn a_sentence_that_nobody_can_hear_is_no_panic() {
     ];
     for (arguments, code) in refused {
         let mut command = World::notify_host(arguments);
-        let status = command.env("NOTIFY_STATE", world.path("state")).stdin(Stdio::null()).stderr(full()).status().unwrap();
+        let status =
+            command.env("NOTIFY_STATE", world.path("state")).stdin(Stdio::null()).stderr(full()).status().unwrap();
         assert_eq!(status.code(), Some(*code), "{arguments:?}");
     }
     let bad = world.path("bad.jsonl");

@@ -97,7 +97,11 @@ pub(crate) async fn run(
     let report = measurement.report();
     let shown = output.show(&report, || report.to_string());
     // Whatever stopped it comes first: how much is confirmed must not be lost with the report.
-    ended.map_err(|what| Failure::LoadStopped { confirmed: report.confirmed, count: plan.count, what: Box::new(what) })?;
+    ended.map_err(|what| Failure::LoadStopped {
+        confirmed: report.confirmed,
+        count: plan.count,
+        what: Box::new(what),
+    })?;
     shown
 }
 
