@@ -89,7 +89,12 @@ impl LogWriter {
     pub(crate) fn push(&self, line: &[u8]) {
         let required = required::current();
         let mut state = self.0.state();
-        let pushed = if IS_WRITER.get() { Ok(state.queue.push_own(line)) } else { state.queue.push(line, required) };
+        let pushed = if IS_WRITER.get() {
+            state.queue.push_own(line);
+            Ok(())
+        } else {
+            state.queue.push(line, required)
+        };
         let sleeps = std::mem::take(&mut state.sleeps);
         drop(state);
         if sleeps {
@@ -225,7 +230,7 @@ where
     /// One write. False: it failed, and is to be tried again after a while.
     fn write_some(&mut self) -> bool {
         let status = &self.shared.status;
-        let bytes = self.batch.to_write();
+        let bytes = self.batch.next_write();
         if bytes.is_empty() {
             return true;
         }

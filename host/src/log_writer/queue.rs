@@ -48,12 +48,11 @@ pub(super) struct Load {
 
 impl Load {
     fn add(&mut self, entry: &Entry) {
-        match entry.required {
-            Some(_) => self.required_bytes += entry.bytes,
-            None => {
-                self.lines += 1;
-                self.bytes += entry.bytes;
-            }
+        if entry.required.is_some() {
+            self.required_bytes += entry.bytes;
+        } else {
+            self.lines += 1;
+            self.bytes += entry.bytes;
         }
     }
 }
@@ -146,7 +145,7 @@ impl Batch {
 
     /// What to write next: whole lines, or the rest of one of which a part is written. Passes over what no attempt needs any
     /// more; but a line that is begun is completed, so that the next one does not go on in its middle.
-    pub(super) fn to_write(&mut self) -> &[u8] {
+    pub(super) fn next_write(&mut self) -> &[u8] {
         while let Some(entry) = self.lines.entries.get(self.next).filter(|entry| self.begun == 0 && is_needless(entry))
         {
             self.at += entry.bytes;
@@ -226,7 +225,7 @@ mod tests {
         assert_eq!(queue.push(b"x\n", Some(Arc::clone(&lines))), Ok(()), "a flood takes no room of these");
         let mut batch = taken(&mut queue);
         assert_eq!(queue.push(b"x\n", None), Err(LogFault::QueueFull), "what the writer has in hand counts");
-        let bytes = batch.to_write().len();
+        let bytes = batch.next_write().len();
         assert_eq!(bytes, 2 * LINES_MAX + 2);
         batch.written(bytes);
         queue.release(batch.take_done());
@@ -254,13 +253,13 @@ mod tests {
         queue.push(b"one\n", Some(Arc::clone(&first))).unwrap();
         queue.push(&long, Some(Arc::clone(&second))).unwrap();
         let mut batch = taken(&mut queue);
-        assert_eq!(batch.to_write(), b"one\n");
+        assert_eq!(batch.next_write(), b"one\n");
         batch.written(3);
         assert!(!first.is_settled());
-        assert_eq!(batch.to_write().len(), 1, "its rest, by itself");
+        assert_eq!(batch.next_write().len(), 1, "its rest, by itself");
         batch.written(1);
         assert!(first.is_settled() && !second.is_settled());
-        assert_eq!(batch.to_write().len(), WRITE_BYTES_MAX);
+        assert_eq!(batch.next_write().len(), WRITE_BYTES_MAX);
         batch.written(WRITE_BYTES_MAX);
         assert!(second.is_settled() && batch.is_empty());
     }
@@ -273,13 +272,13 @@ mod tests {
         queue.push(b"waiting\n", Some(Arc::clone(&waiting))).unwrap();
         queue.push(b"other\n", None).unwrap();
         let mut batch = taken(&mut queue);
-        batch.to_write();
+        batch.next_write();
         batch.written(2);
         assert_eq!(batch.fail(&LogFault::WriteFailed("full".into())), 2);
         assert!(begun.is_given_up() && waiting.is_given_up());
-        assert_eq!(batch.to_write(), b"gun\n", "the line is completed");
+        assert_eq!(batch.next_write(), b"gun\n", "the line is completed");
         batch.written(4);
-        assert_eq!(batch.to_write(), b"other\n");
+        assert_eq!(batch.next_write(), b"other\n");
         batch.written(6);
         queue.release(batch.take_done());
         assert_eq!(queue.load, Load::default());
@@ -313,9 +312,9 @@ mod tests {
                 if batch.is_empty() {
                     queue.take(batch);
                 }
-                let to_write = batch.to_write();
-                let bytes = bytes.min(to_write.len());
-                out.extend_from_slice(&to_write[..bytes]);
+                let next = batch.next_write();
+                let bytes = bytes.min(next.len());
+                out.extend_from_slice(&next[..bytes]);
                 batch.written(bytes);
                 queue.release(batch.take_done());
             };

@@ -61,13 +61,11 @@ impl LogStatus {
     /// Why it takes no lines, if it does not.
     pub(crate) fn trouble(&self) -> Option<String> {
         let failing = self.0.failing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match failing {
-            Some(error) => Some(format!("the log cannot be written: standard error: {error}")),
-            None => {
-                let seconds = self.blocked_for()?.as_secs_f64();
-                Some(format!("the log takes no lines: nobody has read standard error for {seconds:.1} s"))
-            }
+        if let Some(error) = failing {
+            return Some(format!("the log cannot be written: standard error: {error}"));
         }
+        let seconds = self.blocked_for()?.as_secs_f64();
+        Some(format!("the log takes no lines: nobody has read standard error for {seconds:.1} s"))
     }
 
     fn blocked_for(&self) -> Option<Duration> {
