@@ -177,6 +177,14 @@ impl Task {
     }
 }
 
+impl Drop for Task {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.link.failed("the task of a consumer");
+        }
+    }
+}
+
 async fn sleep_until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,

@@ -85,6 +85,13 @@ impl Link {
         BrokerError::Lost(self.lost.get().cloned().unwrap_or_else(|| "the connection was closed".to_owned()))
     }
 
+    /// A task that works on what comes by this link has panicked.
+    pub(super) fn failed(&self, task: &str) {
+        if self.lost.set(format!("{task} panicked")).is_ok() {
+            self.by_message.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Why the link was lost, if a message can be the cause of that.
     pub(super) fn broken_by_message(&self) -> Option<String> {
         if self.by_message.load(Ordering::Relaxed) { self.lost.get().cloned() } else { None }

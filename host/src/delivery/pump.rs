@@ -1,8 +1,10 @@
 //! The pump takes deliveries from one queue and has each worked on in a task of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{BrokerError, Consumer, Delivery};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -33,8 +35,8 @@ where
     let end_tasks = CancellationToken::new();
     let _end_tasks = end_tasks.clone().drop_guard();
     let mut enough = std::pin::pin!(enough);
-    let panicked = CancellationToken::new();
-    let mut has_panicked = std::pin::pin!(panicked.cancelled());
+    let panicked = Arc::new(Notify::new());
+    let mut has_panicked = std::pin::pin!(panicked.notified());
     loop {
         let next = tokio::select! {
             biased;
@@ -50,7 +52,7 @@ where
             Some(Ok(delivery)) => {
                 // On the heap before it is handed on from one to the next: it is large.
                 let (work, end) = (Box::pin(work(delivery)), end_tasks.clone());
-                let noticed = Noticed(panicked.clone());
+                let noticed = Noticed(Arc::clone(&panicked));
                 // Dropping a delivery is to give it back.
                 tasks.spawn(async move {
                     let _noticed = noticed;
@@ -76,13 +78,13 @@ where
     Ok(given_back)
 }
 
-/// Cancels the token if it is dropped because of a panic.
-struct Noticed(CancellationToken);
+/// Tells if it is dropped because of a panic.
+struct Noticed(Arc<Notify>);
 
 impl Drop for Noticed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.cancel();
+            self.0.notify_one();
         }
     }
 }

@@ -175,6 +175,7 @@ fn size(name: &str, value: &Value) -> usize {
         + HEADER_OVERHEAD
         + match value {
             Value::Text(text) => text.len(),
+            Value::Bytes(bytes) | Value::LongString(bytes) => bytes.len(),
             other => serde_json::to_vec(other).map_or(0, |json| json.len()),
         }
 }

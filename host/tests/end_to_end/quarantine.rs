@@ -102,7 +102,7 @@ fn events(world: &World, trap: &Trap) -> (String, Vec<String>) {
 }
 
 fn replay(world: &World) {
-    let replayed = world.host_command(&["dead-letters", "replay", "--all"]).output().unwrap();
+    let replayed = world.host_command(&["dead-letters", "replay", "--all", "--yes"]).output().unwrap();
     assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
 }
 
@@ -113,7 +113,7 @@ on_both_engines! {
         let (poison, others) = events(world, &trap);
         let mut breaks = 0;
         let host = loop {
-            let (host, hits) = (world.host(), trap.hits());
+            let (hits, host) = (trap.hits(), world.host());
             if !is_hit(world, &host, &trap, hits) {
                 break host;
             }
@@ -138,12 +138,10 @@ on_both_engines! {
         assert!(String::from_utf8_lossy(&letter.message.body).contains(&poison));
         assert_eq!(letter.message.properties.content_type.as_deref(), Some("application/json"), "as it came");
         assert_eq!(trap.hits(), hits, "nobody handles it");
-        let events = world.journal_command(&["events", "--outcome", "quarantined"]);
         eventually(SOON, "the journal tells it", || {
             let told = world.journal_command(&["events", "--outcome", "quarantined"]);
             String::from_utf8_lossy(&told.stdout).contains("set aside, dead-lettered: it breaks the session")
         });
-        drop(events);
         assert_eq!(world.queue_state(&broker, &world.queue).ready, 0);
 
         // Once its cause is mended a replay delivers it.
@@ -164,7 +162,7 @@ on_both_engines! {
         let (poison, others) = events(world, &trap);
         let mut breaks = 0;
         let host = loop {
-            let (host, hits) = (world.host(), trap.hits());
+            let (hits, host) = (trap.hits(), world.host());
             if !is_hit(world, &host, &trap, hits) {
                 break host;
             }
@@ -338,6 +336,45 @@ fn a_network_that_is_cut_and_a_broker_that_closes_set_nothing_aside() {
     eventually(SOON, "all others are handled", || others.iter().all(|id| trap.has_got(id)));
     host.stop();
     assert_eq!(world.queue_state(&world.broker(), &world.names().dead()).ready, 0);
+}
+
+/// As a file may be that was edited or restored in part.
+#[test]
+fn rows_that_cannot_be_read_become_dead_letters_and_stop_nothing() {
+    const BREAK: &str = "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=60)
+ids = [row[0] for row in db.execute('SELECT id FROM message ORDER BY id')]
+(own,) = db.execute('SELECT id FROM queue WHERE name = ?', ('notifications.plugin.logger',)).fetchone()
+db.execute('UPDATE content SET properties = ? WHERE message = ?', ('{', ids[1]))
+db.execute('DELETE FROM content WHERE message = ?', (ids[2],))
+db.execute('UPDATE message SET queue = ? WHERE id = ?', (own, ids[3]))
+db.execute('UPDATE content SET properties = ? WHERE message = ?', ('[1]', ids[3]))
+db.commit()
+";
+    let world = World::on_sqlite();
+    world.plug_logger();
+    world.host().stop();
+    let ids: Vec<_> = (0..5).map(|_| create(&world)).collect();
+    let python = std::env::var_os("NOTIFY_TEST_PYTHON").expect("run the tests by `cargo xtask test`");
+    let broken = Command::new(python).args(["-c", BREAK]).arg(world.path("queue.db")).output().unwrap();
+    assert!(broken.status.success(), "{}", String::from_utf8_lossy(&broken.stderr));
+    let host = world.host();
+    for id in [&ids[0], &ids[4]] {
+        host.wait_for_order(id);
+    }
+    let letters = world.dead_letters(&world.broker(), 3);
+    let raw = |letter: &Delivery| letter.message.properties.headers.get("x-original-properties").cloned();
+    let of =
+        |id: &str| letters.iter().find(|letter| String::from_utf8_lossy(&letter.message.body).contains(id)).unwrap();
+    assert!(letters.iter().all(|letter| header(letter, "x-notify-code") == "unreadable-properties"), "{letters:?}");
+    assert_eq!(raw(of(&ids[1])), Some(Value::Bytes(b"{".to_vec())));
+    assert_eq!(header(of(&ids[1]), "x-notify-routing-key"), "order.created", "what can be read is there");
+    assert!(letters.iter().any(|letter| header(letter, "x-notify-reason").contains("content is missing")));
+    // Whom it was for is known by its queue, so that a replay goes to no other.
+    assert_eq!(header(of(&ids[3]), "x-notify-plugin"), "logger");
+    assert_eq!(host.orders().len(), 2);
+    host.stop();
 }
 
 /// The host's own headers do not fit beside these into a frame of this size.

@@ -69,7 +69,9 @@ fn what_arrives_is_what_was_meant() {
     let recipients: Vec<_> = built.recipients.iter().map(ToString::to_string).collect();
     assert_eq!(recipients, ["bob@xn--bcher-kva.example", "eve@example.com", "hidden@example.org"], "each once");
     let raw = wire(&built.bytes);
-    assert!(!raw.to_lowercase().contains("hidden") && !raw.to_lowercase().contains("bcc"), "{raw}");
+    // The boundary between the parts is chance, and may well hold three letters in a row.
+    let has_bcc = raw.to_lowercase().lines().any(|line| line.starts_with("bcc"));
+    assert!(!raw.to_lowercase().contains("hidden") && !has_bcc, "{raw}");
 
     let mail = MessageParser::default().parse(&built.bytes).unwrap();
     assert_eq!(mail.subject(), Some(&*subject));
