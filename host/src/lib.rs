@@ -36,6 +36,7 @@ mod plugin;
 mod plugin_commands;
 mod private;
 mod reconcile;
+mod redact;
 mod relay;
 mod reload;
 mod route;

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hmac::{Hmac, Mac as _};
 use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -22,6 +23,28 @@ const VALUE_BYTES_MAX: u64 = 64 << 10;
 pub(crate) const STANDARD_WEBHOOKS_PREFIX: &[u8] = b"whsec_";
 /// Where systemd puts a service's credentials.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// RFC 3986, "unreserved".
+const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// RFC 3986, "pchar": some servers do not decode what need not be encoded, as in `bot123:abc`.
+const IN_PATH: &AsciiSet = &IN_QUERY
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
+
+/// A longer value is none that a URL or a header should have.
+const IN_URL_BYTES_MAX: usize = 2 << 10;
+const IN_HEADER_BYTES_MAX: usize = 8 << 10;
 
 /// Base64, whether or not it is padded.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -85,6 +108,28 @@ impl SecretValue {
         std::str::from_utf8(&self.0).ok()
     }
 
+    /// As it stands in the path of a URL.
+    pub(crate) fn in_path(&self) -> String {
+        percent_encode(&self.0, IN_PATH).to_string()
+    }
+
+    /// As it stands in the query of a URL.
+    pub(crate) fn in_query(&self) -> String {
+        percent_encode(&self.0, IN_QUERY).to_string()
+    }
+
+    /// Whether it can stand in a URL, whatever else is in that. The error says what is wrong, and nothing of the value.
+    pub(crate) fn check_for_url(&self) -> Result<(), String> {
+        if self.0.len() > IN_URL_BYTES_MAX {
+            return Err(format!("its value has more than {} KiB, too much for a URL", IN_URL_BYTES_MAX >> 10));
+        }
+        // They would take away what stands before them.
+        if matches!(**self.0, [b'.'] | [b'.', b'.']) {
+            return Err("its value is nothing that can stand in a URL".to_owned());
+        }
+        Ok(())
+    }
+
     /// Whether these are the same bytes. How long it takes says nothing of where they differ.
     pub(crate) fn is(&self, other: &[u8]) -> bool {
         let tag = |bytes: &[u8]| Hmac::<Sha256>::new_from_slice(&self.0).ok().map(|mac| mac.chain_update(bytes));
@@ -100,6 +145,9 @@ impl SecretValue {
         }
         if !self.0.iter().all(is_plain) {
             return Err("its value is not plain ASCII, as a header must be: perhaps it has several lines".to_owned());
+        }
+        if self.0.len() > IN_HEADER_BYTES_MAX {
+            return Err(format!("its value has more than {} KiB, too much for a header", IN_HEADER_BYTES_MAX >> 10));
         }
         let header = Zeroizing::new([prefix.as_bytes(), &self.0].concat());
         let mut header =

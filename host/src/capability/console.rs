@@ -10,6 +10,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::capability::log::PluginLog;
 use crate::capability::vault::Vault;
+use crate::redact::{Redaction, Redactor};
 
 /// Bytes that a guest may write at once; it writes more in several calls.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -80,63 +81,64 @@ impl Pollable for Console {
 }
 
 /// Cuts what is written into lines, without the values of secrets in them.
-#[derive(Debug)]
+#[derive(Default)]
 pub(super) struct Lines {
-    /// The beginning of a line whose end is not there yet.
+    /// The beginning of a line whose end is not there yet, as it may be shown.
     begun: Vec<u8>,
-    /// It is cut when it is as long as this.
-    bytes_max: usize,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self { begun: Vec::new(), bytes_max: LINE_BYTES_MAX }
-    }
+    /// What of that line may be a part of a secret's value.
+    redaction: Redaction,
 }
 
 impl Lines {
     /// Takes more bytes, and hands each line that they end to `line`.
-    pub(super) fn push(&mut self, mut bytes: &[u8], vault: &Vault, mut line: impl FnMut(&str)) {
-        while !bytes.is_empty() {
-            let room = self.bytes_max - self.begun.len();
-            let reach = &bytes[..bytes.len().min(room)];
-            if let Some(end) = reach.iter().position(|byte| *byte == b'\n') {
-                self.begun.extend(&bytes[..end]);
-                bytes = &bytes[end + 1..];
-                self.end(vault, &mut line);
-            } else {
-                self.begun.extend(reach);
-                bytes = &bytes[reach.len()..];
-                if self.begun.len() == self.bytes_max {
-                    self.cut(vault, &mut line);
-                }
+    pub(super) fn push(&mut self, bytes: &[u8], vault: &Vault, mut line: impl FnMut(&str)) {
+        let redactor = vault.has_secrets().then(|| vault.redactor());
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
+            match &redactor {
+                Some(redactor) => self.redaction.push(redactor, text, &mut self.begun),
+                None => self.begun.extend_from_slice(text),
+            }
+            self.cut(&mut line);
+            if text.len() < piece.len() {
+                self.end(redactor.as_deref(), &mut line);
             }
         }
     }
 
     /// Hands over what has no end.
     pub(super) fn finish(&mut self, vault: &Vault, mut line: impl FnMut(&str)) {
+        self.redaction.finish(&vault.redactor(), &mut self.begun);
+        self.cut(&mut line);
         if !self.begun.is_empty() {
-            self.end(vault, &mut line);
+            self.hand_over(self.begun.len(), &mut line);
         }
     }
 
-    fn end(&mut self, vault: &Vault, line: &mut impl FnMut(&str)) {
-        let redacted = vault.redact_bytes(&self.begun);
-        line(String::from_utf8_lossy(&redacted).trim_end_matches('\r'));
-        self.begun.clear();
-        self.bytes_max = LINE_BYTES_MAX;
+    fn end(&mut self, redactor: Option<&Redactor>, line: &mut impl FnMut(&str)) {
+        if let Some(redactor) = redactor {
+            self.redaction.finish(redactor, &mut self.begun);
+        }
+        self.cut(line);
+        self.hand_over(self.begun.len(), line);
     }
 
-    /// Hands over the line as far as it goes. What may be the beginning of a secret's value waits for its rest, which
-    /// bounds how long it can become.
-    fn cut(&mut self, vault: &Vault, line: &mut impl FnMut(&str)) {
-        let rest = self.begun.split_off(vault.cut(&self.begun));
-        if !self.begun.is_empty() {
-            self.end(vault, line);
+    /// Hands over what is too long for one line.
+    fn cut(&mut self, line: &mut impl FnMut(&str)) {
+        while self.begun.len() >= LINE_BYTES_MAX {
+            self.hand_over(LINE_BYTES_MAX, line);
         }
-        self.bytes_max = rest.len() + LINE_BYTES_MAX;
-        self.begun = rest;
+    }
+
+    fn hand_over(&mut self, bytes: usize, line: &mut impl FnMut(&str)) {
+        line(String::from_utf8_lossy(&self.begun[..bytes]).trim_end_matches('\r'));
+        self.begun.drain(..bytes);
+    }
+}
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lines").field("begun", &self.begun.len()).finish_non_exhaustive()
     }
 }
 

@@ -40,12 +40,13 @@ impl Guest {
         // Before anything is done with a secret.
         self.call.reach.check(&outgoing.url)?;
         let mut shown = Vec::new();
-        for (name, value) in request.headers {
-            let (value, text) = self.header_value(&name, value, &outgoing.url)?;
+        let headers = request.headers.into_iter().filter(|(name, _)| !self.call.reach.leaves_out(name));
+        for (name, value) in headers.collect::<Vec<_>>() {
+            let Header { value, bytes, shown: text } = self.header_value(&name, value, &outgoing.url)?;
             if self.call.reach.preview().is_some() {
                 shown.push((name.clone(), text));
             }
-            outgoing.header(&name, value)?;
+            outgoing.counted_header(&name, value, bytes)?;
         }
         let dialled = self.with_secrets(&url, &outgoing.url).await?;
         let preview = self.call.reach.preview().map(|preview| {
@@ -71,19 +72,14 @@ impl Guest {
         }
         ended(&mut span, &response);
         let response = response?;
-        // Whoever got a secret may send it back, and the plugin must not see it.
         let vault = &self.call.reach.vault;
         let header = |(name, value): (&http::HeaderName, &HeaderValue)| {
             (vault.redact(name.to_string()), vault.redact_bytes(value.as_bytes()).into_owned())
         };
-        let mut body: Vec<u8> = response.body.into();
-        if response.is_truncated {
-            body.truncate(vault.cut(&body));
-        }
         Ok(Response {
             status: response.status.as_u16(),
             headers: response.headers.iter().map(header).collect(),
-            body: vault.redact_all(body),
+            body: response.body.into(),
             truncated: response.is_truncated,
         })
     }
@@ -97,21 +93,32 @@ impl Guest {
         for name in url.names() {
             secrets.push(self.granted_secret(name).await?);
         }
-        let values = secrets.iter().map(|secret| Ok(secret.value_for(shape)?.bytes()));
+        let values = secrets.iter().map(|secret| secret.value_in(shape));
         Ok(Target::new(url.with_secrets(&values.collect::<Result<Vec<_>, HostError>>()?)?)?)
     }
 
-    /// The value that is sent, and the one that may be shown.
-    fn header_value(&mut self, name: &str, value: GuestValue, url: &Url) -> Result<(HeaderValue, String), HostError> {
+    fn header_value(&mut self, name: &str, value: GuestValue, url: &Url) -> Result<Header, HostError> {
         match value {
-            GuestValue::Text(text) => Ok((parse_value(name, text.as_bytes())?, text)),
+            GuestValue::Text(text) => {
+                let value = parse_value(name, text.as_bytes())?;
+                Ok(Header { bytes: value.len(), value, shown: text })
+            }
             GuestValue::Secret((prefix, secret)) => {
                 let secret = self.secret(&secret)?;
                 let value = secret.header_for(&prefix, url)?;
-                Ok((value, format!("{prefix}{}", secret.instead())))
+                Ok(Header { value, bytes: prefix.len(), shown: format!("{prefix}{}", secret.instead()) })
             }
         }
     }
+}
+
+/// The value of a header that a plugin sends.
+struct Header {
+    value: HeaderValue,
+    /// What counts of it, which no secret does.
+    bytes: usize,
+    /// As it may be shown.
+    shown: String,
 }
 
 /// What became of an exchange, for its span: nothing that its partner said.
@@ -137,6 +144,8 @@ impl From<EgressError> for HostError {
             EgressError::Quota(sentence) => Self::Quota(sentence),
             EgressError::TimedOut { .. } => Self::Timeout,
             error @ EgressError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+            // The request had its effect, so that to repeat it would only repeat that.
+            error @ EgressError::Unwanted { .. } => Self::Refused(error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `log` and `config` need no grant. `secrets`, `http` and `mail` answer `denied` without one.
 
+mod answer;
 mod config;
 mod console;
 mod http;
@@ -10,7 +11,6 @@ mod mail;
 mod outside;
 mod placeholder;
 mod preview;
-mod redact;
 mod secrets;
 mod vault;
 mod wasi_http;

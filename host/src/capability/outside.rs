@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use crate::capability::answer::{OTHER_FORMS, Redacted, set_length};
 use crate::capability::preview::Preview;
 use crate::capability::vault::Vault;
 use crate::config::{Grants, HostConfig, PluginConfig};
-use crate::egress::{Bounds, Egress, EgressError, Gate, Request, Resolver, Response, Target, Trust};
+use crate::egress::{Bounds, Egress, EgressError, Gate, Head, Request, Resolver, Response, Target, Trust};
 use crate::log_writer::LogStatus;
 use crate::meters::{Meters, PluginMeters, Requested};
 use crate::relay::Relay;
@@ -89,7 +90,17 @@ impl Reach {
 
     /// Where a URL leads that has no secret in it.
     pub(super) fn target(&self, url: &str) -> Result<Target, EgressError> {
-        self.gate.target(url)
+        self.gate.target(url).map_err(|error| {
+            // A plugin that was shown a value may have put it there, and what is told of a URL is cut.
+            let shown = self.vault.redact(url.to_owned());
+            let is_told = matches!(error, EgressError::Invalid(_)) && shown != url;
+            if is_told { EgressError::Invalid("the URL is none, and has a secret in it".to_owned()) } else { error }
+        })
+    }
+
+    /// Whether a plugin's header is not sent, because the host asks for answers in which it finds the plugin's secrets.
+    pub(super) fn leaves_out(&self, header: &str) -> bool {
+        self.vault.has_secrets() && OTHER_FORMS.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
     }
 
     /// Whether the gate would let it out.
@@ -97,9 +108,13 @@ impl Reach {
         self.gate.check(url).inspect_err(|error| self.meters.requested(result_of(error)))
     }
 
-    /// Through the gate, and counted.
+    /// Through the gate, and counted. No value of the plugin's secrets is in the body that comes back.
     pub(super) async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
-        let response = self.gate.send(request, bounds).await;
+        let response = if self.vault.has_secrets() {
+            self.send_with_secrets(request, bounds).await
+        } else {
+            self.gate.send(request, bounds).await
+        };
         self.meters.requested(match &response {
             Ok(response) => match response.status.as_u16() {
                 0..200 => Requested::Informational,
@@ -112,6 +127,23 @@ impl Reach {
         });
         response
     }
+
+    async fn send_with_secrets(&self, mut request: Request, bounds: Bounds) -> Result<Response, EgressError> {
+        request.wants_identity(&OTHER_FORMS);
+        let method = request.method.clone();
+        let mut body = Redacted::new(&self.vault, bounds.body_bytes_max);
+        let head = self.gate.exchange(request, bounds.deadline, &mut body).await.map_err(|error| match error {
+            // It may repeat what a server said.
+            EgressError::Unavailable { target, step, problem } => {
+                EgressError::Unavailable { target, step, problem: self.vault.redact(problem) }
+            }
+            other => other,
+        })?;
+        let (body, is_truncated) = body.finish(&head);
+        let Head { status, mut headers, .. } = head;
+        set_length(&mut headers, &method, status, (!is_truncated).then_some(body.len()));
+        Ok(Response { status, headers, body: body.into(), is_truncated })
+    }
 }
 
 /// What is counted of it, and told of in traces.
@@ -121,6 +153,6 @@ pub(super) fn result_of(error: &EgressError) -> Requested {
         EgressError::Invalid(_) => Requested::Invalid,
         EgressError::Quota(_) => Requested::Quota,
         EgressError::TimedOut { .. } => Requested::TimedOut,
-        EgressError::Unavailable { .. } => Requested::Unavailable,
+        EgressError::Unavailable { .. } | EgressError::Unwanted { .. } => Requested::Unavailable,
     }
 }

@@ -4,33 +4,15 @@
 //! errors; only what is dialled has the value. A placeholder stands in the path or in the query, and its value stays in
 //! that place: percent-encoded, it can begin no further part of the URL, and lead to no other server.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use url::Url;
 
-use crate::egress::{EgressError, parse_url};
+use crate::egress::{EgressError, parse_long_url, parse_url};
+use crate::secret_value::SecretValue;
 
 const OPEN: &str = "{secret:";
 const CLOSE: char = '}';
 /// One would do; this is for the second one that nobody thought of.
 const PLACEHOLDERS_MAX: usize = 8;
-/// RFC 3986, "unreserved".
-const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// RFC 3986, "pchar": some servers do not decode what need not be encoded, as in `bot123:abc`.
-const IN_PATH: &AsciiSet = &IN_QUERY
-    .remove(b'!')
-    .remove(b'$')
-    .remove(b'&')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')')
-    .remove(b'*')
-    .remove(b'+')
-    .remove(b',')
-    .remove(b';')
-    .remove(b'=')
-    .remove(b':')
-    .remove(b'@');
-
 /// A URL with placeholders in it, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template<'a> {
@@ -81,29 +63,29 @@ impl<'a> Template<'a> {
         Ok(url)
     }
 
-    /// The URL with the secrets' values, in the order of [`Self::names`]. No error shows them.
-    pub(super) fn with_secrets(&self, values: &[&[u8]]) -> Result<Url, EgressError> {
+    /// The URL with the secrets' values, in the order of [`Self::names`]. No error shows them, and none depends on how
+    /// they look beside what the plugin wrote: with [`Self::without_secrets`] and [`SecretValue::check_for_url`] all is said.
+    pub(super) fn with_secrets(&self, values: &[&SecretValue]) -> Result<Url, EgressError> {
         let shape = self.without_secrets()?;
-        let value = |place: usize, set| {
-            let value = values.get(place).copied().unwrap_or_default();
-            percent_encode(value, set).to_string()
+        let value = |place: usize, is_in_query: bool| match values.get(place) {
+            Some(value) if is_in_query => value.in_query(),
+            Some(value) => value.in_path(),
+            None => String::new(),
         };
-        let url = parse_url(&self.filled(value)).map_err(|_| invalid("is none once its secrets are filled in"))?;
+        let url = parse_long_url(&self.filled(value)).map_err(|_| invalid("is none once its secrets are filled in"))?;
         let segments = |url: &Url| url.path_segments().map_or(0, Iterator::count);
-        // A value of `..` would take away what is before it.
-        let is_same = url.origin() == shape.origin() && segments(&url) == segments(&shape);
-        if !is_same || values.iter().any(|value| value.is_empty()) {
+        if url.origin() != shape.origin() || segments(&url) != segments(&shape) {
             return Err(invalid("has a secret in it whose value is nothing that can stand there"));
         }
         Ok(url)
     }
 
-    fn filled(&self, value: impl Fn(usize, &'static AsciiSet) -> String) -> String {
+    /// `value` is told which placeholder it is, and whether that is in the query.
+    fn filled(&self, value: impl Fn(usize, bool) -> String) -> String {
         let mut text = String::with_capacity(self.text.len());
         for (place, (before, _)) in self.parts.iter().enumerate() {
             text.push_str(before);
-            let set = if text.contains('?') { IN_QUERY } else { IN_PATH };
-            text.push_str(&value(place, set));
+            text.push_str(&value(place, text.contains('?')));
         }
         text + self.rest
     }
@@ -121,7 +103,10 @@ mod tests {
 
     fn filled(text: &str, values: &[&str]) -> Result<String, String> {
         let template = Template::parse(text).map_err(|error| error.to_string())?;
-        let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
+        let values: Vec<_> =
+            values.iter().map(|value| SecretValue::new(value.as_bytes().to_vec())).collect::<Result<_, _>>()?;
+        values.iter().try_for_each(SecretValue::check_for_url)?;
+        let values: Vec<_> = values.iter().collect();
         template.with_secrets(&values).map(String::from).map_err(|error| error.to_string())
     }
 
@@ -166,22 +151,39 @@ mod tests {
                 assert!(filled(text, &[value]).is_err(), "{text} {value}");
             }
         }
-        for value in ["", ".", ".."] {
-            let error = filled("https://a.example/a/{secret:t}/b", &[value]).unwrap_err();
-            assert_eq!(error, "the URL has a secret in it whose value is nothing that can stand there");
+        // Wherever they stand.
+        for text in
+            ["https://a.example/a/{secret:t}/b", "https://a.example/a/b{secret:t}", "https://a.example/?{secret:t}"]
+        {
+            for value in [".", ".."] {
+                assert_eq!(filled(text, &[value]).unwrap_err(), "its value is nothing that can stand in a URL");
+            }
         }
         assert!(filled(&format!("https://a.example/{}", "{secret:t}".repeat(9)), &["x"; 9]).is_err());
     }
 
     #[test]
     fn no_error_shows_a_value() {
-        let long = "canary".repeat(2000);
+        let long = "canary".repeat(400);
         for text in ["https://a.example/{secret:t}", "https://{secret:t}/", "https://a.example/?{secret:t}"] {
             if let Err(error) = filled(text, &[&long]) {
                 assert!(!error.contains("canary"), "{error}");
             }
         }
         assert!(filled("https://a.example/{secret:t}", &[&long]).is_err());
+    }
+
+    #[test]
+    fn what_a_plugin_writes_around_a_value_does_not_tell_its_length() {
+        // As long as it may be, where a placeholder is one character.
+        let text = format!("https://a.example/{}/{}", "x".repeat(8192 - 19 - 8), "{secret:t}".repeat(8));
+        for value in ["x".to_owned(), "x".repeat(2048), "/".repeat(2048)] {
+            let url = filled(&text, &[&*value; 8]).unwrap();
+            assert!(url.len() >= 8192 - 8 + 8 * value.len(), "{}", url.len());
+            crate::egress::Target::new(url.parse().unwrap()).unwrap();
+        }
+        assert!(filled(&format!("{text}x"), &["x"; 8]).is_err());
+        assert!(filled("https://a.example/{secret:t}", &[&"x".repeat(2049)]).unwrap_err().contains("2 KiB"));
     }
 
     proptest! {
@@ -191,15 +193,20 @@ mod tests {
                 ("https://a.example/b/{secret:t}/c?d=e", "https://a.example/b/", "/c?d=e"),
                 ("https://a.example/b?d={secret:t}&f=g", "https://a.example/b?d=", "&f=g"),
             ] {
-                let Ok(url) = filled(text, &[&value]) else {
-                    prop_assert!(matches!(&*value, "." | ".."), "{:?}", value);
+                // One line feed at the end is not part of it.
+                let value = value.strip_suffix('\n').map_or(&*value, |value| value.strip_suffix('\r').unwrap_or(value));
+                let Ok(url) = filled(text, &[value]) else {
+                    prop_assert!(matches!(value, "" | "." | ".."), "{:?}", value);
                     continue;
                 };
+                // What is looked for is what was filled in.
+                let own = SecretValue::new(value.as_bytes().to_vec()).unwrap();
+                prop_assert!(url.contains(&own.in_path()) || url.contains(&own.in_query()));
                 let encoded = url.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
                 let encoded = encoded.ok_or_else(|| TestCaseError::fail(url.clone()))?;
                 prop_assert!(!encoded.contains(['/', '?', '#', '\\']));
                 let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap();
-                prop_assert_eq!(decoded, value.as_str());
+                prop_assert_eq!(decoded, value);
             }
         }
     }

@@ -54,6 +54,13 @@ impl Secret {
         )))
     }
 
+    /// The same, to stand in the URL itself.
+    pub(crate) fn value_in(&self, url: &Url) -> Result<&SecretValue, HostError> {
+        let value = self.value_for(url)?;
+        value.check_for_url().map_err(|problem| self.invalid(&problem))?;
+        Ok(value)
+    }
+
     /// A header with the value behind a prefix, if it may be sent to this URL.
     pub(crate) fn header_for(&self, prefix: &str, url: &Url) -> Result<HeaderValue, HostError> {
         self.value_for(url)?.header(prefix).map_err(|problem| self.invalid(&problem))
@@ -85,7 +92,8 @@ impl Guest {
     pub(crate) async fn granted_secret(&mut self, name: &str) -> Result<Secret, HostError> {
         let vault = Arc::clone(&self.call.reach.vault);
         let Some((held, value)) = vault.take(name).await else {
-            let name: String = name.chars().take(NAME_CHARACTERS_MAX).collect();
+            // A plugin that was shown a value may take it for a name.
+            let name: String = vault.redact(name.to_owned()).chars().take(NAME_CHARACTERS_MAX).collect();
             return Err(HostError::Denied(format!(
                 "the secret {name:?} is not granted: write {} in the plugin's toml, and below it env = \"VARIABLE\", file = \
                  \"PATH\" or credential = \"NAME\"",

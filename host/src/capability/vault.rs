@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail};
 use tracing::{info, warn};
 
-use crate::capability::redact::{REDACTED_BYTES_MIN, Redactor, instead_of};
 use crate::config::SecretGrant;
 use crate::file::apart;
+use crate::redact::{REDACTED_BYTES_MIN, Redactor, instead_of};
 use crate::secret_value::{SecretValue, Stamp, path_of};
 
 /// How old what is known of a file may be.
@@ -90,25 +90,44 @@ impl Vault {
                 warnings.extend(held.warnings());
                 secrets.push(Arc::new(held));
             }
-            let vault = Self { plugin, secrets, redactor: RwLock::default() };
-            vault.renew_redactor();
+            let mut vault = Self { plugin, secrets, redactor: RwLock::default() };
+            vault.redactor = RwLock::new(vault.redactor_with(None));
             Ok((Arc::new(vault), warnings))
         })
         .await
     }
 
+    /// One with this secret.
+    #[cfg(test)]
+    pub(super) fn of(name: &str, value: &str) -> Self {
+        let source = crate::config::SecretSource::Env(String::new());
+        let grant =
+            SecretGrant { name: name.to_owned(), source, to: Vec::new(), reveal: false, place: "p.toml:1".to_owned() };
+        let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
+        let mut vault = Self { secrets: vec![Arc::new(Held::with(&grant, Arc::new(value), None))], ..Self::default() };
+        vault.redactor = RwLock::new(vault.redactor_with(None));
+        vault
+    }
+
     /// The secret of this name, with its value as it is now.
-    pub(super) async fn take(&self, name: &str) -> Option<(Arc<Held>, Arc<SecretValue>)> {
+    pub(super) async fn take(self: &Arc<Self>, name: &str) -> Option<(Arc<Held>, Arc<SecretValue>)> {
         let held = self.secrets.iter().find(|held| held.grant.name == name)?;
         if held.is_due() {
-            let held = Arc::clone(held);
-            if apart(move || held.look()).await {
-                self.renew_redactor();
-                info!(plugin = self.plugin, "the secret {name} has a new value");
-            }
+            let (vault, held) = (Arc::clone(self), Arc::clone(held));
+            // All of it apart, so that it is done even if who asked is gone.
+            apart(move || vault.renew(&held)).await;
         }
         let value = Arc::clone(&held.state().value);
         Some((Arc::clone(held), value))
+    }
+
+    /// Looks for another value of a secret. Nobody can have it before it is hidden.
+    fn renew(&self, held: &Held) {
+        let Some(value) = held.look() else { return };
+        let mut redactor = self.redactor.write().unwrap_or_else(PoisonError::into_inner);
+        *redactor = self.redactor_with(Some((&held.grant.name, &value)));
+        held.state().replace(value);
+        info!(plugin = self.plugin, "the secret {} has a new value", held.grant.name);
     }
 
     /// The text with the secrets' names instead of their values.
@@ -116,11 +135,7 @@ impl Vault {
         if self.secrets.is_empty() {
             return text;
         }
-        match self.redactor().redact(text.as_bytes()) {
-            Cow::Borrowed(_) => text,
-            // A value that is no text may have torn a character.
-            Cow::Owned(redacted) => String::from_utf8_lossy(&redacted).into_owned(),
-        }
+        self.redactor().redact_text(text)
     }
 
     /// The bytes with the secrets' names instead of their values.
@@ -136,20 +151,29 @@ impl Vault {
         }
     }
 
-    /// Where in these bytes, which others will follow, they can be cut so that no value is torn; at their end, usually.
-    pub(super) fn cut(&self, bytes: &[u8]) -> usize {
-        if self.secrets.is_empty() { bytes.len() } else { self.redactor().cut(bytes) }
+    /// Without any there is nothing to hide.
+    pub(crate) fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
     }
 
-    fn redactor(&self) -> Arc<Redactor> {
+    /// Knows the values that there are now.
+    pub(super) fn redactor(&self) -> Arc<Redactor> {
         Arc::clone(&self.redactor.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn renew_redactor(&self) {
-        // Whoever else renews it meanwhile has seen the same values, or newer ones.
-        let mut redactor = self.redactor.write().unwrap_or_else(PoisonError::into_inner);
+    /// Knows the values that there are, and one more.
+    fn redactor_with(&self, coming: Option<(&str, &SecretValue)>) -> Arc<Redactor> {
         let values: Vec<_> = self.secrets.iter().flat_map(|held| held.values()).collect();
-        *redactor = Arc::new(Redactor::new(values.iter().map(|(name, value)| (*name, &**value))));
+        let values = coming.into_iter().chain(values.iter().map(|(name, value)| (*name, &**value)));
+        Arc::new(Redactor::new(values))
+    }
+}
+
+impl State {
+    fn replace(&mut self, value: Arc<SecretValue>) {
+        let old = std::mem::replace(&mut self.value, value);
+        self.old.push_front(old);
+        self.old.truncate(OLD_VALUES_MAX);
     }
 }
 
@@ -196,25 +220,19 @@ impl Held {
         true
     }
 
-    /// Looks at the file again; whether there is another value in it. While that cannot be read, the old one is used.
-    fn look(&self) -> bool {
-        let Ok(Some(path)) = path_of(&self.grant.source) else { return false };
+    /// Looks at the file again; the value in it, if that is another one. While that cannot be read, the old one is used.
+    fn look(&self) -> Option<Arc<SecretValue>> {
+        let Ok(Some(path)) = path_of(&self.grant.source) else { return None };
         let stamp = Stamp::at(&path);
         if stamp.is_some() && stamp == self.state().stamp {
-            return false;
+            return None;
         }
         let read = SecretValue::read(&self.grant.source);
         let mut state = self.state();
         match read {
             Ok(value) => {
                 (state.stamp, state.is_stale) = (stamp.or(state.stamp), false);
-                if value == *state.value {
-                    return false;
-                }
-                let old = std::mem::replace(&mut state.value, Arc::new(value));
-                state.old.push_front(old);
-                state.old.truncate(OLD_VALUES_MAX);
-                true
+                (value != *state.value).then(|| Arc::new(value))
             }
             Err(problem) => {
                 if !std::mem::replace(&mut state.is_stale, true) {
@@ -223,7 +241,7 @@ impl Held {
                         "{place}: secrets.{name}: its new value cannot be had from {source}, and the old one is used: {problem}"
                     );
                 }
-                false
+                None
             }
         }
     }

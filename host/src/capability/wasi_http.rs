@@ -118,11 +118,13 @@ impl Shared {
         let wanted = first_byte.map(|time| u64::try_from((time + connect).as_millis()).unwrap_or(u64::MAX));
         let deadline = deadline(Instant::now(), self.deadline, wanted);
         let (head, body) = request.into_parts();
-        let mut outgoing = egress::Request::new(head.method.as_str(), &head.uri.to_string(), Bytes::new())?;
+        let target = self.reach.target(&head.uri.to_string())?;
+        let mut outgoing = egress::Request::to(head.method.as_str(), target, Bytes::new())?;
         self.reach.check(&outgoing.url)?;
         let length = length_of(&head.headers)?;
         let mut shown = Vec::new();
-        for (name, value) in head.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+        let is_sent = |name: &HeaderName| *name != header::CONTENT_LENGTH && !self.reach.leaves_out(name.as_str());
+        for (name, value) in head.headers.iter().filter(|(name, _)| is_sent(name)) {
             outgoing.header(name.as_str(), parse_value(name.as_str(), value.as_bytes())?)?;
             if self.reach.preview().is_some() {
                 shown.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
@@ -164,12 +166,7 @@ impl Shared {
 
     /// As the guest gets it. It takes room until the guest has read it or let go of it.
     fn answer(&self, response: egress::Response) -> Result<Answer, EgressError> {
-        let vault = &self.reach.vault;
-        let mut body: Vec<u8> = response.body.into();
-        if response.is_truncated {
-            body.truncate(vault.cut(&body));
-        }
-        let body = Bytes::from(vault.redact_all(body));
+        let body = response.body;
         let units = u32::try_from(body.len().div_ceil(HELD_UNIT)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(units).map_err(|_| {
             EgressError::Quota(format!(
@@ -185,7 +182,7 @@ impl Shared {
         });
         let mut answer = http::Response::new(StreamBody::new(stream::iter(frames)).boxed_unsync());
         *answer.status_mut() = response.status;
-        *answer.headers_mut() = without_secrets(vault, &response.headers);
+        *answer.headers_mut() = without_secrets(&self.reach.vault, &response.headers);
         Ok(answer)
     }
 }
@@ -237,6 +234,7 @@ fn code_of(error: EgressError) -> Error {
             Step::Connecting | Step::Securing => Error::ConnectionTimeout,
             Step::Exchanging => Error::HttpResponseTimeout,
         },
+        EgressError::Unwanted { .. } => Error::HttpResponseContentCoding(None),
         EgressError::Unavailable { step, .. } => match step {
             Step::Waiting => Error::ConnectionLimitReached,
             Step::Resolving => Error::DnsError { rcode: None, info_code: None },

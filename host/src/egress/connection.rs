@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
+use crate::egress::body::Body;
 use crate::egress::dial::Stream;
 use crate::egress::socket::Socket;
 
@@ -27,13 +28,12 @@ pub(super) struct Connection {
     driver: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
 }
 
-/// What came back.
+/// What came back, beside the body.
 #[derive(Clone, Debug)]
-pub(crate) struct Response {
+pub(crate) struct Head {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    /// There was more of the body than was asked for.
+    /// There was more of the body than was wanted.
     pub(crate) is_truncated: bool,
 }
 
@@ -42,6 +42,8 @@ pub(super) enum Broken {
     /// Before anything of the request was written: it may be sent elsewhere.
     Unsent(Box<http::Request<Full<Bytes>>>),
     Failed(hyper::Error),
+    /// There is an answer whose body cannot be taken; a fragment says why.
+    Unwanted(String),
 }
 
 impl Connection {
@@ -56,13 +58,13 @@ impl Connection {
         Ok(Self { socket, sender, driver })
     }
 
-    /// One exchange, with at most so many bytes of the response's body. Whether the connection can take another one is
+    /// One exchange, whose answer's body goes to `body`. Whether the connection can take another one is
     /// for [`Self::is_usable`] to say.
     pub(super) async fn exchange(
         &mut self,
         request: http::Request<Full<Bytes>>,
-        body_bytes_max: usize,
-    ) -> Result<Response, Broken> {
+        body: &mut dyn Body,
+    ) -> Result<Head, Broken> {
         let (sender, driver) = (&mut self.sender, &mut self.driver);
         let talk = async {
             let response = sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
@@ -70,18 +72,19 @@ impl Connection {
                 None => Broken::Failed(error.into_error()),
             })?;
             let (head, mut incoming) = response.into_parts();
-            let (mut body, mut is_truncated) = (Vec::new(), false);
+            let (mut has_begun, mut is_truncated) = (false, false);
             while let Some(frame) = incoming.frame().await {
                 // Trailers are left out.
                 let Ok(data) = frame.map_err(Broken::Failed)?.into_data() else { continue };
-                let room = body_bytes_max - body.len();
-                body.extend_from_slice(&data[..data.len().min(room)]);
-                if data.len() > room {
+                if !std::mem::replace(&mut has_begun, true) {
+                    body.begin(&head.headers).map_err(Broken::Unwanted)?;
+                }
+                if !body.take(&data) {
                     is_truncated = true;
                     break;
                 }
             }
-            Ok(Response { status: head.status, headers: head.headers, body: body.into(), is_truncated })
+            Ok(Head { status: head.status, headers: head.headers, is_truncated })
         };
         let mut talk = pin!(talk);
         let mut has_ended = false;

@@ -16,6 +16,9 @@ pub(crate) enum EgressError {
     TimedOut { target: String, step: Step },
     #[error("{target}: {problem}")]
     Unavailable { target: String, step: Step, problem: String },
+    /// There is an answer, and nobody may have its body.
+    #[error("{target}: {problem}")]
+    Unwanted { target: String, problem: String },
 }
 
 /// Where an exchange was.

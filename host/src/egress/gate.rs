@@ -5,6 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
@@ -13,7 +15,8 @@ use url::{Host, Url};
 use crate::config::{Network, Origin};
 use crate::egress::Egress;
 use crate::egress::address::Block;
-use crate::egress::connection::{Broken, Connection, Response};
+use crate::egress::body::{Beginning, Body};
+use crate::egress::connection::{Broken, Connection, Head};
 use crate::egress::dial::{self, Stream};
 use crate::egress::failure::{EgressError, Step};
 use crate::egress::pool::{IDLE_TIME_MAX, Pool};
@@ -43,6 +46,16 @@ pub(crate) struct Bounds {
     pub(crate) deadline: Instant,
     /// More of a response's body is cut off.
     pub(crate) body_bytes_max: usize,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// There was more of the body than was asked for.
+    pub(crate) is_truncated: bool,
 }
 
 impl Default for Gate {
@@ -96,35 +109,48 @@ impl Gate {
 
     /// One exchange.
     pub(crate) async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
+        let mut body = Beginning::new(bounds.body_bytes_max);
+        let Head { status, headers, is_truncated } = self.exchange(request, bounds.deadline, &mut body).await?;
+        Ok(Response { status, headers, body: body.into_bytes(), is_truncated })
+    }
+
+    /// One exchange, whose answer's body goes to `body`.
+    pub(crate) async fn exchange(
+        &self,
+        request: Request,
+        deadline: Instant,
+        body: &mut dyn Body,
+    ) -> Result<Head, EgressError> {
         self.check(&request.url)?;
         let url = request.url.clone();
         let request = request.into_http();
-        let _turn = self.turn(url.origin(), bounds.deadline).await?;
-        let answer = self.send_admitted(&url, request, bounds).await;
+        let _turn = self.turn(url.origin(), deadline).await?;
+        let answer = self.exchange_admitted(&url, request, deadline, body).await;
         if let Err(error) = &answer {
             debug!("{error}");
         }
         answer
     }
 
-    async fn send_admitted(
+    async fn exchange_admitted(
         &self,
         url: &Target,
-        mut request: http::Request<http_body_util::Full<bytes::Bytes>>,
-        bounds: Bounds,
-    ) -> Result<Response, EgressError> {
+        mut request: http::Request<http_body_util::Full<Bytes>>,
+        deadline: Instant,
+        body: &mut dyn Body,
+    ) -> Result<Head, EgressError> {
         let origin = url.origin();
         loop {
             let kept = self.pool.take(origin).await;
             let is_fresh = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect(url, origin, bounds.deadline).await?,
+                None => self.connect(url, origin, deadline).await?,
             };
-            let exchange = connection.exchange(request, bounds.body_bytes_max);
-            let problem = match within(bounds.deadline, origin, Step::Exchanging, exchange).await? {
+            let exchange = connection.exchange(request, body);
+            let problem = match within(deadline, origin, Step::Exchanging, exchange).await? {
                 Ok(response) => {
-                    if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                    if response.status == StatusCode::SWITCHING_PROTOCOLS {
                         let problem = "it switches to a protocol that nobody asked for".to_owned();
                         return Err(unavailable(origin, Step::Exchanging, problem));
                     }
@@ -139,6 +165,9 @@ impl Gate {
                     continue;
                 }
                 Err(Broken::Unsent(_)) => "it closed the connection at once".to_owned(),
+                Err(Broken::Unwanted(problem)) => {
+                    return Err(EgressError::Unwanted { target: origin.to_string(), problem });
+                }
                 // Whether the request has arrived nobody knows: to repeat it is for the plugin to decide.
                 Err(Broken::Failed(error)) => told(&error),
             };

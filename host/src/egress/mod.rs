@@ -6,6 +6,7 @@
 //! sends anything twice that may have arrived.
 
 mod address;
+mod body;
 mod connection;
 mod dial;
 mod failure;
@@ -21,10 +22,11 @@ mod trust;
 
 use std::sync::Arc;
 
-pub(crate) use crate::egress::connection::Response;
+pub(crate) use crate::egress::body::Body;
+pub(crate) use crate::egress::connection::Head;
 pub(crate) use crate::egress::failure::{EgressError, Step};
-pub(crate) use crate::egress::gate::{Bounds, Gate};
-pub(crate) use crate::egress::request::{Request, belongs_to_the_host, parse_url, parse_value};
+pub(crate) use crate::egress::gate::{Bounds, Gate, Response};
+pub(crate) use crate::egress::request::{Request, belongs_to_the_host, parse_long_url, parse_url, parse_value};
 pub(crate) use crate::egress::resolver::Resolver;
 #[cfg(test)]
 pub(crate) use crate::egress::resolver::Script;

@@ -55,17 +55,31 @@ impl Request {
 
     /// Adds a header. Its value may be one that is marked as sensitive.
     pub(crate) fn header(&mut self, name: &str, value: HeaderValue) -> Result<(), EgressError> {
+        let bytes = value.len();
+        self.counted_header(name, value, bytes)
+    }
+
+    /// The same, of a value that counts as so many bytes: whether there is room for it must not tell how long a secret is.
+    pub(crate) fn counted_header(&mut self, name: &str, value: HeaderValue, bytes: usize) -> Result<(), EgressError> {
         let name = parse_name(name)?;
         if belongs_to_the_host(&name) {
             return Err(EgressError::Invalid(format!("the header {name} is set by the host: leave it out")));
         }
-        self.header_bytes += name.as_str().len() + value.len();
+        self.header_bytes += name.as_str().len() + bytes;
         if self.headers.len() >= HEADERS_MAX || self.header_bytes > HEADER_BYTES_MAX {
             let kib = HEADER_BYTES_MAX >> 10;
             return Err(EgressError::Quota(format!("the headers are more than {HEADERS_MAX}, or more than {kib} KiB")));
         }
         self.headers.append(name, value);
         Ok(())
+    }
+
+    /// Asks for an answer as it is, without what these headers would ask for.
+    pub(crate) fn wants_identity(&mut self, others: &[HeaderName]) {
+        for name in others {
+            self.headers.remove(name);
+        }
+        self.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
 
     /// As it goes out. Content-Length is made of the body.
@@ -110,9 +124,18 @@ fn parse_method(method: &str) -> Result<Method, EgressError> {
 
 /// The one spelling of a URL: what the standard's parser makes of it, without a dot at the end of its host.
 pub(crate) fn parse_url(text: &str) -> Result<Url, EgressError> {
+    parse_url_within(text, URL_BYTES_MAX)
+}
+
+/// One with values in it that do not count.
+pub(crate) fn parse_long_url(text: &str) -> Result<Url, EgressError> {
+    parse_url_within(text, usize::MAX)
+}
+
+fn parse_url_within(text: &str, bytes_max: usize) -> Result<Url, EgressError> {
     let refused = |why: &str| EgressError::Invalid(format!("the URL {:?} {why}", cut(text)));
-    if text.len() > URL_BYTES_MAX {
-        return Err(refused(&format!("has {} bytes, and may have {URL_BYTES_MAX}", text.len())));
+    if text.len() > bytes_max {
+        return Err(refused(&format!("has {} bytes, and may have {bytes_max}", text.len())));
     }
     let mut url = Url::parse(text).map_err(|error| refused(&format!("is none: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -128,8 +151,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, EgressError> {
         url.set_host(Some(&host)).map_err(|_| refused("has no host"))?;
     }
     url.set_fragment(None);
-    if url.as_str().len() > URL_BYTES_MAX {
-        return Err(refused(&format!("has more than {URL_BYTES_MAX} bytes once it is escaped")));
+    if url.as_str().len() > bytes_max {
+        return Err(refused(&format!("has more than {bytes_max} bytes once it is escaped")));
     }
     Ok(url)
 }

@@ -13,6 +13,8 @@ use crate::plugin::limits::Limits;
 /// Bytes of a guest's backtrace that are kept, and of the reason.
 const BACKTRACE_BYTES_MAX: usize = 4000;
 const REASON_BYTES_MAX: usize = 1000;
+/// Of what a panic says, before it is looked at.
+const PANIC_BYTES_MAX: usize = 64 << 10;
 
 /// What went wrong in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,18 +56,15 @@ impl PluginFailure {
         }
     }
 
-    /// The same, with what `change` makes of each text in it.
+    /// The same, with what `change` makes of a text of the host's; the others are as they shall be.
     pub(super) fn map(self, change: impl Fn(String) -> String) -> Self {
         match self {
-            Self::Trapped { reason, backtrace } => {
-                Self::Trapped { reason: change(reason), backtrace: change(backtrace) }
-            }
-            Self::HostPanicked(said) => Self::HostPanicked(change(said)),
-            Self::TimedOut(_) | Self::OutOfMemory(_) | Self::LogNotWritten(_) => self,
+            Self::HostPanicked(said) => Self::HostPanicked(cut(change(said), REASON_BYTES_MAX)),
+            Self::Trapped { .. } | Self::TimedOut(_) | Self::OutOfMemory(_) | Self::LogNotWritten(_) => self,
         }
     }
 
-    /// From what the engine says.
+    /// From what the engine says, without the values of the guest's secrets.
     pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Self {
         let limits = &guest.limits;
         if guest.limiter.refused_memory {
@@ -77,13 +76,15 @@ impl PluginFailure {
             reason(error, limits)
         };
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+        // In this order: half of a value would not be found.
+        let fit = |text, bytes_max| cut(guest.call.reach.vault.redact(text), bytes_max);
         Self::Trapped {
-            reason: cut(reason, REASON_BYTES_MAX),
-            backtrace: cut(backtrace.trim_end().to_owned(), BACKTRACE_BYTES_MAX),
+            reason: fit(reason, REASON_BYTES_MAX),
+            backtrace: fit(backtrace.trim_end().to_owned(), BACKTRACE_BYTES_MAX),
         }
     }
 
-    /// Of a panic of the host's own code, which the guest called.
+    /// Of a panic of the host's own code, which the guest called. [`Self::map`] makes it fit to be shown.
     pub(super) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
         let said = match panic.downcast::<String>() {
             Ok(said) => *said,
@@ -91,7 +92,7 @@ impl PluginFailure {
                 panic.downcast::<&'static str>().map_or_else(|_| "a panic".to_owned(), |said| (*said).to_owned())
             }
         };
-        Self::HostPanicked(cut(said, REASON_BYTES_MAX))
+        Self::HostPanicked(cut(said, PANIC_BYTES_MAX))
     }
 }
 

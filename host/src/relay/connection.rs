@@ -9,7 +9,7 @@ use lettre::transport::smtp::extension::ClientId;
 
 use crate::config::{RelayAddress, Security};
 use crate::relay::Progress;
-use crate::relay::failure::{MailFailure, Reply, Step, of_recipients, of_reply};
+use crate::relay::failure::{Hide, MailFailure, Reply, Step, of_recipients, of_reply};
 
 /// How a mail's way ended that did not end well.
 pub(super) enum Ending {
@@ -28,6 +28,7 @@ pub(super) struct Way<'a> {
     pub(super) tls: Option<&'a TlsParameters>,
     pub(super) hello: &'a ClientId,
     pub(super) credentials: Option<Credentials>,
+    pub(super) hide: Hide<'a>,
 }
 
 /// Dropping it in the middle of anything closes it, so that the relay discards what it has of a mail.
@@ -50,7 +51,7 @@ impl Connection {
         let server = (way.relay.host.as_str(), way.relay.port);
         // Its own time limits would be for each address; there is one around all of it.
         let opened = AsyncSmtpConnection::connect_tokio1(server, None, way.hello, wrapper, None).await;
-        let mut smtp = opened.map_err(|error| of_error(&name, &Step::Connect, &error))?;
+        let mut smtp = opened.map_err(|error| of_error(&name, &Step::Connect, &error, way.hide))?;
         if let Some(tls) = upgrade {
             progress.is_at(Step::StartTls);
             if !smtp.can_starttls() {
@@ -59,7 +60,7 @@ impl Connection {
                      from the start, or, where the way to it is safe, tls = \"none\" below [mail] in the host's file"
                 )));
             }
-            smtp.starttls(tls, way.hello).await.map_err(|error| of_error(&name, &Step::StartTls, &error))?;
+            smtp.starttls(tls, way.hello).await.map_err(|error| of_error(&name, &Step::StartTls, &error, way.hide))?;
         }
         if let Some(credentials) = way.credentials {
             progress.is_at(Step::Authenticate);
@@ -71,7 +72,7 @@ impl Connection {
                 )));
             }
             let login = smtp.auth(&mechanisms, &credentials).await;
-            login.map_err(|error| of_error(&name, &Step::Authenticate, &error))?;
+            login.map_err(|error| of_error(&name, &Step::Authenticate, &error, way.hide))?;
         }
         Ok(Self { smtp, relay: name, was_used: false })
     }
@@ -83,14 +84,15 @@ impl Connection {
         recipients: &[Address],
         message: &[u8],
         progress: &Progress,
+        hide: Hide<'_>,
     ) -> Result<(), Ending> {
         progress.is_at(Step::Sender);
         if let Err(error) = self.smtp.command(Mail::new(Some(sender.clone()), Vec::new())).await {
-            let is_gone = reply(&error).is_none_or(|reply| reply.is_farewell());
+            let is_gone = reply(&error, hide).is_none_or(|reply| reply.is_farewell());
             return Err(if self.was_used && is_gone {
                 Ending::Stale
             } else {
-                self.ending(&Step::Sender, &error).await
+                self.ending(&Step::Sender, &error, hide).await
             });
         }
         let mut refused = Vec::new();
@@ -98,9 +100,9 @@ impl Connection {
             let step = Step::Recipient(recipient.to_string());
             progress.is_at(step.clone());
             if let Err(error) = self.smtp.command(Rcpt::new(recipient.clone(), Vec::new())).await {
-                match reply(&error) {
+                match reply(&error, hide) {
                     Some(reply) if !reply.is_farewell() => refused.push((recipient.to_string(), reply)),
-                    _ => return Err(self.ending(&step, &error).await),
+                    _ => return Err(self.ending(&step, &error, hide).await),
                 }
             }
         }
@@ -119,13 +121,13 @@ impl Connection {
                 self.was_used = true;
                 Ok(())
             }
-            Err(error) => Err(self.ending(&Step::Content, &error).await),
+            Err(error) => Err(self.ending(&Step::Content, &error, hide).await),
         }
     }
 
-    async fn ending(&mut self, step: &Step, error: &Error) -> Ending {
-        let failure = of_error(&self.relay, step, error);
-        match reply(error) {
+    async fn ending(&mut self, step: &Step, error: &Error, hide: Hide<'_>) -> Ending {
+        let failure = of_error(&self.relay, step, error, hide);
+        match reply(error, hide) {
             Some(reply) if !reply.is_farewell() => self.answered(failure).await,
             _ => Ending::Lost(failure),
         }
@@ -142,14 +144,14 @@ impl Connection {
 }
 
 /// The relay's words, if the error is of its words.
-fn reply(error: &Error) -> Option<Reply> {
+fn reply(error: &Error, hide: Hide<'_>) -> Option<Reply> {
     let code = u16::from(error.status()?);
     let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    Some(Reply::new(code, &text))
+    Some(Reply::new(code, &text, hide))
 }
 
-fn of_error(relay: &str, step: &Step, error: &Error) -> MailFailure {
-    if let Some(reply) = reply(error) {
+fn of_error(relay: &str, step: &Step, error: &Error, hide: Hide<'_>) -> MailFailure {
+    if let Some(reply) = reply(error, hide) {
         return of_reply(relay, step, &reply);
     }
     // The innermost says what happened; what is around it repeats it.
@@ -157,5 +159,6 @@ fn of_error(relay: &str, step: &Step, error: &Error) -> MailFailure {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
+    let cause = hide(cause.to_string());
     MailFailure::Later(format!("the connection to the mail relay {relay} failed while {step}: {cause}"))
 }

@@ -56,6 +56,9 @@ impl MailFailure {
     }
 }
 
+/// Takes what nobody may see out of what a relay says.
+pub(crate) type Hide<'a> = &'a (dyn Fn(String) -> String + Send + Sync);
+
 /// A reply of the relay that is no yes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
@@ -64,9 +67,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn new(code: u16, text: &str) -> Self {
+    /// `hide` takes out of the text what nobody may see, before it is cut.
+    pub(super) fn new(code: u16, text: &str, hide: Hide<'_>) -> Self {
+        let hidden = hide(text.to_owned());
         let plain: String =
-            text.chars().take(REPLY_CHARACTERS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            hidden.chars().take(REPLY_CHARACTERS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
         Self { code, text: plain.trim().to_owned() }
     }
 
@@ -146,7 +151,7 @@ mod tests {
             (Step::Content, 552, "refused"),
             (Step::Content, 554, "refused"),
         ] {
-            let failure = of_reply("mail.example.com:587", &step, &Reply::new(code, "5.0.0 so it is"));
+            let failure = of_reply("mail.example.com:587", &step, &Reply::new(code, "5.0.0 so it is", &|text| text));
             let (kind, text) = match &failure {
                 MailFailure::Later(text) => ("later", text),
                 MailFailure::Misconfigured(text) => ("misconfigured", text),
@@ -163,7 +168,10 @@ mod tests {
     #[test]
     fn who_was_refused_is_named_and_a_definite_no_outweighs_a_not_yet() {
         let replies = |codes: &[(&str, u16)]| -> Vec<_> {
-            codes.iter().map(|(name, code)| (format!("{name}@example.com"), Reply::new(*code, "no"))).collect()
+            codes
+                .iter()
+                .map(|(name, code)| (format!("{name}@example.com"), Reply::new(*code, "no", &|text| text)))
+                .collect()
         };
         let relay = "mail.example.com:25";
         assert_eq!(
@@ -186,7 +194,13 @@ mod tests {
 
     #[test]
     fn what_a_relay_says_is_cut_and_commands_no_terminal() {
-        let reply = Reply::new(550, &format!("\x1b[2J\r\n{}", "x".repeat(10_000)));
+        let reply = Reply::new(550, &format!("\x1b[2J\r\n{}", "x".repeat(10_000)), &|text| text);
         assert!(reply.to_string().len() < 320 && !reply.to_string().contains(char::is_control), "{reply}");
+        // Not half of what is to be hidden.
+        for before in 290..300 {
+            let text = format!("{}a password", "x".repeat(before));
+            let reply = Reply::new(550, &text, &|text| text.replace("a password", "[secret p]")).to_string();
+            assert!(!reply.contains("a p"), "{reply}");
+        }
     }
 }

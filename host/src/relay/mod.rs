@@ -23,10 +23,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{MailConfig, RelayAddress, Security};
 use crate::file::apart;
+use crate::redact::Redactor;
 use crate::relay::connection::{Connection, Ending, Way};
 use crate::relay::dkim::Signer;
-pub(crate) use crate::relay::failure::MailFailure;
 use crate::relay::failure::Step;
+pub(crate) use crate::relay::failure::{Hide, MailFailure};
 use crate::secret_value::SecretValue;
 
 /// A connection that was not used for so long is closed: relays close them, too, and some without a word.
@@ -108,17 +109,18 @@ impl Relay {
         })
     }
 
-    /// Hands a message over, to all recipients or to none.
+    /// Hands a message over, to all recipients or to none. `hide` takes out of what the relay says what nobody may see.
     pub(crate) async fn send(
         &self,
         recipients: &[Address],
         message: &[u8],
         deadline: Instant,
+        hide: Hide<'_>,
     ) -> Result<(), MailFailure> {
         let progress = Progress::default();
         let deadline = deadline.min(Instant::now() + self.config.timeout);
         // What is dropped here closes its connection.
-        match timeout_at(deadline, self.deliver(recipients, message, &progress)).await {
+        match timeout_at(deadline, self.deliver(recipients, message, &progress, hide)).await {
             Ok(ended) => ended,
             Err(_) => Err(MailFailure::Later(format!(
                 "the mail relay {} did not get done in time: the time ran out while {}",
@@ -128,15 +130,21 @@ impl Relay {
         }
     }
 
-    async fn deliver(&self, recipients: &[Address], message: &[u8], progress: &Progress) -> Result<(), MailFailure> {
+    async fn deliver(
+        &self,
+        recipients: &[Address],
+        message: &[u8],
+        progress: &Progress,
+        hide: Hide<'_>,
+    ) -> Result<(), MailFailure> {
         let _place = self.free.acquire().await;
         let sender = &self.config.from.email;
         loop {
             let mut connection = match self.parked() {
                 Some(connection) => connection,
-                None => self.connect(progress).await?,
+                None => self.connect(progress, hide).await?,
             };
-            match connection.send(sender, recipients, message, progress).await {
+            match connection.send(sender, recipients, message, progress, hide).await {
                 Ok(()) => {
                     self.park(connection);
                     return Ok(());
@@ -152,7 +160,7 @@ impl Relay {
         }
     }
 
-    async fn connect(&self, progress: &Progress) -> Result<Connection, MailFailure> {
+    async fn connect(&self, progress: &Progress, hide: Hide<'_>) -> Result<Connection, MailFailure> {
         let relay = &self.config.relay;
         let tls = match relay.security {
             Security::Nothing => None,
@@ -162,17 +170,24 @@ impl Relay {
                 Some(tls.map_err(|error| MailFailure::Later(format!("mail cannot be sent by TLS: {error:#}")))?)
             }
         };
-        let way = Way { relay, tls, hello: &self.hello, credentials: self.credentials().await? };
+        let login = self.login().await?;
+        // A relay may repeat the login that it refuses.
+        let password = login.iter().map(|(_, password)| ("mail.password", password));
+        let redactor = Redactor::new(password);
+        let hide = |text| hide(redactor.redact_text(text));
+        let credentials = login.as_ref().and_then(|(username, password)| Some((username, password.text()?)));
+        let credentials = credentials.map(|(name, password)| Credentials::new(name.clone(), password.to_owned()));
+        let way = Way { relay, tls, hello: &self.hello, credentials, hide: &hide };
         Connection::open(way, progress).await
     }
 
     /// Reads the password anew for each connection, so that it can be changed while the host runs.
-    async fn credentials(&self) -> Result<Option<Credentials>, MailFailure> {
+    async fn login(&self) -> Result<Option<(String, SecretValue)>, MailFailure> {
         let Some(login) = &self.config.login else { return Ok(None) };
         let source = login.password.clone();
         let password = apart(move || {
             let value = SecretValue::read(&source).map_err(|problem| format!("{source}: {problem}"))?;
-            value.text().map(str::to_owned).ok_or_else(|| format!("{source}: it is not UTF-8"))
+            if value.text().is_some() { Ok(value) } else { Err(format!("{source}: it is not UTF-8")) }
         });
         let password = password.await.map_err(|problem| {
             MailFailure::Misconfigured(format!(
@@ -180,7 +195,7 @@ impl Relay {
                 self.config.relay
             ))
         })?;
-        Ok(Some(Credentials::new(login.username.clone(), password)))
+        Ok(Some((login.username.clone(), password)))
     }
 
     async fn tls_parameters(&self) -> anyhow::Result<TlsParameters> {

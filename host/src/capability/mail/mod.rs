@@ -2,6 +2,7 @@
 
 mod compose;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::capability::mail::compose::{Composed, Frame, compose, recipients};
@@ -61,7 +62,8 @@ impl Host for Guest {
         let deadline = self.call.deadline.checked_sub(MARGIN).unwrap_or(self.call.deadline);
         let address = relay.address();
         let mut span = self.call.within.mail(&address.host, address.port, recipients.len());
-        let sent = relay.send(&recipients, &bytes, deadline).await;
+        let vault = Arc::clone(&reach.vault);
+        let sent = relay.send(&recipients, &bytes, deadline, &move |text| vault.redact(text)).await;
         match &sent {
             Ok(()) => span.done(),
             Err(failure) => span.failed(failure.code(), ""),

@@ -1,5 +1,7 @@
 //! A guest that sends requests and mails with a secret in them, or tells the secret wherever it can.
 
+mod views;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use notify_plugin::bindings::notify::plugin::{http, mail, secrets};
@@ -16,6 +18,8 @@ struct Settings {
     secret: String,
     #[serde(default)]
     to: Vec<String>,
+    #[serde(default)]
+    asks: Vec<views::Ask>,
 }
 
 struct Sender;
@@ -38,6 +42,7 @@ impl Plugin for Sender {
             }
             "hoard" => hoard(&settings.secret),
             "mail" => write_to(&settings, &event),
+            "look" => views::look(&settings),
             _ => tell(&settings),
         }
     }
