@@ -34,9 +34,9 @@ pub struct Delivery {
 /// be damaged. The message can be acknowledged and passed on like any other, without them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// What cannot be read, as a sentence that begins with "its".
+    /// The part that cannot be read, as a sentence that begins with "its".
     pub problem: String,
-    /// They as they came: from RabbitMQ the flags and properties in the form of AMQP 0-9-1's content header, from a file
+    /// The bytes as they came: from RabbitMQ the flags and properties in the form of AMQP 0-9-1's content header, from a file
     /// what stood in its column.
     pub properties: Bytes,
 }

@@ -114,9 +114,9 @@ pub enum PublishError {
     /// Its headers do not fit into one frame beside its other properties.
     #[error("the broker cannot carry the message: its headers have {bytes} bytes, and may have {bytes_max}")]
     HeadersTooLarge {
-        /// Of the headers.
+        /// The size of the headers.
         bytes: usize,
-        /// On this connection, with this message's other properties.
+        /// The limit on this connection, with this message's other properties.
         bytes_max: usize,
     },
     /// The session was lost before the broker confirmed; the message may be there or not.

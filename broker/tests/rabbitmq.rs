@@ -514,7 +514,7 @@ async fn messages_that_a_client_library_cannot_read_are_handed_out_and_the_sessi
             assert_eq!(unreadable.problem, "its header \"deep\" cannot be read: it is nested deeper than 32 levels");
             assert_eq!(unreadable.properties, headers_and_id(&nested_entry(b"deep", levels), b"2"));
         } else {
-            // What can be read can be passed on, and comes back the same.
+            // A message that can be read can be passed on, and comes back the same.
             broker.publish(Target::Queue("unreadable"), &delivery.message).await.unwrap();
         }
         delivery.receipt.ack();

@@ -16,7 +16,7 @@ const NO_FILE: RawFd = -1;
 
 /// Where the handler writes. It may only do what is safe at any moment, which excludes locks and memory.
 static FILE: AtomicI32 = AtomicI32::new(NO_FILE);
-/// What was done about each of [`SIGNALS`] before.
+/// The former action of each of [`SIGNALS`].
 static FORMER: [OnceLock<sigaction>; SIGNALS.len()] = [const { OnceLock::new() }; SIGNALS.len()];
 
 /// From now on a crash leaves its mark at the beginning of this file, until the answer is dropped.

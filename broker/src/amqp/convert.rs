@@ -137,8 +137,8 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
-/// What arrived, as the guard hands it on: body and properties, and how it travelled where lapin could not read that.
-/// `None`: it did not come by the guard.
+/// Takes a delivery as the guard hands it on: body and properties, and the names in its method frame where lapin could
+/// not read those. `None`: it did not come by the guard.
 pub(super) fn from_guard(data: Vec<u8>) -> Option<Arrived> {
     let Content { body, properties: raw, names } = preamble::split(data)?;
     let Reading { properties, problem } = properties::read(&raw);

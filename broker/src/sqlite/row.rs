@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension as _, Row, Statement};
 
 use crate::{Message, Unreadable};
 
-/// What is in a row, and what could not be read of it.
+/// The content of a row, and the part that could not be read.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) exchange: String,

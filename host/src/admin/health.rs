@@ -19,11 +19,11 @@ use crate::delivery::Vital;
 /// What it is judged by.
 pub(super) struct Signs<'a> {
     pub(super) is_stopping: bool,
-    /// Those that run, or will when they can be loaded.
+    /// Plugins that run, or will when they can be loaded.
     pub(super) plugins: usize,
-    /// Those that the machine could not load, and why.
+    /// Plugins that the machine could not load, and why.
     pub(super) not_loaded: &'a [(String, String)],
-    /// Those that the broker makes no queue for, and why.
+    /// Plugins for which the broker makes no queue, and why.
     pub(super) no_queue: &'a [(String, String)],
     pub(super) broker: &'a BrokerUrl,
     pub(super) queue: &'a str,

@@ -14,12 +14,12 @@ use crate::secret_value::SecretValue;
 
 /// A token that is shorter can be found by trying.
 const TOKEN_BYTES_MIN: usize = 16;
-/// What the placeholders in shipped files begin with, in whatever case.
+/// Placeholders in shipped files begin with this, in any case.
 const PLACEHOLDER: &str = "change-me";
 /// The token in docker-compose.yml, which publishes the port on loopback only.
 const FOR_TRYING: &str = "only-to-try-notify-host";
 
-/// Who is let in.
+/// Decides which requests are let in.
 #[derive(Debug)]
 pub(super) enum Access {
     /// No token is asked for.

@@ -12,8 +12,8 @@ use crate::capability::vault::Vault;
 use crate::egress::{Body, Head};
 use crate::redact::{Redaction, Redactor};
 
-/// What hides a value, by leaving a part of it out or writing it another way, and is not asked for on behalf of a plugin
-/// with secrets.
+/// Request headers that make a server leave a part of a value out or write it another way. The host does not send them for a
+/// plugin with secrets.
 pub(super) const OTHER_FORMS: [HeaderName; 6] = [
     header::ACCEPT_ENCODING,
     header::ACCEPT_CHARSET,
@@ -106,7 +106,7 @@ mod tests {
         Vault::of("token", value)
     }
 
-    /// What a plugin sees of an answer that comes in these pieces.
+    /// Returns what a plugin sees of an answer that comes in these pieces.
     fn view(vault: &Vault, pieces: &[&[u8]], bytes_max: usize) -> (Vec<u8>, bool) {
         let mut body = Redacted::new(vault, bytes_max);
         let is_truncated = !pieces.iter().all(|piece| body.take(piece));

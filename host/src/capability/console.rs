@@ -85,7 +85,7 @@ impl Pollable for Console {
 pub(super) struct Lines {
     /// The beginning of a line whose end is not there yet, as it may be shown.
     begun: Vec<u8>,
-    /// What of that line may be a part of a secret's value.
+    /// Remembers which part of that line may belong to a secret's value.
     redaction: Redaction,
 }
 

@@ -115,7 +115,7 @@ impl Guest {
 /// The value of a header that a plugin sends.
 struct Header {
     value: HeaderValue,
-    /// What counts of it, which no secret does.
+    /// Its length without the secrets in it.
     bytes: usize,
     /// As it may be shown.
     shown: String,

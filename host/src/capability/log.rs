@@ -41,7 +41,7 @@ struct Book {
     kept: Option<Kept>,
     /// Whose values nobody sees.
     vault: Arc<Vault>,
-    /// What waits for them to be written.
+    /// Waits for required lines to be written.
     required: Option<Arc<RequiredLines>>,
 }
 

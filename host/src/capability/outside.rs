@@ -62,7 +62,7 @@ impl Outside {
         self.egress.clone()
     }
 
-    /// What is counted of the plugin of this name.
+    /// The metrics of the plugin with this name.
     pub(crate) fn meters_of(&self, plugin: &str) -> Arc<PluginMeters> {
         self.meters.of_plugin(plugin)
     }

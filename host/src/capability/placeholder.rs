@@ -199,7 +199,7 @@ mod tests {
                     prop_assert!(matches!(value, "" | "." | ".."), "{:?}", value);
                     continue;
                 };
-                // What is looked for is what was filled in.
+                // The needle equals the value that was filled in.
                 let own = SecretValue::new(value.as_bytes().to_vec()).unwrap();
                 prop_assert!(url.contains(&own.in_path()) || url.contains(&own.in_query()));
                 let encoded = url.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));

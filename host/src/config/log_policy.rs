@@ -9,7 +9,7 @@ const ANNOTATION: &str = "log";
 const REQUIRED: &str = "required";
 const BEST_EFFORT: &str = "best-effort";
 
-/// What becomes of an attempt whose lines cannot be written.
+/// Decides about an attempt whose lines cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogPolicy {
     /// It is made again.
@@ -21,7 +21,7 @@ pub(crate) enum LogPolicy {
 impl LogPolicy {
     pub(super) const WORDS: [&str; 2] = [REQUIRED, BEST_EFFORT];
 
-    /// What a plugin says of itself, in its description. Anything but a clear word is none.
+    /// Reads the policy that a plugin asks for in its description. An unknown word counts as no wish.
     pub(crate) fn asked_for(annotations: &[(String, String)]) -> Self {
         match annotations.iter().find(|(name, _)| name == ANNOTATION) {
             Some((_, value)) if value == REQUIRED => Self::Required,

@@ -172,7 +172,7 @@ impl Backlog {
             Trail::begin(delivery, None, now())
         });
         let is_lost = delivery.unreadable.is_some() && trail.recipient.is_none();
-        // What its headers said of the event is lost, but not whom it is for: a replay must not go to all.
+        // The event's own headers are lost, but its plugin is known: a replay must not go to all plugins.
         let recipient = is_lost.then(|| Recipient {
             plugin: self.runner.name.to_string(),
             event_id: String::new(),

@@ -3,12 +3,12 @@
 
 use broker::{Broker, BrokerError, QueueNames, Warning};
 
-/// What came of it.
+/// The result of making queues.
 #[derive(Debug, Default)]
 pub(crate) struct Made<'p> {
     /// Plugins whose queues are there.
     pub(crate) there: Vec<&'p str>,
-    /// Those whose queues cannot be made, and why.
+    /// Plugins whose queues cannot be made, and why.
     pub(crate) refused: Vec<(&'p str, String)>,
     pub(crate) warnings: Vec<Warning>,
 }

@@ -1,7 +1,7 @@
 //! Routing decides which plugins get an event, and by which rule.
 //!
-//! Of a plugin that has not been loaded nobody knows that yet. Every event goes to its queue, marked in its trail as not
-//! yet routed, and is routed by whoever takes it from there.
+//! The subscriptions of a plugin that has not been loaded are unknown. Every event goes to its queue, marked in its trail as
+//! not yet routed, and is routed when it is taken from there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(super) struct Subscribed {
 }
 
 impl Routing {
-    /// Those that get it, or may want it once they can be asked.
+    /// Plugins that get it, or may want it once they can be asked.
     pub(super) fn wanting(&self) -> impl Iterator<Item = &Subscribed> {
         self.subscribed.iter().filter(|subscribed| subscribed.rule.is_wanted())
     }
@@ -104,7 +104,7 @@ pub(super) fn route(members: &Runners, candidates: &Candidates<Arc<Runner>>, eve
     for runner in candidates.iter() {
         let rule = match runner.current() {
             Some(version) => version.rule(&look).ok(),
-            // That much is known of any plugin.
+            // No plugin gets the news of its own health.
             None if is_about(event, &runner.name) => Some(Rule::AboutItself),
             None => Some(Rule::NotYetRouted),
         };

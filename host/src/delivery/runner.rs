@@ -118,7 +118,7 @@ impl Drop for Pass {
 }
 
 impl Runner {
-    /// Of a plugin that has not been loaded yet; [`Self::replace`] gives it its first version.
+    /// A runner for a plugin that has not been loaded yet; [`Self::replace`] gives it its first version.
     pub(crate) fn new(name: Arc<str>, meters: Arc<PluginMeters>, toml: PathBuf) -> Self {
         let policies = Policies::default();
         Self {

@@ -294,7 +294,7 @@ async fn serve(backlog: Backlog, stop: CancellationToken, give_up: CancellationT
     }
 }
 
-/// What came of making queues.
+/// The result of making queues for new plugins.
 struct Joined {
     made: Vec<Arc<Runner>>,
     /// With the reason.

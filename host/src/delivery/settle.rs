@@ -14,7 +14,7 @@ pub(crate) const INEXPRESSIBLE: &str = "inexpressible";
 /// Between two tries to write what the broker refuses (because a queue is full, say).
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(200);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// What a header takes in a frame besides its name and its value.
+/// Bytes that a header takes in a frame besides its name and its value.
 const HEADER_OVERHEAD: usize = 8;
 /// Bytes of a text that is not cut.
 const SHORT_TEXT: usize = 40;

@@ -27,7 +27,7 @@ use crate::spans::{Begun, Spans};
 /// Headers that a plugin is shown, and bytes of each; the rest is for the broker.
 const HEADERS_SHOWN_MAX: usize = 64;
 
-/// Of a dead letter: the properties of its message, where they could not be carried as what they are.
+/// The header of a dead letter with the message's properties, where they could not be carried as such.
 const ORIGINAL_PROPERTIES: &str = "x-original-properties";
 
 /// What every delivery needs.
@@ -66,7 +66,7 @@ impl Worker {
         }
     }
 
-    /// What comes for a plugin that has not been loaded goes to its queue, marked as not yet routed.
+    /// Puts an event for a plugin that has not been loaded into its queue, marked as not yet routed.
     pub(super) async fn keep_unrouted(
         &self,
         runner: &Arc<Runner>,

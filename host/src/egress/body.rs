@@ -1,4 +1,4 @@
-//! What takes in an answer's body as it comes, and says when it has enough.
+//! Takes in an answer's body as it comes, and says when it has enough.
 
 use bytes::Bytes;
 use http::HeaderMap;

@@ -28,7 +28,7 @@ pub(super) struct Connection {
     driver: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
 }
 
-/// What came back, beside the body.
+/// Status and headers of an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) status: StatusCode,

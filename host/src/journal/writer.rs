@@ -23,7 +23,7 @@ use crate::meters::Count;
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Of one look; the next one is soon enough for the rest.
 const LOOK_TIME_MAX: Duration = Duration::from_millis(500);
-/// What is left at the end has so long to be written: a disk that hangs must not keep the host from ending.
+/// Time limit for the last lines at the end: a disk that hangs must not keep the host from ending.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 /// After the file could not be opened or written.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);

@@ -31,7 +31,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const NOT_READY_PAUSE: Duration = Duration::from_millis(10);
 /// Between two sentences about lines that were dropped.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
-/// What is left at the end has so long to be written.
+/// Time limit for the last lines at the end.
 pub(crate) const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The way into the queue. Its copies lead to one queue.
@@ -57,7 +57,7 @@ struct State {
     has_ended: bool,
 }
 
-/// What the writer has to say of the log, in the log.
+/// The writer's own lines about the log.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
     Failing(Arc<str>),
@@ -258,7 +258,7 @@ where
         }
     }
 
-    /// What is required is lost, so that its attempts need not wait; the rest stays for the next try.
+    /// Gives up the required lines, so that their attempts need not wait; the rest stays for the next try.
     fn fail(&mut self, error: &io::Error) {
         let error: Arc<str> = error.to_string().into();
         self.shared.status.fails(&error);
@@ -344,7 +344,7 @@ mod tests {
             let _ended = Ended(&own);
             let write = |bytes: &[u8]| {
                 writes.send(String::from_utf8_lossy(bytes).into_owned()).unwrap();
-                // Whoever asks for no answer takes everything.
+                // A request without a wish takes everything.
                 answered.recv().unwrap_or(Ok(())).map(|()| bytes.len())
             };
             let tell = |said: &News| {

@@ -17,7 +17,7 @@ mod transport;
 
 pub(super) use crate::amqp::guard::transport::{Guarded, guarded_runtime};
 
-/// What the guard does to each message, without a connection: for `cargo xtask bench guard`.
+/// The guard's work on each message, without a connection: for `cargo xtask bench guard`.
 #[derive(Debug, Default)]
 pub struct GuardBench(filter::Filter);
 

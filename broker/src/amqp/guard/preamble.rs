@@ -5,13 +5,13 @@
 
 use bytes::Bytes;
 
-/// What the guard found with one message.
+/// The parts of one message.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::amqp) struct Content {
     pub(in crate::amqp) body: Bytes,
     /// The property flags and the properties, as in a content header frame.
     pub(in crate::amqp) properties: Bytes,
-    /// Those of the method frame, where these are not the ones that lapin has.
+    /// The names in the method frame, if lapin could not read them.
     pub(in crate::amqp) names: Option<Names>,
 }
 

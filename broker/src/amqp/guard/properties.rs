@@ -28,7 +28,7 @@ pub(in crate::amqp) fn read(bytes: &[u8]) -> Reading {
     reading
 }
 
-/// What is wrong with a table that begins here.
+/// Says why a table that begins here cannot be read; `None` if it can.
 pub(super) fn problem_of_table(bytes: &[u8]) -> Option<String> {
     let table = Reader(bytes).long_bytes().and_then(|table| Reader(table).table(1));
     table.err().map(|fault| fault.to_string())

@@ -44,7 +44,7 @@ struct Saved {
     record: Record,
 }
 
-/// What the machine says of itself.
+/// Facts that the kernel reports about the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Machine {
@@ -228,7 +228,7 @@ mod tests {
         let (fourth, record) = RecordFile::open(&folder, 0).unwrap();
         assert!(record.conviction(&Fingerprint::of_number(1)).is_some());
 
-        // What cannot be read is forgotten.
+        // A record that cannot be read is forgotten.
         fs::write(&fourth.record, "{").unwrap();
         drop(fourth);
         let (fifth, record) = RecordFile::open(&folder, 0).unwrap();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Of one message in one queue. Messages of the same content share one.
+/// Identifies one message in one queue. Messages with the same content share a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Fingerprint(Digest);

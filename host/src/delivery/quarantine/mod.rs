@@ -29,14 +29,14 @@ use crate::delivery::quarantine::record::{Conviction, Ending, Record};
 pub(super) use crate::delivery::quarantine::turn::{Admission, Caution};
 use crate::file::apart;
 
-/// Of the folder in what belongs to one plugin folder.
+/// The folder's name in the state of one plugin folder.
 const FOLDER: &str = "quarantine";
 /// The code of a dead letter.
 pub(crate) const CODE: &str = "quarantined";
 /// A session that lasts for so long is no part of a series that a message causes.
 const SESSION_LONG: Duration = Duration::from_mins(1);
 
-/// What this host knows of messages that break sessions. Its copies are the same. It outlives sessions.
+/// The host's knowledge of messages that break sessions. Clones share it, and it outlives sessions.
 #[derive(Clone)]
 pub(crate) struct Quarantine(Arc<Shared>);
 
@@ -172,7 +172,7 @@ impl State {
     }
 }
 
-/// What is said of a message that is set aside.
+/// The verdict on a message that is set aside.
 pub(super) struct Verdict {
     pub(super) form: Form,
     pub(super) fault: Fault,

@@ -1,4 +1,4 @@
-//! What a host remembers of messages that may have broken it, and what it concludes. Pure: it has no clock and no file.
+//! The record of messages that may have broken a host, and the conclusions from it. Pure: it has no clock and no file.
 //!
 //! A message is convicted on evidence only. Evidence is a session that ended in a way that a message can cause, while
 //! one message that the broker had offered before was the only one in hand.
@@ -128,7 +128,7 @@ impl Record {
         ALONE_MIN.saturating_mul(1 << series.saturating_sub(1).min(ALONE_DOUBLINGS_MAX))
     }
 
-    /// Those that were in hand together at a break, in the order in which they are to be taken: the one that was taken
+    /// The messages that were in hand together at a break, in the order in which they are to be taken: the one that was taken
     /// last is the likeliest to have broken the session.
     pub(super) fn together(&self) -> &[Fingerprint] {
         &self.together

@@ -166,7 +166,7 @@ impl Caution {
         }
     }
 
-    /// Those that were in hand together at the last break are taken in the order of their likelihood, if they come soon.
+    /// Lets the messages of the last break go in the order of their likelihood, if they come soon.
     async fn let_the_likeliest_go_first(&self, suspect: Option<Fingerprint>) {
         loop {
             let mut changed = pin!(self.together_changed.notified());
@@ -345,7 +345,7 @@ mod tests {
         let broken = caution(&quarantine);
         let alone = handle(&broken, message(1)).await;
         quarantine.lost(Some("a test broke it".to_owned()));
-        // What is left of the old session has no say in the next one.
+        // Remains of the old session do not count in the next one.
         let next = caution(&quarantine);
         alone.settled().await;
         let Admission::SetAside(pass, verdict) = next.take(message(1)).await else { panic!("handled again") };

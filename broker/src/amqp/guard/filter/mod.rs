@@ -30,7 +30,7 @@ pub(super) struct Filter {
     state: State,
     /// The beginning of a frame whose rest has not come.
     begun: Vec<u8>,
-    /// What lapin is to read, from `read_to` on.
+    /// Frames for lapin; it has read them up to `read_to`.
     passed: Vec<u8>,
     read_to: usize,
     /// By channel: names that lapin could not read, until the content header that belongs to them comes.
@@ -116,7 +116,7 @@ impl Filter {
         Ok(())
     }
 
-    /// What lapin has not read yet.
+    /// The bytes that lapin has not read yet.
     pub(super) fn unread(&self) -> &[u8] {
         &self.passed[self.read_to..]
     }

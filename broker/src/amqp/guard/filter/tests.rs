@@ -35,7 +35,7 @@ fn message(properties: &[u8], body: &[u8]) -> Vec<u8> {
     frames
 }
 
-/// What the guard passes on of these bytes, in pieces of this size.
+/// Passes these bytes through the guard in pieces of this size, and returns its output.
 fn pass(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
     let mut filter = Filter::default();
     let mut passed = Vec::new();
@@ -106,7 +106,7 @@ fn a_header_of_any_depth_is_passed_on_in_a_form_that_can_be_read() {
         let reading = read(&content.properties);
         assert_eq!(reading.problem.is_none(), is_read, "{levels} {:?}", reading.problem);
         assert_eq!(reading.properties.headers.contains_key("deep"), is_read, "{levels}");
-        // What stands before and behind it is there all the same.
+        // The entries before and behind it survive.
         assert_eq!(reading.properties.headers["good"], Value::Void);
         assert_eq!(reading.properties.headers["last"], Value::Bool(true));
         assert_eq!(reading.properties.message_id.as_deref(), Some("id-1"));

@@ -1,4 +1,4 @@
-//! Who is convicted by what evidence.
+//! Tests of which evidence convicts which message.
 
 use proptest::prelude::*;
 
