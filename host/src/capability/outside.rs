@@ -156,3 +156,19 @@ pub(super) fn result_of(error: &EgressError) -> Requested {
         EgressError::Unavailable { .. } | EgressError::Unwanted { .. } => Requested::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_url_has_no_part_of_a_secret_in_it() {
+        let reach = Reach { vault: Arc::new(Vault::of("token", "a-secret-value")), ..Reach::default() };
+        for before in 180..200 {
+            let url = format!("http://[{}a-secret-value", "x".repeat(before));
+            let told = reach.target(&url).unwrap_err().to_string();
+            assert!(!told.contains("a-s") && told.contains("has a secret in it"), "{told}");
+        }
+        assert!(reach.target("http://[").unwrap_err().to_string().contains("http://["));
+    }
+}

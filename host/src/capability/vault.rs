@@ -344,6 +344,12 @@ mod tests {
         vault.secrets[0].look();
         assert_eq!(now().await, "second value");
         fs::write(&path, "third value").unwrap();
+        // Nobody has it before it is hidden.
+        assert_eq!(vault.secrets[0].look().unwrap().text(), Some("third value"));
+        assert_eq!(vault.secrets[0].state().value.text(), Some("second value"));
+        vault.secrets[0].state().stamp = None;
+        vault.renew(&vault.secrets[0]);
+        assert_eq!(vault.redact("third value".to_owned()), "[secret token]");
         tokio::time::timeout(soon, becomes("third value")).await.unwrap();
         assert!(!vault.secrets[0].state().is_stale);
 

@@ -1,89 +1,60 @@
 //! HTML's character references, by number and, as far as ASCII and Latin-1 go, by name: `&#38;`, `&#x26;`, `&amp;`, `&auml;`.
 
-use crate::redact::spelling::{Meant, Spellings, number, one};
+use crate::redact::spelling::{Meant, Spellings, layers_behind, number, one};
 
 /// Of the digits of a number; browsers take any number of zeros.
 const DIGITS_MAX: usize = 7;
 /// `DiacriticalGrave`
 const NAME_BYTES_MAX: usize = 16;
 
-/// The names that HTML has for ASCII.
-const NAMES: [(&str, u8); 45] = [
-    ("amp", b'&'),
-    ("AMP", b'&'),
-    ("lt", b'<'),
-    ("LT", b'<'),
-    ("gt", b'>'),
-    ("GT", b'>'),
-    ("quot", b'"'),
-    ("QUOT", b'"'),
-    ("apos", b'\''),
-    ("Tab", b'\t'),
-    ("NewLine", b'\n'),
-    ("excl", b'!'),
-    ("num", b'#'),
-    ("dollar", b'$'),
-    ("percnt", b'%'),
-    ("lpar", b'('),
-    ("rpar", b')'),
-    ("ast", b'*'),
-    ("midast", b'*'),
-    ("plus", b'+'),
-    ("comma", b','),
-    ("period", b'.'),
-    ("sol", b'/'),
-    ("colon", b':'),
-    ("semi", b';'),
-    ("equals", b'='),
-    ("quest", b'?'),
-    ("commat", b'@'),
-    ("lsqb", b'['),
-    ("lbrack", b'['),
-    ("bsol", b'\\'),
-    ("rsqb", b']'),
-    ("rbrack", b']'),
-    ("Hat", b'^'),
-    ("lowbar", b'_'),
-    ("UnderBar", b'_'),
-    ("grave", b'`'),
-    ("DiacriticalGrave", b'`'),
-    ("lcub", b'{'),
-    ("lbrace", b'{'),
-    ("verbar", b'|'),
-    ("vert", b'|'),
-    ("VerticalLine", b'|'),
-    ("rcub", b'}'),
-    ("rbrace", b'}'),
+/// The names that HTML has for ASCII and Latin-1, in order.
+#[rustfmt::skip]
+const NAMES: [(&str, char); 141] = [
+    ("AElig", '\u{c6}'), ("AMP", '&'), ("Aacute", '\u{c1}'), ("Acirc", '\u{c2}'), ("Agrave", '\u{c0}'),
+    ("Aring", '\u{c5}'), ("Atilde", '\u{c3}'), ("Auml", '\u{c4}'), ("Ccedil", '\u{c7}'), ("DiacriticalGrave", '`'),
+    ("ETH", '\u{d0}'), ("Eacute", '\u{c9}'), ("Ecirc", '\u{ca}'), ("Egrave", '\u{c8}'), ("Euml", '\u{cb}'),
+    ("GT", '>'), ("Hat", '^'), ("Iacute", '\u{cd}'), ("Icirc", '\u{ce}'), ("Igrave", '\u{cc}'), ("Iuml", '\u{cf}'),
+    ("LT", '<'), ("NewLine", '\n'), ("Ntilde", '\u{d1}'), ("Oacute", '\u{d3}'), ("Ocirc", '\u{d4}'),
+    ("Ograve", '\u{d2}'), ("Oslash", '\u{d8}'), ("Otilde", '\u{d5}'), ("Ouml", '\u{d6}'), ("QUOT", '"'),
+    ("THORN", '\u{de}'), ("Tab", '\t'), ("Uacute", '\u{da}'), ("Ucirc", '\u{db}'), ("Ugrave", '\u{d9}'),
+    ("UnderBar", '_'), ("Uuml", '\u{dc}'), ("VerticalLine", '|'), ("Yacute", '\u{dd}'), ("aacute", '\u{e1}'),
+    ("acirc", '\u{e2}'), ("acute", '\u{b4}'), ("aelig", '\u{e6}'), ("agrave", '\u{e0}'), ("amp", '&'), ("apos", '\''),
+    ("aring", '\u{e5}'), ("ast", '*'), ("atilde", '\u{e3}'), ("auml", '\u{e4}'), ("brvbar", '\u{a6}'), ("bsol", '\\'),
+    ("ccedil", '\u{e7}'), ("cedil", '\u{b8}'), ("cent", '\u{a2}'), ("colon", ':'), ("comma", ','), ("commat", '@'),
+    ("copy", '\u{a9}'), ("curren", '\u{a4}'), ("deg", '\u{b0}'), ("divide", '\u{f7}'), ("dollar", '$'),
+    ("eacute", '\u{e9}'), ("ecirc", '\u{ea}'), ("egrave", '\u{e8}'), ("equals", '='), ("eth", '\u{f0}'),
+    ("euml", '\u{eb}'), ("excl", '!'), ("frac12", '\u{bd}'), ("frac14", '\u{bc}'), ("frac34", '\u{be}'),
+    ("grave", '`'), ("gt", '>'), ("iacute", '\u{ed}'), ("icirc", '\u{ee}'), ("iexcl", '\u{a1}'), ("igrave", '\u{ec}'),
+    ("iquest", '\u{bf}'), ("iuml", '\u{ef}'), ("laquo", '\u{ab}'), ("lbrace", '{'), ("lbrack", '['), ("lcub", '{'),
+    ("lowbar", '_'), ("lpar", '('), ("lsqb", '['), ("lt", '<'), ("macr", '\u{af}'), ("micro", '\u{b5}'),
+    ("midast", '*'), ("middot", '\u{b7}'), ("nbsp", '\u{a0}'), ("not", '\u{ac}'), ("ntilde", '\u{f1}'), ("num", '#'),
+    ("oacute", '\u{f3}'), ("ocirc", '\u{f4}'), ("ograve", '\u{f2}'), ("ordf", '\u{aa}'), ("ordm", '\u{ba}'),
+    ("oslash", '\u{f8}'), ("otilde", '\u{f5}'), ("ouml", '\u{f6}'), ("para", '\u{b6}'), ("percnt", '%'),
+    ("period", '.'), ("plus", '+'), ("plusmn", '\u{b1}'), ("pound", '\u{a3}'), ("quest", '?'), ("quot", '"'),
+    ("raquo", '\u{bb}'), ("rbrace", '}'), ("rbrack", ']'), ("rcub", '}'), ("reg", '\u{ae}'), ("rpar", ')'),
+    ("rsqb", ']'), ("sect", '\u{a7}'), ("semi", ';'), ("shy", '\u{ad}'), ("sol", '/'), ("sup1", '\u{b9}'),
+    ("sup2", '\u{b2}'), ("sup3", '\u{b3}'), ("szlig", '\u{df}'), ("thorn", '\u{fe}'), ("times", '\u{d7}'),
+    ("uacute", '\u{fa}'), ("ucirc", '\u{fb}'), ("ugrave", '\u{f9}'), ("uml", '\u{a8}'), ("uuml", '\u{fc}'),
+    ("verbar", '|'), ("vert", '|'), ("yacute", '\u{fd}'), ("yen", '\u{a5}'), ("yuml", '\u{ff}'),
 ];
-/// Those that need no semicolon, in either case.
-const OLD: [&str; 4] = ["amp", "lt", "gt", "quot"];
-
-/// The names of U+00A0 to U+00FF, in their order.
-const LATIN_1: [&str; 96] = [
-    "nbsp", "iexcl", "cent", "pound", "curren", "yen", "brvbar", "sect", "uml", "copy", "ordf", "laquo", "not", "shy",
-    "reg", "macr", "deg", "plusmn", "sup2", "sup3", "acute", "micro", "para", "middot", "cedil", "sup1", "ordm",
-    "raquo", "frac14", "frac12", "frac34", "iquest", "Agrave", "Aacute", "Acirc", "Atilde", "Auml", "Aring", "AElig",
-    "Ccedil", "Egrave", "Eacute", "Ecirc", "Euml", "Igrave", "Iacute", "Icirc", "Iuml", "ETH", "Ntilde", "Ograve",
-    "Oacute", "Ocirc", "Otilde", "Ouml", "times", "Oslash", "Ugrave", "Uacute", "Ucirc", "Uuml", "Yacute", "THORN",
-    "szlig", "agrave", "aacute", "acirc", "atilde", "auml", "aring", "aelig", "ccedil", "egrave", "eacute", "ecirc",
-    "euml", "igrave", "iacute", "icirc", "iuml", "eth", "ntilde", "ograve", "oacute", "ocirc", "otilde", "ouml",
-    "divide", "oslash", "ugrave", "uacute", "ucirc", "uuml", "yacute", "thorn", "yuml",
-];
+/// Those of ASCII that need no semicolon.
+const OLD: [&str; 8] = ["amp", "AMP", "lt", "LT", "gt", "GT", "quot", "QUOT"];
 
 /// What stands behind the `&`.
 pub(super) fn read(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) {
+    let behind = layers_behind(before, layers);
     let mut push = |end: usize, meant, needs_end: bool| {
-        if let Some((semicolon, _)) = one(&rest[end..], layers, |byte| byte == b';') {
+        if let Some((semicolon, _)) = one(&rest[end..], behind, |byte| byte == b';') {
             spellings.push(before + end + semicolon, meant, layers);
         }
         if !needs_end {
             spellings.push(before + end, meant, layers);
         }
     };
-    if let Some((sign, _)) = one(rest, layers, |byte| byte == b'#') {
-        let x = one(&rest[sign..], layers, |byte| matches!(byte, b'x' | b'X'));
+    if let Some((sign, _)) = one(rest, behind, |byte| byte == b'#') {
+        let x = one(&rest[sign..], behind, |byte| matches!(byte, b'x' | b'X'));
         let (x, radix) = x.map_or((0, 10), |(bytes, _)| (bytes, 16));
-        if let Some((bytes, code)) = number(&rest[sign + x..], 1..=DIGITS_MAX, radix, layers)
+        if let Some((bytes, code)) = number(&rest[sign + x..], 1..=DIGITS_MAX, radix, behind)
             && let Some(char) = char::from_u32(code)
         {
             push(sign + x + bytes, Meant::of(char), false);
@@ -93,18 +64,18 @@ pub(super) fn read(rest: &[u8], before: usize, layers: u8, spellings: &mut Spell
     // The letters, and where each ends.
     let (mut letters, mut ends, mut count, mut end) = ([0; NAME_BYTES_MAX], [0; NAME_BYTES_MAX], 0, 0);
     while count < NAME_BYTES_MAX
-        && let Some((bytes, letter)) = one(&rest[end..], layers, |byte| byte.is_ascii_alphanumeric())
+        && let Some((bytes, letter)) = one(&rest[end..], behind, |byte| byte.is_ascii_alphanumeric())
     {
         end += bytes;
         (letters[count], ends[count]) = (letter, end);
         count += 1;
     }
     let letters = &letters[..count];
-    for (name, byte) in NAMES.iter().filter(|(name, _)| letters.starts_with(name.as_bytes())) {
-        let needs_end = !OLD.iter().any(|old| old.eq_ignore_ascii_case(name));
-        push(ends[name.len() - 1], Meant::Byte(*byte), needs_end);
-    }
-    for (char, name) in ('\u{a0}'..='\u{ff}').zip(LATIN_1).filter(|(_, name)| letters.starts_with(name.as_bytes())) {
-        push(ends[name.len() - 1], Meant::Char(char), false);
+    let Some(first) = letters.first() else { return };
+    let is_before = |(name, _): &(&str, char)| name.as_bytes()[0] < *first;
+    let alike = NAMES[NAMES.partition_point(is_before)..].iter().take_while(|(name, _)| name.as_bytes()[0] == *first);
+    for (name, char) in alike.filter(|(name, _)| letters.starts_with(name.as_bytes())) {
+        let needs_end = char.is_ascii() && !OLD.contains(name);
+        push(ends[name.len() - 1], Meant::of(*char), needs_end);
     }
 }

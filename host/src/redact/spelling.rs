@@ -185,9 +185,14 @@ pub(super) fn number(text: &[u8], digits: RangeInclusive<usize>, radix: u32, lay
     digits.contains(&count).then_some((bytes, number))
 }
 
+/// How often what stands behind a sign may be escaped itself: nobody leaves a `%` as it is, and escapes the digits behind it.
+pub(super) fn layers_behind(sign: usize, layers: u8) -> u8 {
+    if sign == 1 { 0 } else { layers }
+}
+
 /// Behind `%`, and behind the `=` of quoted-printable mail.
 fn two_digits(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) {
-    if let Some((bytes, code)) = number(rest, 2..=2, 16, layers) {
+    if let Some((bytes, code)) = number(rest, 2..=2, 16, layers_behind(before, layers)) {
         spellings.push(before + bytes, Meant::Byte(code.to_le_bytes()[0]), layers);
     }
 }
@@ -195,7 +200,7 @@ fn two_digits(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings)
 /// Behind the `%` of `%u20ac`, which is nobody's standard.
 fn four_digits(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) {
     if let [b'u' | b'U', digits @ ..] = rest
-        && let Some((bytes, code)) = number(digits, 4..=4, 16, layers)
+        && let Some((bytes, code)) = number(digits, 4..=4, 16, layers_behind(before, layers))
     {
         char::from_u32(code).into_iter().for_each(|char| spellings.push(before + 1 + bytes, Meant::of(char), layers));
     }
@@ -204,11 +209,11 @@ fn four_digits(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings
 fn backslash(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) {
     let Some(first) = rest.first() else { return };
     escaped(*first, &rest[1..], before + 1, layers, spellings);
-    if layers > 0 && b"%\\&=".contains(first) {
-        // As `\&quot;`.
+    // As `\&quot;`. Of two backslashes the one makes the other what it is, which is seen to elsewhere.
+    if layers > 0 && b"%\\&=".contains(first) && !rest.starts_with(br"\\") {
         for Spelling { bytes, meant, .. } in read(rest, layers).iter().filter(|spelling| spelling.bytes > 1) {
             if let Meant::Byte(byte) = meant {
-                escaped(byte, &rest[bytes..], before + bytes, layers - 1, spellings);
+                escaped(byte, &rest[bytes..], before + bytes, layers, spellings);
             }
         }
     }
@@ -216,13 +221,14 @@ fn backslash(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) 
 
 /// What a character means behind a backslash. `before` is how long both are.
 fn escaped(char: u8, rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) {
+    let behind = layers_behind(before - 1, layers);
     let mut push = |bytes: usize, meant| spellings.push(before + bytes, meant, layers);
     match char {
         b'u' | b'U' => {
-            unicode(rest, layers).into_iter().for_each(|(bytes, char)| push(bytes, Meant::of(char)));
+            unicode(rest, behind).into_iter().for_each(|(bytes, char)| push(bytes, Meant::of(char)));
         }
         b'x' => {
-            if let Some((bytes, code)) = number(rest, 2..=2, 16, layers) {
+            if let Some((bytes, code)) = number(rest, 2..=2, 16, behind) {
                 // A byte in some languages, a character in others.
                 push(bytes, Meant::Byte(code.to_le_bytes()[0]));
                 char::from_u32(code).into_iter().for_each(|char| push(bytes, Meant::of(char)));
@@ -232,7 +238,7 @@ fn escaped(char: u8, rest: &[u8], before: usize, layers: u8, spellings: &mut Spe
             let first = u32::from(char - b'0');
             push(0, Meant::Byte(char - b'0'));
             for digits in 1..=2 {
-                if let Some((bytes, code)) = number(rest, digits..=digits, 8, layers) {
+                if let Some((bytes, code)) = number(rest, digits..=digits, 8, behind) {
                     let code = u8::try_from((first << (3 * digits)) + code);
                     code.into_iter().for_each(|byte| push(bytes, Meant::Byte(byte)));
                 }
@@ -260,11 +266,14 @@ fn unicode(rest: &[u8], layers: u8) -> Option<(usize, char)> {
     if let Some(char) = char::from_u32(code) {
         return Some((bytes, char));
     }
-    let (escape, _) = one(&rest[bytes..], layers, |byte| byte == b'\\')?;
-    let (sign, _) = one(&rest[bytes + escape..], layers, |byte| matches!(byte, b'u' | b'U'))?;
-    let (more, low) = number(&rest[bytes + escape + sign..], 4..=4, 16, layers)?;
-    let units = [code, low].map(u16::try_from);
-    let [Ok(code), Ok(low)] = units else { return None };
-    let char = char::decode_utf16([code, low]).next()?.ok()?;
-    Some((bytes + escape + sign + more, char))
+    let escapes = rest.get(bytes..).filter(|rest| !rest.is_empty()).map(|rest| read(rest, layers))?;
+    let mut escapes = escapes.iter().filter(|escape| escape.meant == Meant::Byte(b'\\'));
+    escapes.find_map(|escape| {
+        let sign_at = bytes + escape.bytes;
+        let (sign, _) = one(&rest[sign_at..], layers, |byte| matches!(byte, b'u' | b'U'))?;
+        let (more, low) = number(&rest[sign_at + sign..], 4..=4, 16, layers)?;
+        let [Ok(high), Ok(low)] = [code, low].map(u16::try_from) else { return None };
+        let char = char::decode_utf16([high, low]).next()?.ok()?;
+        Some((sign_at + sign + more, char))
+    })
 }

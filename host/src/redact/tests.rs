@@ -140,23 +140,26 @@ fn values() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn a_value_is_found_however_two_servers_wrote_it(
-        value in values(), first in select(&WRITERS[..11]), second in select(&WRITERS[..11]), before in select(&BEFORE[..]),
-    ) {
+    fn a_value_is_found_however_two_servers_wrote_it(value in values(), before in select(&BEFORE[..])) {
         let redactor = redactor(&[("t", &value)]);
-        // Both the host and a server write what a plugin put before it.
-        for text in [format!("{before}{}", first(&value)), second(&format!("{before}{}", first(&value)))] {
-            let redacted = redactor.redact(text.as_bytes()).into_owned();
-            let left = String::from_utf8(redacted).unwrap();
+        // That may be left, with the quotation marks of JSON.
+        let room = format!("{before}\"\"");
+        let once: Vec<_> = WRITERS.iter().map(|writer| format!("{before}{}", writer(&value))).collect();
+        // Both the host and a server write what a plugin put before it. What mails are made of is not made of anything else.
+        let twice = once.iter().flat_map(|text| WRITERS[..11].iter().map(|writer| (writer(text), writer(&room).len() + 2)));
+        for (text, room) in once.iter().map(|text| (text.clone(), room.len())).chain(twice) {
+            let left = String::from_utf8(redactor.redact(text.as_bytes()).into_owned()).unwrap();
             prop_assert!(left.contains("[secret t]"), "{:?} in {:?}", value, text);
-            // That, and the quotation marks of JSON.
-            let room = 6 * before.len() + 12;
             prop_assert!(left.len() <= "[secret t]".len() + room, "{:?} in {:?}: {:?}", value, text, left);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_value_is_found_in_utf_16_and_in_base64_of_what_was_sent(

@@ -433,14 +433,14 @@ fn a_server_that_sends_a_secret_back_in_another_form_shows_its_name() {
     let asks: Vec<_> = FORMS.iter().map(|form| ask(&format!("/as/{form}"))).collect();
     let views = views_of(&cage, "forms", &asks);
     assert_eq!(views.len(), 2 * FORMS.len(), "{views:#?}");
-    for (number, view) in views.iter().enumerate() {
-        let form = FORMS[number / 2];
+    let is_hidden = |(form, view): &(&str, &String)| {
+        let is_wide = form.starts_with("utf-16");
         let body = backwards(view.split_once(": ").unwrap().1).replace('\0', "");
-        assert!(body.starts_with("<[secret token]>"), "{form}: {view}");
-        assert!(form.starts_with("utf-16") || view.contains("form=>]nekot terces[<"), "{form}: {view}");
-        let length = if form.starts_with("utf-16") { "" } else { "content-length=61 " };
-        assert!(view.contains(length), "{form}: {view}");
-    }
+        body.starts_with("<[secret token]>") && (is_wide || view.contains("content-length=61 form=>]nekot terces[<: "))
+    };
+    let seen = FORMS.iter().flat_map(|form| [*form; 2]).zip(&views);
+    let told: Vec<_> = seen.filter(|view| !is_hidden(view)).collect();
+    assert!(told.is_empty(), "{told:#?}");
     // The host's own spelling, and what a plugin writes before it.
     let own = ["/path/{secret:token}", "/path/%{secret:token}", "/path/?q={secret:token}", "/path/?q=%{secret:token}"];
     let views = views_of(&cage, "own", &own.map(ask));
@@ -495,7 +495,31 @@ fn nothing_that_a_plugin_sees_tells_a_part_of_a_secret() {
             }
         }
     }
-    // What there is room for, in URLs and in headers.
+    let seen = seen_with(&cage, &LOOKALIKES, &asks);
+    assert!(seen[0].len() > asks.len() && seen[0].iter().any(|view| view.contains("cut")), "{}", seen[0].len());
+    assert_eq!(LOOKALIKES[0].len(), LOOKALIKES[1].len());
+    assert_same(&seen);
+}
+
+/// The views of one plugin, with one value and then with another.
+fn seen_with(cage: &Cage, values: &[&str; 2], asks: &[String]) -> [Vec<String>; 2] {
+    values.map(|value| {
+        fs::write(cage.canary(), value).unwrap();
+        views_of(cage, "oracle", asks)
+    })
+}
+
+fn assert_same(seen: &[Vec<String>; 2]) {
+    let told: Vec<_> = seen[0].iter().zip(&seen[1]).filter(|(one, other)| one != other).collect();
+    assert!(told.is_empty(), "{} of {}: {told:#?}", told.len(), seen[0].len());
+    assert_eq!(seen[0].len(), seen[1].len());
+}
+
+#[test]
+fn what_there_is_room_for_does_not_tell_how_long_a_secret_is() {
+    let cage = Cage::new();
+    let origin = cage.echo.origin();
+    let mut asks = Vec::new();
     for length in (8192 - 80..8192 + 20).step_by(5) {
         let path = "x".repeat(length - origin.len() - "/say/".len());
         asks.push(format!("{{ url = \"{origin}/say/{path}{{secret:token}}\" }}"));
@@ -503,18 +527,8 @@ fn nothing_that_a_plugin_sees_tells_a_part_of_a_secret() {
     for prefix in (32_768 - 160..32_768).step_by(8) {
         asks.push(format!("{{ url = \"{origin}/say\", prefix = {prefix} }}"));
     }
-    let seen: Vec<_> = LOOKALIKES
-        .iter()
-        .map(|value| {
-            fs::write(cage.canary(), value).unwrap();
-            views_of(&cage, "oracle", &asks)
-        })
-        .collect();
-    assert!(seen[0].len() > asks.len() && seen[0].iter().any(|view| view.contains("cut")), "{}", seen[0].len());
-    for (one, other) in seen[0].iter().zip(&seen[1]) {
-        assert_eq!(one, other);
-    }
-    assert_eq!(seen[0].len(), seen[1].len());
+    let seen = seen_with(&cage, &["a-short-one", &CANARY.repeat(4)], &asks);
+    assert_same(&seen);
     for refused in ["error HostError::Invalid", "error HostError::Quota"] {
         assert!(seen[0].iter().any(|view| view.contains(refused)), "{refused}");
     }

@@ -107,5 +107,7 @@ fn by_wasi(ask: &Ask, body: &[u8]) -> Result<String, String> {
     let mut stream = incoming.stream().map_err(|()| "it has no stream".to_owned())?;
     let mut content = Vec::new();
     let end = stream.read_to_end(&mut content).map_or_else(|error| format!("cut: {error},"), |_| "whole".to_owned());
-    Ok(view(status, headers, &content, &end))
+    // Behind it may be a backtrace of the host's.
+    let end = end.lines().next().unwrap_or_default();
+    Ok(view(status, headers, &content, end))
 }
