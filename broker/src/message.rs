@@ -176,7 +176,7 @@ impl Message {
 
 /// The limit of AMQP's short strings, which names of headers and most properties are.
 const SHORT_STRING_BYTES_MAX: usize = 255;
-/// Lists and tables within each other that can be read again: each takes two levels of the 128 that serde_json reads.
+/// Lists and tables within each other that can be read again: each takes two levels of the 128 that `serde_json` reads.
 const DEPTH_MAX: usize = 60;
 
 impl Message {
@@ -242,10 +242,11 @@ fn make_headers_expressible(headers: &mut Headers, depth: usize) -> bool {
 /// The beginning of the name, with a number behind it where another header has that already.
 fn short_name(name: &str, others: &Headers) -> String {
     let begin = |bytes| &name[..name.floor_char_boundary(bytes)];
-    (1_u32..)
+    // One more than there are others, so that one of them is free.
+    (1..=others.len() + 1)
         .map(|number| match number {
             1 => begin(SHORT_STRING_BYTES_MAX).to_owned(),
-            number => format!("{}~{number}", begin(SHORT_STRING_BYTES_MAX - 11)),
+            number => format!("{}~{number}", begin(SHORT_STRING_BYTES_MAX - 21)),
         })
         .find(|short| !others.contains_key(short))
         .unwrap_or_default()
@@ -259,7 +260,11 @@ fn make_value_expressible(value: &mut Value, depth: usize) -> bool {
         Value::F32(bits) => Some(f32::from_bits(*bits)).filter(|number| !number.is_finite()).map(|it| it.to_string()),
         Value::F64(bits) => Some(f64::from_bits(*bits)).filter(|number| !number.is_finite()).map(|it| it.to_string()),
         Value::List(values) => {
-            return values.iter_mut().fold(false, |changed, value| make_value_expressible(value, depth + 1) || changed);
+            let mut changed = false;
+            for value in values {
+                changed |= make_value_expressible(value, depth + 1);
+            }
+            return changed;
         }
         Value::Table(headers) => return make_headers_expressible(headers, depth + 1),
         Value::Void

@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The limit of AMQP's short strings, in bytes.
 pub(super) const SHORT_STRING_BYTES_MAX: usize = 255;
-const DIGEST_BYTES: usize = 8;
+const DIGEST_CHARACTERS: usize = 16;
 
 /// A short string as text. AMQP demands UTF-8; bytes that are not are taken for Latin-1 (ISO 8859-1), as
 /// a publisher that speaks an older encoding means them. A character of Latin-1 can take two bytes in UTF-8: text that
@@ -17,10 +17,8 @@ pub(super) fn mend(bytes: &[u8]) -> String {
     if text.len() <= SHORT_STRING_BYTES_MAX {
         return text;
     }
-    let mut digest = String::with_capacity(2 * DIGEST_BYTES);
-    for byte in &Sha256::digest(bytes)[..DIGEST_BYTES] {
-        digest.push_str(&format!("{byte:02x}"));
-    }
+    let mut digest = format!("{:x}", Sha256::digest(bytes));
+    digest.truncate(DIGEST_CHARACTERS);
     let kept = text.floor_char_boundary(SHORT_STRING_BYTES_MAX - "~".len() - digest.len());
     format!("{}~{digest}", &text[..kept])
 }
