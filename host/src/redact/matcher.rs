@@ -112,16 +112,27 @@ fn ends_of(text: &[u8], at: usize, end: usize) -> impl Iterator<Item = usize> {
     [end].into_iter().chain(behind)
 }
 
-/// Where a needle begins that may end there; `None` if it is not there after all.
+/// Where a needle begins that may end there; `None` if it is not there after all. Before `covered` it need not be told exactly.
 ///
 /// A first character that is escaped is taken whole.
-pub(super) fn start(text: &[u8], end: usize, needle: &Needle) -> Option<usize> {
-    let length = needle.form().len();
-    let furthest = end.saturating_sub(length * SPELLING_BYTES_MAX);
-    let is_start = |start: &usize| reaches(text, *start, end, needle);
-    let nearest = (furthest..=end.checked_sub(length)?).rev().find(is_start)?;
-    let escaped = furthest.max(nearest.saturating_sub(SPELLING_BYTES_MAX))..nearest;
-    Some(escaped.into_iter().find(is_start).unwrap_or(nearest))
+pub(super) fn start(text: &[u8], end: usize, needle: &Needle, covered: usize) -> Option<usize> {
+    let form = needle.form();
+    let furthest = end.saturating_sub(form.len() * SPELLING_BYTES_MAX);
+    let may_begin = |start: usize| !is_plain(text, start) || needle.takes(form[0], text[start]);
+    let is_start = |start: &usize| may_begin(*start) && reaches(text, *start, end, needle);
+    let latest = end.checked_sub(form.len())?;
+    // All of it was followed, so that it is there, and overlaps with what was found before.
+    if form.len() <= WINDOW && latest < covered {
+        return Some(latest);
+    }
+    let mut start = (furthest..=latest).rev().find(is_start)?;
+    // The end of an escape may look like what it stands for.
+    while start >= covered
+        && let Some(earlier) = (furthest.max(start.saturating_sub(SPELLING_BYTES_MAX))..start).find(is_start)
+    {
+        start = earlier;
+    }
+    Some(start)
 }
 
 /// Whether the text from `start` to `end` is a spelling of the needle.

@@ -84,9 +84,13 @@ impl Redactor {
     fn find(&self, bytes: &[u8]) -> Vec<(Range<usize>, &str)> {
         let mut found: Vec<(Range<usize>, &str)> = Vec::new();
         for (block, needles) in self.blocks.iter().zip(self.needles.chunks(LANES)) {
+            let mut covered = [0; LANES];
             block.ends(bytes, |end, lane| {
                 let needle = &needles[lane];
-                found.extend(start(bytes, end, needle).map(|start| (start..end, needle.instead.as_str())));
+                if let Some(start) = start(bytes, end, needle, covered[lane]) {
+                    covered[lane] = end;
+                    found.push((start..end, needle.instead.as_str()));
+                }
             });
         }
         found.sort_by_key(|(range, _)| (range.start, std::cmp::Reverse(range.end)));

@@ -132,10 +132,6 @@ pub(super) fn gap(text: &[u8], at: usize) -> usize {
 /// The ways to read the beginning of a text that is not empty.
 fn read(text: &[u8], layers: u8) -> Spellings {
     let mut spellings = Spellings::new(text[0], layers);
-    if text[0] == b'+' {
-        // As forms write a space.
-        spellings.push(1, Meant::Byte(b' '), 0);
-    }
     let mut at = 0;
     while at < spellings.count {
         let Spelling { bytes, meant, layers } = spellings.all[at];
@@ -149,6 +145,8 @@ fn read(text: &[u8], layers: u8) -> Spellings {
                 b'\\' => backslash(rest, bytes, layers, &mut spellings),
                 b'&' => entity::read(rest, bytes, layers, &mut spellings),
                 b'=' => two_digits(rest, bytes, layers, &mut spellings),
+                // As forms write a space.
+                b'+' => spellings.push(bytes, Meant::Byte(b' '), 0),
                 _ => {}
             }
         }
