@@ -42,6 +42,7 @@ pub(crate) struct Global {
     // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
     broker: Option<String>,
+    #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     /// The exchange to publish to [env: NOTIFY_EXCHANGE] [default: orders; load makes its own]
     ///
     /// The variable does not count for load: an exchange that was set for every day is not meant for a load.
@@ -103,6 +104,7 @@ pub(crate) enum Publish {
     /// they are missing. No plugin gets them unless a host is started for that queue, with the variables
     /// NOTIFY_SOURCE_EXCHANGE and NOTIFY_SOURCE_QUEUE set to order-cli.load. Events that nobody consumes are removed
     /// again. With --exchange they go to everybody who gets real orders from that exchange.
+    #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     Load(Load),
 }
 

@@ -147,14 +147,14 @@ impl Backlog {
         let admitted = give_back.run_until_cancelled(self.worker.caution.admit(&queue, &delivery)).await;
         match admitted {
             None | Some(Admission::NotNow) => {}
-            Some(Admission::Handle(mut pass)) => match pass.during(self.handle(delivery, give_back)).await {
+            Some(Admission::Handle(mut pass)) => match Box::pin(pass.during(self.handle(delivery, give_back))).await {
                 Some(Seen::Through) => pass.settled().await,
                 Some(Seen::NotNow) => pass.given_back().await,
                 None => {}
             },
             Some(Admission::SetAside(mut pass, verdict)) => {
                 let trail = self.trail_of(&delivery);
-                match pass.during(self.worker.set_aside(&delivery, trail, verdict)).await {
+                match Box::pin(pass.during(self.worker.set_aside(&delivery, trail, verdict))).await {
                     Ok(()) => {
                         self.runner.meters.gave_up(GivenUp::Quarantined);
                         delivery.receipt.ack();

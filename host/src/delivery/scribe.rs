@@ -99,14 +99,10 @@ impl Scribe {
         if !self.is_on() {
             return;
         }
-        let id = match &trail.recipient {
-            // It may have been one by the rules of then.
-            Some(recipient) => recipient.event_id.clone(),
-            None => {
-                let own = delivery.message.properties.message_id.clone().filter(|id| !id.is_empty());
-                own.unwrap_or_else(|| crate::event::id_of_body(&delivery.message.body))
-            }
-        };
+        // It may have been an event by the rules of then.
+        let known = trail.recipient.as_ref().map(|recipient| recipient.event_id.clone());
+        let own = || delivery.message.properties.message_id.clone().filter(|id| !id.is_empty());
+        let id = known.or_else(own).unwrap_or_else(|| crate::event::id_of_body(&delivery.message.body));
         self.journal.note(|| Lent {
             at: now(),
             id: &id,

@@ -136,7 +136,7 @@ impl Intake {
         match self.worker.caution.admit(self.worker.source.names.source(), &delivery).await {
             Admission::NotNow => false,
             Admission::Handle(mut pass) => {
-                let is_settled = pass.during(self.work(delivery)).await;
+                let is_settled = Box::pin(pass.during(self.work(delivery))).await;
                 if is_settled {
                     pass.settled().await;
                 } else if self.members.runners().is_empty() {
@@ -146,7 +146,7 @@ impl Intake {
             }
             Admission::SetAside(mut pass, verdict) => {
                 let trail = Trail::begin(&delivery, None, now());
-                if let Err(error) = pass.during(self.worker.set_aside(&delivery, trail, verdict)).await {
+                if let Err(error) = Box::pin(pass.during(self.worker.set_aside(&delivery, trail, verdict))).await {
                     debug!(%error, "a message was not settled, and will come again");
                     return false;
                 }

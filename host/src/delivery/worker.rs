@@ -95,7 +95,7 @@ impl Worker {
         if let Landed::Dead(fault) = landed {
             self.scribe.received(coming);
             self.scribe.undecodable(delivery, &Trail { fault: Some(fault.clone()), ..trail });
-            self.could_not_pass_on(runner, &event.id, &fault);
+            could_not_pass_on(runner, &event.id, &fault);
             return Ok(());
         }
         runner.meters.spilled(why);
@@ -227,31 +227,9 @@ impl Worker {
             ..trail.clone()
         };
         let passed_on = Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, onward)).await;
-        let next = match (&passed_on, &settlement) {
-            (Err(_), _) => Next::Unsettled,
-            (Ok(Landed::Dead(fault)), _) => {
-                self.could_not_pass_on(runner, event_id, fault);
-                Next::DeadLetter(GivenUp::Inexpressible.as_str())
-            }
-            (Ok(Landed::AsMeant), Settlement::DeadLetter { why, .. }) => {
-                runner.meters.gave_up(*why);
-                next
-            }
-            (Ok(Landed::AsMeant), Settlement::Pause(_)) => {
-                runner.meters.spilled(SpillReason::Misconfigured);
-                next
-            }
-            (Ok(Landed::AsMeant), Settlement::Done | Settlement::RetryLater { .. } | Settlement::AgainLater { .. }) => {
-                next
-            }
-        };
+        let next = count_landing(runner, event_id, &passed_on, &settlement, next);
         self.scribe.attempted(clock::now(), event, coming, runner, made, next);
         passed_on.map(|_| ())
-    }
-
-    fn could_not_pass_on(&self, runner: &Runner, event_id: &str, fault: &Fault) {
-        runner.meters.gave_up(GivenUp::Inexpressible);
-        warn!(plugin = &*runner.name, event_id, code = fault.code, "dead-lettered: {}", fault.reason);
     }
 
     /// Gives up a message that is no event.
@@ -311,6 +289,32 @@ impl Worker {
 /// In milliseconds since 1970.
 fn after(now: i64, delay: Duration) -> i64 {
     now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Counts a settlement by where its copy has landed, and returns what comes next: `next`, if it landed where it was meant to.
+fn count_landing(
+    runner: &Runner,
+    event_id: &str,
+    passed_on: &Result<Landed, BrokerError>,
+    settlement: &Settlement,
+    next: Next<&'static str>,
+) -> Next<&'static str> {
+    match (passed_on, settlement) {
+        (Err(_), _) => return Next::Unsettled,
+        (Ok(Landed::Dead(fault)), _) => {
+            could_not_pass_on(runner, event_id, fault);
+            return Next::DeadLetter(GivenUp::Inexpressible.as_str());
+        }
+        (Ok(Landed::AsMeant), Settlement::DeadLetter { why, .. }) => runner.meters.gave_up(*why),
+        (Ok(Landed::AsMeant), Settlement::Pause(_)) => runner.meters.spilled(SpillReason::Misconfigured),
+        (Ok(Landed::AsMeant), Settlement::Done | Settlement::RetryLater { .. } | Settlement::AgainLater { .. }) => {}
+    }
+    next
+}
+
+fn could_not_pass_on(runner: &Runner, event_id: &str, fault: &Fault) {
+    runner.meters.gave_up(GivenUp::Inexpressible);
+    warn!(plugin = &*runner.name, event_id, code = fault.code, "dead-lettered: {}", fault.reason);
 }
 
 fn recipient(runner: &Runner, event: &Event) -> Recipient {

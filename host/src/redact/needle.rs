@@ -60,14 +60,18 @@ impl Needles {
             && decoded.iter().all(|byte| matches!(byte, b' '..=b'~'))
         {
             let password = decoded.iter().position(|byte| *byte == b':').map(|at| decoded[at + 1..].to_vec());
-            password.into_iter().for_each(|password| self.push(password, false, instead));
+            if let Some(password) = password {
+                self.push(password, false, instead);
+            }
             self.push(decoded.to_vec(), false, instead);
         }
         // The log is written line by line.
         if bytes.contains(&b'\n') {
             let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
             let lines = lines.filter(|line| line.len() >= LINE_BYTES_MIN && !line.starts_with(b"-----"));
-            lines.take(LINES_MAX).for_each(|line| self.push(line.to_vec(), false, instead));
+            for line in lines.take(LINES_MAX) {
+                self.push(line.to_vec(), false, instead);
+            }
         }
     }
 
@@ -77,8 +81,8 @@ impl Needles {
             let encoded = Zeroizing::new(STANDARD_NO_PAD.encode([&[0; 2][..before], form].concat()));
             // The digits that the form alone decides, and at the end of a text one more.
             let digits = (before * 8).div_ceil(6)..(before + form.len()) * 8 / 6;
-            for digits in [encoded.get(digits.clone()), encoded.get(digits.start..)] {
-                digits.into_iter().for_each(|digits| self.push(digits.as_bytes().to_vec(), true, instead));
+            for digits in [encoded.get(digits.clone()), encoded.get(digits.start..)].into_iter().flatten() {
+                self.push(digits.as_bytes().to_vec(), true, instead);
             }
         }
         let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];

@@ -107,7 +107,7 @@ fn small_percent(char: char) -> String {
 const WRITERS: [Writer; 12] = [
     |text| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string(),
     |text| each(text, is_special, small_percent),
-    |text| text.bytes().map(|byte| format!("%{byte:02X}")).collect(),
+    |text| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat(),
     |text| url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
     |text| serde_json::Value::from(text).to_string(),
     |text| serde_json::Value::from(text).to_string().replace('/', "\\/"),
@@ -244,7 +244,7 @@ fn what_mails_and_base64_have_within_a_word_hides_nothing() {
 
 #[test]
 fn a_long_value_is_found_by_its_end_and_known_as_a_whole() {
-    let value: String = (0..400).map(|number| format!("{number}.")).collect();
+    let value = (0..400).map(|number| format!("{number}.")).collect::<Vec<_>>().concat();
     check(&value, &format!("<{value}>"), "<[secret token]>");
     let end = &value[1..];
     check(&value, end, end);

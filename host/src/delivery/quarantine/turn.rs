@@ -68,7 +68,7 @@ pub(in crate::delivery) struct Pass {
 
 /// The time in which a suspect is alone.
 struct Turn {
-    _turn: OwnedMutexGuard<()>,
+    _alone: OwnedMutexGuard<()>,
     began: Instant,
     until: Instant,
 }
@@ -114,7 +114,7 @@ impl Caution {
     /// Goes on for as long as it is polled: notices that the session has lasted for long.
     pub(in crate::delivery) async fn watch_over(&self) -> std::convert::Infallible {
         tokio::time::sleep(SESSION_LONG).await;
-        self.quarantine.change(self.session, |record| record.goes_on()).await;
+        self.quarantine.change(self.session, super::Record::goes_on).await;
         self.look_whether_over();
         std::future::pending().await
     }
@@ -158,7 +158,7 @@ impl Caution {
         let is_set_aside = conviction.is_some();
         let take = move |record: &mut super::Record| record.take(suspect, is_alone, is_set_aside);
         if self.quarantine.change(self.session, take).await == Some(true) {
-            pass.turn = Some(Turn { _turn: turn, began, until: Instant::now() + alone_max });
+            pass.turn = Some(Turn { _alone: turn, began, until: Instant::now() + alone_max });
         }
         match conviction {
             Some(conviction) => Admission::SetAside(pass, Verdict::new(conviction, &suspect)),
@@ -224,7 +224,7 @@ impl Pass {
             if let Ok(done) = timeout_at(until, work.as_mut()).await {
                 return done;
             }
-            self.change(|record, suspect| record.accompany(suspect)).await;
+            self.change(super::Record::accompany).await;
             self.end_turn();
         }
         work.await
@@ -232,13 +232,13 @@ impl Pass {
 
     /// The message is settled.
     pub(in crate::delivery) async fn settled(mut self) {
-        self.change(|record, suspect| record.settle(suspect)).await;
+        self.change(super::Record::settle).await;
         self.end_turn();
     }
 
     /// The message is not handled, and will come again.
     pub(in crate::delivery) async fn given_back(mut self) {
-        self.change(|record, suspect| record.give_back(suspect)).await;
+        self.change(super::Record::give_back).await;
         self.end_turn();
     }
 
@@ -278,6 +278,7 @@ mod tests {
         quarantine
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a suspect, as `take` wants one")]
     fn message(number: u8) -> Option<Fingerprint> {
         Some(Fingerprint::of_number(number))
     }

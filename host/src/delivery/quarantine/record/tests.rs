@@ -202,7 +202,9 @@ impl Hands {
         let alone = self.in_hand.first().filter(|_| self.is_alone).copied();
         if *ending == Ending::Unexplained {
             self.in_a_row.retain(|number, _| Some(*number) == alone);
-            alone.map(|number| *self.in_a_row.entry(number).or_default() += 1);
+            if let Some(number) = alone {
+                *self.in_a_row.entry(number).or_default() += 1;
+            }
         }
         self.record.end(ending, 0);
         (self.in_hand, self.is_alone) = (Vec::new(), false);
