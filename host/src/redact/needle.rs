@@ -51,7 +51,9 @@ impl Needles {
         for form in [bytes, in_path.as_bytes(), in_query.as_bytes(), json.as_bytes()] {
             self.wrapped(form, instead);
         }
-        value.text().filter(|text| !text.is_ascii()).into_iter().for_each(|text| self.other_charsets(text, instead));
+        if let Some(text) = value.text().filter(|text| !text.is_ascii()) {
+            self.other_charsets(text, instead);
+        }
         if let Some(key) = bytes.strip_prefix(STANDARD_WEBHOOKS_PREFIX) {
             self.push(key.to_vec(), false, instead);
         }
@@ -60,7 +62,9 @@ impl Needles {
             && decoded.iter().all(|byte| matches!(byte, b' '..=b'~'))
         {
             let password = decoded.iter().position(|byte| *byte == b':').map(|at| decoded[at + 1..].to_vec());
-            password.into_iter().for_each(|password| self.push(password, false, instead));
+            if let Some(password) = password {
+                self.push(password, false, instead);
+            }
             self.push(decoded.to_vec(), false, instead);
         }
         // The log is written line by line.
@@ -77,8 +81,8 @@ impl Needles {
             let encoded = Zeroizing::new(STANDARD_NO_PAD.encode([&[0; 2][..before], form].concat()));
             // The digits that the form alone decides, and at the end of a text one more.
             let digits = (before * 8).div_ceil(6)..(before + form.len()) * 8 / 6;
-            for digits in [encoded.get(digits.clone()), encoded.get(digits.start..)] {
-                digits.into_iter().for_each(|digits| self.push(digits.as_bytes().to_vec(), true, instead));
+            for digits in [encoded.get(digits.clone()), encoded.get(digits.start..)].into_iter().flatten() {
+                self.push(digits.as_bytes().to_vec(), true, instead);
             }
         }
         let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];

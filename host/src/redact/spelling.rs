@@ -199,8 +199,9 @@ fn two_digits(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings)
 fn four_digits(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) {
     if let [b'u' | b'U', digits @ ..] = rest
         && let Some((bytes, code)) = number(digits, 4..=4, 16, layers_behind(before, layers))
+        && let Some(char) = char::from_u32(code)
     {
-        char::from_u32(code).into_iter().for_each(|char| spellings.push(before + 1 + bytes, Meant::of(char), layers));
+        spellings.push(before + 1 + bytes, Meant::of(char), layers);
     }
 }
 
@@ -223,22 +224,27 @@ fn escaped(char: u8, rest: &[u8], before: usize, layers: u8, spellings: &mut Spe
     let mut push = |bytes: usize, meant| spellings.push(before + bytes, meant, layers);
     match char {
         b'u' | b'U' => {
-            unicode(rest, behind).into_iter().for_each(|(bytes, char)| push(bytes, Meant::of(char)));
+            if let Some((bytes, char)) = unicode(rest, behind) {
+                push(bytes, Meant::of(char));
+            }
         }
         b'x' => {
             if let Some((bytes, code)) = number(rest, 2..=2, 16, behind) {
                 // A byte in some languages, a character in others.
                 push(bytes, Meant::Byte(code.to_le_bytes()[0]));
-                char::from_u32(code).into_iter().for_each(|char| push(bytes, Meant::of(char)));
+                if let Some(char) = char::from_u32(code) {
+                    push(bytes, Meant::of(char));
+                }
             }
         }
         b'0'..=b'7' => {
             let first = u32::from(char - b'0');
             push(0, Meant::Byte(char - b'0'));
             for digits in 1..=2 {
-                if let Some((bytes, code)) = number(rest, digits..=digits, 8, behind) {
-                    let code = u8::try_from((first << (3 * digits)) + code);
-                    code.into_iter().for_each(|byte| push(bytes, Meant::Byte(byte)));
+                if let Some((bytes, code)) = number(rest, digits..=digits, 8, behind)
+                    && let Ok(byte) = u8::try_from((first << (3 * digits)) + code)
+                {
+                    push(bytes, Meant::Byte(byte));
                 }
             }
         }
