@@ -51,7 +51,9 @@ impl Needles {
         for form in [bytes, in_path.as_bytes(), in_query.as_bytes(), json.as_bytes()] {
             self.wrapped(form, instead);
         }
-        value.text().filter(|text| !text.is_ascii()).into_iter().for_each(|text| self.other_charsets(text, instead));
+        if let Some(text) = value.text().filter(|text| !text.is_ascii()) {
+            self.other_charsets(text, instead);
+        }
         if let Some(key) = bytes.strip_prefix(STANDARD_WEBHOOKS_PREFIX) {
             self.push(key.to_vec(), false, instead);
         }

@@ -87,6 +87,10 @@ fn each(text: &str, is_written: fn(char) -> bool, write: fn(char) -> String) -> 
     text.chars().map(|char| if is_written(char) { write(char) } else { char.to_string() }).collect()
 }
 
+fn each_byte(text: &str, write: fn(u8) -> String) -> String {
+    text.bytes().map(write).collect()
+}
+
 fn is_any(_: char) -> bool {
     true
 }
@@ -107,7 +111,7 @@ fn small_percent(char: char) -> String {
 const WRITERS: [Writer; 12] = [
     |text| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string(),
     |text| each(text, is_special, small_percent),
-    |text| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat(),
+    |text| each_byte(text, |byte| format!("%{byte:02X}")),
     |text| url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
     |text| serde_json::Value::from(text).to_string(),
     |text| serde_json::Value::from(text).to_string().replace('/', "\\/"),

@@ -1,13 +1,11 @@
 //! Where a secret's value may be seen, and that it is nowhere else.
 
+mod echo;
+mod views;
+
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,149 +16,12 @@ use tempfile::TempDir;
 use testbed::{Leash, eventually, eventually_some};
 
 use crate::assemble::Guest;
+use crate::secrets::echo::Echo;
 use crate::world::{Host, SOON, World, built};
 
 const CANARY: &str = "canary/9dF1+K2=7q&xZ";
-/// Two of one length: nothing that a guest sees may tell which of them it has.
-const LOOKALIKES: [&str; 2] = ["canary09dF10K2070q0xZ", "canary/9dF1/%%2&&/xZ?"];
 /// The signals that make a core dump.
 const SEGMENTATION_FAULT: &str = "SEGV";
-
-/// A server that answers each request with the request itself, in the body and in a header; or, as [`reply`] has it, with as
-/// much of it and in the form that the path says.
-struct Echo {
-    port: u16,
-    requests: Arc<Mutex<Vec<String>>>,
-    ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Echo {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (requests, ended) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
-        let (kept, stop) = (Arc::clone(&requests), Arc::clone(&ended));
-        let thread = std::thread::spawn(move || {
-            let mut value = String::new();
-            while let Ok((stream, _)) = listener.accept() {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                if let Some(request) = answer(stream, &mut value) {
-                    kept.lock().unwrap().push(request);
-                }
-            }
-        });
-        Self { port, requests, ended, thread: Some(thread) }
-    }
-
-    fn origin(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// `value` is the last one that came in a header.
-fn answer(mut stream: TcpStream, value: &mut String) -> Option<String> {
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    let mut request = Vec::new();
-    let mut piece = [0; 4096];
-    let text = loop {
-        let count = stream.read(&mut piece).ok().filter(|count| *count > 0)?;
-        request.extend(&piece[..count]);
-        let text = String::from_utf8_lossy(&request).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-        });
-        if body.len() >= length.unwrap_or_default() {
-            break text;
-        }
-    };
-    let authorization = text.lines().find(|line| line.to_lowercase().starts_with("authorization:")).unwrap_or_default();
-    if let Some((_, bearer)) = authorization.split_once("Bearer ") {
-        bearer.trim().clone_into(value);
-    }
-    let path = text.split(' ').nth(1).unwrap_or_default();
-    let (more, body) =
-        reply(path, value, &text).unwrap_or((format!("echo: {authorization}\r\n"), text.clone().into_bytes()));
-    let length = body.len();
-    let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n{more}\r\n");
-    let _ = stream.write_all(&body);
-    Some(text)
-}
-
-/// The body that a path asks for, and the headers besides.
-fn reply(path: &str, value: &str, request: &str) -> Option<(String, Vec<u8>)> {
-    if path.starts_with("/say") {
-        let body = request.split_once("\r\n\r\n")?.1;
-        return Some((format!("said: {}\r\n", &body[..body.len().min(4000)]), body.as_bytes().to_vec()));
-    }
-    if path.starts_with("/path/") {
-        return Some((format!("location: <{path}>\r\n"), format!("<{path}>").into_bytes()));
-    }
-    if let Some(coding) = path.strip_prefix("/coded/") {
-        return Some((format!("content-encoding: {coding}\r\n"), b"wrapped up".to_vec()));
-    }
-    let special = |write: fn(char) -> String| -> String {
-        value.chars().map(|char| if char.is_ascii_alphanumeric() { char.to_string() } else { write(char) }).collect()
-    };
-    let percent = || special(|char| format!("%{:02X}", u32::from(char)));
-    let wide = || format!("<{value}>").encode_utf16().collect::<Vec<_>>();
-    let text = match path.strip_prefix("/as/")? {
-        "plain" => value.to_owned(),
-        "json-slash" => value.replace('/', "\\/"),
-        "json-unicode" => special(|char| format!("\\u{:04x}", u32::from(char))),
-        "json-unicode-all" => value.chars().map(|char| format!("\\u{:04X}", u32::from(char))).collect(),
-        "html" => value.replace('&', "&amp;").replace('/', "&sol;").replace('=', "&equals;"),
-        "html-decimal" => special(|char| format!("&#{};", u32::from(char))),
-        "html-hexadecimal" => special(|char| format!("&#x{:x};", u32::from(char))),
-        "percent" => percent(),
-        "percent-small" => percent().to_ascii_lowercase(),
-        "percent-twice" => percent().replace('%', "%25"),
-        "json-of-html" => value.replace('&', "\\u0026amp;"),
-        "mail" => value.replace('=', "=3D"),
-        "hexadecimal" => value.bytes().map(|byte| format!("{byte:02x}")).collect(),
-        "base64" => STANDARD_NO_PAD.encode(value),
-        "utf-16-le" => return Some((String::new(), wide().iter().flat_map(|unit| unit.to_le_bytes()).collect())),
-        "utf-16-be" => return Some((String::new(), wide().iter().flat_map(|unit| unit.to_be_bytes()).collect())),
-        _ => return None,
-    };
-    Some((format!("form: <{text}>\r\n"), format!("<{text}>").into_bytes()))
-}
-
-/// The forms that [`reply`] knows, in which a secret comes back.
-const FORMS: [&str; 16] = [
-    "plain",
-    "json-slash",
-    "json-unicode",
-    "json-unicode-all",
-    "html",
-    "html-decimal",
-    "html-hexadecimal",
-    "percent",
-    "percent-small",
-    "percent-twice",
-    "json-of-html",
-    "mail",
-    "hexadecimal",
-    "base64",
-    "utf-16-le",
-    "utf-16-be",
-];
 
 /// A world with a guest that has the canary, in a file elsewhere.
 struct Cage {
@@ -400,138 +261,6 @@ fn a_plugin_uses_its_own_secrets_towards_their_destinations_alone() {
     cage.plug_as("hoarder", &cage.toml("hoard", false, &origin));
     let reason = cage.reason("hoarder");
     assert!(reason.contains("it holds more than its limit of 1024 handles"), "{reason}");
-}
-
-/// What the guest saw of each answer, as it tells it: by the contract, and by WASI.
-fn views_of(cage: &Cage, name: &str, asks: &[String]) -> Vec<String> {
-    let toml = cage.toml("look", false, &cage.echo.origin()).replace(
-        "[config]\n",
-        &format!(
-            "[limits]\nresponse = \"1 KiB\"\ntime = \"60s\"\nlog-bytes = \"16 MiB\"\n[config]\nasks = [{}]\n",
-            asks.join(", ")
-        ),
-    );
-    cage.plug_as(name, &toml);
-    let Output { stdout, stderr, .. } = cage.test(name, &["--json"]);
-    let report: serde_json::Value =
-        serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&stderr)));
-    assert_eq!(report["outcome"], "done", "{report}");
-    let log = report["log"].as_array().unwrap();
-    let told = log.iter().map(|line| line["message"].as_str().unwrap().to_owned());
-    told.filter(|line| line.starts_with("by ")).collect()
-}
-
-fn backwards(text: &str) -> String {
-    text.chars().rev().collect()
-}
-
-#[test]
-fn a_server_that_sends_a_secret_back_in_another_form_shows_its_name() {
-    let cage = Cage::new();
-    let origin = cage.echo.origin();
-    let ask = |path: &str| format!("{{ url = \"{origin}{path}\" }}");
-    let asks: Vec<_> = FORMS.iter().map(|form| ask(&format!("/as/{form}"))).collect();
-    let views = views_of(&cage, "forms", &asks);
-    assert_eq!(views.len(), 2 * FORMS.len(), "{views:#?}");
-    let is_hidden = |(form, view): &(&str, &String)| {
-        let is_wide = form.starts_with("utf-16");
-        let body = backwards(view.split_once(": ").unwrap().1).replace('\0', "");
-        body.starts_with("<[secret token]>") && (is_wide || view.contains("content-length=61 form=>]nekot terces[<: "))
-    };
-    let seen = FORMS.iter().flat_map(|form| [*form; 2]).zip(&views);
-    let told: Vec<_> = seen.filter(|view| !is_hidden(view)).collect();
-    assert!(told.is_empty(), "{told:#?}");
-    // The host's own spelling, and what a plugin writes before it.
-    let own = ["/path/{secret:token}", "/path/%{secret:token}", "/path/?q={secret:token}", "/path/?q=%{secret:token}"];
-    let views = views_of(&cage, "own", &own.map(ask));
-    assert_eq!(views.len(), own.len(), "{views:#?}");
-    for view in &views {
-        assert!(view.contains(">]nekot terces[") && view.contains("location=>]nekot terces["), "{view}");
-        for part in ["canary", "9dF1", "xZ"] {
-            assert!(!view.contains(&backwards(part)), "{view}");
-        }
-    }
-    // What is wrapped up is not handed over, and not asked for.
-    let codings = ["/coded/gzip", "/coded/deflate", "/coded/br", "/coded/zstd", "/coded/canary"];
-    let views = views_of(&cage, "coded", &codings.map(ask));
-    for (number, view) in views.iter().enumerate() {
-        let told = codings[number / 2].strip_prefix("/coded/").filter(|told| *told != "canary");
-        let told = format!("its answer is compressed ({})", told.unwrap_or("in a way of its own"));
-        let is_told = if number % 2 == 0 {
-            view.contains("error HostError::Refused") && view.contains(&told)
-        } else {
-            view.contains("HttpResponseContentCoding")
-        };
-        assert!(is_told, "{view}");
-    }
-    assert_eq!(views.len(), 2 * codings.len());
-    for request in cage.echo.requests() {
-        let head = request.split_once("\r\n\r\n").unwrap().0.to_lowercase();
-        assert!(head.contains("\r\naccept-encoding: identity\r\n"), "{head}");
-        for trick in ["\r\nrange:", "\r\nif-range:", "\r\na-im:", "gzip, br"] {
-            assert!(!head.contains(trick), "{head}");
-        }
-    }
-}
-
-#[test]
-fn nothing_that_a_plugin_sees_tells_a_part_of_a_secret() {
-    let cage = Cage::new();
-    let origin = cage.echo.origin();
-    let mut asks = Vec::new();
-    for guess in LOOKALIKES {
-        for length in 1..guess.len() {
-            let (beginning, end) = (&guess[..length], &guess[length..]);
-            for part in [beginning, end] {
-                let ask = |before: usize, after: usize| {
-                    format!("{{ url = \"{origin}/say\", body = {part:?}, before = {before}, after = {after} }}")
-                };
-                // Up to the limit, beyond it, and well within.
-                asks.push(ask(1024 - part.len(), if length % 2 == 0 { 1 } else { 3000 }));
-                asks.push(ask(1024 - part.len() / 2, 0));
-                if length % 5 == 0 {
-                    asks.push(ask(10, 10));
-                }
-            }
-        }
-    }
-    let seen = seen_with(&cage, &LOOKALIKES, &asks);
-    assert!(seen[0].len() > asks.len() && seen[0].iter().any(|view| view.contains("cut")), "{}", seen[0].len());
-    assert_eq!(LOOKALIKES[0].len(), LOOKALIKES[1].len());
-    assert_same(&seen);
-}
-
-/// The views of one plugin, with one value and then with another.
-fn seen_with(cage: &Cage, values: &[&str; 2], asks: &[String]) -> [Vec<String>; 2] {
-    values.map(|value| {
-        fs::write(cage.canary(), value).unwrap();
-        views_of(cage, "oracle", asks)
-    })
-}
-
-fn assert_same(seen: &[Vec<String>; 2]) {
-    let told: Vec<_> = seen[0].iter().zip(&seen[1]).filter(|(one, other)| one != other).collect();
-    assert!(told.is_empty(), "{} of {}: {told:#?}", told.len(), seen[0].len());
-    assert_eq!(seen[0].len(), seen[1].len());
-}
-
-#[test]
-fn what_there_is_room_for_does_not_tell_how_long_a_secret_is() {
-    let cage = Cage::new();
-    let origin = cage.echo.origin();
-    let mut asks = Vec::new();
-    for length in (8192 - 80..8192 + 20).step_by(5) {
-        let path = "x".repeat(length - origin.len() - "/say/".len());
-        asks.push(format!("{{ url = \"{origin}/say/{path}{{secret:token}}\" }}"));
-    }
-    for prefix in (32_768 - 160..32_768).step_by(8) {
-        asks.push(format!("{{ url = \"{origin}/say\", prefix = {prefix} }}"));
-    }
-    let seen = seen_with(&cage, &["a-short-one", &CANARY.repeat(4)], &asks);
-    assert_same(&seen);
-    for refused in ["error HostError::Invalid", "error HostError::Quota"] {
-        assert!(seen[0].iter().any(|view| view.contains(refused)), "{refused}");
-    }
 }
 
 #[test]
