@@ -45,6 +45,7 @@ pub(crate) struct Global {
     /// The exchange to publish to [env: NOTIFY_EXCHANGE] [default: orders; load makes its own]
     ///
     /// The variable does not count for load: an exchange that was set for every day is not meant for a load.
+    #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     // Taken from the environment by hand, because it depends on the command whether the variable counts.
     #[arg(long, value_name = "NAME", global = true)]
     exchange: Option<String>,
@@ -103,6 +104,7 @@ pub(crate) enum Publish {
     /// they are missing. No plugin gets them unless a host is started for that queue, with the variables
     /// NOTIFY_SOURCE_EXCHANGE and NOTIFY_SOURCE_QUEUE set to order-cli.load. Events that nobody consumes are removed
     /// again. With --exchange they go to everybody who gets real orders from that exchange.
+    #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     Load(Load),
 }
 

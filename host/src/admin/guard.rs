@@ -149,8 +149,7 @@ mod tests {
 
     fn guard(address: &str, hosts: &[&str], token: Option<&str>) -> Guard {
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let access =
-            token.map_or(Access::Everybody, |token| Access::Token(SecretValue::new(token.into()).unwrap()));
+        let access = token.map_or(Access::Everybody, |token| Access::Token(SecretValue::new(token.into()).unwrap()));
         Guard::new(address.parse().unwrap(), hosts, access)
     }
 

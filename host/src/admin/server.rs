@@ -126,6 +126,7 @@ fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::BadConfig;
 
     #[tokio::test]
     async fn a_token_that_is_no_good_is_refused_and_not_told() {

@@ -47,10 +47,7 @@ impl Access {
             return Ok(Self::Nobody);
         }
         if text.len() < TOKEN_BYTES_MIN {
-            bail!(problem(
-                file,
-                &format!("the token is too short to be safe: it needs {TOKEN_BYTES_MIN} characters")
-            ))
+            bail!(problem(file, &format!("the token is too short to be safe: it needs {TOKEN_BYTES_MIN} characters")))
         }
         if text == FOR_TRYING {
             warn!(
@@ -95,9 +92,7 @@ mod tests {
             ("change-me-to-something-long\n", Ok("nobody")),
             ("notify", Err("the token is too short to be safe: it needs 16 characters")),
             ("0123456789abcde", Err("too short")),
-            ("0123456789 abcdef", Err("without spaces")),
-            ("0123456789äbcdef", Err("visible ASCII")),
-            ("", Err("it is empty")),
+            ("change me to something", Err("without spaces")),
         ] {
             match (read(token), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{token}"),

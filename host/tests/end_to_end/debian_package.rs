@@ -43,7 +43,18 @@ impl Debian {
         let script = "set -e; mount -t overlay overlay -o \"$1\" \"$2\"; mount -t proc proc \"$2/proc\"; \
             mount --bind /dev \"$2/dev\"; mount --bind \"$3\" \"$2/mnt\"; echo mounted; exec sleep infinity";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", &layers, &path("root"), &path("shared")]);
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            &layers,
+            &path("root"),
+            &path("shared"),
+        ]);
         let holder = Leash::spawn(command);
         eventually(SOON, "the layers are mounted", || {
             assert!(holder.wait_timeout(std::time::Duration::ZERO).is_none(), "{}", holder.stderr());

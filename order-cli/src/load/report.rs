@@ -161,7 +161,10 @@ mod tests {
     #[test]
     fn a_report_tells_what_became_of_the_loads_own_queue() {
         for (fate, text) in [
-            (Fate { removed: 9, ..Fate::default() }, "order-cli.load: no host consumes it, so the events were removed again"),
+            (
+                Fate { removed: 9, ..Fate::default() },
+                "order-cli.load: no host consumes it, so the events were removed again",
+            ),
             (Fate { consumers: 1, waiting: 9, removed: 0 }, "order-cli.load: 1 consumer, 9 events wait"),
             (Fate { consumers: 2, waiting: 0, removed: 5 }, "order-cli.load: 2 consumers, 0 events wait"),
         ] {

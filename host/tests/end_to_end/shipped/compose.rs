@@ -1,6 +1,7 @@
 //! docker-compose.yml, read by Docker Compose itself, and its services started with what it gives them.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -106,9 +107,7 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
     let plugins = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     image.fill_plugins(plugins.path());
     // The host may only read them.
-    for entry in [plugins.path().to_owned()] {
-        fs::set_permissions(entry, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
+    fs::set_permissions(plugins.path(), Permissions::from_mode(0o755)).unwrap();
     let compose = compose(&[("NOTIFY_PLUGINS_DIR", plugins.path().to_str().unwrap())]);
     let services = &compose["services"];
 
@@ -123,10 +122,8 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
 
     let mail_port = free_port();
     let catcher = start_mail_catcher(mail_port);
-    let reached = [
-        ("rabbitmq:5672", format!("127.0.0.1:{}", node.port())),
-        ("mailpit:1025", format!("127.0.0.1:{mail_port}")),
-    ];
+    let reached =
+        [("rabbitmq:5672", format!("127.0.0.1:{}", node.port())), ("mailpit:1025", format!("127.0.0.1:{mail_port}"))];
     for (address, _) in &reached {
         assert!(services.get(address.split(':').next().unwrap()).is_some(), "there is no service at {address}");
     }

@@ -120,7 +120,10 @@ fn shell(world: &World, admin_port: u16, line: &str) -> Command {
     let mut bash = World::clean("bash");
     let programs = [env!("CARGO_BIN_EXE_notify-host").into(), built("NOTIFY_TEST_BIN", "order-cli")];
     let folders = programs.map(|program: std::path::PathBuf| program.parent().unwrap().display().to_string());
-    bash.args(["-c", line]).current_dir(world.path("")).env("HOME", world.path("")).env("EDITOR", "sed -i s/OrderCreated/Mended/");
+    bash.args(["-c", line])
+        .current_dir(world.path(""))
+        .env("HOME", world.path(""))
+        .env("EDITOR", "sed -i s/OrderCreated/Mended/");
     bash.env("PATH", format!("{}:{}", folders.join(":"), std::env::var("PATH").unwrap_or_default()));
     bash.env("NOTIFY_BROKER", &world.url).env("NOTIFY_STATE", world.path("state"));
     bash.env("NOTIFY_PLUGINS", world.plugins()).env("NOTIFY_ADMIN", format!("127.0.0.1:{admin_port}"));

@@ -58,7 +58,9 @@ impl Manifest {
         for variable in host["env"].as_array().unwrap() {
             let from = &variable["valueFrom"]["secretKeyRef"];
             assert_eq!(from["name"], self.of("Secret")["metadata"]["name"]);
-            container.environment.insert(text(&variable["name"]).to_owned(), self.secret(text(&from["key"])).to_owned());
+            container
+                .environment
+                .insert(text(&variable["name"]).to_owned(), self.secret(text(&from["key"])).to_owned());
         }
         container.volume("/plugins", 0o755, 0, 0);
         image.fill_plugins(container.translate("/plugins").as_ref());
@@ -88,7 +90,7 @@ impl Manifest {
             }
         }
         // The settings last: all paths in them are known then.
-        files.sort_by_key(|(path, ..)| path.ends_with(".toml"));
+        files.sort_by_key(|(path, ..)| path.contains("/etc/"));
         for (path, content, mode) in files {
             container.file(&path, &content, mode, group);
         }
@@ -137,9 +139,12 @@ fn the_pods_of_the_manifest_work_with_its_own_values() {
     let (user, password, address) = parts(&url);
     admit(&node, user, password);
     let broker = (address.to_owned(), format!("127.0.0.1:{}", node.port()));
-    let line: Vec<_> = image.entrypoint.iter().cloned().chain(
-        manifest.host()["args"].as_array().unwrap().iter().map(|argument| text(argument).to_owned()),
-    ).collect();
+    let line: Vec<_> = image
+        .entrypoint
+        .iter()
+        .cloned()
+        .chain(manifest.host()["args"].as_array().unwrap().iter().map(|argument| text(argument).to_owned()))
+        .collect();
     let replicas = manifest.of("Deployment")["spec"]["replicas"].as_u64().unwrap();
     let pods: Vec<_> = (0..replicas)
         .map(|_| {
