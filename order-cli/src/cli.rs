@@ -42,10 +42,10 @@ pub(crate) struct Global {
     // Taken as text, because clap would show a wrong one with its password.
     #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
     broker: Option<String>,
-    #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     /// The exchange to publish to [env: NOTIFY_EXCHANGE] [default: orders; load makes its own]
     ///
     /// The variable does not count for load: an exchange that was set for every day is not meant for a load.
+    #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     // Taken from the environment by hand, because it depends on the command whether the variable counts.
     #[arg(long, value_name = "NAME", global = true)]
     exchange: Option<String>,

@@ -92,9 +92,7 @@ mod tests {
             ("change-me-to-something-long\n", Ok("nobody")),
             ("notify", Err("the token is too short to be safe: it needs 16 characters")),
             ("0123456789abcde", Err("too short")),
-            ("0123456789 abcdef", Err("without spaces")),
-            ("0123456789äbcdef", Err("visible ASCII")),
-            ("", Err("it is empty")),
+            ("change me to something", Err("without spaces")),
         ] {
             match (read(token), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{token}"),

@@ -66,15 +66,14 @@ fn outcomes(done_with: &'static str) -> Vec<Case> {
     ]
 }
 
-/// `largest`: what the language's own type for it holds.
-fn waits(helper: &'static str, largest: Value) -> Vec<Case> {
+fn waits(helper: &'static str) -> Vec<Case> {
     vec![
         Case::retry(helper, json!(["r", 0]), None),
         Case::retry(helper, json!(["r", 30_000]), Some(30_000)),
-        // Beyond 2^32, and so beyond `pause-max`.
+        // Beyond `pause-max`, 2^32, what a double holds exactly; and the most that the contract has.
         Case::retry(helper, json!(["r", 5_000_000_000_i64]), Some(HOUR)),
         Case::retry(helper, json!(["r", 9_007_199_254_740_993_i64]), Some(HOUR)),
-        Case::retry(helper, json!(["r", largest]), Some(HOUR)),
+        Case::retry(helper, json!(["r", u64::MAX]), Some(HOUR)),
     ]
 }
 
@@ -89,12 +88,12 @@ fn cases(language: Language) -> Vec<Case> {
         Language::Rust | Language::C => {
             let mut cases = outcomes("done_with");
             cases.push(Case::retry("retry", json!(["r"]), None));
-            cases.extend(waits("retry_after", json!(u64::MAX)));
+            cases.extend(waits("retry_after"));
             cases
         }
         Language::JavaScript | Language::JavaScriptFull => {
             let mut cases = outcomes("done");
-            cases.extend(waits("retry", json!(u64::MAX)));
+            cases.extend(waits("retry"));
             cases.extend([
                 Case::new("done", json!([null]), "done", Value::Null),
                 Case::new("done", json!([12]), "done", number),
@@ -120,7 +119,7 @@ fn cases(language: Language) -> Vec<Case> {
         }
         Language::Python => {
             let mut cases = outcomes("done");
-            cases.extend(waits("retry", json!(u64::MAX)));
+            cases.extend(waits("retry"));
             cases.extend([
                 Case::new("done", json!([null]), "done", Value::Null),
                 Case::new("done", json!([12]), "done", number),
@@ -240,12 +239,12 @@ fn offered(language: Language, project: &Path) -> BTreeSet<String> {
         Language::Python => "def ",
         Language::C => "MAY_BE_UNUSED static bool ",
     };
-    let named = |line: &str| Some(line.strip_prefix(begins)?.split('(').next()?.to_owned());
+    let name_in = |line: &str| Some(line.strip_prefix(begins)?.split('(').next()?.to_owned());
     let makes_outcome =
         |line: &&str| language != Language::Rust || line.ends_with("-> Handled {") || line.ends_with("-> Failure {");
     // What the others are made of.
     let inner = ["failure", "text", "wholeNumber", "whole_number"];
-    let names = source.lines().filter(makes_outcome).filter_map(named);
+    let names = source.lines().filter(makes_outcome).filter_map(name_in);
     names.filter(|name| !inner.contains(&name.as_str())).collect()
 }
 

@@ -36,17 +36,8 @@ impl Load<'_> {
         let mut published = HashMap::new();
         while !pause(PAUSE, stop) {
             let mut load = program(&self.place.programs, "order-cli");
-            load.args([
-                "--broker",
-                &self.place.broker,
-                "--exchange",
-                EXCHANGE,
-                "load",
-                "--ids",
-                "--json",
-                "--mix",
-                MIX,
-            ]);
+            load.args(["--broker", &self.place.broker, "--exchange", EXCHANGE]);
+            load.args(["load", "--ids", "--json", "--mix", MIX]);
             load.args(["--count", &(self.rate * RUN_SECONDS).to_string(), "--rate", &self.rate.to_string()]);
             let load = Leash::spawn(load);
             let mut waited = Duration::ZERO;

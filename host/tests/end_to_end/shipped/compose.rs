@@ -1,6 +1,7 @@
 //! docker-compose.yml, read by Docker Compose itself, and its services started with what it gives them.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -84,11 +85,15 @@ fn line(compose: &Value, image: &Image, service: &str) -> Vec<String> {
     [of("entrypoint", &image.entrypoint), of("command", &image.command)].concat()
 }
 
-/// The command of a health check.
-fn health_check(service: &Value) -> Vec<String> {
-    let test = list(&service["healthcheck"]["test"]);
-    assert_eq!(test[0], "CMD", "{test:?}");
-    test[1..].to_vec()
+/// The command of a health check: the image's own, unless the file says otherwise.
+fn health_check(service: &Value, own: &[String]) -> Vec<String> {
+    match list(&service["healthcheck"]["test"]).split_first() {
+        None => own.to_vec(),
+        Some((kind, command)) => {
+            assert_eq!(kind, "CMD", "{service}");
+            command.to_vec()
+        }
+    }
 }
 
 fn start_mail_catcher(port: u16) -> Leash {
@@ -106,9 +111,7 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
     let plugins = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     image.fill_plugins(plugins.path());
     // The host may only read them.
-    for entry in [plugins.path().to_owned()] {
-        fs::set_permissions(entry, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
+    fs::set_permissions(plugins.path(), Permissions::from_mode(0o755)).unwrap();
     let compose = compose(&[("NOTIFY_PLUGINS_DIR", plugins.path().to_str().unwrap())]);
     let services = &compose["services"];
 
@@ -117,7 +120,7 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
     let node = Node::start();
     let of_rabbitmq = |name: &str| text(&rabbitmq["environment"][name]);
     admit(&node, of_rabbitmq("RABBITMQ_DEFAULT_USER"), of_rabbitmq("RABBITMQ_DEFAULT_PASS"));
-    let probe = health_check(rabbitmq);
+    let probe = health_check(rabbitmq, &[]);
     let probed = node.run(&probe[0], &probe[1..].iter().map(String::as_str).collect::<Vec<_>>());
     assert!(probed.status.success(), "{probe:?}: {probed:?}");
 
@@ -131,7 +134,7 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
     let container_of = |service: &str| container(&compose, &image, service, &reached);
     let host_container = container_of("notify-host");
     let host = host_container.start(&line(&compose, &image, "notify-host"));
-    wait_until_well(&host_container, &host, &health_check(&services["notify-host"]));
+    wait_until_well(&host_container, &host, &health_check(&services["notify-host"], &image.health_check));
     assert!(host_container.run(&image.health_check).status.success(), "the image's own health check");
 
     // The dashboard, as the file says at its top.

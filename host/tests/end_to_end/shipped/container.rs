@@ -104,15 +104,12 @@ impl Container {
         let mut rest = text;
         while let Some(next) = rest.chars().next() {
             let known = self.here.iter().filter(|(there, _)| rest.starts_with(there.as_str()));
-            match known.max_by_key(|(there, _)| there.len()) {
-                Some((there, here)) => {
-                    translated.push_str(here);
-                    rest = &rest[there.len()..];
-                }
-                None => {
-                    translated.push(next);
-                    rest = &rest[next.len_utf8()..];
-                }
+            if let Some((there, here)) = known.max_by_key(|(there, _)| there.len()) {
+                translated.push_str(here);
+                rest = &rest[there.len()..];
+            } else {
+                translated.push(next);
+                rest = &rest[next.len_utf8()..];
             }
         }
         translated

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::shipped::{project, shipped};
+use crate::shipped::{project, shipped as read};
 use crate::world::built;
 
 /// What a container has of it, unless it says otherwise.
@@ -23,11 +23,11 @@ pub(super) struct Image {
 
 impl Image {
     pub(super) fn read() -> Self {
-        let dockerfile = shipped("Dockerfile");
-        let (build, last) = dockerfile.rsplit_once("\nFROM ").expect("a stage that builds, and one that is shipped");
+        let dockerfile = read("Dockerfile");
+        let (build, shipped) = dockerfile.rsplit_once("\nFROM ").expect("a stage that builds, and one that is shipped");
         let plugins = build.split_once("for plugin in ").and_then(|(_, rest)| rest.split_once(';')).unwrap().0;
         let of = |instruction: &str| -> &str {
-            let mut lines = last.lines().filter_map(|line| line.strip_prefix(instruction)?.strip_prefix(' '));
+            let mut lines = shipped.lines().filter_map(|line| line.strip_prefix(instruction)?.strip_prefix(' '));
             let line = lines.next().unwrap_or_else(|| panic!("the Dockerfile has no {instruction}"));
             assert_eq!(lines.next(), None, "{instruction} is there once");
             line
@@ -44,7 +44,7 @@ impl Image {
             "COPY --from=build /out/plugins/ /plugins/",
             "COPY --from=build --chown=65532:65532 /out/state/ /var/lib/notify-host/",
         ] {
-            assert!(last.contains(copied), "the tests make of an image what it had with: {copied}");
+            assert!(shipped.contains(copied), "the tests make of an image what it had with: {copied}");
         }
         Self {
             environment: environment.collect(),

@@ -90,7 +90,7 @@ impl Manifest {
             }
         }
         // The settings last: all paths in them are known then.
-        files.sort_by_key(|(path, ..)| path.ends_with(".toml"));
+        files.sort_by_key(|(path, ..)| path.contains("/etc/"));
         for (path, content, mode) in files {
             container.file(&path, &content, mode, group);
         }
