@@ -17,7 +17,7 @@ const OUT_OF_MEMORY_MAX: u32 = 2;
 const UNEXPLAINED_MAX: u32 = 20;
 /// Short sessions in a row that ended without a known cause. From there on messages are suspected.
 const UNEXPLAINED_SUSPICIOUS: u32 = 3;
-/// How long a suspect is alone in hand at most; doubled by each break in a row.
+/// How long a suspect is alone in hand at most; doubled by each break in a row that a message may have caused.
 const ALONE_MIN: Duration = Duration::from_millis(500);
 const ALONE_DOUBLINGS_MAX: u32 = 6;
 /// How long after a break messages that come again are suspects. A plugin's queue may not be served before.
@@ -124,7 +124,8 @@ impl Record {
 
     /// How long a suspect is alone in hand at most.
     pub(super) fn alone_max(&self) -> Duration {
-        let series = self.breaks.max(self.unexplained.saturating_sub(UNEXPLAINED_SUSPICIOUS));
+        // Kills and cut networks are no evidence: they must not slow the host down further with each.
+        let series = self.breaks;
         ALONE_MIN.saturating_mul(1 << series.saturating_sub(1).min(ALONE_DOUBLINGS_MAX))
     }
 
