@@ -108,8 +108,10 @@ impl Lines {
 
     /// Hands over what has no end.
     pub(super) fn finish(&mut self, vault: &Vault, mut line: impl FnMut(&str)) {
-        self.redaction.finish(&vault.redactor(), &mut self.begun);
-        self.cut(&mut line);
+        if vault.has_secrets() {
+            self.redaction.finish(&vault.redactor(), &mut self.begun);
+            self.cut(&mut line);
+        }
         if !self.begun.is_empty() {
             self.hand_over(self.begun.len(), &mut line);
         }

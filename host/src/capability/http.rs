@@ -40,8 +40,10 @@ impl Guest {
         // Before anything is done with a secret.
         self.call.reach.check(&outgoing.url)?;
         let mut shown = Vec::new();
-        let headers = request.headers.into_iter().filter(|(name, _)| !self.call.reach.leaves_out(name));
-        for (name, value) in headers.collect::<Vec<_>>() {
+        for (name, value) in request.headers {
+            if self.call.reach.leaves_out(&name) {
+                continue;
+            }
             let Header { value, bytes, shown: text } = self.header_value(&name, value, &outgoing.url)?;
             if self.call.reach.preview().is_some() {
                 shown.push((name.clone(), text));

@@ -3,6 +3,7 @@ parser. What it does with a mail depends on its recipients' names."""
 
 import argparse
 import asyncio
+import base64
 import email
 import email.policy
 import json
@@ -97,7 +98,9 @@ def authenticate(server, session, envelope, mechanism, data):
     login, password = data.login.decode(), data.password.decode()
     expected = server.event_handler.arguments.login
     if f"{login}:{password}" != expected:
-        return AuthResult(success=False, handled=False)
+        # Some relays repeat what they were told.
+        plain = base64.b64encode(data.login + b":" + data.password).decode()
+        return AuthResult(success=False, handled=False, message=f"535 5.7.8 not {password}, nor {plain}")
     return AuthResult(success=True, auth_data=data.login)
 
 
