@@ -16,7 +16,6 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use testbed::free_port;
 use testbed::proxy::{Mode, Proxy};
 use testbed::rabbitmq::{self, Node, let_new_queues_settle};
-use testbed::raw_publisher::{RawPublisher, headers_and_id, nested_entry, short};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -478,72 +477,4 @@ async fn what_is_published_is_persistent_and_carries_the_name_of_the_session() {
     assert_eq!(*message.unwrap().properties.delivery_mode(), Some(2));
     let connections = node.ctl(&["list_connections", "client_properties"]);
     assert!(connections.contains("rabbitmq test"), "{connections}");
-}
-
-#[tokio::test]
-async fn messages_that_a_client_library_cannot_read_are_handed_out_and_the_session_goes_on() {
-    let node = rabbitmq::shared();
-    let broker = connect(node).await;
-    broker.declare_source(&source("unreadable", "unreadable", ExchangeKind::Topic, &["#"])).await.unwrap();
-    let port = node.port();
-    let publish = move || {
-        let mut publisher = RawPublisher::connect(port);
-        let latin_1 = [&short(b"na\xefve")[..], &[b't', 1]].concat();
-        publisher.publish(b"unreadable", b"K\xf6ln", &headers_and_id(&latin_1, b"\xe4-1"), b"1");
-        for levels in [2, 32, 33, 2_000, 26_000] {
-            publisher.publish(b"unreadable", b"k", &headers_and_id(&nested_entry(b"deep", levels), b"2"), b"{}");
-        }
-        publisher.publish(b"unreadable", b"k", &[0, 0], b"last");
-    };
-    tokio::task::spawn_blocking(publish).await.unwrap();
-
-    let mut consumer = broker.consume("unreadable", 10).await.unwrap();
-    let delivery = next(&mut consumer).await.unwrap().unwrap();
-    assert_eq!((&*delivery.exchange, &*delivery.routing_key), ("unreadable", "Köln"));
-    assert_eq!(delivery.message.properties.message_id.as_deref(), Some("ä-1"));
-    assert_eq!(delivery.message.properties.headers["naïve"], Value::Bool(true));
-    assert_eq!((&delivery.message.body[..], delivery.unreadable), (&b"1"[..], None));
-    delivery.receipt.ack();
-    for levels in [2, 32, 33, 2_000, 26_000] {
-        let delivery = next(&mut consumer).await.unwrap().unwrap();
-        let properties = &delivery.message.properties;
-        assert_eq!(properties.message_id.as_deref(), Some("2"), "{levels}");
-        assert_eq!(properties.headers.contains_key("deep"), levels <= 32, "{levels}");
-        if let Some(unreadable) = &delivery.unreadable {
-            assert!(levels > 32, "{levels}");
-            assert_eq!(unreadable.problem, "its header \"deep\" cannot be read: it is nested deeper than 32 levels");
-            assert_eq!(unreadable.properties, headers_and_id(&nested_entry(b"deep", levels), b"2"));
-        } else {
-            // A message that can be read can be passed on, and comes back the same.
-            broker.publish(Target::Queue("unreadable"), &delivery.message).await.unwrap();
-        }
-        delivery.receipt.ack();
-    }
-    let last = next(&mut consumer).await.unwrap().unwrap();
-    assert_eq!(&last.message.body[..], b"last");
-    last.receipt.ack();
-    for levels in [2, 32] {
-        let delivery = next(&mut consumer).await.unwrap().unwrap();
-        let expected = (0..levels).fold(Value::Void, |inner, _| Value::List(vec![inner]));
-        assert_eq!(delivery.message.properties.headers["deep"], expected);
-        delivery.receipt.ack();
-    }
-    consumer.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_returned_message_is_told_apart_whatever_its_text() {
-    let node = rabbitmq::shared();
-    let broker = connect(node).await;
-    broker.declare_source(&source("returning", "returning", ExchangeKind::Topic, &["taken"])).await.unwrap();
-    let mut message = Message::json("{}");
-    message.properties.headers.insert("naïve".to_owned(), "Köln".into());
-    message.properties.app_id = Some("Bücher".to_owned());
-    for routing_key in ["nicht-genommen-ö", "taken"] {
-        let published = broker.publish(Target::Exchange { exchange: "returning", routing_key }, &message).await;
-        match published {
-            Err(PublishError::Unroutable { .. }) => assert_ne!(routing_key, "taken"),
-            other => assert_eq!((other.is_ok(), routing_key), (true, "taken")),
-        }
-    }
 }
