@@ -364,7 +364,7 @@ db.commit()
         host.wait_for_order(id);
     }
     let letters = world.dead_letters(&world.broker(), 3);
-    let raw = |letter: &Delivery| letter.message.properties.headers.get("x-original-properties").cloned();
+    let raw = |letter: &Delivery| letter.message.properties.headers.get("x-notify-raw-properties").cloned();
     let of =
         |id: &str| letters.iter().find(|letter| String::from_utf8_lossy(&letter.message.body).contains(id)).unwrap();
     assert!(letters.iter().all(|letter| header(letter, "x-notify-code") == "unreadable-properties"), "{letters:?}");
