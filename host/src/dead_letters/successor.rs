@@ -203,16 +203,9 @@ mod tests {
             attempts: 8,
             fault: Some(Fault::new("retry", "away")),
             given_up: Some("attempts-used-up".to_owned()),
-            first_at: 1,
             last_at: 2,
-            round: 1,
-            round_at: 1,
-            history: Vec::new(),
-            replaces: None,
-            trace: None,
-            not_yet_routed: false,
-            exchange: "orders".to_owned(),
             routing_key: String::new(),
+            ..Trail::sample()
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Bounds {
     pub(crate) body_bytes_max: usize,
 }
 
-/// What came back.
+/// An answer: its head and its body.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: StatusCode,

@@ -9,19 +9,19 @@ use crate::log_writer::required::{LogFault, RequiredLines};
 /// second of a busy host, and a reader that is away for longer is not waited for.
 const LINES_MAX: usize = 16_384;
 const BYTES_MAX: usize = 4 << 20;
-/// Of required lines, for which there is room of their own: a plugin that floods the log cannot take it. One attempt may log so
+/// Room for required lines alone: a plugin that floods the log cannot take it. One attempt may log so
 /// much by its own limit (`log-bytes`), so an attempt that has the queue for itself always finds room.
 pub(super) const REQUIRED_BYTES_MAX: usize = 64 << 20;
-/// Of one write, so that what is written is reported now and then even if the rest must wait.
+/// Bytes of one write, so that progress is reported now and then even if the rest must wait.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-/// Of buffers that a burst made large.
+/// Capacity that a buffer keeps after a burst.
 const CAPACITY_BYTES_KEPT: usize = 256 << 10;
 
 /// Lines one after the other, whole ones, each with its line feed.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: Lines,
-    /// Of what waits and what the writer has in hand.
+    /// Bytes that wait or that the writer has in hand.
     load: Load,
 }
 

@@ -60,7 +60,7 @@ struct State {
 struct Store {
     /// `None` where there is no state folder, or it cannot be written to: then only this process remembers.
     file: Option<RecordFile>,
-    /// What is in it.
+    /// How many changes the file holds.
     changes: u64,
     is_said: bool,
 }
