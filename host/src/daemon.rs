@@ -3,27 +3,28 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use admin::{Admin, Sources};
 use broker::BrokerUrl;
+use config::{Layers, Settled};
+use delivery::{Dispatcher, Duplicates, Quarantine, Registry, Unwanted, Vitals};
+use journal::Journal;
+use sandbox::capability::Outside;
+use sandbox::{Engine, Loader};
+use supervisor::reconcile::Reconciler;
+use supervisor::reload::Reloader;
+use supervisor::sessions::Sessions;
+use supervisor::{control, reload};
+use telemetry::LogLevelHandle;
+use telemetry::log_writer::LogStatus;
+use telemetry::metrics::Meters;
+use telemetry::spans::Spans;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::admin::{Admin, Sources};
-use crate::capability::Outside;
-use crate::config::{Layers, Settled};
-use crate::delivery::{Dispatcher, Duplicates, Quarantine, Registry, Unwanted, Vitals};
-use crate::journal::Journal;
-use crate::log_writer::LogStatus;
-use crate::meters::Meters;
 use crate::otlp::Export;
-use crate::plugin::{Engine, Loader};
-use crate::reconcile::Reconciler;
-use crate::reload::Reloader;
-use crate::sessions::Sessions;
-use crate::spans::Spans;
-use crate::telemetry::Volume;
-use crate::{admin, control, journal, memory, reload, service, state};
+use crate::{memory, systemd};
 
 /// Runs until `stop`. An error means that it never got to work.
 pub(crate) async fn run(started: Started, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
@@ -41,7 +42,7 @@ pub(crate) async fn run(started: Started, broker: BrokerUrl, stop: &Cancellation
 pub(crate) struct Started {
     pub(crate) settled: Settled,
     pub(crate) layers: Layers,
-    pub(crate) volume: Volume,
+    pub(crate) log_level: LogLevelHandle,
     pub(crate) log: LogStatus,
 }
 
@@ -53,7 +54,7 @@ async fn serve(
     spans: Spans,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let Started { settled, layers, volume, log } = started;
+    let Started { settled, layers, log_level, log } = started;
     let config = Arc::new(settled.config.clone());
     let listening = admin::listen(&config.admin).await?;
     let vitals = Arc::new(Vitals::default());
@@ -77,7 +78,7 @@ async fn serve(
         layers,
         started: settled.clone(),
         now: Mutex::new(settled),
-        volume,
+        log_level,
         policies: reconciler.adoptions(),
         journal: journal.clone(),
         duplicates: duplicates.clone(),
@@ -99,7 +100,7 @@ async fn serve(
         journal_file: folder_state.as_deref().map(journal::file),
         stop: stop.clone(),
     });
-    let _informed = service::inform(Arc::clone(&admin), config.broker_timeout.is_some());
+    let _informed = systemd::inform(Arc::clone(&admin), config.broker_timeout.is_some());
     if let Some(listening) = listening {
         // Not ended by `stop`: it tells how the stop goes.
         helpers.spawn(admin.run(listening));
@@ -120,7 +121,7 @@ async fn serve(
         unwanted: Unwanted::default(),
         prefetch: config.prefetch,
         drain_timeout: drain_timeout.subscribe(),
-        journal: journal.clone(),
+        observer: Arc::new(journal.clone()),
         vitals: Arc::clone(&vitals),
         quarantine: quarantine.clone(),
         spans,

@@ -1,12 +1,11 @@
 //! Exit codes: 0 is success, 2 is clap's own for wrong arguments.
 
+use config::BadConfig;
+
 /// It could not do its work.
 pub(crate) const FAILED: u8 = 1;
 /// The configuration is wrong: `EX_CONFIG` of sysexits.h. A supervisor need not try again.
 pub(crate) const BAD_CONFIG: u8 = 78;
-/// The machine was at fault, and the same may work a moment later: `EX_TEMPFAIL` of sysexits.h. The process that compiles
-/// says so to the host.
-pub(crate) const TRY_AGAIN: u8 = 75;
 /// A second signal ended it: 128 + SIGINT, as shells count.
 pub(crate) const INTERRUPTED: i32 = 130;
 /// As clap exits, for what only the command itself can see.
@@ -24,11 +23,6 @@ pub(crate) struct NotAsNeeded(pub(crate) String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct WrongArguments(pub(crate) String);
-
-/// A file of the configuration is wrong; where and how.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct BadConfig(pub(crate) String);
 
 /// The code for what went wrong.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {

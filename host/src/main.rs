@@ -1,7 +1,18 @@
-//! See the library.
+//! The notification host: a daemon that consumes a queue and hands each event to sandboxed WebAssembly plugins.
+//!
+//! This program is the wiring and the command line. What it wires together is in the crates below `crates/`.
+
+mod cli;
+mod daemon;
+mod exit;
+mod logging;
+mod memory;
+mod otlp;
+mod shutdown;
+mod systemd;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    notify_host::main()
+    cli::main()
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::file;
-use crate::meters::HostMeters;
+use state::file;
+use telemetry::metrics::HostMeters;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Attempts between two looks: with no more, which is a hundredth of what a host can do, it is quiet.

@@ -18,7 +18,7 @@ pub(crate) const VARIABLE: &str = "NOTIFY_TEST_LANGUAGES";
 /// The folder, below target/.
 const FOLDER: &str = "languages";
 
-const TEMPLATES: &str = "host/src/plugin_commands/templates";
+const TEMPLATES: &str = "host/src/cli/plugin/templates";
 /// Of these templates, with a requirements.txt.
 const PYTHON_TEMPLATES: [&str; 2] = ["python", "c"];
 const NPM_TEMPLATE: &str = "js/package.json";

@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use config::{Network, Origin, SecretSource};
 use http::{HeaderName, HeaderValue, Response};
 use opentelemetry_http::{HttpClient, HttpError};
+use outbound::egress::{Bounds, Egress, Gate, Request};
+use outbound::secret_value::SecretValue;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use crate::config::{Network, Origin, SecretSource};
-use crate::egress::{Bounds, Egress, Gate, Request};
 use crate::otlp::watch::Watch;
-use crate::secret_value::SecretValue;
 
 /// One request, of which the exporter may make several for a batch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

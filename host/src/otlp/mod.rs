@@ -10,21 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use config::{self, TracingConfig};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use outbound::egress::Egress;
+use telemetry::metrics::HostMeters;
+use telemetry::spans::Spans;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::config::{self, TracingConfig};
-use crate::egress::Egress;
-use crate::meters::HostMeters;
 use crate::otlp::client::Client;
 use crate::otlp::watch::{Counted, Watch, Watched};
-use crate::spans::Spans;
 
 /// What this host calls itself, unless `OTEL_SERVICE_NAME` says otherwise.
 const NAME: &str = env!("CARGO_PKG_NAME");

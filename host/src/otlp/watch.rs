@@ -9,10 +9,9 @@ use opentelemetry_otlp::SpanExporter as Exporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor};
+use telemetry::metrics::HostMeters;
 use tracing::{info, warn};
 use url::{Position, Url};
-
-use crate::meters::HostMeters;
 
 /// What the log and the end of the host need to know.
 #[derive(Debug)]

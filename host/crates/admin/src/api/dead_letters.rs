@@ -1,0 +1,153 @@
+//! `/dead-letters`: list, show, replay, edit and delete what was given up, as `notify-host dead-letters` does.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use dead_letters::{Changed, Desk, DeskError, Selection};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Admin;
+use crate::api::asked::{Asked, Sent};
+use crate::refusal::Refusal;
+
+/// That are listed, if nobody says how many, and at most.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    plugin: Option<String>,
+    reason: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Replay {
+    body: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Which {
+    plugin: Option<String>,
+    reason: Option<String>,
+    all: bool,
+}
+
+impl From<DeskError> for Refusal {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Unknown(sentence) => Self::not_found(sentence),
+            DeskError::Refused(sentence) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentence),
+            DeskError::Busy => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "others are at the dead letters: try again in a moment")
+            }
+            DeskError::Failed(error) => Self::new(StatusCode::BAD_GATEWAY, format!("{error:#}")),
+        }
+    }
+}
+
+pub(super) async fn list(State(admin): State<Arc<Admin>>, Asked(wish): Asked<Wish>) -> Result<Json<Value>, Refusal> {
+    let limit = wish.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
+    let selection = selection(wish.plugin, wish.reason);
+    let (total, letters) = at_the_desk(&admin, |desk| async move { desk.list(&selection, limit).await }).await?;
+    Ok(Json(json!({ "total": total, "letters": letters })))
+}
+
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(at_the_desk(&admin, |desk| async move { desk.show(&id).await }).await?))
+}
+
+pub(super) async fn replay_one(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    body: Sent,
+) -> Result<Json<Value>, Refusal> {
+    let Replay { body } = body.read()?;
+    let how = if body.is_some() { "replaced by an event with what you wrote" } else { "replayed" };
+    let done = format!("dead letter {id} is {how}");
+    at_the_desk(&admin, |desk| async move { desk.replay_one(&id, body.as_deref()).await }).await?;
+    Ok(Json(json!({ "done": done })))
+}
+
+pub(super) async fn remove_one(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let done = format!("dead letter {id} is deleted");
+    at_the_desk(&admin, |desk| async move { desk.remove_one(&id).await }).await?;
+    Ok(Json(json!({ "done": done })))
+}
+
+pub(super) async fn replay(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
+    let meant = meant(&body)?;
+    Ok(told(&at_the_desk(&admin, |desk| async move { desk.replay(&meant).await }).await?))
+}
+
+pub(super) async fn purge(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
+    let meant = meant(&body)?;
+    Ok(told(&at_the_desk(&admin, |desk| async move { desk.purge(&meant).await }).await?))
+}
+
+/// Goes on to its end, whether or not somebody still waits for the answer: what was begun with letters in hand must not be
+/// left lying.
+async fn at_the_desk<T, W>(admin: &Admin, work: impl FnOnce(Arc<Desk>) -> W) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, DeskError>> + Send + 'static,
+{
+    match admin.tasks.spawn(work(Arc::clone(&admin.letters))).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the host failed at it: {error}"))),
+    }
+}
+
+fn told(changed: &Changed) -> Json<Value> {
+    let stayed = changed.stayed.iter().map(|(id, reason)| json!({ "id": id, "reason": reason }));
+    Json(json!({ "count": changed.count, "stayed": stayed.collect::<Vec<_>>() }))
+}
+
+/// All of them only if that is said.
+fn meant(body: &Sent) -> Result<Selection, Refusal> {
+    let Which { plugin, reason, all } = body.read()?;
+    let selection = selection(plugin, reason);
+    if selection.is_empty() != all {
+        return Err(Refusal::bad_request("say which letters, by plugin or reason; or all"));
+    }
+    Ok(selection)
+}
+
+fn selection(plugin: Option<String>, reason: Option<String>) -> Selection {
+    // An empty text would match every letter.
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    Selection::of(given(plugin), given(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_letters_are_meant_only_if_that_is_said() {
+        for (body, is_well, is_all) in [
+            ("", false, false),
+            ("{}", false, false),
+            (r#"{"plugin":""}"#, false, false),
+            (r#"{"all":true}"#, true, true),
+            (r#"{"all":true,"plugin":"a"}"#, false, false),
+            (r#"{"plugin":"a"}"#, true, false),
+            (r#"{"reason":"x","plugin":null}"#, true, false),
+            (r#"{"plugni":"a"}"#, false, false),
+            ("[]", false, false),
+        ] {
+            let meant = meant(&Sent::from(body));
+            assert_eq!(meant.is_ok(), is_well, "{body}");
+            assert_eq!(meant.is_ok_and(|meant| meant.is_empty()), is_all, "{body}");
+        }
+    }
+}

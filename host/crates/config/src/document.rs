@@ -1,0 +1,74 @@
+//! A document is what one reading reads: the text of a file, and what stands above it, flags and variables of the
+//! environment, a line each.
+//!
+//! Those lines stand behind the file's text, so that one place in one text says where a value comes from.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::faults::Place;
+
+/// A value that does not come from the file, and is used instead of what it says.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Override {
+    /// `journal.age-max`.
+    pub(super) path: String,
+    /// As TOML, on one line.
+    pub(super) value: String,
+    /// `NOTIFY_JOURNAL_AGE_MAX`, `--broker`.
+    pub(super) name: String,
+}
+
+pub(super) struct Document<'a> {
+    file: &'a Path,
+    /// The file's, and a line for each override.
+    pub(super) text: String,
+    file_bytes: usize,
+    overrides: &'a [Override],
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn new(file: &'a Path, text: &str, overrides: &'a [Override]) -> Self {
+        let file_bytes = text.len();
+        let mut text = format!("{text}\n");
+        for Override { path, value, .. } in overrides {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{path} = {value}");
+        }
+        Self { file, text, file_bytes, overrides }
+    }
+
+    pub(super) fn file_text(&self) -> &str {
+        self.text.get(..self.file_bytes).unwrap_or_default()
+    }
+
+    /// The overrides alone, each where it is in the text.
+    pub(super) fn text_above(&self) -> String {
+        let above = self.text.get(self.file_bytes..).unwrap_or_default();
+        format!("{}{above}", " ".repeat(self.file_bytes))
+    }
+
+    pub(super) fn is_in_file(&self, at: usize) -> bool {
+        at <= self.file_bytes
+    }
+
+    /// From 1.
+    pub(super) fn line_of(&self, at: usize) -> usize {
+        self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    pub(super) fn place(&self, at: usize) -> Place {
+        if !self.is_in_file(at) {
+            let number = self.line_of(at) - self.line_of(self.file_bytes + 1);
+            let name = self.overrides.get(number).map(|above| above.name.clone());
+            return Place::Override(name.unwrap_or_default());
+        }
+        let before = self.text.get(..at).unwrap_or_default();
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Place::File { file: self.file.to_owned(), line: self.line_of(at), column }
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        self.file
+    }
+}

@@ -1,0 +1,89 @@
+//! What holds: each key's value, and who says so.
+
+use std::fmt::{self, Display};
+use std::path::Path;
+
+use broker::BrokerUrl;
+
+use crate::HostConfig;
+use crate::faults::Place;
+use crate::key::{Asked, Kind, quoted};
+use crate::layers::Settled;
+
+/// One key.
+pub struct Effective {
+    pub path: String,
+    /// As TOML on one line, without passwords. `None`: there is none, and this is what holds then.
+    pub value: Result<String, &'static str>,
+    pub source: Source,
+}
+
+impl Effective {
+    pub fn json(&self) -> serde_json::Value {
+        let table: Option<serde_json::Value> =
+            self.value.as_ref().ok().and_then(|value| toml::from_str(&format!("value = {value}")).ok());
+        table.and_then(|mut table| Some(table.get_mut("value")?.take())).unwrap_or_default()
+    }
+}
+
+pub enum Source {
+    Default,
+    Place(Place),
+}
+
+impl Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Place(place) => place.fmt(f),
+        }
+    }
+}
+
+impl Settled {
+    /// Every key that is one value, in the order of the commented file.
+    pub fn effective(&self) -> Vec<Effective> {
+        let document = self.sources.document();
+        let known = HostConfig::keys();
+        let is_written = |table: &Asked| {
+            let within = format!("{}.", table.path());
+            self.asked.0.iter().any(|asked| asked.within.starts_with(&within))
+        };
+        // Where such a table is not there, its defaults hold nowhere.
+        let absent: Vec<_> =
+            known.0.iter().filter(|asked| asked.kind == Kind::Table && asked.key.otherwise.is_some()).collect();
+        let absent: Vec<_> = absent.into_iter().filter(|table| !is_written(table)).collect();
+        let holds =
+            |asked: &&Asked| !absent.iter().any(|table| asked.within.starts_with(&format!("{}.", table.path())));
+        let mut all: Vec<_> = known
+            .values()
+            .chain(absent.iter().copied())
+            .filter(holds)
+            .filter_map(|known| {
+                let asked = self.asked.get(&known.path());
+                let written = asked.and_then(|asked| asked.written.as_ref());
+                let source = written.map_or(Source::Default, |written| Source::Place(document.place(written.at.start)));
+                let value = match written {
+                    Some(written) => Ok(written.shown.clone()),
+                    None => default_of(known)?,
+                };
+                Some(Effective { path: known.path(), value, source })
+            })
+            .collect();
+        all.sort_by_key(|one| one.path.contains('.'));
+        all
+    }
+}
+
+/// What holds when nobody says it. `None`: it is nothing to speak of.
+pub(super) fn default_of(known: &Asked) -> Option<Result<String, &'static str>> {
+    let shown = |path: &Path| Ok(quoted(&path.display().to_string()));
+    match &*known.path() {
+        "broker" => BrokerUrl::default_for_user().map(|url| Ok(quoted(&url.to_string()))),
+        "state" => state::default_for_user().map(|path| shown(&path)),
+        _ => {
+            let default = known.key.default.map(|default| Ok(known.kind.toml(default)));
+            default.or_else(|| known.key.otherwise.map(Err))
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! A successor is the new event that stands for a dead one, with data that somebody corrected.
+//!
+//! It gets an id of its own, for the plugin may have dealt with the old one in part. All else stays
+//! as it was, byte for byte: the text is cut and pasted, never written anew.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use broker::{Message, Value};
+use bytes::Bytes;
+use delivery::{Recipient, Trail};
+use event::pretty_json::indent;
+use event::{Arrived, Event, Finder, Property, Rules, decode};
+use serde_json::value::RawValue;
+
+const CLOUD_EVENT_PREFIXES: [&str; 3] = ["cloudEvents:", "cloudEvents_", "ce-"];
+
+/// What was given up.
+#[derive(Clone, Copy)]
+pub struct Original<'a> {
+    pub trail: &'a Trail,
+    pub message: &'a Message,
+    pub rules: &'a Rules,
+}
+
+/// What takes its place.
+#[derive(Debug)]
+pub struct Successor {
+    pub trail: Trail,
+    pub message: Message,
+}
+
+/// What of a message is the event's data, and where its id is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The body is the data; the id is in a header.
+    Binary,
+    /// Members of the body.
+    Structured,
+    /// The body is the data; the rules know where the id is.
+    Plain,
+    /// It is no event yet: all of the body is to be corrected.
+    None,
+}
+
+impl Original<'_> {
+    /// What there is to edit.
+    pub fn text(&self) -> anyhow::Result<String> {
+        let body = std::str::from_utf8(&self.message.body)
+            .map_err(|_| anyhow::anyhow!("its body is no text, and cannot be edited"))?;
+        let whole = serde_json::from_str::<&RawValue>(body).ok();
+        let text = match (self.form(), whole) {
+            (Form::Structured, Some(whole)) => member(whole, "data").map_or_else(|| "null".to_owned(), indent),
+            (_, Some(whole)) => indent(whole),
+            (_, None) => body.to_owned(),
+        };
+        Ok(text + "\n")
+    }
+
+    /// The event with this text, or what is wrong with it. `id` is new.
+    pub fn succeed(&self, text: &str, id: &str, now: i64) -> Result<Successor, String> {
+        let _: &RawValue = serde_json::from_str(text).map_err(|error| format!("what you wrote is no JSON: {error}"))?;
+        let mut message = self.message.clone();
+        match self.form() {
+            Form::Binary => {
+                for name in CLOUD_EVENT_PREFIXES.map(|prefix| format!("{prefix}id")) {
+                    message.properties.headers.entry(name).and_modify(|value| *value = Value::from(id));
+                }
+                message.body = Bytes::from(text.to_owned());
+            }
+            Form::Structured => message.body = restructure(&message.body, text, id)?.into(),
+            Form::Plain => self.renew_plain(&mut message, text, id),
+            Form::None => message.body = Bytes::from(text.to_owned()),
+        }
+        let event = self.decode(&message)?;
+        let mut trail = self.trail.clone().next_round(now);
+        if let Some(old) = &self.trail.recipient {
+            if event.id == old.event_id {
+                return Err(format!("its id would stay {:?}: the rules find it where it cannot be changed", event.id));
+            }
+            trail.recipient = Some(Recipient {
+                plugin: old.plugin.clone(),
+                idempotency_key: event.idempotency_key(&old.plugin),
+                event_id: event.id.clone(),
+                event_type: event.event_type.clone(),
+            });
+            trail.replaces = Some(old.event_id.clone());
+        }
+        Ok(Successor { trail, message })
+    }
+
+    fn decode(&self, message: &Message) -> Result<Event, String> {
+        let arrived = Arrived { message, exchange: &self.trail.exchange, routing_key: &self.trail.routing_key };
+        decode(arrived, self.rules).map_err(|error| error.to_string())
+    }
+
+    /// As decoding sees it.
+    fn form(&self) -> Form {
+        let properties = &self.message.properties;
+        let content_type = properties.content_type.as_deref().unwrap_or_default().trim().to_lowercase();
+        let says_structured = content_type.starts_with("application/cloudevents+json");
+        let has_header = |prefix: &&str| {
+            properties.headers.keys().any(|name| name.eq_ignore_ascii_case(&format!("{prefix}specversion")))
+        };
+        if self.decode(self.message).is_err() {
+            return Form::None;
+        }
+        if !says_structured && CLOUD_EVENT_PREFIXES.iter().any(has_header) {
+            return Form::Binary;
+        }
+        let whole = serde_json::from_slice::<&RawValue>(&self.message.body).ok();
+        let has_version = whole.is_some_and(|whole| member(whole, "specversion").is_some());
+        if says_structured || has_version { Form::Structured } else { Form::Plain }
+    }
+
+    /// The id goes into the property that is made for it, and to where the rules found the old one.
+    fn renew_plain(&self, message: &mut Message, text: &str, id: &str) {
+        let mut body = text.to_owned();
+        let properties = &mut message.properties;
+        let has_text = |property: &Option<String>| property.as_deref().is_some_and(|text| !text.is_empty());
+        for place in &self.rules.id {
+            match place {
+                Finder::Pointer(path) => {
+                    let Some(range) = scalar_at(text, path) else { continue };
+                    body.replace_range(range, &quoted(id));
+                }
+                Finder::Header(name) => {
+                    let Some(value) = properties.headers.get_mut(name) else { continue };
+                    *value = Value::from(id);
+                }
+                Finder::Property(Property::CorrelationId) if has_text(&properties.correlation_id) => {
+                    properties.correlation_id = Some(id.to_owned());
+                }
+                Finder::Property(Property::MessageId) if has_text(&properties.message_id) => {}
+                Finder::Property(_) | Finder::Exchange | Finder::RoutingKey => continue,
+            }
+            break;
+        }
+        properties.message_id = Some(id.to_owned());
+        message.body = Bytes::from(body);
+    }
+}
+
+/// The same structured event with other data and another id.
+fn restructure(body: &[u8], data: &str, id: &str) -> Result<String, String> {
+    let body = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+    let whole: &RawValue = serde_json::from_str(body).map_err(|error| error.to_string())?;
+    let range = |name| member(whole, name).map(|value| range_of(body, value));
+    let mut pastes: Vec<_> = range("id").map(|range| (range, quoted(id))).into_iter().collect();
+    if let Some(range) = range("data") {
+        pastes.push((range, data.to_owned()));
+    } else {
+        // An event without data has other members: the comma is right.
+        let first = range_of(body, whole).start + 1;
+        pastes.push((first..first, format!("\"data\":{data},")));
+    }
+    // From the end, so that the places before it stay where they are.
+    pastes.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
+    let mut body = body.to_owned();
+    for (range, text) in pastes {
+        body.replace_range(range, &text);
+    }
+    Ok(body)
+}
+
+/// Of a name that comes twice the last counts, as in decoding.
+fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
+    serde_json::from_str::<BTreeMap<String, &RawValue>>(object.get()).ok()?.remove(name)
+}
+
+/// Where a text, a number or a boolean stands.
+fn scalar_at(json: &str, path: &[String]) -> Option<Range<usize>> {
+    let whole: &RawValue = serde_json::from_str(json).ok()?;
+    let value = path.iter().try_fold(whole, |value, name| member(value, name))?;
+    let is_scalar = !matches!(value.get().as_bytes().first(), Some(b'{' | b'[' | b'n') | None) && value.get() != "\"\"";
+    is_scalar.then(|| range_of(json, value))
+}
+
+/// `value` must have been read out of `json`, of which it is then a part.
+fn range_of(json: &str, value: &RawValue) -> Range<usize> {
+    let start = value.get().as_ptr().addr() - json.as_ptr().addr();
+    start..start + value.get().len()
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use delivery::Fault;
+
+    use super::*;
+
+    fn trail() -> Trail {
+        Trail {
+            recipient: Some(Recipient {
+                plugin: "email".to_owned(),
+                event_id: "old".to_owned(),
+                event_type: "E".to_owned(),
+                idempotency_key: "old key".to_owned(),
+            }),
+            attempts: 8,
+            fault: Some(Fault::new("retry", "away")),
+            given_up: Some("attempts-used-up".to_owned()),
+            last_at: 2,
+            routing_key: String::new(),
+            ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+        }
+    }
+
+    fn check(message: &Message, trail: &Trail, rules: &Rules, text: &str) -> Successor {
+        Original { trail, message, rules }.succeed(text, "new", 9).unwrap()
+    }
+
+    fn body(successor: &Successor) -> &str {
+        std::str::from_utf8(&successor.message.body).unwrap()
+    }
+
+    #[test]
+    fn a_plain_event_is_the_same_but_for_its_data_and_id() {
+        let mut message = Message::json(r#"{"event":"E","order_id":1}"#);
+        message.properties.message_id = Some("old".to_owned());
+        message.properties.headers.insert("x-foreign".to_owned(), "kept".into());
+        let text = r#"{"zeta": 12345678901234567890123, "event": "E", "id": 17}"#;
+        let next = check(&message, &trail(), &Rules::default(), text);
+        assert_eq!(body(&next), text, "the id in the data is not the event's");
+        assert_eq!(next.message.properties.message_id.as_deref(), Some("new"));
+        assert_eq!(next.message.properties.headers, message.properties.headers);
+        let recipient = next.trail.recipient.unwrap();
+        assert_eq!((recipient.event_id.as_str(), recipient.plugin.as_str()), ("new", "email"));
+        assert_ne!(recipient.idempotency_key, "old key");
+        assert_eq!((next.trail.replaces.as_deref(), next.trail.attempts, next.trail.round), (Some("old"), 0, 2));
+        assert_eq!(next.trail.history, ["1: retry (attempts: 8): away"]);
+    }
+
+    #[test]
+    fn the_id_is_renewed_where_the_rules_find_it() {
+        let rules = |places: &[&str]| {
+            let id = places.iter().map(|place| place.parse().unwrap()).collect();
+            Rules { id, ..Rules::default() }
+        };
+        let text = r#"{"event":"E","meta":{"id":"old","n":1.0}}"#;
+        let mut message = Message::json(text);
+        let next = check(&message, &trail(), &rules(&["/meta/id"]), text);
+        assert_eq!(body(&next), r#"{"event":"E","meta":{"id":"new","n":1.0}}"#);
+        assert_eq!(next.message.properties.message_id.as_deref(), Some("new"));
+
+        message.properties.headers.insert("x-id".to_owned(), "old".into());
+        let next = check(&message, &trail(), &rules(&["/absent", "header:x-id", "/meta/id"]), text);
+        assert_eq!(next.message.properties.headers["x-id"], "new".into());
+        assert_eq!(body(&next), text);
+
+        message.properties.app_id = Some("old".to_owned());
+        let fixed = rules(&["app_id"]);
+        let original = Original { trail: &trail(), message: &message, rules: &fixed };
+        assert!(original.succeed(text, "new", 9).unwrap_err().contains("cannot be changed"));
+    }
+
+    #[test]
+    fn a_structured_event_keeps_every_other_byte() {
+        let event = r#"{ "specversion":"1.0", "data":{"a" : 1}, "big":1e400,"id":"old","source":"s","type":"E" }"#;
+        let message = Message::json(event);
+        let (trail, rules) = (trail(), Rules::default());
+        let original = Original { trail: &trail, message: &message, rules: &rules };
+        assert_eq!(original.text().unwrap(), "{\n  \"a\": 1\n}\n");
+        let next = check(&message, &trail, &rules, "[2.50]");
+        assert_eq!(body(&next), event.replace(r#"{"a" : 1}"#, "[2.50]").replace("old", "new"));
+        let empty = Message::json(r#" {"specversion":"1.0","id":"old","source":"s","type":"E"}"#);
+        let next = check(&empty, &trail, &rules, "7");
+        assert_eq!(body(&next), r#" {"data":7,"specversion":"1.0","id":"new","source":"s","type":"E"}"#);
+    }
+
+    #[test]
+    fn a_binary_event_has_its_id_in_a_header() {
+        let mut message = Message::json(r#"{"specversion":"mine"}"#);
+        for (name, value) in [("specversion", "1.0"), ("id", "old"), ("source", "s"), ("type", "E")] {
+            message.properties.headers.insert(format!("ce-{name}"), value.into());
+        }
+        let next = check(&message, &trail(), &Rules::default(), r#"{"id":"mine"}"#);
+        assert_eq!(body(&next), r#"{"id":"mine"}"#);
+        assert_eq!(next.message.properties.headers["ce-id"], "new".into());
+        assert_eq!(next.message.properties.headers.len(), 4);
+    }
+
+    #[test]
+    fn what_was_no_event_is_edited_as_a_whole_and_must_become_one() {
+        let trail = Trail { recipient: None, ..trail() };
+        let (message, rules) = (Message::json(r#"{"event":"E""#), Rules::default());
+        let original = Original { trail: &trail, message: &message, rules: &rules };
+        assert_eq!(original.text().unwrap(), "{\"event\":\"E\"\n");
+        assert!(original.succeed(r#"{"event":"E""#, "new", 9).unwrap_err().contains("no JSON"));
+        assert!(original.succeed("{}", "new", 9).unwrap_err().contains("what type of event"));
+        let next = original.succeed(r#"{"event":"E"}"#, "new", 9).unwrap();
+        assert_eq!((body(&next), &next.trail.recipient, &next.trail.replaces), (r#"{"event":"E"}"#, &None, &None));
+        let bytes = Message::json(vec![0xff]);
+        assert!(Original { message: &bytes, ..original }.text().is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! A dead letter, as the operator sees it.
+
+use broker::{Delivery, Headers, Message, Value};
+use delivery::{Fault, Trail};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Characters of an id: enough to tell a million letters apart, and few enough to type.
+const ID_CHARACTERS: usize = 10;
+const NAMESPACE: Uuid = Uuid::from_u128(0x8d0c_5b1f_3e0a_4c52_a7a1_2d0e_94f6_5c13);
+
+/// What is known of a dead letter. Times are RFC 3339.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The same at each look. Only letters that are copies of each other share one.
+    pub id: String,
+    /// Absent where the message was no event.
+    pub plugin: Option<String>,
+    pub event_type: Option<String>,
+    pub event_id: Option<String>,
+    pub code: String,
+    pub reason: String,
+    pub given_up: String,
+    pub attempts: u32,
+    pub round: u32,
+    /// Absent where nobody wrote it down.
+    pub first_at: Option<String>,
+    pub last_at: Option<String>,
+    pub exchange: String,
+    pub routing_key: String,
+    /// How earlier rounds ended.
+    pub history: Vec<String>,
+    /// The event that this one, edited, stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    pub(super) bytes: usize,
+    #[serde(skip)]
+    pub(super) last_at_millis: Option<i64>,
+}
+
+/// The trail of a message in the dead-letter queue.
+pub(super) fn trail_of(delivery: &Delivery) -> Trail {
+    Trail::read(&delivery.message).unwrap_or_else(|| given_up_by_the_broker(delivery))
+}
+
+/// RabbitMQ itself gives up what came back to its queue too often, and says so in a header
+/// (<https://www.rabbitmq.com/docs/dlx#effects>). Without that, somebody put it there by hand.
+fn given_up_by_the_broker(delivery: &Delivery) -> Trail {
+    let nothing = Headers::new();
+    let death = match delivery.message.properties.headers.get("x-death") {
+        Some(Value::List(deaths)) => deaths.iter().find_map(|death| match death {
+            Value::Table(death) => Some(death),
+            _ => None,
+        }),
+        _ => None,
+    };
+    let death = death.unwrap_or(&nothing);
+    let text = |name: &str| death.get(name).and_then(Value::to_text);
+    let seconds = text("time").and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(0);
+    let mut trail = Trail::begin(delivery, None, seconds.saturating_mul(1000));
+    if let Some(reason) = text("reason") {
+        let queue = text("queue").unwrap_or_default();
+        trail.fault =
+            Some(Fault::new(reason.replace('_', "-"), format!("the broker took it out of queue {queue:?}: {reason}")));
+        trail.given_up = Some("by-the-broker".to_owned());
+        trail.exchange = text("exchange").unwrap_or_default();
+        trail.routing_key = match death.get("routing-keys") {
+            Some(Value::List(keys)) => keys.first().and_then(Value::to_text).unwrap_or_default(),
+            _ => String::new(),
+        };
+    }
+    trail
+}
+
+impl Summary {
+    pub fn new(trail: &Trail, message: &Message) -> Self {
+        let fault = trail.fault.clone();
+        let recipient = trail.recipient.clone();
+        Self {
+            id: id(trail, message),
+            plugin: recipient.as_ref().map(|recipient| recipient.plugin.clone()),
+            event_type: recipient.as_ref().map(|recipient| recipient.event_type.clone()),
+            event_id: recipient.map(|recipient| recipient.event_id),
+            code: fault.as_ref().map_or_else(|| "unknown".to_owned(), |fault| fault.code.clone()),
+            reason: fault.map_or_else(|| "it carries no reason".to_owned(), |fault| fault.reason),
+            given_up: trail.given_up.clone().unwrap_or_else(|| "unknown".to_owned()),
+            attempts: trail.attempts,
+            round: trail.round,
+            first_at: time(trail.first_at),
+            last_at: time(trail.last_at),
+            exchange: trail.exchange.clone(),
+            routing_key: trail.routing_key.clone(),
+            history: trail.history.clone(),
+            replaces: trail.replaces.clone(),
+            bytes: message.body.len(),
+            last_at_millis: Some(trail.last_at).filter(|millis| *millis > 0),
+        }
+    }
+}
+
+/// From what never changes about a letter, and differs between the rounds of one delivery.
+fn id(trail: &Trail, message: &Message) -> String {
+    let body = Uuid::new_v5(&NAMESPACE, &message.body);
+    let recipient = trail.recipient.as_ref().map(|recipient| (&recipient.plugin, &recipient.event_id));
+    let name = format!("{recipient:?} {} {} {} {body}", trail.first_at, trail.last_at, trail.round);
+    let id = Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple().to_string();
+    id.chars().take(ID_CHARACTERS).collect()
+}
+
+/// Milliseconds since 1970; of those before nobody writes letters.
+fn time(millis: i64) -> Option<String> {
+    let time = jiff::Timestamp::from_millisecond(millis).ok().filter(|_| millis > 0)?;
+    Some(format!("{time:.3}"))
+}

@@ -1,0 +1,148 @@
+//! Replaying: first the copy, confirmed by the broker, then the removal.
+
+use std::collections::BTreeSet;
+
+use broker::{Broker, Message, PublishError, Target};
+use config::HostConfig;
+use delivery::Trail;
+use event::clock::now;
+use event::{Arrived, decode};
+use futures_util::stream::{self, StreamExt as _};
+
+use crate::browse::Letter;
+use crate::session::within_time;
+
+/// Letters that are on their way at once: confirmations come in batches.
+const AT_ONCE: usize = 64;
+
+/// What became of the letters.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub done: usize,
+    /// Letters that stay: id and reason.
+    pub stayed: Vec<(String, String)>,
+    /// Why it ended before its time; what was not done then stays, too.
+    pub lost: Option<anyhow::Error>,
+}
+
+/// Replays the letters. One that cannot be does not keep the others.
+/// `told`: how many are done, and of how many.
+pub async fn all(
+    broker: &Broker,
+    config: &HostConfig,
+    letters: Vec<Letter>,
+    mut told: impl FnMut(usize, usize),
+) -> Tally {
+    let mut tally = Tally::default();
+    let plugins = plugins_of(&letters);
+    let names: Vec<_> = plugins.iter().map(String::as_str).collect();
+    if let Err(error) = within_time(broker.declare_plugins(&config.source.names, &names)).await {
+        tally.lost = Some(error.into());
+        return tally;
+    }
+    let (total, now) = (letters.len(), now());
+    let mut replays = stream::iter(letters)
+        .map(|letter| async move {
+            let trail = letter.trail.clone().next_round(now);
+            publish(broker, config, &trail, &letter.message)
+                .await
+                .map_err(|error| (letter.summary.id.clone(), error))?;
+            letter.remove();
+            Ok(())
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some(replayed) = replays.next().await {
+        match replayed {
+            Ok(()) => tally.done += 1,
+            Err((_, Failure::Lost(error))) => {
+                tally.lost = Some(error);
+                break;
+            }
+            Err((id, Failure::Refused(reason))) => tally.stayed.push((id, reason)),
+        }
+        told(tally.done, total);
+    }
+    tally
+}
+
+/// The plugins that they go to.
+pub fn plugins_of(letters: &[Letter]) -> BTreeSet<String> {
+    letters.iter().filter_map(|letter| Some(letter.trail.recipient.as_ref()?.plugin.clone())).collect()
+}
+
+/// One whose trail is ready.
+pub async fn one(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> anyhow::Result<()> {
+    if let Some(recipient) = &trail.recipient {
+        within_time(broker.declare_plugins(&config.source.names, &[&recipient.plugin])).await?;
+    }
+    publish(broker, config, trail, message).await.map_err(|failure| match failure {
+        Failure::Refused(reason) => anyhow::anyhow!(reason),
+        Failure::Lost(error) => error,
+    })
+}
+
+enum Failure {
+    /// This letter cannot be replayed.
+    Refused(String),
+    /// None can, any more.
+    Lost(anyhow::Error),
+}
+
+async fn publish(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> Result<(), Failure> {
+    let names = &config.source.names;
+    let published = if let Some(recipient) = &trail.recipient {
+        let (queue, message) = (names.plugin(&recipient.plugin), trail.write(message));
+        within_time(broker.publish(Target::Queue(&queue), &message)).await
+    } else {
+        let message = Trail::erase(message);
+        readable_at_source(&message, trail, config).map_err(Failure::Refused)?;
+        within_time(broker.publish(Target::Queue(names.source()), &message)).await
+    };
+    published.map_err(|error| match error {
+        PublishError::Unconfirmed(error) => {
+            Failure::Lost(anyhow::Error::new(error).context("not all is replayed; what is not stays where it is"))
+        }
+        refused => Failure::Refused(refused.to_string()),
+    })
+}
+
+/// What was no event, and still is none, would only die again. And since it goes to the queue itself,
+/// the rules must not take the queue's name, which is then its routing key, for the type.
+fn readable_at_source(message: &Message, trail: &Trail, config: &HostConfig) -> Result<(), String> {
+    let came = Arrived { message, exchange: &trail.exchange, routing_key: &trail.routing_key };
+    let event = decode(came, &config.rules)
+        .map_err(|error| format!("{error}, by the rules of this configuration ([decode]); edit or purge it"))?;
+    let comes = Arrived { message, exchange: "", routing_key: config.source.names.source() };
+    match decode(comes, &config.rules) {
+        Ok(again) if again.event_type == event.event_type => Ok(()),
+        _ => Err(format!(
+            "its type {:?} is only in the routing key, which a replay does not keep: publish it anew, or edit it",
+            event.event_type
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_die_again_or_change_its_type_is_not_replayed() {
+        for (body, routing_key, problem) in [
+            (r#"{"event":"E"}"#, "", None),
+            (r#"{"x":1}"#, "", Some("says nowhere what type")),
+            (r#"{"x":1}"#, "order.created", Some("only in the routing key")),
+            ("{", "order.created", Some("not JSON")),
+        ] {
+            let trail = Trail {
+                routing_key: routing_key.to_owned(),
+                ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+            };
+            let readable = readable_at_source(&Message::json(body.to_owned()), &trail, &HostConfig::default());
+            match problem {
+                None => assert_eq!(readable, Ok(())),
+                Some(problem) => assert!(readable.as_ref().unwrap_err().contains(problem), "{readable:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The desk does what an operator may do with dead letters, one thing after the other, over a session that it opens when it
+//! is asked, and closes when nobody has asked for a while. Nothing is held in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use broker::{Broker, BrokerUrl, Message};
+use config::HostConfig;
+use delivery::{raw_properties, raw_properties_sha256};
+use event::clock::now;
+use serde_json::{Map, Value, json};
+use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::browse::{Browser, Letter, Need};
+use crate::edited_event::Original;
+use crate::json::{as_plain_json, foreign_headers, properties_as_json};
+use crate::letter::Summary;
+use crate::replay::{self, Tally};
+use crate::select::Selection;
+use crate::session::{connect, within_time};
+use crate::the_one;
+
+/// How long the session stays open when nobody asks.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Who waits for the one who is being served.
+const WAITING_MAX: usize = 8;
+
+pub struct Desk {
+    config: Arc<HostConfig>,
+    url: BrokerUrl,
+    session: Mutex<Option<Session>>,
+    waiting: Semaphore,
+}
+
+struct Session {
+    broker: Broker,
+    used: Instant,
+}
+
+/// Why it was not done.
+#[derive(Debug)]
+pub enum DeskError {
+    /// There is no such letter.
+    Unknown(String),
+    /// It cannot be done with this letter, or not so.
+    Refused(String),
+    /// Too many want something at once.
+    Busy,
+    /// The broker did not do its part.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for DeskError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What a change came to.
+#[derive(Debug, Default)]
+pub struct Changed {
+    pub count: usize,
+    /// Those that stay: id and reason.
+    pub stayed: Vec<(String, String)>,
+}
+
+impl Desk {
+    pub fn new(config: Arc<HostConfig>, url: BrokerUrl) -> Self {
+        Self { config, url, session: Mutex::default(), waiting: Semaphore::new(WAITING_MAX) }
+    }
+
+    /// How many match, and those that died last, the last one first.
+    pub async fn list(&self, selection: &Selection, limit: usize) -> Result<(usize, Vec<Value>), DeskError> {
+        let mut turn = self.turn().await?;
+        let Some((browser, letters)) = self.find(&mut turn, selection, Need::Summary).await? else {
+            return Ok((0, Vec::new()));
+        };
+        let listed = (letters.len(), letters.iter().rev().take(limit).map(|letter| json!(letter.summary)).collect());
+        drop(letters);
+        done(&mut turn, browser.put_back(0).await)?;
+        Ok(listed)
+    }
+
+    /// All that is known of one, with its content, and with what of it a replay may change.
+    pub async fn show(&self, id: &str) -> Result<Value, DeskError> {
+        let mut turn = self.turn().await?;
+        let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
+        let mut shown = as_json(&letter.summary, &letter.message);
+        let original = Original { trail: &letter.trail, message: &letter.message, rules: &self.config.rules };
+        if let Ok(text) = original.text() {
+            shown["editable"] = json!(text);
+        }
+        drop(letter);
+        done(&mut turn, browser.put_back(0).await)?;
+        Ok(shown)
+    }
+
+    /// Gives one back to the plugin that failed; with another text, as `dead-letters edit` does.
+    pub async fn replay_one(&self, id: &str, text: Option<&str>) -> Result<(), DeskError> {
+        let mut turn = self.turn().await?;
+        let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
+        let Some(text) = text else {
+            let tally = replay::all(&browser.broker, &self.config, vec![letter], |_, _| {}).await;
+            let Tally { done: count, stayed, lost } = tally;
+            done(&mut turn, lost.map_or(Ok(()), Err).and(browser.put_back(count).await))?;
+            return stayed.into_iter().next().map_or(Ok(()), |(_, reason)| Err(DeskError::Refused(reason)));
+        };
+        let original = Original { trail: &letter.trail, message: &letter.message, rules: &self.config.rules };
+        let successor = match original.succeed(text.trim(), &Uuid::now_v7().to_string(), now()) {
+            Ok(successor) => successor,
+            Err(problem) => {
+                drop(letter);
+                done(&mut turn, browser.put_back(0).await)?;
+                return Err(DeskError::Refused(format!("{problem}; the letter stays as it is")));
+            }
+        };
+        let replayed = replay::one(&browser.broker, &self.config, &successor.trail, &successor.message).await;
+        if replayed.is_ok() {
+            letter.remove();
+        }
+        let removed = usize::from(replayed.is_ok());
+        done(&mut turn, replayed.and(browser.put_back(removed).await))
+    }
+
+    pub async fn remove_one(&self, id: &str) -> Result<(), DeskError> {
+        let mut turn = self.turn().await?;
+        let (browser, letter) = self.find_one(&mut turn, id, Need::Summary).await?;
+        letter.remove();
+        done(&mut turn, browser.put_back(1).await)
+    }
+
+    pub async fn replay(&self, selection: &Selection) -> Result<Changed, DeskError> {
+        let mut turn = self.turn().await?;
+        let Some((browser, letters)) = self.find(&mut turn, selection, Need::Message).await? else {
+            return Ok(Changed::default());
+        };
+        let tally = replay::all(&browser.broker, &self.config, letters, |_, _| {}).await;
+        let Tally { done: count, stayed, lost } = tally;
+        done(&mut turn, lost.map_or(Ok(()), Err).and(browser.put_back(count).await))?;
+        Ok(Changed { count, stayed })
+    }
+
+    pub async fn purge(&self, selection: &Selection) -> Result<Changed, DeskError> {
+        let mut turn = self.turn().await?;
+        let Some((browser, letters)) = self.find(&mut turn, selection, Need::Summary).await? else {
+            return Ok(Changed::default());
+        };
+        let count = letters.len();
+        letters.into_iter().for_each(Letter::remove);
+        done(&mut turn, browser.put_back(count).await)?;
+        Ok(Changed { count, stayed: Vec::new() })
+    }
+
+    /// Closes the session whenever it was not used for a while. It goes on for as long as it is polled.
+    pub async fn tidy(&self) {
+        loop {
+            tokio::time::sleep(IDLE_MAX / 3).await;
+            let Ok(mut session) = self.session.try_lock() else { continue };
+            if let Some(idle) = session.take_if(|session| session.used.elapsed() > IDLE_MAX) {
+                idle.broker.close().await;
+            }
+        }
+    }
+
+    /// One at a time: what one holds, another does not see.
+    async fn turn(&self) -> Result<MutexGuard<'_, Option<Session>>, DeskError> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| DeskError::Busy)?;
+        Ok(self.session.lock().await)
+    }
+
+    /// `None`: there is no dead-letter queue, and so no letter.
+    async fn find(
+        &self,
+        turn: &mut MutexGuard<'_, Option<Session>>,
+        selection: &Selection,
+        need: Need,
+    ) -> Result<Option<(Browser, Vec<Letter>)>, DeskError> {
+        let names = &self.config.source.names;
+        // The one that is there may have been lost meanwhile, which shows when it is asked.
+        if let Some(session) = turn.as_mut() {
+            if within_time(session.broker.inspect(&names.dead())).await.is_ok() {
+                session.used = Instant::now();
+            } else {
+                **turn = None;
+            }
+        }
+        let broker = if let Some(session) = turn.as_ref() {
+            session.broker.clone()
+        } else {
+            let broker = connect(&self.url, "admin").await.map_err(anyhow::Error::from)?;
+            **turn = Some(Session { broker: broker.clone(), used: Instant::now() });
+            broker
+        };
+        let found = Browser::look(broker, names, selection, need).await;
+        // What was held comes back with the session's end.
+        if found.is_err()
+            && let Some(session) = turn.take()
+        {
+            session.broker.close().await;
+        }
+        Ok(found?)
+    }
+
+    async fn find_one(
+        &self,
+        turn: &mut MutexGuard<'_, Option<Session>>,
+        id: &str,
+        need: Need,
+    ) -> Result<(Browser, Letter), DeskError> {
+        let unknown = || DeskError::Unknown(format!("there is no dead letter {id:?} (any more)"));
+        let Some((browser, letters)) = self.find(turn, &Selection::of_id(id), need).await? else {
+            return Err(unknown());
+        };
+        let problem = match the_one(letters, id) {
+            Ok(Some(letter)) => return Ok((browser, letter)),
+            Ok(None) => unknown(),
+            Err(problem) => DeskError::Refused(problem),
+        };
+        done(turn, browser.put_back(0).await)?;
+        Err(problem)
+    }
+}
+
+/// A session that failed is not used again.
+fn done(turn: &mut MutexGuard<'_, Option<Session>>, done: anyhow::Result<()>) -> Result<(), DeskError> {
+    if done.is_err() {
+        **turn = None;
+    }
+    Ok(done?)
+}
+
+/// The body is `body` where it is text, else `body_base64`.
+fn as_json(summary: &Summary, message: &Message) -> Value {
+    let mut json = json!(summary);
+    let headers: Map<_, _> =
+        foreign_headers(message).map(|(name, value)| (name.clone(), as_plain_json(value))).collect();
+    json["properties"] = properties_as_json(message);
+    json["headers"] = Value::Object(headers);
+    if let Some(raw) = raw_properties(message) {
+        json["raw_properties_base64"] = json!(STANDARD.encode(raw));
+    }
+    if let Some(digest) = raw_properties_sha256(message) {
+        json["raw_properties_sha256"] = json!(digest);
+    }
+    match std::str::from_utf8(&message.body) {
+        Ok(text) => json["body"] = json!(text),
+        Err(_) => json["body_base64"] = json!(STANDARD.encode(&message.body)),
+    }
+    json
+}

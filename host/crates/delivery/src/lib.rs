@@ -1,0 +1,52 @@
+//! A delivery is one event on its way to one plugin.
+//!
+//! A message is acknowledged when each of its deliveries is settled: done, or handed to a durable
+//! queue whose broker has confirmed it. If the host dies before that, the broker offers the
+//! message again. Nothing here knows RabbitMQ, SQLite or wasmtime.
+
+#![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
+
+mod admission;
+mod attempt;
+mod backlog;
+mod breaker;
+mod consume_loop;
+mod delivery_headers;
+mod duplicates;
+mod health_events;
+mod observer;
+mod policy;
+mod quarantine;
+mod queues;
+mod registry;
+mod route;
+mod route_cache;
+mod route_reason;
+mod runner;
+mod session;
+mod settle;
+mod slots;
+mod source;
+mod stall;
+mod status;
+mod throttle;
+mod token_bucket;
+mod unreadable;
+mod wait_queue;
+mod worker;
+
+pub use crate::delivery_headers::{Recipient, Trail};
+pub use crate::duplicates::Duplicates;
+pub use crate::observer::{AttemptReport, AttemptResult, DeliveryObserver, Next, ReceivedContext, Recorded, Round};
+pub use crate::policy::Fault;
+pub use crate::quarantine::{CODE as QUARANTINED, Quarantine};
+pub use crate::queues::make as make_queues;
+pub use crate::registry::{Registry, Runners};
+pub use crate::route::{Routing, Rule, Subscribed, Verdict, verdict};
+pub use crate::route_reason::because;
+pub use crate::runner::{Health, Runner};
+pub use crate::session::{Dispatcher, Ended, Opened};
+pub use crate::settle::INEXPRESSIBLE;
+pub use crate::source::Unwanted;
+pub use crate::status::{Vital, Vitals};
+pub use crate::unreadable::{raw_properties, raw_properties_sha256};

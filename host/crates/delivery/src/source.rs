@@ -1,0 +1,281 @@
+//! The source's messages: decoded, routed, tried at once by every plugin that wants them.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Instant, SystemTime};
+
+use broker::{Broker, BrokerError, Consumer, Delivery};
+use event::clock::now;
+use event::text::counted;
+use event::{Arrived, Event, Rules};
+use futures_util::future::join_all;
+use futures_util::poll;
+use telemetry::spans::{Span, Taken};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::consume_loop::pump;
+use crate::delivery_headers::Trail;
+use crate::duplicates::{Claim, Duplicates};
+use crate::observer::ReceivedContext;
+use crate::quarantine::Admission;
+use crate::registry::Registry;
+use crate::route::Rule;
+use crate::route::{Subscribed, route};
+use crate::route_cache::Candidates;
+use crate::runner::Runner;
+use crate::stall::Progress;
+use crate::unreadable;
+use crate::worker::Worker;
+
+/// Types that are told of.
+const UNWANTED_SAID_MAX: usize = 100;
+
+/// The types of events that no plugin wanted: what nobody gets should be told once.
+#[derive(Clone, Default)]
+pub struct Unwanted(Arc<Mutex<HashSet<String>>>);
+
+impl Unwanted {
+    fn is_new(&self, event_type: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.len() < UNWANTED_SAID_MAX && !said.contains(event_type) && said.insert(event_type.to_owned())
+    }
+}
+
+/// Where first attempts are made.
+pub(super) struct Intake {
+    pub(super) worker: Worker,
+    pub(super) rules: Arc<Rules>,
+    /// Whom events may go to.
+    pub(super) members: Arc<Registry>,
+    pub(super) candidates: Candidates<Arc<Runner>>,
+    /// Who there is.
+    pub(super) registry: Arc<Registry>,
+    pub(super) prefetch: u16,
+    /// Where the operator puts plugins.
+    pub(super) folder: Arc<Path>,
+    pub(super) duplicates: Duplicates,
+    pub(super) unwanted: Unwanted,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl Intake {
+    /// Works until `stop`, as long as there is a plugin: to take events and tell nobody would be to lose
+    /// them. `first` is a consumer that is there already. Returns how many messages were given back
+    /// unfinished; an error means that the session is lost.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        mut first: Option<Consumer>,
+        stop: CancellationToken,
+        give_up: CancellationToken,
+    ) -> Result<usize, BrokerError> {
+        let queue = self.worker.source.names.source();
+        let mut given_back = 0;
+        while !stop.is_cancelled() {
+            if self.members.runners().is_empty() {
+                let folder = self.folder.display();
+                if self.registry.runners().is_empty() {
+                    warn!(
+                        "no plugin of {folder} runs: events stay in the queue; put one there that loads and is not switched off"
+                    );
+                } else {
+                    warn!("no plugin has a queue of its own yet: events stay in the queue");
+                }
+                if stop.run_until_cancelled(self.members.until(true)).await.is_none() {
+                    break;
+                }
+            }
+            let broker = &self.worker.broker;
+            let consumer = match first.take() {
+                Some(consumer) => consumer,
+                None => broker.consume(queue, self.prefetch).await?,
+            };
+            let members = self.members.runners();
+            let name = |runner: &Arc<Runner>| {
+                let not_yet = if runner.is_loaded() { "" } else { " (not loaded yet)" };
+                format!("{}{not_yet}", runner.name)
+            };
+            let names: Vec<_> = members.iter().map(name).collect();
+            let (url, count) = (broker.url(), counted(names.len(), "plugin"));
+            info!("ready: consuming queue {queue:?} at {url} with {count}: {}", names.join(", "));
+            self.progress.consuming(true);
+            let enough = async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.members.until(false) => {}
+                }
+            };
+            let caution = &self.worker.caution;
+            let see_through = |delivery| Arc::clone(&self).see_through(delivery);
+            given_back += pump(consumer, enough, &give_up, caution, see_through).await?;
+            self.progress.consuming(false);
+        }
+        Ok(given_back)
+    }
+
+    async fn see_through(self: Arc<Self>, delivery: Delivery) {
+        self.progress.taken();
+        let taken = Instant::now();
+        let is_settled = if self.worker.caution.is_on() {
+            Box::pin(self.work_with_caution(delivery)).await
+        } else {
+            self.work(delivery).await
+        };
+        if is_settled {
+            self.worker.meters.settled.took(taken.elapsed());
+        }
+        self.progress.ended();
+    }
+
+    /// The same as [`Self::work`], once its turn has come, unless the message is to be set aside.
+    async fn work_with_caution(&self, delivery: Delivery) -> bool {
+        let meters = &self.worker.meters;
+        match self.worker.caution.admit(self.worker.source.names.source(), &delivery).await {
+            Admission::NotNow => false,
+            Admission::Handle(mut pass) => {
+                let is_settled = Box::pin(pass.during(self.work(delivery))).await;
+                if is_settled {
+                    pass.settled().await;
+                } else if self.members.runners().is_empty() {
+                    pass.given_back().await;
+                }
+                is_settled
+            }
+            Admission::SetAside(mut pass, verdict) => {
+                let trail = Trail::begin(&delivery, None, now());
+                if let Err(error) = Box::pin(pass.during(self.worker.set_aside(&delivery, trail, verdict))).await {
+                    debug!(%error, "a message was not settled, and will come again");
+                    return false;
+                }
+                meters.quarantined.one_more();
+                meters.dead.one_more();
+                delivery.receipt.ack();
+                pass.settled().await;
+                true
+            }
+        }
+    }
+
+    /// Whether the message is acknowledged.
+    async fn work(&self, delivery: Delivery) -> bool {
+        let (meters, since) = (&self.worker.meters, self.worker.spans.now());
+        let mut trail = Trail::begin(&delivery, None, now());
+        let arrived =
+            Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
+        let event = match unreadable::event_of(&delivery, arrived, &self.rules) {
+            Ok(event) => event,
+            Err(fault) => {
+                self.receive(&delivery, None, since).failed(&fault.code, &fault.reason);
+                if let Err(error) = Box::pin(self.worker.give_up(&delivery, trail, fault)).await {
+                    debug!(%error, "a message was not settled, and will come again");
+                    return false;
+                }
+                meters.undecodable.one_more();
+                meters.dead.one_more();
+                delivery.receipt.ack();
+                return true;
+            }
+        };
+        let mut span = self.receive(&delivery, Some(&event), since);
+        trail.trace = span.as_cause();
+        // An id that was made of the content says nothing: it may well be meant twice.
+        let claim = if event.has_own_id { self.duplicates.claim(event.key()).await } else { Claim::New(None) };
+        let claimed = match claim {
+            Claim::New(claimed) => claimed,
+            Claim::Duplicate => {
+                debug!(event_id = event.id, event_type = event.event_type, "dropped a duplicate");
+                span.note("notify.result", "duplicate");
+                span.done();
+                self.worker.observer.duplicate(&event);
+                meters.duplicate.one_more();
+                delivery.receipt.ack();
+                return true;
+            }
+        };
+        let is_settled = self.offer(&event, &delivery, &trail, &mut span).await;
+        if is_settled {
+            span.done();
+            // Last: a crash before this repeats the calls, which plugins tolerate by the
+            // idempotency key; the other order would lose the event.
+            delivery.receipt.ack();
+            if let Some(claimed) = claimed {
+                claimed.settled();
+            }
+        } else {
+            span.failed("unsettled", "the message was not settled, and will come again");
+        }
+        is_settled
+    }
+
+    fn receive(&self, delivery: &Delivery, event: Option<&Event>, since: Option<SystemTime>) -> Span {
+        let Worker { broker, source, spans, .. } = &self.worker;
+        spans.receive(Taken {
+            system: match broker {
+                Broker::Amqp(_) => "rabbitmq",
+                Broker::Sqlite(_) => "sqlite",
+            },
+            queue: source.names.source(),
+            routing_key: &delivery.routing_key,
+            message: &delivery.message,
+            event,
+            since,
+        })
+    }
+
+    /// Runs all plugins that want the event, side by side. Whether all deliveries are settled.
+    async fn offer(&self, event: &Event, delivery: &Delivery, trail: &Trail, span: &mut Span) -> bool {
+        let members = self.members.runners();
+        if members.is_empty() {
+            // The last plugin has just gone, and this was on its way.
+            return false;
+        }
+        let routing = route(&members, &self.candidates, event);
+        let received = ReceivedContext::new(trail.first_at, event, delivery, &routing);
+        let is_wanted = routing.wanting().next().is_some();
+        span.note("notify.result", if is_wanted { "routed" } else { "unmatched" });
+        if !is_wanted {
+            let (event_id, event_type) = (&event.id, &event.event_type);
+            if self.unwanted.is_new(event_type) {
+                info!(event_id, event_type, "no plugin wants events of this type, or not this one; said once for each");
+            }
+            debug!(event_id, event_type, "no plugin wants this event");
+        }
+        let attempts = routing.wanting().map(|Subscribed { runner, rule }| {
+            // Not by what the plugin is now: it may just have been loaded.
+            let is_routed = *rule != Rule::NotYetRouted;
+            let received = &received;
+            Box::pin(async move {
+                if is_routed {
+                    self.worker.first(runner, event, received, delivery, trail).await
+                } else {
+                    self.worker.keep_unrouted(runner, event, received, delivery, trail).await
+                }
+            })
+        });
+        let mut attempts = pin!(join_all(attempts));
+        let at_once = poll!(attempts.as_mut());
+        // Whoever asks about an event that is waiting finds it.
+        self.worker.observer.received(&received);
+        let results = match at_once {
+            Poll::Ready(results) => results,
+            Poll::Pending => attempts.await,
+        };
+        let mut settled = true;
+        for result in results {
+            if let Err(error) = result {
+                debug!(event_id = event.id, %error, "a delivery was not settled, and will come again");
+                settled = false;
+            }
+        }
+        // Once, also if it comes again.
+        if settled {
+            let meters = &self.worker.meters;
+            let count = if is_wanted { &meters.routed } else { &meters.unmatched };
+            count.one_more();
+        }
+        settled
+    }
+}

@@ -1,0 +1,401 @@
+//! The pace of a plugin: when it may be called by the operator's rate and quiet hours.
+//!
+//! What it keeps away from the plugin waits in the plugin's own queue, and is not counted as tried. While
+//! something may wait there, what comes from the source goes behind it: with a rate both want the same few
+//! calls, and the older ones must not lose them to the newer ones for ever. It has no clock of its own.
+
+use std::time::{Duration, Instant};
+
+use config::{PacePolicy, Rate, Spell};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::admission::Origin;
+use crate::token_bucket::Bucket;
+
+/// How long a delivery that was taken from the plugin's queue may wait for its turn. If the next turn is later,
+/// nothing is taken at all; it keeps far from the half hour after which RabbitMQ ends a consumer.
+const IN_HAND_MAX: Duration = Duration::from_secs(10);
+/// Between two times that the log tells of the rate.
+const TOLD_EVERY: Duration = Duration::from_mins(10);
+
+/// The time on both clocks: a rate goes by the one that nobody sets, quiet hours by the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) wall: Timestamp,
+}
+
+impl Now {
+    pub(super) fn read() -> Self {
+        Self { instant: Instant::now(), wall: Timestamp::now() }
+    }
+
+    fn until(self, wall: Timestamp) -> Instant {
+        self.instant + Duration::try_from(wall.duration_since(self.wall)).unwrap_or_default()
+    }
+
+    fn at(self, instant: Instant) -> Timestamp {
+        let wait = SignedDuration::try_from(instant.saturating_duration_since(self.instant)).unwrap_or_default();
+        self.wall.saturating_add(wait).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// Whether a call may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Now,
+    Later { why: Why, until: Instant },
+}
+
+/// What keeps a delivery from a plugin that is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    Quiet,
+    Rate,
+}
+
+impl Turn {
+    /// Whether it is too far away for anything to be taken from the queue.
+    pub(super) fn is_far(self, now: Instant) -> bool {
+        match self {
+            Self::Now => false,
+            Self::Later { why: Why::Quiet, .. } => true,
+            Self::Later { why: Why::Rate, until } => until.saturating_duration_since(now) > IN_HAND_MAX,
+        }
+    }
+}
+
+/// What someone should be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Quiet { end: String },
+    QuietIsOver,
+    OverRate(Rate),
+    CaughtUp,
+}
+
+/// Why deliveries wait, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub why: Why,
+    pub reason: String,
+    /// When the next call may be made.
+    pub until: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct Pace {
+    policy: PacePolicy,
+    bucket: Option<Bucket>,
+    spell: Spell,
+    /// Something may wait in the plugin's queue for a turn by the rate.
+    behind: bool,
+    /// The rate has kept something away since nothing waited.
+    limited: bool,
+    told: Option<Why>,
+    told_of_rate_at: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(policy: PacePolicy, now: Now) -> Self {
+        let bucket = policy.rate.map(|rate| Bucket::new(rate, now.instant));
+        let spell = policy.quiet_hours.at(now.wall);
+        // What an earlier host has left comes first.
+        let behind = bucket.is_some();
+        Self { policy, bucket, spell, behind, limited: false, told: None, told_of_rate_at: None }
+    }
+
+    /// The plugin's files changed.
+    pub(super) fn change(&mut self, policy: PacePolicy, now: Now) {
+        let was_until = std::mem::replace(&mut self.spell, policy.quiet_hours.at(now.wall)).until;
+        if self.told == Some(Why::Quiet) && self.spell.is_quiet && self.spell.until != was_until {
+            self.told = None;
+        }
+        match (&mut self.bucket, policy.rate) {
+            (Some(bucket), Some(rate)) => bucket.change(rate, now.instant),
+            (bucket, Some(rate)) => {
+                *bucket = Some(Bucket::new(rate, now.instant));
+                self.behind = true;
+            }
+            (bucket, None) => {
+                *bucket = None;
+                (self.behind, self.limited) = (false, false);
+            }
+        }
+        self.policy = policy;
+    }
+
+    /// Whether a delivery that is there may go to the plugin.
+    pub(super) fn look(&mut self, origin: Origin, now: Now) -> Turn {
+        let turn = self.turn(origin, now);
+        if let (Turn::Later { why, until }, true) = (turn, self.bucket.is_some()) {
+            self.behind = true;
+            self.limited |= why == Why::Rate && until > now.instant;
+        }
+        turn
+    }
+
+    /// Makes the call, if it may be made.
+    pub(super) fn take(&mut self, origin: Origin, now: Now) -> Turn {
+        let turn = self.look(origin, now);
+        if let (Turn::Now, Some(bucket)) = (turn, &mut self.bucket)
+            && let Err(until) = bucket.take(now.instant)
+        {
+            return Turn::Later { why: Why::Rate, until };
+        }
+        turn
+    }
+
+    /// Whether a delivery that is not there yet may be taken from the plugin's queue.
+    pub(super) fn draw(&mut self, now: Now) -> Turn {
+        let turn = self.peek(now);
+        self.limited |= self.behind && matches!(turn, Turn::Later { why: Why::Rate, .. });
+        turn
+    }
+
+    /// The same, by somebody who only wonders.
+    pub(super) fn peek(&mut self, now: Now) -> Turn {
+        self.turn(Origin::Backlog, now)
+    }
+
+    fn turn(&mut self, origin: Origin, now: Now) -> Turn {
+        if !self.spell.holds(now.wall) {
+            self.spell = self.policy.quiet_hours.at(now.wall);
+        }
+        if self.spell.is_quiet {
+            return Turn::Later { why: Why::Quiet, until: now.until(self.spell.until) };
+        }
+        let Some(bucket) = &self.bucket else { return Turn::Now };
+        let until = bucket.next(now.instant);
+        if until > now.instant || (origin == Origin::Source && self.behind) {
+            return Turn::Later { why: Why::Rate, until };
+        }
+        Turn::Now
+    }
+
+    /// Deliveries from the plugin's queue that may be held at once, of `max`, so that the last of them has its
+    /// turn soon enough.
+    pub(super) fn in_hand(&self, max: usize) -> usize {
+        let Some(bucket) = &self.bucket else { return max };
+        let turns = IN_HAND_MAX.as_nanos() / bucket.rate().interval().as_nanos().max(1);
+        usize::try_from(turns).unwrap_or(max).clamp(1, max.max(1))
+    }
+
+    /// It keeps nothing away at any time, and has nothing to tell.
+    pub(super) fn is_free(&self) -> bool {
+        self.bucket.is_none() && self.policy.quiet_hours.is_empty() && self.told.is_none()
+    }
+
+    pub(super) fn has_rate(&self) -> bool {
+        self.bucket.is_some()
+    }
+
+    /// Whether a call that is made leaves the next one far away.
+    pub(super) fn is_slow(&self) -> bool {
+        self.bucket.is_some_and(|bucket| bucket.rate().interval() > IN_HAND_MAX)
+    }
+
+    /// When it has to be looked at again, though nothing happened: quiet hours begin.
+    pub(super) fn changes_at(&self, now: Now) -> Option<Instant> {
+        (!self.policy.quiet_hours.is_empty()).then(|| now.until(self.spell.until))
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Nothing waits in the plugin's queue any more.
+    pub(super) fn caught_up(&mut self) {
+        (self.behind, self.limited) = (false, false);
+    }
+
+    /// One thing after the other.
+    pub(super) fn news(&mut self, now: Now) -> Option<News> {
+        match self.told {
+            Some(Why::Quiet) if !self.spell.is_quiet => {
+                self.told = None;
+                Some(News::QuietIsOver)
+            }
+            Some(Why::Rate) if !self.limited => {
+                self.told = None;
+                Some(News::CaughtUp)
+            }
+            Some(Why::Quiet) => None,
+            _ if self.spell.is_quiet => {
+                self.told = Some(Why::Quiet);
+                Some(News::Quiet { end: self.spell.end() })
+            }
+            None if self.limited => {
+                let rate = self.bucket?.rate();
+                if self.told_of_rate_at.is_some_and(|told| now.instant.saturating_duration_since(told) < TOLD_EVERY) {
+                    return None;
+                }
+                (self.told, self.told_of_rate_at) = (Some(Why::Rate), Some(now.instant));
+                Some(News::OverRate(rate))
+            }
+            Some(Why::Rate) | None => None,
+        }
+    }
+
+    /// How it stands; `None` if nothing is kept away.
+    pub(super) fn standing(&mut self, now: Now) -> Option<Standing> {
+        match self.peek(now) {
+            Turn::Later { why: Why::Quiet, .. } => {
+                let reason = format!("quiet hours until {}", self.spell.end());
+                Some(Standing { why: Why::Quiet, reason, until: self.spell.until })
+            }
+            Turn::Now if !self.limited => None,
+            Turn::Now | Turn::Later { why: Why::Rate, .. } => {
+                let bucket = self.bucket.filter(|_| self.limited)?;
+                let until = now.at(bucket.next(now.instant));
+                let reason = format!("over its rate of {}; the next call is made {until:.0}", bucket.rate());
+                Some(Standing { why: Why::Rate, reason, until })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::PluginConfig;
+    use config::Policies;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn policy(toml: &str) -> PacePolicy {
+        let path = std::path::Path::new("email.toml");
+        PluginConfig::of_text(path, Some(toml), &Policies::default()).unwrap().policies.pace
+    }
+
+    fn start() -> Now {
+        Now { instant: Instant::now(), wall: "2026-11-26T20:00:00Z".parse().unwrap() }
+    }
+
+    impl std::ops::Add<Duration> for Now {
+        type Output = Self;
+
+        fn add(self, time: Duration) -> Self {
+            Self { instant: self.instant + time, wall: self.wall + SignedDuration::try_from(time).unwrap() }
+        }
+    }
+
+    fn later(why: Why, until: Now) -> Turn {
+        Turn::Later { why, until: until.instant }
+    }
+
+    #[test]
+    fn without_a_policy_every_turn_is_now() {
+        let now = start();
+        let mut pace = Pace::new(policy(""), now);
+        for origin in [Origin::Source, Origin::Backlog] {
+            assert_eq!(pace.take(origin, now), Turn::Now);
+        }
+        assert!(pace.is_free());
+        assert_eq!((pace.in_hand(7), pace.is_behind(), pace.changes_at(now)), (7, false, None));
+        assert_eq!((pace.news(now), pace.standing(now)), (None, None));
+    }
+
+    #[test]
+    fn what_is_new_goes_behind_what_waits() {
+        let now = start();
+        let mut pace = Pace::new(policy("rate = \"1/s\""), now);
+        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now), "an earlier host may have left something");
+        pace.caught_up();
+        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now + SECOND));
+        let now = now + SECOND;
+        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now), "there is a turn, but not for it");
+        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
+        let now = now + SECOND;
+        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now), "there may be more");
+        pace.caught_up();
+        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+    }
+
+    #[test]
+    fn as_many_are_in_hand_as_have_their_turn_soon() {
+        for (rate, in_hand) in [("1000/s", 20), ("1/s", 10), ("6/min", 1), ("1/h", 1)] {
+            let pace = Pace::new(policy(&format!("rate = {rate:?}")), start());
+            assert_eq!(pace.in_hand(20), in_hand, "{rate}");
+        }
+        let now = start();
+        let mut pace = Pace::new(policy("rate = \"5/min\""), now);
+        assert!(!pace.draw(now).is_far(now.instant));
+        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
+        assert!(pace.is_slow() && pace.draw(now).is_far(now.instant), "twelve seconds");
+        let now = now + 2 * SECOND;
+        assert!(!pace.draw(now).is_far(now.instant));
+    }
+
+    #[test]
+    fn in_quiet_hours_nothing_is_called_and_a_rate_does_not_run_ahead() {
+        let now = start();
+        let mut pace = Pace::new(policy("rate = \"1/min\"\nquiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
+        pace.caught_up();
+        assert!(!pace.is_free());
+        let (begin, end) = (now + Duration::from_hours(1), now + Duration::from_hours(10));
+        assert_eq!(pace.changes_at(now), Some(begin.instant));
+        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+        for origin in [Origin::Source, Origin::Backlog] {
+            assert_eq!(pace.take(origin, begin), later(Why::Quiet, end));
+        }
+        assert!(pace.draw(begin).is_far(begin.instant) && pace.draw(begin + SECOND).is_far(begin.instant));
+        assert_eq!(pace.take(Origin::Source, end), later(Why::Rate, end), "first what has waited");
+        assert_eq!(pace.take(Origin::Backlog, end), Turn::Now);
+        assert_eq!(pace.take(Origin::Backlog, end), later(Why::Rate, end + 60 * SECOND));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_followed() {
+        let now = start();
+        let mut pace = Pace::new(policy("quiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
+        let set = |to: &str| Now { instant: now.instant, wall: to.parse().unwrap() };
+        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+        assert!(matches!(pace.take(Origin::Source, set("2026-11-27T00:00:00Z")), Turn::Later { .. }));
+        assert_eq!(pace.take(Origin::Source, set("2026-11-26T12:00:00Z")), Turn::Now);
+    }
+
+    #[test]
+    fn a_change_takes_effect_at_once() {
+        let now = start();
+        let mut pace = Pace::new(policy("rate = \"1/day\""), now);
+        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
+        assert!(pace.draw(now).is_far(now.instant));
+        pace.change(policy("rate = \"10/s\""), now);
+        assert_eq!(pace.draw(now), later(Why::Rate, now + SECOND / 10));
+        assert!(pace.is_behind(), "what waits still comes first");
+        pace.change(policy("quiet-hours = \"12:00-23:00 UTC\""), now);
+        assert_eq!(pace.take(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(3)));
+        pace.change(policy(""), now);
+        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+    }
+
+    #[test]
+    fn each_thing_is_told_once() {
+        let now = start();
+        let told = |pace: &mut Pace, now| std::iter::from_fn(|| pace.news(now)).collect::<Vec<_>>();
+        let mut pace = Pace::new(policy("rate = \"1/h\"\nquiet-hours = \"20:00-21:00 UTC\""), now);
+        assert_eq!(pace.look(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(1)));
+        assert_eq!(told(&mut pace, now), [News::Quiet { end: "2026-11-26 21:00 UTC".to_owned() }]);
+        assert_eq!(told(&mut pace, now), []);
+        let standing = pace.standing(now).unwrap();
+        assert_eq!((standing.why, &*standing.reason), (Why::Quiet, "quiet hours until 2026-11-26 21:00 UTC"));
+
+        let now = now + Duration::from_hours(1);
+        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
+        assert!(pace.look(Origin::Source, now) != Turn::Now && pace.look(Origin::Source, now) != Turn::Now);
+        let rate = policy("rate = \"1/h\"").rate.unwrap();
+        assert_eq!(told(&mut pace, now), [News::QuietIsOver, News::OverRate(rate)]);
+        let standing = pace.standing(now).unwrap();
+        let reason = "over its rate of 1/h; the next call is made 2026-11-26T22:00:00Z";
+        assert_eq!((standing.why, &*standing.reason), (Why::Rate, reason));
+        pace.caught_up();
+        assert_eq!(told(&mut pace, now), [News::CaughtUp]);
+        pace.look(Origin::Source, now);
+        assert_eq!(told(&mut pace, now), [], "a moment ago it was told");
+        pace.look(Origin::Source, now + TOLD_EVERY);
+        assert_eq!(told(&mut pace, now + TOLD_EVERY), [News::OverRate(rate)]);
+    }
+}

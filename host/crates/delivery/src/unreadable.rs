@@ -1,0 +1,107 @@
+//! The dead letter of a message whose properties cannot be read in full: its body byte for byte, the properties that
+//! could be read, and all of them as they came.
+//!
+//! RabbitMQ takes properties only if they fit into one frame, and those that came may fill one by themselves. Where ours
+//! do not fit beside them, they become the body of a second dead letter.
+
+use broker::{Delivery, Message, Properties, Unreadable, Value};
+use event::{Arrived, Event, Rules, decode};
+use sha2::{Digest as _, Sha256};
+
+use crate::delivery_headers::Trail;
+use crate::policy::Fault;
+
+/// The properties as they came: see [`Unreadable::properties`].
+const RAW_PROPERTIES: &str = "x-notify-raw-properties";
+/// Names the raw properties that are the body of a second dead letter, in hexadecimal; that one carries it, too.
+const RAW_PROPERTIES_SHA256: &str = "x-notify-raw-properties-sha256";
+
+/// The event in a message, or why there is none.
+pub(super) fn event_of(delivery: &Delivery, arrived: Arrived<'_>, rules: &Rules) -> Result<Event, Fault> {
+    match &delivery.unreadable {
+        Some(unreadable) => Err(fault(unreadable)),
+        None => decode(arrived, rules).map_err(|error| Fault::new(error.code(), error.to_string())),
+    }
+}
+
+fn fault(unreadable: &Unreadable) -> Fault {
+    Fault::new("unreadable-properties", unreadable.problem.clone())
+}
+
+/// The dead letters to write, in this order: a crash in between repeats the first, and loses nothing.
+/// `headers_bytes_max`: what fits into the headers of one.
+pub(super) fn letters(
+    message: &Message,
+    unreadable: &Unreadable,
+    trail: &Trail,
+    headers_bytes_max: usize,
+) -> Vec<Message> {
+    let raw = &unreadable.properties;
+    let mut letter = trail.write(message);
+    let headers = &mut letter.properties.headers;
+    // The rest is for ours, and as far as there is room for the headers that could be read.
+    if raw.len() <= headers_bytes_max / 2 {
+        headers.insert(RAW_PROPERTIES.to_owned(), Value::Bytes(raw.to_vec()));
+        return vec![letter];
+    }
+    let digest = format!("{:x}", Sha256::digest(raw));
+    headers.insert(RAW_PROPERTIES_SHA256.to_owned(), digest.as_str().into());
+    let raw_properties = Message {
+        body: raw.clone(),
+        properties: Properties { content_type: Some("application/octet-stream".to_owned()), ..Properties::default() },
+    };
+    let reason = "the body is the properties, as they came, of another dead letter, which names the same digest: they \
+                  did not fit beside its own";
+    let trail = Trail { fault: Some(Fault::new("raw-properties", reason)), ..trail.clone() };
+    let mut raw_properties = trail.write(&raw_properties);
+    raw_properties.properties.headers.insert(RAW_PROPERTIES_SHA256.to_owned(), digest.as_str().into());
+    vec![raw_properties, letter]
+}
+
+/// The raw properties that a dead letter carries in its headers.
+pub fn raw_properties(message: &Message) -> Option<&[u8]> {
+    match message.properties.headers.get(RAW_PROPERTIES) {
+        Some(Value::Bytes(raw)) => Some(raw),
+        _ => None,
+    }
+}
+
+/// The digest that joins a dead letter to the one with its raw properties.
+pub fn raw_properties_sha256(message: &Message) -> Option<String> {
+    message.properties.headers.get(RAW_PROPERTIES_SHA256).and_then(Value::to_text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trail(fault: Fault) -> Trail {
+        Trail {
+            fault: Some(fault),
+            given_up: Some("undecodable".to_owned()),
+            ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+        }
+    }
+
+    #[test]
+    fn raw_properties_go_beside_ours_where_they_fit_and_into_a_letter_of_their_own_where_they_do_not() {
+        let mut message = Message::json("{}");
+        message.properties.headers.insert("good".to_owned(), "kept".into());
+        for (size, count) in [(100, 1), (5_000, 1), (5_001, 2), (130_000, 2)] {
+            let unreadable = Unreadable { problem: "its header".to_owned(), properties: vec![7; size].into() };
+            let letters = letters(&message, &unreadable, &trail(fault(&unreadable)), 10_000);
+            assert_eq!(letters.len(), count, "{size}");
+            let letter = letters.last().unwrap();
+            assert_eq!(letter.body, message.body);
+            assert_eq!(letter.properties.headers["good"], "kept".into());
+            assert_eq!(letter.properties.headers["x-notify-code"], "unreadable-properties".into());
+            assert_eq!(raw_properties(letter).map(<[u8]>::len), Some(size).filter(|_| count == 1));
+            if let [raw, letter] = &letters[..] {
+                assert_eq!(raw.body, unreadable.properties);
+                assert_eq!(raw_properties_sha256(raw), raw_properties_sha256(letter));
+                assert!(raw_properties_sha256(raw).is_some());
+                assert_eq!(raw.properties.headers["x-notify-code"], "raw-properties".into());
+            }
+        }
+    }
+}

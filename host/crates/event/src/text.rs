@@ -1,0 +1,130 @@
+//! Text for people: what came from outside is escaped before a terminal sees it.
+
+use std::fmt::{self, Write as _};
+
+/// On one line, and without what a terminal might take for an order.
+pub fn shown(text: &str) -> String {
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// `1 dead letter`, `2 dead letters`.
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Escapes what JSON does not; such characters only occur within its texts.
+pub fn printable_json(json: &str) -> String {
+    let mut printable = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_active(character) {
+            // Writing to a String does not fail.
+            let _ = write!(printable, "\\u{:04x}", u32::from(character));
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+/// Text that came from outside must not drive the operator's terminal, nor look like a line of
+/// the host's own: control characters are escaped, further lines are indented.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    // Writing to a String does not fail.
+    let _ = Printable::new(&mut printable).write_str(text);
+    printable
+}
+
+/// Makes of what is written to it a [`printable`] text.
+pub struct Printable<'a> {
+    out: &'a mut String,
+    /// Ends of lines that something must follow before they count.
+    newlines: usize,
+}
+
+impl fmt::Write for Printable<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if is_plain(text) {
+            if !text.is_empty() {
+                self.begin_lines();
+                self.out.push_str(text);
+            }
+            return Ok(());
+        }
+        for character in text.chars() {
+            if character == '\n' {
+                self.newlines += 1;
+                continue;
+            }
+            self.begin_lines();
+            match character {
+                '\t' => self.out.push('\t'),
+                active if is_active(active) => self.out.extend(active.escape_default()),
+                other => self.out.push(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Printable<'a> {
+    /// Appends to `out`.
+    pub fn new(out: &'a mut String) -> Self {
+        Self { out, newlines: 0 }
+    }
+
+    fn begin_lines(&mut self) {
+        for _ in 0..std::mem::take(&mut self.newlines) {
+            self.out.push_str("\n    ");
+        }
+    }
+}
+
+/// Of a text, looked at together.
+const PIECE_BYTES: usize = 64;
+
+/// Whether all of it shows as it is, as far as a look at the bytes can tell: most lines do.
+pub fn is_plain(text: &str) -> bool {
+    // Piece by piece, so that many bytes are compared at once.
+    let is_plain = |piece: &[u8]| piece.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
+    text.as_bytes().chunks(PIECE_BYTES).all(is_plain)
+}
+
+/// Whether a terminal does something other than to show it. Marks that turn the direction of
+/// writing can make a line look like another.
+fn is_active(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_cannot_drive_a_terminal_or_forge_a_line() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}c"), "a\\u{1b}[2Jb\\r\\u{9b}c");
+        assert_eq!(printable("one\n2026 INFO two\n"), "one\n    2026 INFO two");
+        assert_eq!(printable("Получено\t…"), "Получено\t…");
+        assert_eq!(printable("\n\none\n\n"), "\n    \n    one");
+        let (piece, rest) = ("x".repeat(PIECE_BYTES), "y".repeat(PIECE_BYTES / 2));
+        assert_eq!(
+            printable(&format!("{piece}{rest}\u{7f}")),
+            format!("{piece}{rest}\\u{{7f}}"),
+            "beyond the first piece"
+        );
+    }
+
+    #[test]
+    fn a_shown_text_is_one_line() {
+        assert_eq!(shown("one\n\ttwo\x1b[2J \u{202e}x"), "one two\\u{1b}[2J \\u{202e}x");
+    }
+
+    #[test]
+    fn json_cannot_drive_a_terminal_either() {
+        let text = "a\u{1b}[2J\r\n\u{9b}c\u{202e}\u{7f}…";
+        let json = printable_json(&serde_json::to_string(text).unwrap());
+        assert_eq!(json, r#""a\u001b[2J\r\n\u009bc\u202e\u007f…""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+}

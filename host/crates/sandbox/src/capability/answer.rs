@@ -1,0 +1,185 @@
+//! An answer as a plugin gets it: the values of its secrets are taken out of the whole, and what is left is cut. In the other order
+//! the place of the cut would tell what stood there.
+//!
+//! All that a plugin sees of an answer is made of the text without secrets, its length included. Whoever got a secret
+//! may send it back, and the plugin must not see it.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use outbound::egress::{Body, Head};
+use outbound::redact::{Redaction, Redactor};
+
+use crate::capability::secret_store::Vault;
+
+/// Request headers that make a server leave a part of a value out or write it another way. The host does not send them for a
+/// plugin with secrets.
+pub(super) const OTHER_FORMS: [HeaderName; 6] = [
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_CHARSET,
+    header::RANGE,
+    header::IF_RANGE,
+    HeaderName::from_static("request-range"),
+    HeaderName::from_static("a-im"),
+];
+/// Content codings that are told by name.
+const CODINGS: [&str; 8] = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb"];
+
+/// Takes in an answer's body for a plugin with secrets.
+pub(super) struct Redacted<'vault> {
+    vault: &'vault Vault,
+    redactor: Arc<Redactor>,
+    redaction: Redaction,
+    body: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl<'vault> Redacted<'vault> {
+    pub(super) fn new(vault: &'vault Vault, bytes_max: usize) -> Self {
+        let (redactor, redaction) = (vault.redactor(), Redaction::default());
+        Self { vault, redactor, redaction, body: Vec::new(), bytes_max }
+    }
+
+    /// The body, and whether it was cut.
+    pub(super) fn finish(mut self, head: &Head) -> (Vec<u8>, bool) {
+        if !head.is_truncated {
+            self.redaction.finish(&self.redactor, &mut self.body);
+        }
+        let is_truncated = head.is_truncated || self.body.len() > self.bytes_max;
+        self.body.truncate(self.bytes_max);
+        (self.body, is_truncated)
+    }
+}
+
+impl Body for Redacted<'_> {
+    fn begin(&mut self, headers: &HeaderMap) -> Result<(), String> {
+        if let Some(coding) = coding(headers) {
+            return Err(format!(
+                "its answer is compressed ({coding}), although the host asked for a plain one, and the plugin's secrets cannot \
+                 be taken out of it: have the server heed accept-encoding: identity"
+            ));
+        }
+        // A new value may have been sent meanwhile.
+        self.redactor = self.vault.redactor();
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        self.redaction.push(&self.redactor, bytes, &mut self.body);
+        self.body.len() <= self.bytes_max
+    }
+}
+
+/// In what a body is wrapped up, if it is. A name that nobody knows is not told: it may be a secret.
+fn coding(headers: &HeaderMap) -> Option<&'static str> {
+    let tokens = |name| {
+        let values = headers.get_all(name).iter();
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    };
+    let of_content = tokens(header::CONTENT_ENCODING).filter(|token| !token.eq_ignore_ascii_case(b"identity"));
+    let of_transfer = tokens(header::TRANSFER_ENCODING).filter(|token| !token.eq_ignore_ascii_case(b"chunked"));
+    let wrapped = of_content.chain(of_transfer).find(|token| !token.is_empty())?;
+    let known = CODINGS.iter().find(|known| wrapped.eq_ignore_ascii_case(known.as_bytes()));
+    Some(known.copied().unwrap_or("in a way of its own"))
+}
+
+/// Says how long the body is that the plugin gets, and not how long it was with the secrets in it.
+pub(super) fn set_length(headers: &mut HeaderMap, method: &Method, status: StatusCode, body: Option<usize>) {
+    let had_length = headers.remove(header::CONTENT_LENGTH).is_some();
+    let has_body = *method != Method::HEAD && status != StatusCode::NOT_MODIFIED;
+    if let Some(bytes) = body.filter(|_| had_length && has_body) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(all: &[(&'static str, &'static str)]) -> HeaderMap {
+        all.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn vault(value: &str) -> Vault {
+        Vault::of("token", value)
+    }
+
+    /// Returns what a plugin sees of an answer that comes in these pieces.
+    fn view(vault: &Vault, pieces: &[&[u8]], bytes_max: usize) -> (Vec<u8>, bool) {
+        let mut body = Redacted::new(vault, bytes_max);
+        let is_truncated = !pieces.iter().all(|piece| body.take(piece));
+        body.finish(&Head { status: StatusCode::OK, headers: HeaderMap::new(), is_truncated })
+    }
+
+    proptest! {
+        /// For two values of one length, and an answer that has all of neither, the views are the same, wherever the
+        /// answer is cut: by the limit, or by its server.
+        #[test]
+        fn an_answer_is_no_oracle(
+            one in "[a-z0-9]{20}", other in "[a-z0-9]{20}", guessed in 0usize..20, is_end: bool, before in 0usize..80,
+            after in 0usize..3000, bytes_max in 1usize..100, piece in 1usize..50,
+        ) {
+            prop_assume!(one != other);
+            let (vaults, mut views) = ([vault(&one), vault(&other)], Vec::new());
+            for guess in [&one, &other] {
+                let guess = if is_end { &guess[guessed + 1 - guessed.min(1)..] } else { &guess[..guessed] };
+                let answer = format!("{}{guess}{}", "-".repeat(before), "-".repeat(after));
+                let pieces: Vec<_> = answer.as_bytes().chunks(piece).collect();
+                for vault in &vaults {
+                    let (body, is_truncated) = view(vault, &pieces, bytes_max);
+                    prop_assert_eq!(body.len(), answer.len().min(bytes_max));
+                    prop_assert!(answer.as_bytes().starts_with(&body));
+                    prop_assert_eq!(is_truncated, answer.len() > bytes_max);
+                    views.push((body, is_truncated));
+                }
+            }
+            prop_assert!(views[0] == views[1] && views[2] == views[3]);
+        }
+
+        /// Where a server sends all of it, the view does not tell how the value is spelled or how long it is.
+        #[test]
+        fn an_answer_with_a_value_in_it_shows_its_name(
+            one in "[a-z0-9]{6,30}", other in "[a-z/%&]{6,30}", before in 0usize..80, after in 0usize..3000, bytes_max in 1usize..100,
+        ) {
+            let views = [&one, &other].map(|value| {
+                let written = percent_encoding::percent_encode(value.as_bytes(), percent_encoding::NON_ALPHANUMERIC);
+                let answer = format!("{}{written}{}", "-".repeat(before), "-".repeat(after));
+                view(&vault(value), &answer.as_bytes().chunks(7).collect::<Vec<_>>(), bytes_max)
+            });
+            prop_assert_eq!(&views[0], &views[1]);
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_wrapped_up_is_known_by_its_head() {
+        for (name, value, expected) in [
+            ("content-type", "text/plain", None),
+            ("content-encoding", "identity", None),
+            ("content-encoding", "", None),
+            ("content-encoding", "GZip", Some("gzip")),
+            ("content-encoding", "identity, br", Some("br")),
+            ("content-encoding", "canary", Some("in a way of its own")),
+            ("transfer-encoding", "chunked", None),
+            ("transfer-encoding", "deflate, chunked", Some("deflate")),
+        ] {
+            assert_eq!(coding(&headers(&[(name, value)])), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn the_length_is_that_of_what_the_plugin_gets() {
+        let length = |original: &[(&'static str, &'static str)], method, status, body| {
+            let mut headers = headers(original);
+            set_length(&mut headers, &method, status, body);
+            headers.get(header::CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned())
+        };
+        let told = &[("content-length", "40")];
+        assert_eq!(length(told, Method::GET, StatusCode::OK, Some(14)).as_deref(), Some("14"));
+        assert_eq!(length(told, Method::GET, StatusCode::OK, None), None, "it was cut");
+        assert_eq!(length(told, Method::HEAD, StatusCode::OK, Some(0)), None);
+        assert_eq!(length(told, Method::GET, StatusCode::NOT_MODIFIED, Some(0)), None);
+        assert_eq!(length(&[], Method::GET, StatusCode::OK, Some(14)), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! Secrets by reference: the guest names one, and the host fills in its value on the way out, towards the destinations
+//! that the operator's grant of that secret names.
+//!
+//! Signing has no destination: a guest may sign what it likes with each of its secrets, and send the signature wherever
+//! it may send anything. It does not learn the value by that, unless the value can be guessed.
+
+use std::sync::Arc;
+
+use config::{SecretGrant, secret_heading};
+use contract::Secret;
+use contract::secrets::{Host, HostSecret};
+use contract::types::HostError;
+use http::HeaderValue;
+use outbound::secret_value::SecretValue;
+use url::Url;
+use wasmtime::component::Resource;
+use wasmtime_wasi::WasiView as _;
+
+use crate::Guest;
+use crate::capability::secret_store::Held;
+
+/// Of a name that a guest asks for, shown.
+const NAME_CHARACTERS_MAX: usize = 100;
+
+/// A secret that a guest has opened, with the value that it had then.
+#[derive(Debug)]
+pub struct OpenSecret {
+    held: Arc<Held>,
+    value: Arc<SecretValue>,
+}
+
+impl OpenSecret {
+    fn grant(&self) -> &SecretGrant {
+        &self.held.grant
+    }
+
+    /// What stands instead of its value, where people look.
+    pub fn instead(&self) -> String {
+        self.held.instead()
+    }
+
+    /// The value, if it may be sent to this URL.
+    pub(crate) fn value_for(&self, url: &Url) -> Result<&SecretValue, HostError> {
+        let SecretGrant { name, to, .. } = self.grant();
+        if to.iter().any(|origin| origin.covers_url(url)) {
+            return Ok(&self.value);
+        }
+        let origin = url.origin().ascii_serialization();
+        let allowed: Vec<_> = to.iter().map(ToString::to_string).collect();
+        let allowed = if allowed.is_empty() { "nowhere".to_owned() } else { format!("only to {}", allowed.join(", ")) };
+        Err(HostError::Denied(format!(
+            "the secret {name} may be sent {allowed}, and not to {origin}: see `to` below {} in the plugin's toml",
+            secret_heading(name)
+        )))
+    }
+
+    /// The same, to stand in the URL itself.
+    pub(crate) fn value_in(&self, url: &Url) -> Result<&SecretValue, HostError> {
+        let value = self.value_for(url)?;
+        value.check_for_url().map_err(|problem| self.invalid(&problem))?;
+        Ok(value)
+    }
+
+    /// A header with the value behind a prefix, if it may be sent to this URL.
+    pub(crate) fn header_for(&self, prefix: &str, url: &Url) -> Result<HeaderValue, HostError> {
+        self.value_for(url)?.header(prefix).map_err(|problem| self.invalid(&problem))
+    }
+
+    fn hmac_sha256(&self, data: &[u8]) -> Result<Vec<u8>, HostError> {
+        self.value.hmac_sha256(data).map_err(|problem| self.invalid(&problem))
+    }
+
+    fn reveal(&self) -> Result<String, HostError> {
+        let SecretGrant { name, reveal, .. } = self.grant();
+        if !reveal {
+            return Err(HostError::Denied(format!(
+                "the secret {name} may be used and not seen: if the plugin must see it, write reveal = true below {} in its \
+                 toml",
+                secret_heading(name)
+            )));
+        }
+        self.value.text().map(str::to_owned).ok_or_else(|| self.invalid("its value is not UTF-8"))
+    }
+
+    fn invalid(&self, problem: &str) -> HostError {
+        HostError::Invalid(format!("the secret {}: {problem}", self.grant().name))
+    }
+}
+
+impl Guest {
+    /// A secret of this name, if there is a grant of it.
+    pub(crate) async fn granted_secret(&mut self, name: &str) -> Result<OpenSecret, HostError> {
+        let vault = Arc::clone(&self.call.reach.vault);
+        let Some((held, value)) = vault.take(name).await else {
+            // A plugin that was shown a value may take it for a name.
+            let name: String = vault.redact(name.to_owned()).chars().take(NAME_CHARACTERS_MAX).collect();
+            return Err(HostError::Denied(format!(
+                "the secret {name:?} is not granted: write {} in the plugin's toml, and below it env = \"VARIABLE\", file = \
+                 \"PATH\" or credential = \"NAME\"",
+                secret_heading(&name)
+            )));
+        };
+        Ok(OpenSecret { held, value })
+    }
+
+    /// A secret that it has opened.
+    pub fn secret(&mut self, secret: &Resource<Secret>) -> Result<&OpenSecret, HostError> {
+        let secret = self.ctx().table.get(&opened(secret));
+        secret.map_err(|error| HostError::Invalid(format!("there is no such secret: {error}")))
+    }
+}
+
+/// The entry of the table that the key stands for.
+fn opened(key: &Resource<Secret>) -> Resource<OpenSecret> {
+    Resource::new_borrow(key.rep())
+}
+
+impl Host for Guest {
+    async fn open(&mut self, name: String) -> Result<Resource<Secret>, HostError> {
+        self.calls.count("secrets.open");
+        let secret = self.granted_secret(&name).await?;
+        let secret = self.ctx().table.push(secret).map(|secret| Resource::new_own(secret.rep()));
+        secret.map_err(|_| HostError::Quota(format!("it holds more than its limit of {} handles", self.limits.handles)))
+    }
+}
+
+impl HostSecret for Guest {
+    async fn hmac_sha256(&mut self, secret: Resource<Secret>, data: Vec<u8>) -> Result<Vec<u8>, HostError> {
+        self.calls.count("secrets.hmac-sha256");
+        self.secret(&secret)?.hmac_sha256(&data)
+    }
+
+    async fn reveal(&mut self, secret: Resource<Secret>) -> Result<String, HostError> {
+        self.calls.count("secrets.reveal");
+        self.secret(&secret)?.reveal()
+    }
+
+    async fn drop(&mut self, secret: Resource<Secret>) -> wasmtime::Result<()> {
+        self.ctx().table.delete(Resource::<OpenSecret>::new_own(secret.rep()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! A wish is what a plugin asks for, beside what the operator granted. What works is the grant.
+
+use config::{Capability, Grants, Scope};
+use contract::metadata::PluginInfo;
+
+/// Of one sentence's wishes, shown.
+const WISHES_SHOWN_MAX: usize = 5;
+
+/// One thing that a plugin asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// As the plugin says it.
+    pub capability: String,
+    pub scope: String,
+    pub why: String,
+    pub standing: Standing,
+}
+
+/// How a wish stands with the operator's grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Granted(Scope),
+    NotGranted(Scope),
+    /// It cannot be granted; why.
+    Senseless(String),
+}
+
+/// What a plugin asks for, in its order.
+pub fn wishes(info: &PluginInfo, grants: &Grants) -> Vec<Wish> {
+    let wish = |request: &contract::metadata::Request| {
+        let scope = request.capability.parse().and_then(|capability: Capability| {
+            Scope::new(capability, &request.scope).map_err(|problem| format!("{capability}: {problem}"))
+        });
+        let standing = match scope {
+            Ok(scope) if grants.cover(&scope) => Standing::Granted(scope),
+            Ok(scope) => Standing::NotGranted(scope),
+            Err(problem) => Standing::Senseless(problem),
+        };
+        Wish {
+            capability: request.capability.clone(),
+            scope: request.scope.clone(),
+            why: request.why.clone(),
+            standing,
+        }
+    };
+    info.requests.iter().map(wish).collect()
+}
+
+/// What the log says of a plugin's wishes and grants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sentence {
+    ToKnow(String),
+    /// The operator wrote what does nothing.
+    ToChange(String),
+}
+
+pub(super) fn report(name: &str, info: &PluginInfo, grants: &Grants) -> Vec<Sentence> {
+    let version = &info.version;
+    let mut sentences = Vec::new();
+    let open: Vec<_> = wishes(info, grants)
+        .into_iter()
+        .filter(|wish| matches!(wish.standing, Standing::NotGranted(_)))
+        .map(|wish| format!("{} {} ({:?})", wish.capability, wish.scope, wish.why))
+        .collect();
+    if !open.is_empty() {
+        let more = open.len().saturating_sub(WISHES_SHOWN_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let shown = open.iter().take(WISHES_SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        sentences.push(Sentence::ToKnow(format!(
+            "{name} {version} asks for more than it is granted: {shown}{more}; see `notify-host plugin grant {name}`"
+        )));
+    }
+    sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{PluginConfig, Policies};
+    use contract::metadata::Request;
+
+    use super::*;
+
+    fn grants(toml: &str) -> Grants {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("slack.toml");
+        std::fs::write(&file, toml).unwrap();
+        PluginConfig::read(&file, &Policies::default()).unwrap().grants
+    }
+
+    fn slack() -> PluginInfo {
+        let request = |capability: &str, scope: &str, why: &str| Request {
+            capability: capability.to_owned(),
+            scope: scope.to_owned(),
+            why: why.to_owned(),
+        };
+        PluginInfo {
+            name: "slack".to_owned(),
+            version: "1.2.0".to_owned(),
+            description: String::new(),
+            annotations: Vec::new(),
+            config_schema: None,
+            subscriptions: Vec::new(),
+            requests: vec![
+                request("http", "https://hooks.slack.com", "to post"),
+                request("secret", "slack-token", "to sign"),
+                request("sms", "+49", "to wake you"),
+                request("http", "everywhere", "for fun"),
+            ],
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_granted_or_not_or_makes_no_sense() {
+        let standings: Vec<_> = wishes(&slack(), &grants("[grants]\nhttp = [\"https://*.slack.com\"]"))
+            .into_iter()
+            .map(|wish| wish.standing)
+            .collect();
+        assert!(matches!(&standings[0], Standing::Granted(scope) if scope.to_string() == "https://hooks.slack.com"));
+        assert!(matches!(&standings[1], Standing::NotGranted(_)));
+        assert!(matches!(&standings[2], Standing::Senseless(problem) if problem.contains("no capability \"sms\"")));
+        assert!(matches!(&standings[3], Standing::Senseless(problem) if problem.contains("expected scheme")));
+    }
+
+    #[test]
+    fn the_log_tells_the_difference() {
+        let sentences = report(
+            "slack",
+            &slack(),
+            &grants("[grants]\nhttp = [\"https://hooks.slack.com\"]\nmail = [\"*@example.com\"]"),
+        );
+        let expected = [Sentence::ToKnow(
+            "slack 1.2.0 asks for more than it is granted: secret slack-token (\"to sign\"); see `notify-host plugin \
+                 grant slack`"
+                .to_owned(),
+        )];
+        assert_eq!(sentences, expected);
+        let all = "[grants]\nhttp = [\"https://hooks.slack.com\"]\n[secrets.slack-token]\nenv = \"T\"";
+        assert!(!report("slack", &slack(), &grants(all)).iter().any(|one| matches!(one, Sentence::ToKnow(_))));
+    }
+}

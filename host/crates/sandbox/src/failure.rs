@@ -1,0 +1,135 @@
+//! How a call of a plugin can fail without an answer of the plugin's.
+
+use std::any::Any;
+use std::time::Duration;
+
+use config::Limits;
+use telemetry::log_writer::LogFault;
+use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use crate::instance::Guest;
+
+/// Bytes of a guest's backtrace that are kept, and of the reason.
+const BACKTRACE_BYTES_MAX: usize = 4000;
+const REASON_BYTES_MAX: usize = 1000;
+/// Of what a panic says, before it is looked at.
+const PANIC_BYTES_MAX: usize = 64 << 10;
+
+/// What went wrong in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PluginFailure {
+    /// It trapped, or answered what makes no sense.
+    #[error("it trapped: {reason}{}", at(.backtrace))]
+    Trapped {
+        reason: String,
+        /// The guest's frames, innermost first; empty where there are none.
+        backtrace: String,
+    },
+    /// It did not come back in time.
+    #[error("it passed its time limit of {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// It wanted more memory than it may have.
+    #[error("it ran out of memory: its limit is {0} MiB")]
+    OutOfMemory(usize),
+    /// The host's own code failed in the call.
+    #[error("the host failed in it: {0}")]
+    HostPanicked(String),
+    /// It has answered, and its lines are its work. Not the plugin's fault: the machine's.
+    #[error("its log lines were not written: {0}")]
+    LogNotWritten(LogFault),
+}
+
+fn at(backtrace: &str) -> String {
+    if backtrace.is_empty() { String::new() } else { format!("\n{backtrace}") }
+}
+
+impl PluginFailure {
+    /// Short and stable, for labels.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Trapped { .. } => "trapped",
+            Self::TimedOut(_) => "timed-out",
+            Self::OutOfMemory(_) => "out-of-memory",
+            Self::HostPanicked(_) => "host-panicked",
+            Self::LogNotWritten(_) => "log-not-written",
+        }
+    }
+
+    /// The same, with what `change` makes of a text of the host's; the others are as they shall be.
+    pub(super) fn map(self, change: impl Fn(String) -> String) -> Self {
+        match self {
+            Self::HostPanicked(said) => Self::HostPanicked(cut(change(said), REASON_BYTES_MAX)),
+            Self::Trapped { .. } | Self::TimedOut(_) | Self::OutOfMemory(_) | Self::LogNotWritten(_) => self,
+        }
+    }
+
+    /// From what the engine says, without the values of the guest's secrets.
+    pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Self {
+        let limits = &guest.limits;
+        if guest.limiter.refused_memory {
+            return Self::OutOfMemory(limits.memory_bytes >> 20);
+        }
+        let reason = if guest.limiter.refused_table {
+            format!("its table grew past its limit of {} elements", limits.table_elements)
+        } else {
+            reason(error, limits)
+        };
+        let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+        // In this order: half of a value would not be found.
+        let fit = |text, bytes_max| cut(guest.call.reach.vault.redact(text), bytes_max);
+        Self::Trapped {
+            reason: fit(reason, REASON_BYTES_MAX),
+            backtrace: fit(backtrace.trim_end().to_owned(), BACKTRACE_BYTES_MAX),
+        }
+    }
+
+    /// Of a panic of the host's own code, which the guest called. [`Self::map`] makes it fit to be shown.
+    pub(super) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
+        let said = match panic.downcast::<String>() {
+            Ok(said) => *said,
+            Err(panic) => {
+                panic.downcast::<&'static str>().map_or_else(|_| "a panic".to_owned(), |said| (*said).to_owned())
+            }
+        };
+        Self::HostPanicked(cut(said, PANIC_BYTES_MAX))
+    }
+}
+
+fn reason(error: &wasmtime::Error, limits: &Limits) -> String {
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        let said = trap.to_string();
+        return said.strip_prefix("wasm trap: ").unwrap_or(&said).to_owned();
+    }
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return format!("it ended itself by an exit with code {code}, and must answer instead");
+    }
+    // These have no type of their own.
+    let said = error.root_cause().to_string();
+    if said.contains("fuel allocated for hostcalls") {
+        return format!("it handed over more than its limit of {} KiB in one call", limits.host_call_bytes >> 10);
+    }
+    if said.contains("resource table has no free keys") || said.contains("store handle limit exceeded") {
+        return format!("it holds more than its limit of {} handles", limits.handles);
+    }
+    said
+}
+
+/// A text that a guest wrote, no longer than so many bytes and a mark.
+pub(super) fn cut(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    format!("{}… (cut: it has {} bytes)", &text[..text.floor_char_boundary(bytes_max)], text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_says_so() {
+        assert_eq!(cut("short".to_owned(), 5), "short");
+        assert_eq!(cut("long é".to_owned(), 6), "long … (cut: it has 7 bytes)");
+    }
+}

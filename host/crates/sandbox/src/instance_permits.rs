@@ -1,0 +1,140 @@
+//! A place is room for one attempt, of any plugin. A few plugins whose calls take long could hold
+//! all of them, and so each plugin has one more, for itself alone.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::engine::Engine;
+
+/// All places of one engine.
+#[derive(Clone, Debug)]
+pub(super) struct AllPlaces {
+    shared: Arc<Semaphore>,
+    /// Of the shared ones.
+    count: usize,
+    /// Places that can still become a plugin's own.
+    unowned: Arc<Semaphore>,
+}
+
+/// The places that one plugin may take.
+#[derive(Clone, Debug)]
+pub(super) struct PluginPlaces {
+    shared: Arc<Semaphore>,
+    /// `None` with very many plugins.
+    own: Option<Arc<OwnPlace>>,
+}
+
+#[derive(Debug)]
+struct OwnPlace {
+    free: Arc<Semaphore>,
+    _owned: OwnedSemaphorePermit,
+}
+
+/// A place that is taken.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    /// It stays the plugin's until the last attempt in it has ended.
+    _own: Option<Arc<OwnPlace>>,
+}
+
+impl AllPlaces {
+    pub(super) fn new(engine: &Engine) -> Self {
+        Self::of(engine.places.shared, engine.places.own)
+    }
+
+    fn of(shared: usize, own: usize) -> Self {
+        Self { count: shared, shared: Arc::new(Semaphore::new(shared)), unowned: Arc::new(Semaphore::new(own)) }
+    }
+
+    pub(super) fn shared(&self) -> SharedPlaces {
+        SharedPlaces { free: Arc::clone(&self.shared), count: self.count }
+    }
+
+    pub(super) fn of_a_plugin(&self) -> PluginPlaces {
+        let owned = Arc::clone(&self.unowned).try_acquire_owned().ok();
+        let own = owned.map(|owned| Arc::new(OwnPlace { free: Arc::new(Semaphore::new(1)), _owned: owned }));
+        PluginPlaces { shared: Arc::clone(&self.shared), own }
+    }
+}
+
+/// The places for any plugin, for who wants to know how many are taken.
+#[derive(Clone, Debug)]
+pub struct SharedPlaces {
+    free: Arc<Semaphore>,
+    count: usize,
+}
+
+impl SharedPlaces {
+    /// Those that are taken, and those that are free.
+    pub fn used_and_free(&self) -> (usize, usize) {
+        let free = self.free.available_permits();
+        (self.count.saturating_sub(free), free)
+    }
+}
+
+impl PluginPlaces {
+    /// Has the other's own place, unless there was one for it.
+    pub(super) fn take_over(&mut self, other: &Self) {
+        if self.own.is_none() {
+            self.own.clone_from(&other.own);
+        }
+    }
+
+    /// One that is free.
+    pub(super) fn take_at_once(&self) -> Option<Place> {
+        if let Some(own) = &self.own
+            && let Ok(permit) = Arc::clone(&own.free).try_acquire_owned()
+        {
+            return Some(Place { _permit: Some(permit), _own: Some(Arc::clone(own)) });
+        }
+        let permit = Arc::clone(&self.shared).try_acquire_owned().ok()?;
+        Some(Place { _permit: Some(permit), _own: None })
+    }
+
+    /// Waits for one. The semaphores are never closed; if they were, the attempt would go on without.
+    pub(super) async fn take(&self) -> Place {
+        let shared = Arc::clone(&self.shared).acquire_owned();
+        let Some(own) = &self.own else { return Place { _permit: shared.await.ok(), _own: None } };
+        tokio::select! {
+            biased;
+            permit = Arc::clone(&own.free).acquire_owned() => {
+                Place { _permit: permit.ok(), _own: Some(Arc::clone(own)) }
+            }
+            permit = shared => Place { _permit: permit.ok(), _own: None },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_takes_all_it_can_leaves_the_others_one_place_each() {
+        let places = AllPlaces::of(2, 2);
+        let (greedy, modest, third) = (places.of_a_plugin(), places.of_a_plugin(), places.of_a_plugin());
+        let taken: Vec<_> = std::iter::from_fn(|| greedy.take().now_or_never()).collect();
+        assert_eq!(taken.len(), 3);
+        let own = modest.take().now_or_never().expect("a place of its own");
+        assert!(modest.take().now_or_never().is_none() && modest.take_at_once().is_none());
+        assert!(third.take().now_or_never().is_none(), "there were places of their own for two");
+        drop(own);
+        assert!(modest.take_at_once().is_some(), "it comes back");
+        assert!(modest.take().now_or_never().is_some(), "and again");
+    }
+
+    #[test]
+    fn a_place_is_owned_as_long_as_somebody_is_in_it() {
+        let places = AllPlaces::of(0, 1);
+        let plugin = places.of_a_plugin();
+        let taken = plugin.take().now_or_never().expect("its own");
+        drop(plugin);
+        assert!(places.of_a_plugin().take().now_or_never().is_none());
+        drop(taken);
+        assert!(places.of_a_plugin().take().now_or_never().is_some());
+    }
+}

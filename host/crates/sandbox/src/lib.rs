@@ -1,0 +1,282 @@
+//! A plugin is a WebAssembly component that exports the world `notify:plugin/plugin`.
+//!
+//! Each attempt runs in a fresh instance, within limits of memory and time, and whatever it does ends
+//! with it. Nothing here knows queues.
+
+#![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
+
+#[cfg(test)]
+#[path = "../../../tests/guests/assemble.rs"]
+mod assemble;
+mod background_runtime;
+mod call;
+pub mod capability;
+mod capability_request;
+mod compile;
+mod compile_cache;
+mod componentize;
+mod contract_check;
+#[cfg(test)]
+mod contract_check_tests;
+mod cpu_slices;
+mod engine;
+mod failure;
+mod folder;
+mod hardening;
+mod instance;
+mod instance_permits;
+mod limits;
+mod load;
+mod load_error;
+mod usage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Grants, Limits, LogPolicy, Policies, Subscription};
+pub use contract::metadata;
+use contract::metadata::PluginInfo;
+use event::{Event, Filter};
+use state::digest::Digest;
+use telemetry::log_writer::{LogFault, RequiredLines};
+use telemetry::metrics::{LogLoss, PluginMeters};
+use telemetry::spans::Within;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::capability::{Beginning, LogLine, PluginLog, PluginSettings, Reach, Vault};
+pub use crate::capability_request::{Standing, Wish, wishes};
+pub use crate::compile::{COMMAND as COMPILE_COMMAND, COMPILE_TIME_MAX, TRY_AGAIN, compile_standard_input};
+pub use crate::engine::Engine;
+pub use crate::failure::PluginFailure;
+pub use crate::folder::{Entry, Files, Loaded, is_plugin_name, lone_tomls, look, plugin_names, scan};
+pub use crate::instance::{CallContext, Guest};
+pub use crate::instance_permits::SharedPlaces;
+use crate::instance_permits::{Place, PluginPlaces};
+pub use crate::load::Loader;
+use crate::load::Ready;
+pub use crate::load_error::{LoadError, is_transient};
+pub use crate::usage::Usage;
+
+/// The least time that the lines of a call have to be written, one that has used up its own included.
+const LOG_TIME_MIN: Duration = Duration::from_millis(500);
+
+/// A loaded plugin.
+pub struct Plugin {
+    /// What the operator calls it: its file's name.
+    pub name: Arc<str>,
+    /// Of its file.
+    pub digest: Digest,
+    /// What it says of itself.
+    pub info: PluginInfo,
+    /// Which events it gets. None: all.
+    pub subscriptions: Vec<Subscription>,
+    pub subscribed_by: Chooser,
+    /// Of those, only what matches.
+    pub filter: Option<Filter>,
+    /// Whether its log lines are its work.
+    pub log: LogPolicy,
+    settings: Arc<PluginSettings>,
+    reach: Arc<Reach>,
+    pub limits: Limits,
+    pub policies: Policies,
+    ready: Arc<Ready>,
+    engine: Engine,
+    places: PluginPlaces,
+}
+
+/// Room for one attempt: a slot of the plugin's, and a place in the engine.
+pub struct Room {
+    slot: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// Who chose a plugin's subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chooser {
+    /// In its toml.
+    Operator,
+    /// In what it says of itself.
+    Plugin,
+}
+
+/// What surrounds one attempt.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// After this many the delivery is given up.
+    pub max: u32,
+    pub idempotency_key: String,
+    pub transport: Vec<(String, String)>,
+    /// What it does hangs below this in its trace.
+    pub within: Within,
+}
+
+/// What the plugin answered.
+pub type Answer = Result<contract::types::Outcome, contract::types::Failure>;
+
+impl Plugin {
+    /// The same, with the places of the version that it takes over from: that holds on to them until its last
+    /// call has ended.
+    #[must_use]
+    pub fn in_place_of(mut self, old: &Self) -> Self {
+        self.places.take_over(&old.places);
+        self
+    }
+
+    /// If a slot and a place are free.
+    pub fn room_at_once(&self, slots: &Arc<Semaphore>) -> Option<Room> {
+        let slot = Arc::clone(slots).try_acquire_owned().ok()?;
+        Some(Room { slot, place: self.places.take_at_once()? })
+    }
+
+    /// Waits for a place in the engine, too.
+    pub async fn room(&self, slot: OwnedSemaphorePermit) -> Room {
+        Room { slot, place: self.places.take().await }
+    }
+
+    /// One call. Its room is given up when the call has ended for good. Where its log lines are its work, it is not over before
+    /// they are written. With `keep_log`, the beginning of its log is handed back.
+    pub async fn attempt(
+        &self,
+        event: &Event,
+        attempt: Attempt,
+        room: Option<Room>,
+        keep_log: bool,
+    ) -> (Result<Answer, PluginFailure>, Beginning) {
+        let (name, event_id) = (Arc::clone(&self.name), event.id.as_str().into());
+        let new = if keep_log { PluginLog::keeping_the_beginning } else { PluginLog::new };
+        let required = (self.log == LogPolicy::Required).then(Arc::<RequiredLines>::default);
+        let log = new(name, event_id, &self.limits).hiding(&self.reach.vault).requiring(required.as_ref());
+        let kept = keep_log.then(|| log.clone());
+        let deadline = Instant::now() + self.limits.time;
+        let (mut answer, _, room) = self.call(event, attempt, room, log).await;
+        if let Some(lines) = required
+            && let Err(fault) = self.written(&lines, room, deadline).await
+        {
+            answer = Err(PluginFailure::LogNotWritten(fault));
+        }
+        (answer, kept.map(|log| log.take_beginning()).unwrap_or_default())
+    }
+
+    /// Waits until these lines of a call that has ended are written.
+    async fn written(&self, lines: &Arc<RequiredLines>, room: Option<Room>, deadline: Instant) -> Result<(), LogFault> {
+        // Nothing runs in the place any more. The slot is kept while there is nobody to whom it can be given: whatever waits for
+        // a log that is stuck holds only so many messages.
+        let slot = room.map(|Room { slot, place }| {
+            drop(place);
+            slot
+        });
+        let waits = if lines.is_settled() { None } else { self.reach.log.may_wait() };
+        let _slot = slot.filter(|_| waits.is_none());
+        let written = lines.written(deadline.max(Instant::now() + LOG_TIME_MIN)).await;
+        if written == Err(LogFault::TooLate) {
+            self.reach.log.lost(LogLoss::TooLate, lines.pending());
+        }
+        written
+    }
+
+    /// Whether its lines are its work and the log takes none, so that nothing would come of a call.
+    pub fn is_blocked_by_log(&self) -> bool {
+        self.log == LogPolicy::Required && self.reach.log.is_blocked()
+    }
+
+    /// Why it is not called, if that is why.
+    pub fn trouble_with_log(&self) -> Option<String> {
+        self.reach.log.trouble().filter(|_| self.log == LogPolicy::Required)
+    }
+
+    /// One call that is watched: what it used, and what it logged. `shown`: in the host's log, too.
+    pub async fn rehearse(
+        &self,
+        event: &Event,
+        attempt: Attempt,
+        shown: bool,
+    ) -> (Result<Answer, PluginFailure>, Usage, Vec<LogLine>) {
+        let log = PluginLog::keeping(Arc::clone(&self.name), event.id.as_str().into(), &self.limits, shown);
+        let log = log.hiding(&self.reach.vault);
+        let kept = log.clone();
+        let (answer, usage, _) = self.call(event, attempt, None, log).await;
+        (answer, usage, kept.take_lines())
+    }
+
+    /// What the operator allows it.
+    pub fn grants(&self) -> &Grants {
+        &self.reach.grants
+    }
+
+    /// What is counted of it, whatever its version.
+    pub fn meters(&self) -> Arc<PluginMeters> {
+        Arc::clone(&self.reach.meters)
+    }
+
+    /// The text without the values of the plugin's secrets.
+    pub fn redact(&self, text: String) -> String {
+        self.reach.vault.redact(text)
+    }
+
+    async fn call(
+        &self,
+        event: &Event,
+        attempt: Attempt,
+        room: Option<Room>,
+        log: PluginLog,
+    ) -> (Result<Answer, PluginFailure>, Usage, Option<Room>) {
+        let context = CallContext {
+            settings: Arc::clone(&self.settings),
+            reach: Arc::clone(&self.reach),
+            idempotency_key: attempt.idempotency_key.as_str().into(),
+            within: attempt.within.clone(),
+            deadline: Instant::now() + self.limits.time,
+        };
+        let store = instance::store(&self.engine, &self.limits, log, context);
+        let ready = Arc::clone(&self.ready);
+        let delivery = contract::types::Delivery {
+            attempt: attempt.number,
+            max_attempts: attempt.max,
+            budget: u64::try_from(self.limits.time.as_millis()).unwrap_or(u64::MAX),
+            idempotency_key: attempt.idempotency_key,
+            transport: attempt.transport,
+        };
+        let mut event = event.clone();
+        if attempt.within.is_somewhere() {
+            attempt.within.mark(&mut event.attributes_mut().extensions);
+        }
+        let answer = call::make(&self.engine, store, self.limits.time, room, |store| {
+            Box::pin(async move {
+                let handler = ready.handler(store).await?;
+                handler.call_handle(&mut *store, &event, &delivery).await
+            })
+        });
+        let (answer, usage, room) = answer.await;
+        let vault = &self.reach.vault;
+        let answer = match answer {
+            Ok(answer) => Ok(within(answer, self.limits.result_bytes, vault)),
+            Err(failure) => Err(failure.map(|text| vault.redact(text))),
+        };
+        (answer, usage, room.flatten())
+    }
+}
+
+/// The answer with texts that are fit for logs, headers and pages.
+fn within(answer: Answer, bytes_max: usize, vault: &Vault) -> Answer {
+    use contract::types::{Failure, Outcome, Rejection, Retry};
+    // In this order: half of a value would not be found.
+    let cut = |text| failure::cut(vault.redact(text), bytes_max);
+    match answer {
+        Ok(Outcome::Done(note)) => Ok(Outcome::Done(note.map(cut))),
+        Ok(Outcome::Skipped(reason)) => Ok(Outcome::Skipped(cut(reason))),
+        Err(Failure::Retry(Retry { reason, after })) => Err(Failure::Retry(Retry { reason: cut(reason), after })),
+        Err(Failure::Reject(Rejection { reason, code })) => {
+            Err(Failure::Reject(Rejection { reason: cut(reason), code: cut(code) }))
+        }
+        Err(Failure::Misconfigured(reason)) => Err(Failure::Misconfigured(cut(reason))),
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).field("version", &self.info.version).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,158 @@
+//! How the log stands: whether it takes lines now, and what it lost. The writer says so; delivery and the admin surface read it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::metrics::{Count, LogLoss};
+
+/// When one write has taken so long, nobody reads.
+const BLOCKED_AFTER: Duration = Duration::from_millis(250);
+/// Attempts that wait for their lines without a slot of their plugin's, of all plugins together; of the messages that a host
+/// may hold, a quarter at most.
+const WAITING_MAX: usize = 64;
+const WAITING_SHARE: usize = 4;
+
+/// Its copies are one status. By default it is that of a log that always takes lines.
+#[derive(Clone, Debug)]
+pub struct LogStatus(Arc<Standing>);
+
+#[derive(Debug)]
+struct Standing {
+    lost: [Count; LogLoss::ALL.len()],
+    failed_writes: Count,
+    began: Instant,
+    /// When the write began that goes on, in milliseconds from `began` and at least 1; 0: none does.
+    writing_since: AtomicU64,
+    /// Why the last write failed, until one succeeds.
+    failing: Mutex<Option<Arc<str>>>,
+    /// The same as `failing`, without its lock.
+    is_failing: AtomicBool,
+    waiting: Arc<Semaphore>,
+}
+
+impl Default for LogStatus {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl LogStatus {
+    /// Of a host that holds up to so many messages.
+    pub fn new(prefetch: usize) -> Self {
+        Self(Arc::new(Standing {
+            lost: Default::default(),
+            failed_writes: Count::default(),
+            began: Instant::now(),
+            writing_since: AtomicU64::new(0),
+            failing: Mutex::default(),
+            is_failing: AtomicBool::new(false),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX.min(prefetch / WAITING_SHARE))),
+        }))
+    }
+
+    /// Whether a line would have to wait now.
+    pub fn is_blocked(&self) -> bool {
+        self.0.is_failing.load(Ordering::Relaxed) || self.blocked_for().is_some()
+    }
+
+    /// Why it takes no lines, if it does not.
+    pub fn trouble(&self) -> Option<String> {
+        let failing = self.0.failing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(error) = failing {
+            return Some(format!("the log cannot be written: standard error: {error}"));
+        }
+        let seconds = self.blocked_for()?.as_secs_f64();
+        Some(format!("the log takes no lines: nobody has read standard error for {seconds:.1} s"))
+    }
+
+    fn blocked_for(&self) -> Option<Duration> {
+        let since = self.0.writing_since.load(Ordering::Relaxed);
+        // Most often nothing is being written, and no clock need be read.
+        let blocked_for = (since > 0).then(|| Duration::from_millis(self.now().saturating_sub(since)))?;
+        (blocked_for > BLOCKED_AFTER).then_some(blocked_for)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// The right to wait for lines without a slot of the plugin's, which another attempt can have meanwhile.
+    pub fn may_wait(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.waiting).try_acquire_owned().ok()
+    }
+
+    pub fn lost(&self, why: LogLoss, lines: usize) {
+        self.0.lost[why as usize].add(lines as u64);
+    }
+
+    pub fn lines_lost(&self, why: LogLoss) -> u64 {
+        self.0.lost[why as usize].get()
+    }
+
+    pub fn failed_writes(&self) -> u64 {
+        self.0.failed_writes.get()
+    }
+
+    /// A write begins.
+    pub(super) fn begins(&self) {
+        self.0.writing_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// It has ended, and something was written.
+    pub(super) fn works(&self) {
+        self.0.writing_since.store(0, Ordering::Relaxed);
+        if self.0.is_failing.swap(false, Ordering::Relaxed) {
+            *self.0.failing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// It has ended, and nothing was.
+    pub(super) fn fails(&self, error: &Arc<str>) {
+        self.0.failed_writes.one_more();
+        *self.0.failing.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(error));
+        self.0.is_failing.store(true, Ordering::Relaxed);
+        self.0.writing_since.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_failed_or_does_not_end_blocks_the_log() {
+        let status = LogStatus::default();
+        assert!(!status.is_blocked());
+        status.begins();
+        assert!(!status.is_blocked(), "it has just begun");
+        let long_ago = Instant::now().checked_sub(2 * BLOCKED_AFTER).unwrap();
+        let blocked = LogStatus(Arc::new(Standing { began: long_ago, ..standing() }));
+        blocked.0.writing_since.store(1, Ordering::Relaxed);
+        assert!(blocked.is_blocked());
+        assert!(blocked.trouble().unwrap().contains("nobody has read standard error for 0.5 s"));
+        blocked.works();
+        assert!(!blocked.is_blocked());
+        status.fails(&"No space left on device".into());
+        assert!(status.is_blocked());
+        assert!(status.trouble().unwrap().contains("No space left"), "{:?}", status.trouble());
+        assert_eq!(status.failed_writes(), 1);
+        status.works();
+        assert_eq!((status.is_blocked(), status.trouble()), (false, None));
+    }
+
+    fn standing() -> Standing {
+        Arc::into_inner(LogStatus::default().0).unwrap()
+    }
+
+    #[test]
+    fn those_that_wait_hold_a_quarter_of_the_messages_at_most() {
+        for (prefetch, waiting) in [(0, 0), (3, 0), (40, 10), (256, 64), (10_000, WAITING_MAX)] {
+            let status = LogStatus::new(prefetch);
+            let permits: Vec<_> = std::iter::from_fn(|| status.may_wait()).collect();
+            assert_eq!(permits.len(), waiting);
+        }
+    }
+}

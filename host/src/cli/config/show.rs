@@ -1,0 +1,70 @@
+//! `notify-host config show`: what holds, and who says so.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use config::BadConfig;
+use config::{Effective, Layers, Place, Settled, Source, default_files};
+use event::text::printable;
+use serde_json::json;
+
+use crate::cli::command::{say, unless_cut_off, write_json};
+
+/// Of the values, so that who says them stands in a column where it can.
+const WIDTH: usize = 44;
+
+pub(super) fn run(layers: &Layers, json: bool) -> anyhow::Result<ExitCode> {
+    let settled = layers.settle().map_err(|problems| BadConfig(problems.into()))?;
+    for warning in &settled.warnings {
+        say!("warning: {warning}");
+    }
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let effective = settled.effective();
+    let printed = if json { print_json(&mut out, &effective) } else { print(&mut out, &settled, &effective) };
+    unless_cut_off(printed.and_then(|()| out.flush()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(out: &mut impl Write, settled: &Settled, effective: &[Effective]) -> io::Result<()> {
+    if let Some(file) = &settled.file {
+        writeln!(out, "# the file is {}", printable(&file.display().to_string()))?;
+    } else {
+        let looked: Vec<_> = default_files().iter().map(|file| printable(&file.display().to_string())).collect();
+        writeln!(out, "# there is no file; it would be {}", looked.join(" or "))?;
+    }
+    let mut table = "";
+    for one in effective {
+        let (within, key) = one.path.rsplit_once('.').unwrap_or(("", &one.path));
+        if within != table {
+            writeln!(out, "\n[{within}]")?;
+            table = within;
+        }
+        match &one.value {
+            Ok(value) => {
+                let line = format!("{key} = {}", printable(value));
+                writeln!(out, "{line:WIDTH$} # {}", printable(&one.source.to_string()))?;
+            }
+            Err(otherwise) => writeln!(out, "# {key} is not set: {otherwise}")?,
+        }
+    }
+    Ok(())
+}
+
+fn print_json(out: &mut impl Write, effective: &[Effective]) -> io::Result<()> {
+    for one in effective {
+        let (source, place) = match &one.source {
+            Source::Default => ("default", None),
+            Source::Place(place @ Place::Override(name)) if name.starts_with("--") => ("flag", Some(place)),
+            Source::Place(place @ Place::Override(_)) => ("environment", Some(place)),
+            Source::Place(place @ (Place::File { .. } | Place::Whole(_))) => ("file", Some(place)),
+        };
+        let line = json!({
+            "key": one.path,
+            "value": one.json(),
+            "source": source,
+            "place": place.map(ToString::to_string),
+        });
+        write_json(out, &line)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Editing an event by hand, and putting the changed one in its place.
+
+use anyhow::{Context as _, bail};
+use broker::BrokerUrl;
+use config::HostConfig;
+use dead_letters::browse::{Letter, Need};
+use dead_letters::edited_event::{Original, Successor};
+use dead_letters::{Selection, replay};
+use event::clock::now;
+use uuid::Uuid;
+
+use crate::cli::command::say;
+use crate::cli::confirm::{Answer, confirm};
+use crate::cli::dead_letters::editor::Draft;
+use crate::cli::dead_letters::{find, find_one};
+
+pub(super) async fn edit(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyhow::Result<()> {
+    let (browser, letter) = find_one(config, url, id).await?;
+    // Nothing is held while somebody thinks: the others see the letter, and RabbitMQ ends no consumer.
+    browser.close().await?;
+    let Letter { summary, trail, message, .. } = letter;
+    let original = Original { trail: &trail, message: &message, rules: &config.rules };
+    let before = original.text()?;
+    let draft = Draft::new(&before)?;
+    let successor = loop {
+        let after = draft.open()?;
+        if after.trim() == before.trim() {
+            say!("nothing was changed: the letter stays as it is");
+            return Ok(());
+        }
+        match original.succeed(after.trim(), &Uuid::now_v7().to_string(), now()) {
+            Ok(successor) => break successor,
+            Err(problem) => {
+                let question = format!("{problem}; edit it again?");
+                if !matches!(confirm(&question).await, Answer::Yes) {
+                    bail!("{problem}; the letter stays as it is, and what you wrote is in {}", draft.keep()?.display());
+                }
+            }
+        }
+    };
+    if let Err(error) = put_in_place(config, url, &summary.id, &successor).await {
+        return Err(error).with_context(|| match draft.keep() {
+            Ok(path) => format!("it was not replaced; what you wrote is in {}", path.display()),
+            Err(_) => "it was not replaced".to_owned(),
+        });
+    }
+    say!("replaced {} by an event with what you wrote", summary.id);
+    Ok(())
+}
+
+async fn put_in_place(config: &HostConfig, url: &BrokerUrl, id: &str, successor: &Successor) -> anyhow::Result<()> {
+    let found = find(config, url, &Selection::of_id(id), Need::Summary).await?;
+    let Some((browser, mut letters)) = found else { bail!("the queue of the dead letters is gone") };
+    let Some(letter) = letters.pop() else {
+        browser.close().await?;
+        bail!("dead letter {id} is not there any more: somebody else replayed, edited or deleted it");
+    };
+    if let Err(error) = replay::one(&browser.broker, config, &successor.trail, &successor.message).await {
+        // The reason counts, not how the good-bye went.
+        let _ = browser.close().await;
+        return Err(error);
+    }
+    letter.remove();
+    browser.close().await.context("the event is replaced, but the old one may be among the dead letters again")
+}

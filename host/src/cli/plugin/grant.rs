@@ -1,0 +1,298 @@
+//! `notify-host plugin grant`: what a plugin asks for, written into its toml after a yes.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use config::{Capability, HostConfig, PluginConfig, Scope, SecretSource};
+use event::text::{counted, shown};
+use sandbox::{Loader, Standing, Wish, is_plugin_name, look, wishes};
+use state::digest::Digest;
+use state::write_whole;
+use toml_edit::{Array, DocumentMut, Item, Table, Value};
+
+use crate::cli::command::say;
+use crate::cli::confirm::{Answer, Line, confirm, line};
+use crate::cli::plugin::{loader, plugin_config};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The plugin's name: that of its file, without .wasm
+    name: String,
+    /// Where the value of a secret that it asks for comes from: NAME=env:VARIABLE, NAME=file:PATH or
+    /// NAME=credential:NAME, of systemd
+    #[arg(long = "secret", value_name = "NAME=SOURCE")]
+    secrets: Vec<Source>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Result<()> {
+    let name = &arguments.name;
+    let entry = if is_plugin_name(name) { look(&host.plugins, name) } else { None };
+    let Some(entry) = entry else {
+        let folder = host.plugins.display();
+        bail!("there is no plugin {name:?} in {folder}: no {name}.wasm, and no {name}.toml that names a file");
+    };
+    let toml = entry.toml;
+    let before = read(&toml)?;
+    let config = plugin_config(&toml, host)?;
+    let cannot = || format!("cannot load {}", entry.wasm.display());
+    let content = Loader::read(&entry.wasm).with_context(cannot)?;
+    let described = loader(host)?.describe_content(name, &content, Digest::of(&content), &config).await;
+    let described = described.with_context(cannot)?;
+    let wishes = wishes(&described.info, &config.grants);
+    for wish in &wishes {
+        say!("{}", sentence(name, wish));
+    }
+    let open: Vec<_> = wishes.iter().filter_map(not_granted).collect();
+    if open.is_empty() {
+        let nothing = if wishes.is_empty() { "it asks for nothing" } else { "there is nothing more to grant" };
+        say!("{name} {}: {nothing}", shown(&described.info.version));
+        return Ok(());
+    }
+    let sources = sources(name, &open, &arguments.secrets).await?;
+    let count = counted(open.len(), "grant");
+    let question = format!("write {count} into {}?", toml.display());
+    match if arguments.yes { Answer::Yes } else { confirm(&question).await } {
+        Answer::Yes => {}
+        Answer::No => {
+            say!("nothing was written");
+            return Ok(());
+        }
+        Answer::NobodyToAsk => bail!("there is nobody to ask whether to write {count}: add --yes"),
+        Answer::NotGiven => bail!("nobody answered, and nothing was written"),
+    }
+    if read(&toml)? != before {
+        bail!("{} was changed meanwhile, and nothing was written: look at it, and try again", toml.display());
+    }
+    let after = with_grants(before.as_deref().unwrap_or_default(), &open, &sources)
+        .with_context(|| format!("{} cannot be edited", toml.display()))?;
+    write_whole(&toml, after.as_bytes()).with_context(|| format!("cannot write {}", toml.display()))?;
+    say!("wrote {count} into {}", toml.display());
+    Ok(())
+}
+
+fn read(toml: &Path) -> anyhow::Result<Option<String>> {
+    PluginConfig::text(toml).map_err(anyhow::Error::msg)
+}
+
+fn not_granted(wish: &Wish) -> Option<&Scope> {
+    match &wish.standing {
+        Standing::NotGranted(scope) => Some(scope),
+        Standing::Granted(_) | Standing::Senseless(_) => None,
+    }
+}
+
+fn sentence(name: &str, wish: &Wish) -> String {
+    let why = shown(&wish.why);
+    let (scope, granted) = match &wish.standing {
+        Standing::Granted(scope) => (scope, " (granted)"),
+        Standing::NotGranted(scope) => (scope, ""),
+        Standing::Senseless(problem) => {
+            let (capability, scope) = (shown(&wish.capability), shown(&wish.scope));
+            return format!(
+                "{name} asks for {capability} {scope} ({why}), which cannot be granted: {}",
+                shown(problem)
+            );
+        }
+    };
+    let what = match scope.capability {
+        Capability::Http => "send HTTP requests to",
+        Capability::Mail => "send mail to",
+        Capability::Secret => "use the secret",
+    };
+    format!("{name} wants to {what} {scope}: {why}{granted}")
+}
+
+/// Where the value of each secret among these scopes comes from.
+async fn sources(plugin: &str, open: &[&Scope], given: &[Source]) -> anyhow::Result<Vec<Source>> {
+    let secrets = || open.iter().filter(|scope| scope.capability == Capability::Secret).map(ToString::to_string);
+    for source in given {
+        if secrets().all(|name| name != source.name) {
+            bail!(
+                "{plugin} does not ask for a secret {} that is not granted: where it comes from is changed in the toml",
+                shown(&source.name)
+            );
+        }
+    }
+    let (mut sources, mut missing) = (Vec::new(), Vec::new());
+    for name in secrets() {
+        if let Some(source) = given.iter().find(|source| source.name == name) {
+            sources.push(source.clone());
+            continue;
+        }
+        let question = format!(
+            "where does the value of the secret {name} come from? env:VARIABLE, file:PATH or credential:NAME (of systemd): "
+        );
+        match line(&question).await {
+            Line::Given(answer) => {
+                sources.push(format!("{name}={answer}").parse().map_err(anyhow::Error::msg)?);
+            }
+            Line::NobodyToAsk => missing.push(format!("--secret {name}=env:VARIABLE")),
+            Line::NotGiven => bail!("nobody answered, and nothing was written"),
+        }
+    }
+    if !missing.is_empty() {
+        bail!(
+            "where the values of its secrets come from must be said: add {}, or file:PATH or credential:NAME (of systemd) \
+             instead of env:VARIABLE",
+            missing.join(" ")
+        );
+    }
+    Ok(sources)
+}
+
+/// Where the value of one secret comes from: `slack-token=env:SLACK_TOKEN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Source {
+    name: String,
+    source: SecretSource,
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // What stands there may be a value, which is for nobody's eyes.
+        let parts = text.split_once('=').and_then(|(name, source)| Some((name, source.split_once(':')?)));
+        let Some((name, (kind, place))) = parts else {
+            return Err("expected NAME=env:VARIABLE, NAME=file:PATH or NAME=credential:NAME, and no value".to_owned());
+        };
+        let source = match SecretSource::new(kind.trim(), place.trim())? {
+            // Here it is meant from where the command is given.
+            SecretSource::File(path) => {
+                let path = std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                SecretSource::File(path)
+            }
+            source => source,
+        };
+        Ok(Self { name: name.to_owned(), source })
+    }
+}
+
+/// The text with these grants in it, and all else as it was.
+fn with_grants(text: &str, scopes: &[&Scope], sources: &[Source]) -> anyhow::Result<String> {
+    let mut document: DocumentMut = text.parse()?;
+    with_scopes(&mut document, scopes)?;
+    with_secrets(&mut document, sources)?;
+    Ok(document.to_string())
+}
+
+fn with_secrets(document: &mut DocumentMut, sources: &[Source]) -> anyhow::Result<()> {
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let mut around = Table::new();
+    // It needs no heading of its own.
+    around.set_implicit(true);
+    let secrets = document.entry("secrets").or_insert(Item::Table(around));
+    let is_inline = secrets.is_inline_table();
+    let secrets = secrets.as_table_like_mut().context("secrets is no table")?;
+    for Source { name, source } in sources {
+        let (key, value) = source.entry();
+        if secrets.contains_key(name) {
+            continue;
+        }
+        let mut secret = Table::new();
+        secret.insert(key, toml_edit::value(value));
+        let secret = if is_inline { Item::Value(secret.into_inline_table().into()) } else { Item::Table(secret) };
+        secrets.insert(name, secret);
+    }
+    if let Some(Item::Value(Value::InlineTable(secrets))) = document.get_mut("secrets") {
+        secrets.fmt();
+    }
+    Ok(())
+}
+
+fn with_scopes(document: &mut DocumentMut, scopes: &[&Scope]) -> anyhow::Result<()> {
+    // Those of secrets have tables of their own.
+    let mut scopes = scopes.iter().filter(|scope| scope.capability != Capability::Secret).peekable();
+    if scopes.peek().is_none() {
+        return Ok(());
+    }
+    let grants = document.entry("grants").or_insert_with(|| Item::Table(Table::new()));
+    let grants = grants.as_table_like_mut().context("grants is no table")?;
+    for scope in scopes {
+        let list = grants.entry(scope.capability.as_str()).or_insert_with(|| Array::new().into());
+        let list = list.as_array_mut().with_context(|| format!("grants.{} is no list", scope.capability))?;
+        let scope = scope.to_string();
+        if !list.iter().any(|granted| granted.as_str() == Some(&scope)) {
+            push(list, scope);
+        }
+    }
+    if let Some(Item::Value(Value::InlineTable(grants))) = document.get_mut("grants") {
+        // Else the new key stands behind the last one's blank.
+        grants.fmt();
+    }
+    Ok(())
+}
+
+/// At the end; on a line of its own where the others have theirs.
+fn push(list: &mut Array, scope: String) {
+    let trailing = list.trailing().as_str().unwrap_or_default().trim_end().to_owned();
+    let before_last = list.iter().last().and_then(|last| last.decor().prefix()?.as_str()).unwrap_or_default();
+    let Some((_, indent)) = before_last.rsplit_once('\n') else {
+        list.push(scope);
+        return;
+    };
+    // What stands behind the last entry, a comment, stays with it.
+    let scope = Value::from(scope).decorated(format!("{trailing}\n{indent}"), "");
+    list.push_formatted(scope);
+    list.set_trailing("\n");
+    list.set_trailing_comma(true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(before: &str, after: &str) {
+        let scope = |capability, text| Scope::new(capability, text).unwrap();
+        let (http, secret) =
+            (scope(Capability::Http, "https://hooks.slack.com"), scope(Capability::Secret, "slack-token"));
+        let sources = ["slack-token=env:SLACK_TOKEN".parse().unwrap()];
+        let written = with_grants(before, &[&http, &secret], &sources).unwrap();
+        assert_eq!(written, after);
+        assert_eq!(with_grants(&written, &[&http, &secret], &sources).unwrap(), after, "a second time changes nothing");
+    }
+
+    #[test]
+    fn grants_are_added_and_all_else_stays_as_it_was() {
+        check("", "[grants]\nhttp = [\"https://hooks.slack.com\"]\n\n[secrets.slack-token]\nenv = \"SLACK_TOKEN\"\n");
+        check(
+            "# ours\nenabled = true   # yes\n\n[grants] # by Ann\nhttp = [\n  \"https://a.example\", # old\n]\n\n[config]\nb = 2\na = 1\n",
+            "# ours\nenabled = true   # yes\n\n[grants] # by Ann\nhttp = [\n  \"https://a.example\", # old\n  \
+             \"https://hooks.slack.com\",\n]\n\n[config]\nb = 2\na = 1\n\n[secrets.slack-token]\nenv = \"SLACK_TOKEN\"\n",
+        );
+        check(
+            "grants = { http = [\"https://a.example\"] }\nsecrets = { a = { env = \"A\" } }\n",
+            "grants = { http = [\"https://a.example\", \"https://hooks.slack.com\"] }\n\
+             secrets = { a = { env = \"A\" }, slack-token = { env = \"SLACK_TOKEN\" } }\n",
+        );
+        check(
+            "[grants]\nhttp = [\"https://hooks.slack.com\"]\n[secrets.a] # first\nenv = \"A\"\n[config]\nb = 1\n",
+            "[grants]\nhttp = [\"https://hooks.slack.com\"]\n[secrets.a] # first\nenv = \"A\"\n\
+             \n[secrets.slack-token]\nenv = \"SLACK_TOKEN\"\n[config]\nb = 1\n",
+        );
+        let http = Scope::new(Capability::Http, "https://a.example").unwrap();
+        assert!(with_grants("grants = 1", &[&http], &[]).is_err());
+        assert!(with_grants("secrets = 1", &[], &["a=env:A".parse().unwrap()]).is_err());
+    }
+
+    #[test]
+    fn a_source_is_named_and_a_value_is_not_taken_for_one() {
+        let entry = |text: &str| text.parse::<Source>().map(|source| source.source.entry());
+        assert_eq!(entry("a=env:A"), Ok(("env", "A".to_owned())));
+        assert_eq!(entry("a=credential:a"), Ok(("credential", "a".to_owned())));
+        assert_eq!(entry("a=file:/b:c=d"), Ok(("file", "/b:c=d".to_owned())));
+        let path = std::env::current_dir().unwrap().join("b");
+        assert_eq!(entry("a=file:b"), Ok(("file", path.display().to_string())), "from where the command is given");
+        for text in ["a", "a=hunter2", "=", "a=env:", "a=hunter2:x", "a=vault:hunter2"] {
+            let problem = entry(text).unwrap_err();
+            assert!(!problem.contains("hunter2"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `plugin list`: how the plugins of the running hosts stand.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::bail;
+use event::text::shown;
+use serde_json::json;
+use supervisor::control::{ANSWERED_OTHERWISE, PluginReport, PluginState, Reply, Request, ask};
+
+use crate::cli::command::{say, unless_cut_off, write_json, write_table};
+
+const HEADINGS: [&str; 5] = ["NAME", "VERSION", "STATE", "IN FLIGHT", "DESCRIPTION"];
+
+pub(super) async fn list(state: &Path, plugins: &Path, json: bool) -> anyhow::Result<()> {
+    let (mut hosts, mut failed) = (Vec::new(), Vec::new());
+    for answer in ask(state, plugins, &Request::List).await? {
+        match answer {
+            Ok(Reply::Plugins { process, plugins }) => hosts.push((process, plugins)),
+            Ok(Reply::Done(_) | Reply::Reloaded(_) | Reply::Refused(_)) => failed.push(ANSWERED_OTHERWISE.to_owned()),
+            Err(problem) => failed.push(problem),
+        }
+    }
+    unless_cut_off(if json { print_json(&hosts) } else { print(&hosts) })?;
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    if !json && hosts.iter().all(|(_, plugins)| plugins.is_empty()) {
+        say!("the host has no plugin: put one into {}", plugins.display());
+    }
+    Ok(())
+}
+
+fn print_json(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (process, plugins) in hosts {
+        for plugin in plugins {
+            let mut line = json!(plugin);
+            line["process"] = json!(process);
+            write_json(&mut out, &line)?;
+        }
+    }
+    Ok(())
+}
+
+fn print(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (process, plugins) in hosts {
+        if hosts.len() > 1 {
+            writeln!(out, "host with process id {process}:")?;
+        }
+        let rows: Vec<_> = plugins.iter().map(row).collect();
+        write_table(&mut out, HEADINGS, &rows, |at| below(&plugins[at]))?;
+    }
+    Ok(())
+}
+
+/// What one should know of a plugin that is not as it should be.
+fn below(plugin: &PluginReport) -> Vec<String> {
+    let problem = plugin.problem.as_deref().unwrap_or_default().lines().map(|line| format!("  {}", shown(line)));
+    let again = plugin.tried_again_at.map(|at| format!("  tried again at {}", at.strftime("%F %T UTC")));
+    let failure = match plugin.state {
+        PluginState::Failing | PluginState::Misconfigured => plugin.last_failure.as_ref(),
+        _ => None,
+    };
+    let waits = match plugin.state {
+        PluginState::Quiet | PluginState::RateLimited | PluginState::Waiting => plugin.waits_for.as_ref(),
+        _ => None,
+    };
+    let failure = failure.map(|failure| format!("  last failure: {}", shown(failure)));
+    problem.chain(again).chain(failure).chain(waits.map(|reason| format!("  {}", shown(reason)))).collect()
+}
+
+fn row(plugin: &PluginReport) -> [String; 5] {
+    let text = |text: &Option<String>| shown(text.as_deref().unwrap_or("-"));
+    [
+        shown(&plugin.name),
+        text(&plugin.version),
+        plugin.state.as_str().to_owned(),
+        plugin.in_flight.to_string(),
+        text(&plugin.description),
+    ]
+}

@@ -1,0 +1,146 @@
+//! `notify-host route`: which plugins would get an event, and which rule says so. It asks the same function
+//! as delivery does.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use clap::Args;
+use config::BadConfig;
+use config::Subscription;
+use config::{HostConfig, Spell};
+use delivery::{Verdict, because, verdict};
+use event::text::{counted, shown};
+use event::{Event, Look};
+use jiff::Timestamp;
+use sandbox::capability::{Outside, Preview};
+use sandbox::{Engine, Loaded, Loader, Plugin, scan};
+use serde_json::json;
+
+use crate::cli::command::{say, unless_cut_off, write_json, write_table};
+use crate::cli::plugin::PluginFolder;
+use crate::cli::sample::Sample;
+
+const HEADINGS: [&str; 3] = ["PLUGIN", "GETS IT", "BECAUSE"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    sample: Sample,
+    #[command(flatten)]
+    folder: PluginFolder,
+    /// One JSON object a line, one for each plugin
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = arguments.folder.settle().map_err(BadConfig)?;
+    let event = arguments.sample.read(&config)?;
+    let ways = ways(&config.plugins, &config, &event).await?;
+    unless_cut_off(print(&ways, arguments.json))?;
+    if !arguments.json {
+        let wanted = ways.iter().filter(|way| way.gets).count();
+        let all = counted(ways.len(), "plugin");
+        say!("{wanted} of {all} would get event {:?} of type {:?}", shown(&event.id), shown(&event.event_type));
+    }
+    Ok(())
+}
+
+/// What would become of the event at one plugin.
+struct Way {
+    plugin: String,
+    gets: bool,
+    /// Short and stable, for scripts.
+    rule: &'static str,
+    because: String,
+    filter: Option<String>,
+    subscription: Option<Subscription>,
+    /// When its quiet hours end, if it has some now.
+    quiet: Option<Spell>,
+}
+
+async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Result<Vec<Way>> {
+    let entries =
+        scan(folder).map_err(|error| anyhow::anyhow!("cannot read the plugin folder {}: {error}", folder.display()))?;
+    let loader =
+        Loader::new(Engine::new()?, config.state_folder().as_deref(), Outside::new(config)?, Some(Preview::new(true)))?;
+    let look = Look::new(event);
+    let mut ways = Vec::new();
+    for (name, entry) in entries {
+        let no = |rule, because: String| Way {
+            plugin: name.clone(),
+            gets: false,
+            rule,
+            because,
+            filter: None,
+            subscription: None,
+            quiet: None,
+        };
+        ways.push(match entry.load(&loader, &config.policies).await {
+            Ok(Loaded::Plugin(plugin, _)) => way(&plugin, &look),
+            Ok(Loaded::Off) => no("switched-off", "its toml switches it off".to_owned()),
+            Err(problem) => no("not-loaded", format!("it does not load: {problem}")),
+        });
+    }
+    Ok(ways)
+}
+
+fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
+    let verdict = verdict(plugin, look);
+    let (rule, subscription, filter) = match &verdict {
+        Verdict::Wanted { subscription, filter: Some(asked) } => ("filter", *subscription, Some(asked.filter)),
+        Verdict::Wanted { subscription: None, filter: None } => ("every-event", None, None),
+        Verdict::Wanted { subscription, filter: None } => ("subscription", *subscription, None),
+        Verdict::NotSubscribed => ("subscription", None, None),
+        Verdict::Filtered(asked) => ("filter", None, Some(asked.filter)),
+        Verdict::AboutItself => ("about-itself", None, None),
+    };
+    let quiet = plugin.policies.pace.quiet_hours.at(Timestamp::now());
+    let quiet = Some(quiet).filter(|spell| spell.is_quiet && verdict.is_wanted());
+    let mut because = because(plugin, &verdict);
+    if let Some(spell) = &quiet {
+        because = format!("{because}; it waits, for there are quiet hours until {}", spell.end());
+    }
+    Way {
+        plugin: plugin.name.to_string(),
+        gets: verdict.is_wanted(),
+        rule,
+        because,
+        filter: filter.map(|filter| filter.text().to_owned()),
+        subscription: subscription.cloned(),
+        quiet,
+    }
+}
+
+fn print(ways: &[Way], json: bool) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if json {
+        for way in ways {
+            let subscription = way.subscription.as_ref().map(|subscription| {
+                json!({
+                    "event_type": subscription.event_type,
+                    "source": subscription.source,
+                    "subject": subscription.subject,
+                })
+            });
+            let line = json!({
+                "plugin": way.plugin,
+                "gets": way.gets,
+                "rule": way.rule,
+                "because": way.because,
+                "subscription": subscription,
+                "filter": way.filter,
+                "quiet_until": way.quiet.as_ref().map(|spell| spell.until),
+            });
+            write_json(&mut out, &line)?;
+        }
+        return out.flush();
+    }
+    let row = |way: &Way| {
+        let gets = if way.gets { "yes" } else { "no" };
+        [shown(&way.plugin), gets.to_owned(), shown(&way.because)]
+    };
+    let rows: Vec<_> = ways.iter().map(row).collect();
+    write_table(&mut out, HEADINGS, &rows, |_| Vec::new())?;
+    out.flush()
+}

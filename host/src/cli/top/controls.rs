@@ -1,0 +1,140 @@
+//! What keys do: a state that knows neither host nor terminal.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use crate::cli::top::client::Act;
+use crate::cli::top::snapshot::Snapshot;
+
+/// Lines that page keys go.
+const PAGE: usize = 10;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Controls {
+    /// The plugin that keys act on, by its name: others come and go.
+    selected: Option<String>,
+    /// What waits for a yes.
+    pub(super) asking: Option<(Act, String)>,
+    pub(super) help: bool,
+    /// What came of the last act.
+    pub(super) said: Option<String>,
+}
+
+/// What a key asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Nothing,
+    Quit,
+    Do(Act, String),
+}
+
+impl Controls {
+    /// The place of the selected plugin; the first one, if that has gone.
+    pub(super) fn place(&self, snapshot: &Snapshot) -> Option<usize> {
+        let chosen = self.selected.as_ref()?;
+        let place = snapshot.plugins.iter().position(|plugin| plugin.name == *chosen);
+        place.or_else(|| (!snapshot.plugins.is_empty()).then_some(0))
+    }
+
+    pub(super) fn press(&mut self, key: KeyEvent, snapshot: &Snapshot) -> Wish {
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return if key.code == KeyCode::Char('c') { Wish::Quit } else { Wish::Nothing };
+        }
+        self.said = None;
+        if let Some((act, plugin)) = self.asking.take() {
+            let yes = matches!(key.code, KeyCode::Char('y' | 'Y'));
+            if yes {
+                return Wish::Do(act, plugin);
+            }
+            self.said = Some(format!("{plugin}: left as it is"));
+            return Wish::Nothing;
+        }
+        if self.help {
+            self.help = false;
+            return Wish::Nothing;
+        }
+        match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => return Wish::Quit,
+            KeyCode::Char('?' | 'h') => self.help = true,
+            KeyCode::Down | KeyCode::Char('j') => self.go(snapshot, |place| place.map_or(0, |place| place + 1)),
+            KeyCode::Up | KeyCode::Char('k') => {
+                self.go(snapshot, |place| place.map_or(0, |place| place.saturating_sub(1)));
+            }
+            KeyCode::PageDown => self.go(snapshot, |place| place.map_or(0, |place| place + PAGE)),
+            KeyCode::PageUp => self.go(snapshot, |place| place.map_or(0, |place| place.saturating_sub(PAGE))),
+            KeyCode::Home => self.go(snapshot, |_| 0),
+            KeyCode::End => self.go(snapshot, |_| usize::MAX),
+            KeyCode::Char('p') => self.ask(Act::Pause, snapshot),
+            KeyCode::Char('r') => self.ask(Act::Resume, snapshot),
+            _ => {}
+        }
+        Wish::Nothing
+    }
+
+    /// From nowhere, as long as none is selected.
+    fn go(&mut self, snapshot: &Snapshot, to: impl FnOnce(Option<usize>) -> usize) {
+        let last = snapshot.plugins.len().saturating_sub(1);
+        let place = to(self.place(snapshot)).min(last);
+        self.selected = snapshot.plugins.get(place).map(|plugin| plugin.name.clone());
+    }
+
+    fn ask(&mut self, act: Act, snapshot: &Snapshot) {
+        match self.place(snapshot).and_then(|place| snapshot.plugins.get(place)) {
+            Some(plugin) => self.asking = Some((act, plugin.name.clone())),
+            None => self.said = Some("select a plugin first, with the arrow keys".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::top::snapshot::tests::sample;
+
+    fn press(controls: &mut Controls, codes: &[KeyCode]) -> Wish {
+        let mut wish = Wish::Nothing;
+        for code in codes {
+            wish = controls.press(KeyEvent::from(*code), &sample());
+        }
+        wish
+    }
+
+    #[test]
+    fn a_plugin_is_paused_only_when_it_is_selected_and_after_a_yes() {
+        let mut controls = Controls::default();
+        assert_eq!(press(&mut controls, &[KeyCode::Char('p')]), Wish::Nothing);
+        assert_eq!((controls.asking.as_ref(), controls.said.is_some()), (None, true));
+        press(&mut controls, &[KeyCode::Down, KeyCode::Down, KeyCode::Char('p')]);
+        assert_eq!(controls.asking, Some((Act::Pause, "logger".to_owned())));
+        assert_eq!(press(&mut controls, &[KeyCode::Char('n')]), Wish::Nothing);
+        assert_eq!(controls.asking, None);
+        let wish = press(&mut controls, &[KeyCode::Char('r'), KeyCode::Char('y')]);
+        assert_eq!(wish, Wish::Do(Act::Resume, "logger".to_owned()));
+    }
+
+    #[test]
+    fn arrows_stay_within_the_list_and_the_selection_follows_its_plugin() {
+        let mut controls = Controls::default();
+        press(&mut controls, &[KeyCode::End, KeyCode::Down]);
+        assert_eq!(controls.place(&sample()), Some(2));
+        press(&mut controls, &[KeyCode::Up]);
+        let mut fewer = sample();
+        fewer.plugins.remove(0);
+        assert_eq!(controls.place(&fewer), Some(0), "still the logger");
+        fewer.plugins.clear();
+        assert_eq!(controls.place(&fewer), None);
+        press(&mut controls, &[KeyCode::Home, KeyCode::Up]);
+        assert_eq!(controls.place(&sample()), Some(0));
+    }
+
+    #[test]
+    fn a_question_or_the_help_takes_one_key_and_ctrl_c_always_quits() {
+        let mut controls = Controls::default();
+        press(&mut controls, &[KeyCode::Char('?')]);
+        assert!(controls.help);
+        assert_eq!(press(&mut controls, &[KeyCode::Char('q')]), Wish::Nothing, "the key closes the help");
+        assert_eq!(press(&mut controls, &[KeyCode::Char('q')]), Wish::Quit);
+        let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        press(&mut controls, &[KeyCode::Down, KeyCode::Char('p')]);
+        assert_eq!(controls.press(interrupt, &sample()), Wish::Quit);
+    }
+}

@@ -1,0 +1,203 @@
+//! The service manager that started this host: systemd, or another that names a socket in `NOTIFY_SOCKET`.
+//!
+//! It is told when the start is over, how the host stands, and when it stops. While work goes on it is
+//! pinged, as often as its watchdog wants; a host that is stalled pings no more, and is started anew.
+//! Without such a manager nothing here does anything.
+
+use std::ffi::OsStr;
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use admin::Admin;
+use delivery::Vital;
+use event::text::counted;
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::warn;
+
+/// Where the manager listens, as it says.
+const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
+/// Between two looks at how the host stands.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same, as long as somebody may wait for the start.
+const LOOK_AT_START: Duration = Duration::from_millis(100);
+/// How often it pings within the time that the watchdog grants.
+const PINGS: u32 = 3;
+/// How long a session may take to get its plugins' queues before the start is over without them.
+const QUEUES_TIME_MAX: Duration = Duration::from_secs(5);
+/// Of the line that says how the host stands.
+const STATUS_CHARACTERS_MAX: usize = 400;
+
+/// The manager is informed for as long as this lives, and told of the stop at the latest when it ends.
+pub(crate) struct Informed {
+    task: JoinHandle<()>,
+    line: Arc<Line>,
+}
+
+impl Drop for Informed {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.line.stopping();
+    }
+}
+
+/// Begins to inform the manager, if there is one. A start that may fail because the broker is away
+/// (`broker_must_answer`) is not over before the broker has answered.
+pub(crate) fn inform(host: Arc<Admin>, broker_must_answer: bool) -> Option<Informed> {
+    std::env::var_os(SOCKET_VARIABLE)?;
+    let line = Arc::new(Line::default());
+    let task = tokio::spawn(watch(host, Arc::clone(&line), broker_must_answer));
+    Some(Informed { task, line })
+}
+
+async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
+    let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
+    let ping_every = watchdog.map(|time| time / PINGS);
+    let mut pinged: Option<Instant> = None;
+    let (mut started, mut is_ready_told) = (false, false);
+    let mut told = String::new();
+    loop {
+        let (vital, reasons) = (host.vital(), host.reasons());
+        let mut news = Vec::new();
+        if !started && start_is_over(&vital, reasons.is_empty(), host.runs_no_plugin(), broker_must_answer) {
+            started = true;
+        }
+        if started && !is_ready_told {
+            news.push(NotifyState::Ready);
+        }
+        let status = status(&host, &reasons);
+        if status != told {
+            news.push(NotifyState::Status(&status));
+        }
+        let is_due = ping_every.is_some_and(|every| pinged.is_none_or(|at| at.elapsed() >= every));
+        if is_due && !vital.is_stalled {
+            pinged = Some(Instant::now());
+            news.push(NotifyState::Watchdog);
+        }
+        let is_told = news.is_empty() || line.say(&news);
+        // A manager that did not hear it hears it with the next look.
+        if is_told {
+            (told, is_ready_told) = (status, started);
+        } else {
+            (told, pinged) = (String::new(), None);
+        }
+        let look = if started { LOOK_EVERY } else { LOOK_AT_START };
+        let pause = tokio::time::sleep(ping_every.map_or(look, |every| every.min(look)));
+        tokio::select! {
+            () = pause => {}
+            () = host.sources.stop.cancelled(), if !line.is_stopping.load(Ordering::Relaxed) => line.stopping(),
+        }
+    }
+}
+
+/// Whether the manager may go on with what waits for this host. A broker that is away is none of its business:
+/// the host goes on trying, and to start it again would make nothing better.
+fn start_is_over(vital: &Vital, is_ready: bool, runs_no_plugin: bool, broker_must_answer: bool) -> bool {
+    match &vital.connected {
+        Some((_, since)) => {
+            let open = Duration::try_from(Timestamp::now().duration_since(*since)).unwrap_or_default();
+            is_ready || runs_no_plugin || open >= QUEUES_TIME_MAX
+        }
+        None => vital.away.is_some() && !broker_must_answer,
+    }
+}
+
+/// How the host stands, on one line.
+fn status(host: &Admin, reasons: &[String]) -> String {
+    let text = if reasons.is_empty() {
+        let (queue, plugins) =
+            (host.sources.config.source.names.source(), host.sources.control.registry.runners().len());
+        format!("ready: consuming queue {queue:?} at {} with {}", host.sources.broker, counted(plugins, "plugin"))
+    } else {
+        format!("not ready: {}", reasons.join("; "))
+    };
+    one_line(&text)
+}
+
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(STATUS_CHARACTERS_MAX)
+        .collect()
+}
+
+/// The socket.
+#[derive(Default)]
+struct Line {
+    is_stopping: AtomicBool,
+    has_failed: AtomicBool,
+}
+
+impl Line {
+    fn stopping(&self) {
+        if !self.is_stopping.swap(true, Ordering::Relaxed) {
+            self.say(&[NotifyState::Stopping]);
+        }
+    }
+
+    /// A datagram, which waits for nobody. Whether the manager has it.
+    fn say(&self, states: &[NotifyState<'_>]) -> bool {
+        let said = send(states);
+        if let Err(error) = &said
+            && !self.has_failed.load(Ordering::Relaxed)
+        {
+            warn!("cannot reach the service manager at the socket in NOTIFY_SOCKET: {error}");
+        }
+        self.has_failed.store(said.is_err(), Ordering::Relaxed);
+        said.is_ok()
+    }
+}
+
+/// Not by the crate's own function: that waits for a manager that hangs and whose socket is full.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(at) = std::env::var_os(SOCKET_VARIABLE) else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address(&at)?)?;
+    let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
+    socket.send(lines.join("\n").as_bytes()).map(drop)
+}
+
+fn address(at: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = at.as_bytes().strip_prefix(b"@") {
+        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_over_when_it_is_ready_or_when_waiting_makes_nothing_better() {
+        let away = Vital { away: Some("refused".to_owned()), ..Vital::default() };
+        let opened = |since| Vital { connected: Some(("sqlite:q".parse().unwrap(), since)), ..Vital::default() };
+        let (just_now, long_ago) = (opened(Timestamp::now()), opened(Timestamp::UNIX_EPOCH));
+        for (vital, is_ready, runs_no_plugin, must, expected) in [
+            (&Vital::default(), false, false, false, false),
+            (&away, false, false, false, true),
+            (&away, false, false, true, false),
+            (&just_now, true, false, true, true),
+            (&just_now, false, true, true, true),
+            (&just_now, false, false, false, false),
+            (&long_ago, false, false, false, true),
+        ] {
+            assert_eq!(start_is_over(vital, is_ready, runs_no_plugin, must), expected, "{vital:?}");
+        }
+    }
+
+    #[test]
+    fn the_status_is_one_line() {
+        assert_eq!(one_line("no\nroute\u{1b}"), "no route ");
+        assert_eq!(one_line(&"x".repeat(5000)).chars().count(), STATUS_CHARACTERS_MAX);
+    }
+}
