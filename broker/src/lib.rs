@@ -15,10 +15,10 @@ mod amqp;
 mod consumer;
 mod error;
 mod message;
-mod part;
 mod sqlite;
 mod topic;
 mod topology;
+mod topology_item;
 mod turnstile;
 mod url;
 
@@ -29,9 +29,9 @@ pub use crate::amqp::GuardBench;
 pub use crate::consumer::{Consumer, Delivery, Receipt, Unreadable};
 pub use crate::error::{BrokerError, ConnectError, PublishError, UrlError};
 pub use crate::message::{Headers, Message, Properties, Value};
-pub use crate::part::{Finding, GivesUp, Object, Part, Presence, Role};
 pub use crate::topic::matches as topic_matches;
 pub use crate::topology::{ExchangeKind, QueueNames, RETRY_TIERS, RetryTier, Source, Warning};
+pub use crate::topology_item::{Finding, GivesUp, Object, Presence, Role, TopologyItem};
 pub use crate::url::BrokerUrl;
 
 /// One session with a broker. Cheap to clone; clones share the session.
@@ -125,10 +125,10 @@ impl Broker {
     }
 
     /// Looks at each of these parts, and changes nothing.
-    pub async fn survey(&self, parts: &[Part]) -> Result<Vec<Finding>, BrokerError> {
+    pub async fn inspect_topology(&self, items: &[TopologyItem]) -> Result<Vec<Finding>, BrokerError> {
         match self {
-            Self::Amqp(session) => session.survey(parts).await,
-            Self::Sqlite(session) => session.survey(parts).await,
+            Self::Amqp(session) => session.inspect_topology(items).await,
+            Self::Sqlite(session) => session.inspect_topology(items).await,
         }
     }
 

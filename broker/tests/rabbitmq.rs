@@ -151,7 +151,7 @@ async fn what_somebody_made_in_our_name_is_told_by_what_differs() {
     let text = warnings_text(&broker.declare_plugins(&names, &[]).await.unwrap());
     assert!(text.contains("exchange \"meddled.deliver\" is not as this host makes it"), "{text}");
     assert!(text.contains("queue \"meddled.retry.5s\" is not as this host makes it"), "{text}");
-    let findings = broker.survey(&names.plugins_parts(&[])).await.unwrap();
+    let findings = broker.inspect_topology(&names.plugins_items(&[])).await.unwrap();
     let text = findings.iter().map(|finding| warnings_text(&finding.warnings)).collect::<String>();
     for difference in
         ["type is topic, and should be \"direct\"", "x-message-ttl is 1000, and should be 5000", "x-queue-type is"]
@@ -182,10 +182,10 @@ async fn a_user_that_may_not_configure_is_served_once_everything_is_there() {
     next(&mut consumer).await.unwrap().unwrap().receipt.ack();
     consumer.close().await.unwrap();
     // What it cannot see it does not vouch for.
-    let queues = |finding: &&broker::Finding| matches!(finding.part.object, broker::Object::Queue { .. });
-    let parts = source.names.plugins_parts(&["mail"]);
-    assert!(worker.survey(&parts).await.unwrap().iter().filter(queues).all(|finding| !finding.seen));
-    assert!(operator.survey(&parts).await.unwrap().iter().filter(queues).all(|finding| finding.seen));
+    let queues = |finding: &&broker::Finding| matches!(finding.item.object, broker::Object::Queue { .. });
+    let parts = source.names.plugins_items(&["mail"]);
+    assert!(worker.inspect_topology(&parts).await.unwrap().iter().filter(queues).all(|finding| !finding.seen));
+    assert!(operator.inspect_topology(&parts).await.unwrap().iter().filter(queues).all(|finding| finding.seen));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use broker::{
     Broker, BrokerUrl, ConnectOptions, ExchangeKind, Message, PublishError, QueueNames, Source, Target, Value,
 };
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 /// Everything here takes well under a second on a quiet machine.
 const SOON: Duration = Duration::from_mins(1);
@@ -37,10 +37,10 @@ async fn open(file: &Path) -> Broker {
 }
 
 /// This program, in another process, at one of the roles below.
-fn play(role: &str, file: &Path) -> Leash {
+fn play(role: &str, file: &Path) -> ChildGuard {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "roles", "--nocapture"]).env(ROLE, role).env(FILE, file);
-    Leash::spawn(command)
+    ChildGuard::spawn(command)
 }
 
 /// Not a test of its own: what the other processes do. Without a role there is nothing to do.
@@ -67,7 +67,7 @@ async fn roles() {
     }
 }
 
-fn confirmed(publisher: &Leash) -> Vec<u64> {
+fn confirmed(publisher: &ChildGuard) -> Vec<u64> {
     // A line counts when it is whole.
     let text = publisher.stdout();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);

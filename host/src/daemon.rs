@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use admin::{Admin, Sources};
 use broker::BrokerUrl;
-use config::{Layers, Settled};
-use delivery::{Dispatcher, Duplicates, Quarantine, Registry, Unwanted, Vitals};
+use config::{Layers, Resolved};
+use delivery::{DeliveryStatus, Dispatcher, Duplicates, Quarantine, Registry, UnmatchedTypes};
 use journal::Journal;
-use sandbox::capability::Outside;
+use sandbox::capability::HostServices;
 use sandbox::{Engine, Loader};
 use supervisor::reconcile::Reconciler;
 use supervisor::reload::Reloader;
@@ -16,7 +16,7 @@ use supervisor::sessions::Sessions;
 use supervisor::{control, reload};
 use telemetry::LogLevelHandle;
 use telemetry::log_writer::LogStatus;
-use telemetry::metrics::Meters;
+use telemetry::metrics::Metrics;
 use telemetry::spans::Spans;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -28,19 +28,19 @@ use crate::{memory, systemd};
 
 /// Runs until `stop`. An error means that it never got to work.
 pub(crate) async fn run(started: Started, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
-    let config = &started.settled.config;
-    let outside = Outside::new(config)?;
-    let meters = Meters::default();
-    let export = Export::start(&config.tracing, outside.egress(), Arc::clone(&meters.host))?;
-    let outside = outside.metered(meters.clone()).logging(started.log.clone());
-    let ended = Box::pin(serve(started, broker, outside, meters, export.spans(), stop)).await;
+    let config = &started.resolved.config;
+    let services = HostServices::new(config)?;
+    let metrics = Metrics::default();
+    let export = Export::start(&config.tracing, services.egress(), Arc::clone(&metrics.host))?;
+    let services = services.with_metrics(metrics.clone()).logging(started.log.clone());
+    let ended = Box::pin(serve(started, broker, services, metrics, export.spans(), stop)).await;
     export.flush().await;
     ended
 }
 
 /// What the host is started with, and what of that can be changed.
 pub(crate) struct Started {
-    pub(crate) settled: Settled,
+    pub(crate) resolved: Resolved,
     pub(crate) layers: Layers,
     pub(crate) log_level: LogLevelHandle,
     pub(crate) log: LogStatus,
@@ -49,20 +49,20 @@ pub(crate) struct Started {
 async fn serve(
     started: Started,
     broker: BrokerUrl,
-    outside: Outside,
-    meters: Meters,
+    services: HostServices,
+    metrics: Metrics,
     spans: Spans,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let Started { settled, layers, log_level, log } = started;
-    let config = Arc::new(settled.config.clone());
+    let Started { resolved, layers, log_level, log } = started;
+    let config = Arc::new(resolved.config.clone());
     let listening = admin::listen(&config.admin).await?;
-    let vitals = Arc::new(Vitals::default());
+    let status = Arc::new(DeliveryStatus::default());
     let state = config.state_folder();
     let folder_state = state.as_ref().map(|state| state::of_plugins(state, &config.plugins));
     let registry = Arc::new(Registry::new());
-    let loader = Loader::new(Engine::new()?, state.as_deref(), outside, None)?;
-    let places = loader.places();
+    let loader = Loader::new(Engine::new()?, state.as_deref(), services, None)?;
+    let instance_permits = loader.instance_permits();
     let (mut reconciler, catalog, reloads) = Reconciler::new(
         &config.plugins,
         folder_state.as_deref(),
@@ -76,8 +76,8 @@ async fn serve(
     let drain_timeout = watch::Sender::new(config.drain_timeout);
     let settings = Arc::new(Reloader {
         layers,
-        started: settled.clone(),
-        now: Mutex::new(settled),
+        started: resolved.clone(),
+        now: Mutex::new(resolved),
         log_level,
         policies: reconciler.adoptions(),
         journal: journal.clone(),
@@ -92,10 +92,10 @@ async fn serve(
         config: Arc::clone(&config),
         broker: broker.clone(),
         control: control.clone(),
-        vitals: Arc::clone(&vitals),
-        meters: meters.clone(),
+        status: Arc::clone(&status),
+        metrics: metrics.clone(),
         log,
-        places,
+        instance_permits,
         journal: journal.clone(),
         journal_file: folder_state.as_deref().map(journal::file),
         stop: stop.clone(),
@@ -110,7 +110,7 @@ async fn serve(
         return Ok(());
     }
     helpers.spawn(reconciler.run(stop.clone()));
-    helpers.spawn(memory::give_back(Arc::clone(&meters.host)));
+    helpers.spawn(memory::give_back(Arc::clone(&metrics.host)));
     let quarantine = Quarantine::open(folder_state.as_deref());
     let dispatcher = Dispatcher {
         source: Arc::new(config.source.clone()),
@@ -118,17 +118,17 @@ async fn serve(
         registry,
         folder: config.plugins.as_path().into(),
         duplicates,
-        unwanted: Unwanted::default(),
+        unmatched_types: UnmatchedTypes::default(),
         prefetch: config.prefetch,
         drain_timeout: drain_timeout.subscribe(),
         observer: Arc::new(journal.clone()),
-        vitals: Arc::clone(&vitals),
+        status: Arc::clone(&status),
         quarantine: quarantine.clone(),
         spans,
-        meters: Arc::clone(&meters.host),
+        metrics: Arc::clone(&metrics.host),
     };
     let _closing = Closing(journal, quarantine);
-    Sessions::new(broker, &config, &dispatcher.registry, &vitals).hold(&dispatcher, stop).await
+    Sessions::new(broker, &config, &dispatcher.registry, &status).hold(&dispatcher, stop).await
 }
 
 /// Lets commands reach this host, if there is a place where they can.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::file;
-use telemetry::metrics::HostMeters;
+use telemetry::metrics::HostMetrics;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Attempts between two looks: with no more, which is a hundredth of what a host can do, it is quiet.
@@ -16,11 +16,11 @@ const QUIET_MAX: u64 = 1000;
 const BURST_MIN: u64 = 5000;
 
 /// As long as it is polled.
-pub(crate) async fn give_back(meters: Arc<HostMeters>) {
+pub(crate) async fn give_back(metrics: Arc<HostMetrics>) {
     let mut burst = Burst::default();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        if burst.is_over(meters.succeeded.get() + meters.failed.get()) {
+        if burst.is_over(metrics.succeeded.get() + metrics.failed.get()) {
             // The heaps are locked meanwhile, one after the other; a quiet host has time for that.
             file::apart(trim).await;
         }

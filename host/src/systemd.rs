@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use admin::Admin;
-use delivery::Vital;
+use delivery::DeliveryState;
 use event::text::counted;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
@@ -64,9 +64,9 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
     let (mut started, mut is_ready_told) = (false, false);
     let mut told = String::new();
     loop {
-        let (vital, reasons) = (host.vital(), host.reasons());
+        let (delivery_state, reasons) = (host.delivery(), host.reasons());
         let mut news = Vec::new();
-        if !started && start_is_over(&vital, reasons.is_empty(), host.runs_no_plugin(), broker_must_answer) {
+        if !started && start_is_over(&delivery_state, reasons.is_empty(), host.runs_no_plugin(), broker_must_answer) {
             started = true;
         }
         if started && !is_ready_told {
@@ -77,7 +77,7 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
             news.push(NotifyState::Status(&status));
         }
         let is_due = ping_every.is_some_and(|every| pinged.is_none_or(|at| at.elapsed() >= every));
-        if is_due && !vital.is_stalled {
+        if is_due && !delivery_state.is_stalled {
             pinged = Some(Instant::now());
             news.push(NotifyState::Watchdog);
         }
@@ -99,13 +99,18 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
 
 /// Whether the manager may go on with what waits for this host. A broker that is away is none of its business:
 /// the host goes on trying, and to start it again would make nothing better.
-fn start_is_over(vital: &Vital, is_ready: bool, runs_no_plugin: bool, broker_must_answer: bool) -> bool {
-    match &vital.connected {
+fn start_is_over(
+    delivery_state: &DeliveryState,
+    is_ready: bool,
+    runs_no_plugin: bool,
+    broker_must_answer: bool,
+) -> bool {
+    match &delivery_state.connected {
         Some((_, since)) => {
             let open = Duration::try_from(Timestamp::now().duration_since(*since)).unwrap_or_default();
             is_ready || runs_no_plugin || open >= QUEUES_TIME_MAX
         }
-        None => vital.away.is_some() && !broker_must_answer,
+        None => delivery_state.away.is_some() && !broker_must_answer,
     }
 }
 
@@ -179,11 +184,12 @@ mod tests {
 
     #[test]
     fn a_start_is_over_when_it_is_ready_or_when_waiting_makes_nothing_better() {
-        let away = Vital { away: Some("refused".to_owned()), ..Vital::default() };
-        let opened = |since| Vital { connected: Some(("sqlite:q".parse().unwrap(), since)), ..Vital::default() };
+        let away = DeliveryState { away: Some("refused".to_owned()), ..DeliveryState::default() };
+        let opened =
+            |since| DeliveryState { connected: Some(("sqlite:q".parse().unwrap(), since)), ..DeliveryState::default() };
         let (just_now, long_ago) = (opened(Timestamp::now()), opened(Timestamp::UNIX_EPOCH));
-        for (vital, is_ready, runs_no_plugin, must, expected) in [
-            (&Vital::default(), false, false, false, false),
+        for (delivery_state, is_ready, runs_no_plugin, must, expected) in [
+            (&DeliveryState::default(), false, false, false, false),
             (&away, false, false, false, true),
             (&away, false, false, true, false),
             (&just_now, true, false, true, true),
@@ -191,7 +197,7 @@ mod tests {
             (&just_now, false, false, false, false),
             (&long_ago, false, false, false, true),
         ] {
-            assert_eq!(start_is_over(vital, is_ready, runs_no_plugin, must), expected, "{vital:?}");
+            assert_eq!(start_is_over(delivery_state, is_ready, runs_no_plugin, must), expected, "{delivery_state:?}");
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use testbed::Leash;
+use testbed::ChildGuard;
 
 use crate::guests::{self, Choice, PLUGINS, Wanted};
 use crate::project::Project;
@@ -50,7 +50,7 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
     let mut host = program(&project.programs(), "notify-host");
     host.args(["run", "--log-format", "human", "--broker", &queue]).arg("--plugins").arg(&plugins);
     host.arg("--state").arg(folder.path().join("state"));
-    let mut host = Host { leash: Leash::spawn(host), shown: 0, interrupted };
+    let mut host = Host { child_guard: ChildGuard::spawn(host), shown: 0, interrupted };
     if !host.wait_until(READY_LIMIT, says_ready)? {
         bail!("the host was not ready within {} s", READY_LIMIT.as_secs());
     }
@@ -64,7 +64,7 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> 
         bail!("order-cli published no order");
     }
     if !host.wait_until(ORDERS_LIMIT, |log| missing(log, &ids).is_empty())? {
-        let missing = missing(&host.leash.stderr(), &ids).join(", ");
+        let missing = missing(&host.child_guard.stderr(), &ids).join(", ");
         bail!("the logger did not write within {} s about: {missing}", ORDERS_LIMIT.as_secs());
     }
 
@@ -104,7 +104,7 @@ fn missing<'a>(log: &str, ids: &[&'a str]) -> Vec<&'a str> {
 
 /// The running host, and how much of its log has been shown.
 struct Host {
-    leash: Leash,
+    child_guard: ChildGuard,
     shown: usize,
     interrupted: Arc<AtomicBool>,
 }
@@ -114,7 +114,7 @@ impl Host {
     fn wait_until(&mut self, limit: Duration, found: impl Fn(&str) -> bool) -> anyhow::Result<bool> {
         let started = Instant::now();
         loop {
-            let ended = self.leash.wait_timeout(LOOK_INTERVAL);
+            let ended = self.child_guard.wait_timeout(LOOK_INTERVAL);
             // After the wait: what it wrote last is seen even if it has ended.
             let log = self.show();
             if found(&log) {
@@ -134,8 +134,8 @@ impl Host {
 
     /// Asks it to stop, and demands that it does so in good order.
     fn stop(mut self) -> anyhow::Result<()> {
-        self.leash.terminate();
-        let status = self.leash.wait_timeout(STOP_LIMIT);
+        self.child_guard.terminate();
+        let status = self.child_guard.wait_timeout(STOP_LIMIT);
         self.show();
         match status {
             Some(status) if status.success() => Ok(()),
@@ -146,7 +146,7 @@ impl Host {
 
     /// Writes the new whole lines of its log to stdout, and returns all of it.
     fn show(&mut self) -> String {
-        let log = self.leash.stderr();
+        let log = self.child_guard.stderr();
         let end = log.rfind('\n').map_or(0, |end| end + 1);
         if let Some(new) = log.get(self.shown..end) {
             // Nobody may be reading any more, which does not make the demo fail.
@@ -164,7 +164,7 @@ mod tests {
     fn host(script: &str) -> Host {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Host { leash: Leash::spawn(command), shown: 0, interrupted: Arc::default() }
+        Host { child_guard: ChildGuard::spawn(command), shown: 0, interrupted: Arc::default() }
     }
 
     #[test]

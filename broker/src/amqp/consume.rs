@@ -15,17 +15,21 @@ use lapin::{Channel, Consumer as AmqpConsumer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::amqp::acks::{Ack, AckTracker};
+use crate::amqp::connection::{AmqpConnection, CLOSE_LIMIT, REPLY_SUCCESS, refusal, refused_name};
 use crate::amqp::convert::{self, Arrived};
 use crate::amqp::guard::preamble::Names;
-use crate::amqp::link::{CLOSE_LIMIT, Link, REPLY_SUCCESS, refusal, refused_name};
 use crate::{BrokerError, Consumer, Delivery, Receipt};
 
-pub(super) async fn start(link: &Arc<Link>, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+pub(super) async fn start(
+    connection: &Arc<AmqpConnection>,
+    queue: &str,
+    prefetch: u16,
+) -> Result<Consumer, BrokerError> {
     let name = refused_name("queue name", queue)?;
     // To RabbitMQ, 0 means no limit.
     let prefetch = prefetch.max(1);
-    let channel = link.channel().await?;
-    let explain = |error: lapin::Error| link.explain(&error);
+    let channel = connection.channel().await?;
+    let explain = |error: lapin::Error| connection.explain(&error);
     channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(explain)?;
     let intake = channel
         .basic_consume(name, ShortString::default(), BasicConsumeOptions::default(), FieldTable::default())
@@ -37,7 +41,7 @@ pub(super) async fn start(link: &Arc<Link>, queue: &str, prefetch: u16) -> Resul
     let (acks, acked) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel();
     let task = Task {
-        link: Arc::clone(link),
+        connection: Arc::clone(connection),
         channel,
         queue: queue.to_owned(),
         deliveries,
@@ -54,7 +58,7 @@ pub(super) async fn start(link: &Arc<Link>, queue: &str, prefetch: u16) -> Resul
 }
 
 struct Task {
-    link: Arc<Link>,
+    connection: Arc<AmqpConnection>,
     channel: Channel,
     queue: String,
     deliveries: mpsc::Sender<Result<Delivery, BrokerError>>,
@@ -169,8 +173,8 @@ impl Task {
     /// Why there will be no more deliveries: the link is lost, or only this consumer is.
     fn ended(&self, error: Option<&lapin::Error>) -> BrokerError {
         let refused = error.and_then(refusal).map(|(_, text)| text);
-        if refused.is_none() && !self.link.is_up() {
-            return self.link.lost(error);
+        if refused.is_none() && !self.connection.is_up() {
+            return self.connection.lost(error);
         }
         let problem = refused.unwrap_or_else(|| "the queue was deleted, or is no longer available".to_owned());
         BrokerError::ConsumerCancelled { queue: self.queue.clone(), problem }
@@ -180,7 +184,7 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.link.failed("the task of a consumer");
+            self.connection.failed("the task of a consumer");
         }
     }
 }

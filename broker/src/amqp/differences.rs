@@ -12,7 +12,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::BrokerError;
-use crate::amqp::link::{Link, refusal, refused_name};
+use crate::amqp::connection::{AmqpConnection, refusal, refused_name};
 
 /// More than there are properties and arguments to differ in.
 const DIFFERENCES_MAX: usize = 16;
@@ -34,16 +34,16 @@ pub(super) struct Learned {
 }
 
 /// The exchange must exist.
-pub(super) async fn of_exchange(link: &Link, name: &str, kind: ExchangeKind) -> Learned {
+pub(super) async fn of_exchange(connection: &AmqpConnection, name: &str, kind: ExchangeKind) -> Learned {
     let mut learned = Learned::default();
-    while learned.go_on(declare_exchange(link, name, &kind, &learned.differences).await) {}
+    while learned.go_on(declare_exchange(connection, name, &kind, &learned.differences).await) {}
     learned
 }
 
 /// The queue must exist.
-pub(super) async fn of_queue(link: &Link, name: &str, arguments: &FieldTable) -> Learned {
+pub(super) async fn of_queue(connection: &AmqpConnection, name: &str, arguments: &FieldTable) -> Learned {
     let mut learned = Learned::default();
-    while learned.go_on(declare_queue(link, name, arguments, &learned.differences).await) {}
+    while learned.go_on(declare_queue(connection, name, arguments, &learned.differences).await) {}
     learned
 }
 
@@ -78,7 +78,7 @@ impl From<lapin::Error> for Refused {
 }
 
 async fn declare_exchange(
-    link: &Link,
+    connection: &AmqpConnection,
     name: &str,
     kind: &ExchangeKind,
     differences: &Differences,
@@ -93,13 +93,13 @@ async fn declare_exchange(
         internal: is(differences, "internal", "true"),
         ..ExchangeDeclareOptions::default()
     };
-    let channel = link.channel().await?;
+    let channel = connection.channel().await?;
     let name = refused_name("exchange name", name)?;
     Ok(channel.exchange_declare(name, kind, options, FieldTable::default()).await?)
 }
 
 async fn declare_queue(
-    link: &Link,
+    connection: &AmqpConnection,
     name: &str,
     arguments: &FieldTable,
     differences: &Differences,
@@ -126,7 +126,7 @@ async fn declare_queue(
         auto_delete: is(differences, "auto_delete", "true"),
         ..QueueDeclareOptions::default()
     };
-    let channel = link.channel().await?;
+    let channel = connection.channel().await?;
     let name = refused_name("queue name", name)?;
     channel.queue_declare(name, options, known).await?;
     Ok(())

@@ -10,16 +10,16 @@
 
 mod acks;
 mod connect;
+mod connection;
 mod consume;
 mod convert;
 mod declare;
-mod desk;
+mod declarer;
+mod diagnosis;
 mod differences;
 mod guard;
-mod judge;
-mod link;
+mod inspect;
 mod publish;
-mod survey;
 mod watch;
 
 #[doc(hidden)]
@@ -32,12 +32,12 @@ use lapin::options::QueuePurgeOptions;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use crate::amqp::desk::Desk;
-use crate::amqp::link::{Link, refused_name};
+use crate::amqp::connection::{AmqpConnection, refused_name};
+use crate::amqp::declarer::Declarer;
 use crate::amqp::publish::Publisher;
 use crate::{
-    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, Part, PublishError, QueueNames,
-    QueueState, Source, Target, Warning,
+    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, PublishError, QueueNames,
+    QueueState, Source, Target, TopologyItem, Warning,
 };
 
 /// One session.
@@ -45,9 +45,9 @@ use crate::{
 pub struct Session {
     /// Of the node that was taken.
     url: Arc<BrokerUrl>,
-    publishing: Arc<Link>,
+    publishing: Arc<AmqpConnection>,
     /// Consumes, declares and asks.
-    link: Arc<Link>,
+    connection: Arc<AmqpConnection>,
     publisher: Arc<Publisher>,
     _watch: Arc<AbortOnDropHandle<()>>,
 }
@@ -76,15 +76,15 @@ impl Session {
         let open = async |what: &str| {
             let timeout = options.timeout.saturating_sub(started.elapsed());
             let options = ConnectOptions { name: format!("{} ({what})", options.name), timeout };
-            Ok::<_, ConnectError>(Arc::new(Link::new(connect::open(url, &options).await?)))
+            Ok::<_, ConnectError>(Arc::new(AmqpConnection::new(connect::open(url, &options).await?)))
         };
         // One after the other, so that what is wrong is found out once.
         let publishing = open("publishing").await?;
-        let link = open("consuming").await?;
+        let connection = open("consuming").await?;
         let publisher = Arc::new(Publisher::start(Arc::clone(&publishing)));
-        let watch = tokio::spawn(watch::watch(Arc::clone(&publishing), Arc::clone(&link)));
+        let watch = tokio::spawn(watch::watch(Arc::clone(&publishing), Arc::clone(&connection)));
         let url = Arc::new(BrokerUrl::Amqp(vec![url.clone()]));
-        Ok(Self { url, publishing, link, publisher, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+        Ok(Self { url, publishing, connection, publisher, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 
     pub(crate) fn url(&self) -> &BrokerUrl {
@@ -96,7 +96,7 @@ impl Session {
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {
-        declare::source(&self.link, source).await
+        declare::source(&self.connection, source).await
     }
 
     pub(crate) async fn declare_plugins(
@@ -104,11 +104,11 @@ impl Session {
         names: &QueueNames,
         plugins: &[&str],
     ) -> Result<Vec<Warning>, BrokerError> {
-        declare::plugins(&self.link, names, plugins).await
+        declare::plugins(&self.connection, names, plugins).await
     }
 
-    pub(crate) async fn survey(&self, parts: &[Part]) -> Result<Vec<Finding>, BrokerError> {
-        survey::survey(&self.link, parts).await
+    pub(crate) async fn inspect_topology(&self, items: &[TopologyItem]) -> Result<Vec<Finding>, BrokerError> {
+        inspect::inspect_topology(&self.connection, items).await
     }
 
     pub(crate) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
@@ -116,27 +116,27 @@ impl Session {
     }
 
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        consume::start(&self.link, queue, prefetch).await
+        consume::start(&self.connection, queue, prefetch).await
     }
 
     pub(crate) async fn inspect(&self, queue: &str) -> Result<Option<QueueState>, BrokerError> {
-        let found = Desk::new(&self.link).find_queue(queue).await?;
+        let found = Declarer::new(&self.connection).find_queue(queue).await?;
         Ok(found.map(|queue| state_of(&queue)))
     }
 
     pub(crate) async fn purge(&self, queue: &str) -> Result<u64, BrokerError> {
         let name = refused_name("queue name", queue)?;
-        let channel = self.link.channel().await?;
+        let channel = self.connection.channel().await?;
         let purged = channel.queue_purge(name, QueuePurgeOptions::default()).await;
-        purged.map(u64::from).map_err(|error| self.link.explain(&error))
+        purged.map(u64::from).map_err(|error| self.connection.explain(&error))
     }
 
     pub(crate) fn broken_by_message(&self) -> Option<String> {
-        self.link.broken_by_message().or_else(|| self.publishing.broken_by_message())
+        self.connection.broken_by_message().or_else(|| self.publishing.broken_by_message())
     }
 
     pub(crate) async fn close(self) {
-        tokio::join!(self.link.close(), self.publishing.close());
+        tokio::join!(self.connection.close(), self.publishing.close());
     }
 }
 

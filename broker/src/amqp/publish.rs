@@ -22,9 +22,9 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::amqp::connection::{AmqpConnection, refusal};
 use crate::amqp::convert::{self, short_string};
-use crate::amqp::desk::Desk;
-use crate::amqp::link::{Link, refusal};
+use crate::amqp::declarer::Declarer;
 use crate::turnstile::Turnstile;
 use crate::{BrokerError, Message, PublishError, RetryTier, Target};
 
@@ -42,7 +42,7 @@ const FRAME_BYTES_RESERVED: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Publisher {
-    link: Arc<Link>,
+    connection: Arc<AmqpConnection>,
     jobs: mpsc::Sender<Job>,
     slots: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -55,10 +55,10 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(link: Arc<Link>) -> Self {
+    pub(super) fn start(connection: Arc<AmqpConnection>) -> Self {
         let (jobs, receiver) = mpsc::channel(UNCONFIRMED_MAX);
         let lane = Lane {
-            link: Arc::clone(&link),
+            connection: Arc::clone(&connection),
             channel: None,
             in_flight: FuturesUnordered::new(),
             single: FuturesUnordered::new(),
@@ -66,7 +66,7 @@ impl Publisher {
             returned: Vec::new(),
         };
         Self {
-            link,
+            connection,
             jobs,
             slots: Arc::new(Semaphore::new(UNCONFIRMED_MAX)),
             bytes: Arc::new(Semaphore::new(UNCONFIRMED_BYTES_MAX as usize)),
@@ -77,7 +77,7 @@ impl Publisher {
     }
 
     pub(super) fn headers_bytes_max(&self) -> usize {
-        self.link.frame_bytes_max().saturating_sub(FRAME_BYTES_RESERVED)
+        self.connection.frame_bytes_max().saturating_sub(FRAME_BYTES_RESERVED)
     }
 
     pub(super) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
@@ -85,16 +85,16 @@ impl Publisher {
             biased;
             published = self.publish_and_wait(target, message) => published,
             // What is begun on a connection that is just breaking, a channel for one, lapin may wait for for ever.
-            () = self.link.gone() => Err(self.link.lost(None).into()),
+            () = self.connection.gone() => Err(self.connection.lost(None).into()),
         }
     }
 
     async fn publish_and_wait(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         let place = Place::of(target);
-        let envelope = Envelope::new(&place, message, self.link.frame_bytes_max())?;
+        let envelope = Envelope::new(&place, message, self.connection.frame_bytes_max())?;
         let (verdict, answer) = oneshot::channel();
         self.turnstile.pass(self.enter(&place, envelope, verdict)).await?;
-        match answer.await.map_err(|_| self.link.lost(None))? {
+        match answer.await.map_err(|_| self.connection.lost(None))? {
             Verdict::Confirmed => Ok(()),
             Verdict::Returned => Err(place.unroutable()),
             Verdict::Rejected => Err(PublishError::Refused(
@@ -119,10 +119,10 @@ impl Publisher {
         self.look_for(place).await?;
         let bytes = u32::try_from(envelope.body.len()).unwrap_or(u32::MAX).min(UNCONFIRMED_BYTES_MAX);
         // The semaphores are never closed, so an error cannot come.
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| self.link.lost(None))?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| self.link.lost(None))?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| self.connection.lost(None))?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| self.connection.lost(None))?;
         let job = Job { envelope, verdict, _room: (slot, bytes) };
-        self.jobs.send(job).await.map_err(|_| self.link.lost(None).into())
+        self.jobs.send(job).await.map_err(|_| self.connection.lost(None).into())
     }
 
     /// Fails if there is no such exchange.
@@ -130,7 +130,7 @@ impl Publisher {
         if place.exchange.is_empty() || self.exchanges().contains(&place.exchange) {
             return Ok(());
         }
-        if !Desk::new(&self.link).exchange_exists(&place.exchange).await? {
+        if !Declarer::new(&self.connection).exchange_exists(&place.exchange).await? {
             return Err(PublishError::NotFound { what: "exchange", name: place.exchange.clone() });
         }
         self.exchanges().insert(place.exchange.clone());
@@ -246,15 +246,16 @@ enum Failure {
 }
 
 impl Failure {
-    fn of(link: &Link, error: &lapin::Error) -> Self {
-        refusal(error).map_or_else(|| Self::Lost(link.lost(Some(error))), |(code, text)| Self::Refused(code, text))
+    fn of(connection: &AmqpConnection, error: &lapin::Error) -> Self {
+        refusal(error)
+            .map_or_else(|| Self::Lost(connection.lost(Some(error))), |(code, text)| Self::Refused(code, text))
     }
 }
 
 type Landed = (Job, lapin::Result<Confirmation>);
 
 struct Lane {
-    link: Arc<Link>,
+    connection: Arc<AmqpConnection>,
     /// Opened when first needed, and again after RabbitMQ closed it.
     channel: Option<Channel>,
     in_flight: FuturesUnordered<BoxFuture<'static, Landed>>,
@@ -291,7 +292,7 @@ impl Lane {
         }
         let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
-            None => match open(&self.link).await {
+            None => match open(&self.connection).await {
                 Ok(channel) => channel,
                 Err(failure) => return job.answer(Verdict::Failed(failure)),
             },
@@ -306,18 +307,18 @@ impl Lane {
     }
 
     fn dispatch_single(&mut self, job: Job) {
-        let (link, channels) = (Arc::clone(&self.link), Arc::clone(&self.single_channels));
+        let (connection, channels) = (Arc::clone(&self.connection), Arc::clone(&self.single_channels));
         self.single.push(Box::pin(async move {
             // Never closed, so an error cannot come.
             let _room = channels.acquire_owned().await;
-            let verdict = match open(&link).await {
+            let verdict = match open(&connection).await {
                 Err(failure) => Verdict::Failed(failure),
                 Ok(channel) => match job.envelope.send(&channel).await {
                     // Nothing else is published there, so what came back is this message.
                     Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Verdict::Returned,
                     Ok(Confirmation::Ack(None)) => Verdict::Confirmed,
                     Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => Verdict::Rejected,
-                    Err(error) => Verdict::Failed(Failure::of(&link, &error)),
+                    Err(error) => Verdict::Failed(Failure::of(&connection, &error)),
                 },
             };
             (job, verdict)
@@ -346,9 +347,9 @@ impl Lane {
                 }
                 Ok(Confirmation::NotRequested) => job.answer(Verdict::Rejected),
                 // Only the channel was closed, by another message or by this one: alone it will tell.
-                Err(_) if self.link.is_up() => self.dispatch_single(job),
+                Err(_) if self.connection.is_up() => self.dispatch_single(job),
                 Err(error) => {
-                    let failure = Failure::of(&self.link, &error);
+                    let failure = Failure::of(&self.connection, &error);
                     job.answer(Verdict::Failed(failure));
                 }
             }
@@ -376,9 +377,9 @@ impl Lane {
     }
 }
 
-async fn open(link: &Link) -> Result<Channel, Failure> {
-    let channel = link.channel().await.map_err(Failure::Lost)?;
+async fn open(connection: &AmqpConnection) -> Result<Channel, Failure> {
+    let channel = connection.channel().await.map_err(Failure::Lost)?;
     let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
-    confirms.map_err(|error| Failure::of(link, &error))?;
+    confirms.map_err(|error| Failure::of(connection, &error))?;
     Ok(channel)
 }

@@ -7,10 +7,10 @@ use futures_util::stream::{Stream, StreamExt as _};
 use lapin::Event;
 use tracing::{info, warn};
 
-use crate::amqp::link::{Link, refusal};
+use crate::amqp::connection::{AmqpConnection, refusal};
 
 /// Ends when one is gone, and the other with it.
-pub(super) async fn watch(publishing: Arc<Link>, consuming: Arc<Link>) {
+pub(super) async fn watch(publishing: Arc<AmqpConnection>, consuming: Arc<AmqpConnection>) {
     let (publishing_events, consuming_events) = (publishing.events(), consuming.events());
     tokio::select! {
         () = until_lost(&publishing, publishing_events) => consuming.lose_with(&publishing),
@@ -20,7 +20,7 @@ pub(super) async fn watch(publishing: Arc<Link>, consuming: Arc<Link>) {
     consuming.go();
 }
 
-async fn until_lost(link: &Link, events: impl Stream<Item = Event>) {
+async fn until_lost(connection: &AmqpConnection, events: impl Stream<Item = Event>) {
     let mut events = std::pin::pin!(events);
     let mut blocked = false;
     while let Some(event) = events.next().await {
@@ -37,7 +37,7 @@ async fn until_lost(link: &Link, events: impl Stream<Item = Event>) {
             // A refusal closes no more than a channel.
             Event::Error(error) if refusal(&error).is_none() => {
                 // Remembers the reason.
-                let _ = link.lost(Some(&error));
+                let _ = connection.lost(Some(&error));
                 return;
             }
             // The set is open.

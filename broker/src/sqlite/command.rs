@@ -3,16 +3,16 @@
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{BrokerError, Delivery, Finding, Part, PublishError, QueueState};
+use crate::{BrokerError, Delivery, Finding, PublishError, QueueState, TopologyItem};
 
 /// What a session asks for. An answer is sent after the commit.
 pub(super) enum Command {
     Declare {
-        parts: Vec<Part>,
+        items: Vec<TopologyItem>,
         reply: oneshot::Sender<()>,
     },
-    Survey {
-        parts: Vec<Part>,
+    InspectTopology {
+        items: Vec<TopologyItem>,
         reply: oneshot::Sender<Vec<Finding>>,
     },
     Publish {

@@ -11,12 +11,12 @@
 //! the acknowledgement never outlives the copy (<https://www.sqlite.org/wal.html>).
 
 mod command;
-mod doorbell;
-mod presence;
+mod liveness_lock;
 mod row;
 mod schema;
 mod store;
 mod transaction;
+mod wakeup;
 mod writer;
 
 use std::path::Path;
@@ -29,8 +29,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::sqlite::command::{Command, Place, Publication};
 use crate::turnstile::Turnstile;
 use crate::{
-    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, Part, PublishError, QueueNames,
-    QueueState, Role, Source, Target, Warning,
+    BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, PublishError, QueueNames,
+    QueueState, Role, Source, Target, TopologyItem, Warning,
 };
 
 /// What callers may have waiting for the thread; beyond that they wait to hand it over.
@@ -83,7 +83,7 @@ impl Session {
     }
 
     pub(crate) async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {
-        self.declare(source.parts()).await.map(|()| Vec::new())
+        self.declare(source.items()).await.map(|()| Vec::new())
     }
 
     pub(crate) async fn declare_plugins(
@@ -91,17 +91,17 @@ impl Session {
         names: &QueueNames,
         plugins: &[&str],
     ) -> Result<Vec<Warning>, BrokerError> {
-        self.declare(names.plugins_parts(plugins)).await.map(|()| Vec::new())
+        self.declare(names.plugins_items(plugins)).await.map(|()| Vec::new())
     }
 
-    async fn declare(&self, mut parts: Vec<Part>) -> Result<(), BrokerError> {
-        parts.retain(is_needed);
-        self.ask(|reply| Command::Declare { parts, reply }).await
+    async fn declare(&self, mut items: Vec<TopologyItem>) -> Result<(), BrokerError> {
+        items.retain(is_needed);
+        self.ask(|reply| Command::Declare { items, reply }).await
     }
 
-    pub(crate) async fn survey(&self, parts: &[Part]) -> Result<Vec<Finding>, BrokerError> {
-        let parts = parts.iter().filter(|part| is_needed(part)).cloned().collect();
-        self.ask(|reply| Command::Survey { parts, reply }).await
+    pub(crate) async fn inspect_topology(&self, items: &[TopologyItem]) -> Result<Vec<Finding>, BrokerError> {
+        let items = items.iter().filter(|item| is_needed(item)).cloned().collect();
+        self.ask(|reply| Command::InspectTopology { items, reply }).await
     }
 
     pub(crate) async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
@@ -171,8 +171,8 @@ impl Drop for Panicked {
 }
 
 /// What waits has a time at which it is due, and needs no place to wait in.
-fn is_needed(part: &Part) -> bool {
-    !matches!(part.role, Role::Retry(_))
+fn is_needed(item: &TopologyItem) -> bool {
+    !matches!(item.role, Role::Retry(_))
 }
 
 fn publication(target: Target<'_>, message: &Message) -> Result<Publication, PublishError> {

@@ -3,9 +3,9 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::part::kind_note;
 use crate::sqlite::row::{self, Content};
-use crate::{Finding, Object, Part, Presence, QueueState, topic_matches};
+use crate::topology_item::kind_note;
+use crate::{Finding, Object, Presence, QueueState, TopologyItem, topic_matches};
 
 /// Beyond that nobody counts how often a message was given out. A number that only grows would end the consumer one day.
 const DELIVERIES_MAX: i64 = 1 << 32;
@@ -54,9 +54,9 @@ fn declare_queue(db: &Connection, name: &str) -> rusqlite::Result<i64> {
 }
 
 /// What there is of it.
-pub(super) fn survey(db: &Connection, part: &Part, now: i64) -> rusqlite::Result<Finding> {
+pub(super) fn inspect_topology(db: &Connection, item: &TopologyItem, now: i64) -> rusqlite::Result<Finding> {
     let mut notes = Vec::new();
-    let there = match &part.object {
+    let there = match &item.object {
         Object::Exchange { name, kind } => find_exchange(db, name)?.map(|found| {
             notes.extend((found != kind.as_str()).then(|| kind_note(name, &found, *kind)));
             None
@@ -73,7 +73,7 @@ pub(super) fn survey(db: &Connection, part: &Part, now: i64) -> rusqlite::Result
             .exists([exchange, routing_key, queue])?
             .then_some(None),
     };
-    Ok(Finding { notes, ..Finding::new(part, there.map_or(Presence::Missing, Presence::There)) })
+    Ok(Finding { notes, ..Finding::new(item, there.map_or(Presence::Missing, Presence::There)) })
 }
 
 fn find_exchange(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {

@@ -8,10 +8,10 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::sqlite::command::{Command, Deliveries, Place, Publication, Ticket};
-use crate::sqlite::doorbell::Doorbell;
+use crate::sqlite::liveness_lock::{self, LivenessLock};
 use crate::sqlite::now;
-use crate::sqlite::presence::{self, Presence};
 use crate::sqlite::store::{self, Routed, Taken};
+use crate::sqlite::wakeup::Wakeup;
 use crate::{BrokerError, PublishError};
 
 /// What one consumer takes in one transaction at most, so that others share in a backlog.
@@ -23,8 +23,8 @@ type Answer = Box<dyn FnOnce()>;
 pub(super) struct Hands<'a> {
     pub(super) db: &'a Connection,
     pub(super) path: &'a Path,
-    pub(super) presence: &'a mut Option<Presence>,
-    pub(super) doorbell: &'a mut Doorbell,
+    pub(super) liveness_lock: &'a mut Option<LivenessLock>,
+    pub(super) wakeup: &'a mut Wakeup,
     pub(super) consumers: &'a mut BTreeMap<i64, Intake>,
     pub(super) holders: &'a mut HashMap<i64, i64>,
     pub(super) dropped: &'a mpsc::UnboundedSender<i64>,
@@ -79,15 +79,15 @@ impl Intake {
 impl Hands<'_> {
     pub(super) fn execute(&mut self, command: Command, effects: &mut Effects) -> rusqlite::Result<()> {
         match command {
-            Command::Declare { parts, reply } => {
-                for part in &parts {
+            Command::Declare { items, reply } => {
+                for part in &items {
                     store::declare(self.db, &part.object)?;
                 }
                 answer(effects, reply, ());
             }
-            Command::Survey { parts, reply } => {
+            Command::InspectTopology { items, reply } => {
                 self.forget_the_dead(effects)?;
-                let findings = parts.iter().map(|part| store::survey(self.db, part, now())).collect();
+                let findings = items.iter().map(|part| store::inspect_topology(self.db, part, now())).collect();
                 answer(effects, reply, rusqlite::Result::<Vec<_>>::from(findings)?);
             }
             Command::Publish { publication, reply, .. } => {
@@ -130,7 +130,7 @@ impl Hands<'_> {
 
     /// So that only those consumers are counted that are alive.
     fn forget_the_dead(&mut self, effects: &mut Effects) -> rusqlite::Result<()> {
-        let own = self.presence.as_ref().map_or("", Presence::name);
+        let own = self.liveness_lock.as_ref().map_or("", LivenessLock::name);
         for consumer in dead_consumers(self.db, self.path, own)? {
             self.give_back(consumer, effects)?;
         }
@@ -173,15 +173,15 @@ impl Hands<'_> {
         deliveries: Deliveries,
     ) -> rusqlite::Result<Result<Ticket, BrokerError>> {
         let Some(id) = store::find_queue(self.db, queue)? else { return Ok(Err(no_queue(queue))) };
-        let presence = match self.presence.take().map_or_else(|| Presence::take(self.path), Ok) {
-            Ok(presence) => self.presence.insert(presence),
+        let liveness_lock = match self.liveness_lock.take().map_or_else(|| LivenessLock::take(self.path), Ok) {
+            Ok(liveness_lock) => self.liveness_lock.insert(liveness_lock),
             Err(error) => {
                 return Ok(Err(BrokerError::Refused(format!("cannot lock a file beside the database: {error}"))));
             }
         };
         // Before the first look, so that nothing is published unheard in between.
-        self.doorbell.listen();
-        let consumer = store::add_consumer(self.db, id, presence.name())?;
+        self.wakeup.listen();
+        let consumer = store::add_consumer(self.db, id, liveness_lock.name())?;
         self.consumers.insert(consumer, Intake::new(id, prefetch, deliveries));
         Ok(Ok(Ticket { id: consumer, dropped: self.dropped.clone() }))
     }
@@ -227,8 +227,10 @@ fn no_queue(queue: &str) -> BrokerError {
 pub(super) fn dead_consumers(db: &Connection, path: &Path, own: &str) -> rusqlite::Result<Vec<i64>> {
     let mut ended: HashMap<String, bool> = HashMap::new();
     let mut dead = Vec::new();
-    for (consumer, presence) in store::other_consumers(db, own)? {
-        let has_ended = *ended.entry(presence).or_insert_with_key(|presence| presence::has_ended(path, presence));
+    for (consumer, liveness_lock) in store::other_consumers(db, own)? {
+        let has_ended = *ended
+            .entry(liveness_lock)
+            .or_insert_with_key(|liveness_lock| liveness_lock::has_ended(path, liveness_lock));
         if has_ended {
             dead.push(consumer);
         }

@@ -11,11 +11,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::sqlite::command::Command;
-use crate::sqlite::doorbell::Doorbell;
-use crate::sqlite::presence::Presence;
+use crate::sqlite::liveness_lock::LivenessLock;
 use crate::sqlite::row::Content;
 use crate::sqlite::store::{self, Taken};
 use crate::sqlite::transaction::{Effects, Hands, Intake, dead_consumers};
+use crate::sqlite::wakeup::Wakeup;
 use crate::sqlite::{now, schema};
 use crate::{BrokerError, Delivery, Receipt};
 
@@ -76,8 +76,8 @@ struct Writer {
     acks: (mpsc::UnboundedSender<u64>, mpsc::UnboundedReceiver<u64>),
     dropped: (mpsc::UnboundedSender<i64>, mpsc::UnboundedReceiver<i64>),
     lost: Arc<OnceLock<String>>,
-    doorbell: Doorbell,
-    presence: Option<Presence>,
+    wakeup: Wakeup,
+    liveness_lock: Option<LivenessLock>,
     consumers: BTreeMap<i64, Intake>,
     /// Which consumer has which message.
     holders: HashMap<i64, i64>,
@@ -104,7 +104,7 @@ impl Work {
 impl Writer {
     fn new(path: PathBuf, db: Connection, commands: mpsc::Receiver<Command>, lost: Arc<OnceLock<String>>) -> Self {
         Self {
-            doorbell: Doorbell::of(&path),
+            wakeup: Wakeup::of(&path),
             path,
             db,
             flushing: None,
@@ -112,7 +112,7 @@ impl Writer {
             acks: mpsc::unbounded_channel(),
             dropped: mpsc::unbounded_channel(),
             lost,
-            presence: None,
+            liveness_lock: None,
             consumers: BTreeMap::new(),
             holders: HashMap::new(),
             looked: None,
@@ -170,7 +170,7 @@ impl Writer {
             self.gather_what_is_there(&mut work);
         }
         // Also where there was no wait: it rings for queues that seemed empty.
-        if self.doorbell.rung().now_or_never().is_some() {
+        if self.wakeup.rung().now_or_never().is_some() {
             self.look_again();
         }
         work
@@ -178,7 +178,7 @@ impl Writer {
 
     /// Waits until something comes in, but no longer than that.
     async fn wait(&mut self, work: &mut Work, pause: Option<Duration>, for_acks: bool) {
-        let rung = self.doorbell.rung();
+        let rung = self.wakeup.rung();
         let is_rung = tokio::select! {
             command = self.commands.recv() => {
                 work.ended = command.is_none();
@@ -252,8 +252,8 @@ impl Writer {
         let mut hands = Hands {
             db: &transaction,
             path: &self.path,
-            presence: &mut self.presence,
-            doorbell: &mut self.doorbell,
+            liveness_lock: &mut self.liveness_lock,
+            wakeup: &mut self.wakeup,
             consumers: &mut self.consumers,
             holders: &mut self.holders,
             dropped: &self.dropped.0,
@@ -274,7 +274,7 @@ impl Writer {
             answer();
         }
         if effects.ring {
-            self.doorbell.ring();
+            self.wakeup.ring();
         }
         self.hand_out(effects.taken);
         Ok(effects.close)
@@ -292,12 +292,12 @@ impl Writer {
 
     /// Once in a while: the consumers of sessions that have ended without good-bye, and what no doorbell announced.
     fn look_around(&mut self) -> rusqlite::Result<Vec<i64>> {
-        let Some(presence) = &self.presence else { return Ok(Vec::new()) };
+        let Some(liveness_lock) = &self.liveness_lock else { return Ok(Vec::new()) };
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
             return Ok(Vec::new());
         }
         self.looked = Some(Instant::now());
-        let dead = dead_consumers(&self.db, &self.path, presence.name())?;
+        let dead = dead_consumers(&self.db, &self.path, liveness_lock.name())?;
         self.look_again();
         Ok(dead)
     }
@@ -342,7 +342,7 @@ mod tests {
         };
         assert!(must_be_flushed(&publish(true)));
         assert!(!must_be_flushed(&publish(false)), "its message is still there");
-        assert!(must_be_flushed(&Command::Declare { parts: Vec::new(), reply: oneshot::channel().0 }));
+        assert!(must_be_flushed(&Command::Declare { items: Vec::new(), reply: oneshot::channel().0 }));
         assert!(!must_be_flushed(&Command::CloseConsumer { id: 1, reply: oneshot::channel().0 }));
     }
 

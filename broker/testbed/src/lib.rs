@@ -7,8 +7,8 @@
 
 #![allow(clippy::missing_panics_doc, reason = "in a library for tests, panicking is how a failure is told")]
 
+mod child_guard;
 pub mod languages;
-mod leash;
 mod patience;
 mod ports;
 pub mod proxy;
@@ -17,6 +17,6 @@ pub mod raw_publisher;
 mod reaper;
 pub mod receiver;
 
-pub use leash::Leash;
+pub use child_guard::ChildGuard;
 pub use patience::{eventually, eventually_some};
 pub use ports::free_port;

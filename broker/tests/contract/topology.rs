@@ -119,10 +119,10 @@ pub(crate) async fn a_queue_can_be_inspected_and_purged(bed: Bed) {
 pub(crate) async fn a_survey_tells_what_is_missing_and_what_is_there_and_makes_nothing(bed: Bed) {
     let broker = bed.connect().await;
     let source = bed.source(ExchangeKind::Topic, &["#"]);
-    let parts = [source.parts(), source.names.plugins_parts(&["mail"])].concat();
+    let parts = [source.items(), source.names.plugins_items(&["mail"])].concat();
     for _ in 0..2 {
-        for finding in broker.survey(&parts).await.unwrap() {
-            let binding = matches!(finding.part.object, Object::Binding { .. });
+        for finding in broker.inspect_topology(&parts).await.unwrap() {
+            let binding = matches!(finding.item.object, Object::Binding { .. });
             assert!(finding.presence == Presence::Missing || binding, "{finding:?}");
         }
     }
@@ -130,7 +130,7 @@ pub(crate) async fn a_survey_tells_what_is_missing_and_what_is_there_and_makes_n
     assert_eq!(broker.declare_plugins(&source.names, &["mail"]).await.unwrap(), []);
     bed.publish(&broker, "one").await;
     let ready = async || {
-        let findings = broker.survey(&parts).await.unwrap();
+        let findings = broker.inspect_topology(&parts).await.unwrap();
         let states = findings.iter().filter_map(|finding| match finding.presence {
             Presence::There(state) => state.map(|state| state.ready),
             Presence::Missing | Presence::Unknown => None,
@@ -139,8 +139,8 @@ pub(crate) async fn a_survey_tells_what_is_missing_and_what_is_there_and_makes_n
     };
     // A queue that is busy may be counted as empty at first.
     eventually("one is counted", async || ready().await == 1).await;
-    for finding in broker.survey(&parts).await.unwrap() {
-        let is_binding = matches!(finding.part.object, Object::Binding { .. });
+    for finding in broker.inspect_topology(&parts).await.unwrap() {
+        let is_binding = matches!(finding.item.object, Object::Binding { .. });
         assert!(matches!(finding.presence, Presence::There(_)) || is_binding, "{finding:?}");
         assert_eq!((finding.warnings, finding.notes), (Vec::new(), Vec::new()));
     }

@@ -30,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
 fn execute(command: Command) -> ExitCode {
     match command {
         Command::Run(arguments) => run(&arguments.layers()),
-        Command::Plugin { action, folder } => match folder.settle() {
+        Command::Plugin { action, folder } => match folder.resolve() {
             Ok(config) => {
                 logging::start(Some(LogFormat::Human), action.log_level());
                 finish(block_on(plugin::run(action, &config)))
@@ -48,7 +48,7 @@ fn execute(command: Command) -> ExitCode {
             logging::start(Some(LogFormat::Human), LevelFilter::WARN);
             finish(block_on(top::run(&arguments)))
         }
-        Command::Reload { folder } => match folder.settle() {
+        Command::Reload { folder } => match folder.resolve() {
             Ok(config) => {
                 logging::start(Some(LogFormat::Human), LevelFilter::WARN);
                 finish(block_on(cli::config::reload(&config)))
@@ -70,10 +70,10 @@ fn execute(command: Command) -> ExitCode {
             }
         }
         Command::DeadLetters { action, broker } => {
-            with_settings(broker.settle(), async |config, url| dead_letters::run(action, &config, &url).await)
+            with_settings(broker.resolve(), async |config, url| dead_letters::run(action, &config, &url).await)
         }
         Command::Topology { action, broker, folder } => {
-            with_settings(broker.settle(), async |config, url| topology::run(action, folder, config, &url).await)
+            with_settings(broker.resolve(), async |config, url| topology::run(action, folder, config, &url).await)
         }
         Command::Manual(action) => finish(manual::run(&action)),
         Command::Route(arguments) => {
@@ -85,25 +85,26 @@ fn execute(command: Command) -> ExitCode {
 
 /// Runs the daemon.
 fn run(layers: &Layers) -> ExitCode {
-    let settled = layers.settle().map_err(String::from).and_then(|settled| {
-        let broker = broker_of(&settled.config)?;
-        Ok((settled, broker))
+    let resolved = layers.resolve().map_err(String::from).and_then(|resolved| {
+        let broker = broker_of(&resolved.config)?;
+        Ok((resolved, broker))
     });
-    let (settled, broker) = match settled {
-        Ok(settled) => settled,
+    let (resolved, broker) = match resolved {
+        Ok(resolved) => resolved,
         Err(problem) => return bad_config(&problem),
     };
-    let HostConfig { log_format, log_level, prefetch, .. } = settled.config;
+    let HostConfig { log_format, log_level, prefetch, .. } = resolved.config;
     let (log_level_handle, log) = logging::start_host(log_format, log_level, prefetch);
-    if let Some(file) = &settled.file {
+    if let Some(file) = &resolved.file {
         tracing::info!("the settings are those of {}", file.display());
     }
-    for warning in &settled.warnings {
+    for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
     let done = block_on(async {
         let stop = shutdown::on_signals(log.closer())?;
-        let started = Started { settled, layers: layers.clone(), log_level: log_level_handle, log: log.status.clone() };
+        let started =
+            Started { resolved, layers: layers.clone(), log_level: log_level_handle, log: log.status.clone() };
         Box::pin(daemon::run(started, broker, &stop)).await
     });
     match done {
@@ -140,7 +141,7 @@ fn broker_of(config: &HostConfig) -> Result<BrokerUrl, String> {
 
 /// Runs a command on what the hosts with this plugin folder keep in their state folder.
 fn with_journal(folder: &plugin::PluginFolder, command: impl AsyncFnOnce(PathBuf) -> anyhow::Result<()>) -> ExitCode {
-    let config = match folder.settle() {
+    let config = match folder.resolve() {
         Ok(config) => config,
         Err(problem) => return bad_config(&problem),
     };

@@ -171,8 +171,8 @@ impl BrokerArguments {
     }
 
     /// The settings, of all layers.
-    pub(crate) fn settle(&self) -> Result<HostConfig, String> {
-        Ok(self.layers().settle()?.config)
+    pub(crate) fn resolve(&self) -> Result<HostConfig, String> {
+        Ok(self.layers().resolve()?.config)
     }
 }
 

@@ -12,7 +12,7 @@ use delivery::{Verdict, because, verdict};
 use event::text::{counted, shown};
 use event::{Event, Look};
 use jiff::Timestamp;
-use sandbox::capability::{Outside, Preview};
+use sandbox::capability::{HostServices, Preview};
 use sandbox::{Engine, Loaded, Loader, Plugin, scan};
 use serde_json::json;
 
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = arguments.folder.settle().map_err(BadConfig)?;
+    let config = arguments.folder.resolve().map_err(BadConfig)?;
     let event = arguments.sample.read(&config)?;
     let ways = ways(&config.plugins, &config, &event).await?;
     unless_cut_off(print(&ways, arguments.json))?;
@@ -62,8 +62,12 @@ struct Way {
 async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Result<Vec<Way>> {
     let entries =
         scan(folder).map_err(|error| anyhow::anyhow!("cannot read the plugin folder {}: {error}", folder.display()))?;
-    let loader =
-        Loader::new(Engine::new()?, config.state_folder().as_deref(), Outside::new(config)?, Some(Preview::new(true)))?;
+    let loader = Loader::new(
+        Engine::new()?,
+        config.state_folder().as_deref(),
+        HostServices::new(config)?,
+        Some(Preview::new(true)),
+    )?;
     let look = Look::new(event);
     let mut ways = Vec::new();
     for (name, entry) in entries {
@@ -95,7 +99,7 @@ fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
         Verdict::Filtered(asked) => ("filter", None, Some(asked.filter)),
         Verdict::AboutItself => ("about-itself", None, None),
     };
-    let quiet = plugin.policies.pace.quiet_hours.at(Timestamp::now());
+    let quiet = plugin.policies.throttle.quiet_hours.at(Timestamp::now());
     let quiet = Some(quiet).filter(|spell| spell.is_quiet && verdict.is_wanted());
     let mut because = because(plugin, &verdict);
     if let Some(spell) = &quiet {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use broker::{Broker, BrokerUrl, Finding, Object, Part, Presence, Role};
+use broker::{Broker, BrokerUrl, Finding, Object, Presence, Role, TopologyItem};
 use clap::{Args, Subcommand};
 use config::HostConfig;
 use dead_letters::session::{connect, within_time};
@@ -87,17 +87,17 @@ fn plugins(config: &HostConfig) -> anyhow::Result<Vec<String>> {
 
 async fn act(action: Action, config: &HostConfig, plugins: &[&str], broker: &Broker) -> anyhow::Result<()> {
     let names = &config.source.names;
-    let mut parts = config.source.parts();
-    parts.extend(names.plugins_parts(plugins).into_iter().filter(|part| part.role != Role::Dead));
+    let mut items = config.source.items();
+    items.extend(names.plugins_items(plugins).into_iter().filter(|item| item.role != Role::Dead));
     // In the order in which an event meets them.
-    parts.sort_by_key(|part| match part.role {
+    items.sort_by_key(|item| match item.role {
         Role::Source => 0,
         Role::Plugin(_) => 1,
         Role::Retry(_) => 2,
         Role::Deliver => 3,
         Role::Dead => 4,
     });
-    let findings = within_time(broker.survey(&parts)).await?;
+    let findings = within_time(broker.inspect_topology(&items)).await?;
     match action {
         Action::Show(output) => {
             unless_cut_off(print(&findings, MISSING, output.json))?;
@@ -151,10 +151,10 @@ fn is_wrong(finding: &Finding) -> bool {
 fn summary(findings: &[Finding]) -> String {
     let missing = findings.iter().filter(|finding| is_missing(finding)).count();
     let warnings = findings.iter().map(|finding| finding.warnings.len()).sum();
-    let (parts, warnings) = (counted(findings.len(), "part"), counted(warnings, "warning"));
+    let (items, warnings) = (counted(findings.len(), "part"), counted(warnings, "warning"));
     match findings.iter().filter(|finding| !finding.seen && !is_missing(finding)).count() {
-        0 => format!("{missing} of {parts} missing, {warnings}"),
-        unseen => format!("{missing} of {parts} missing, {warnings}; {unseen} cannot be seen, or not wholly"),
+        0 => format!("{missing} of {items} missing, {warnings}"),
+        unseen => format!("{missing} of {items} missing, {warnings}; {unseen} cannot be seen, or not wholly"),
     }
 }
 
@@ -178,7 +178,7 @@ fn print(findings: &[Finding], missing: &'static str, json: bool) -> io::Result<
 }
 
 fn row(finding: &Finding, missing: &str) -> [String; 4] {
-    let Part { role, object } = &finding.part;
+    let TopologyItem { role, object } = &finding.item;
     let (kind, name) = name_of(object);
     let state = match finding.presence {
         Presence::Missing => missing.to_owned(),
@@ -231,13 +231,13 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn of(finding: &'a Finding, missing: &'static str) -> Self {
-        let (kind, name) = name_of(&finding.part.object);
+        let (kind, name) = name_of(&finding.item.object);
         let (state, queue) = match finding.presence {
             Presence::Missing => (missing, None),
             Presence::Unknown => ("unknown", None),
             Presence::There(queue) => ("there", queue),
         };
-        let (role, plugin) = match &finding.part.role {
+        let (role, plugin) = match &finding.item.role {
             Role::Source => ("source", None),
             Role::Plugin(plugin) => ("plugin", Some(plugin.as_str())),
             Role::Deliver => ("deliver", None),

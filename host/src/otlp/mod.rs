@@ -18,7 +18,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
 use outbound::egress::Egress;
-use telemetry::metrics::HostMeters;
+use telemetry::metrics::HostMetrics;
 use telemetry::spans::Spans;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -49,9 +49,9 @@ struct Running {
 
 impl Export {
     /// Reaches nobody yet. The error is one sentence.
-    pub(crate) fn start(config: &TracingConfig, egress: Egress, meters: Arc<HostMeters>) -> anyhow::Result<Self> {
+    pub(crate) fn start(config: &TracingConfig, egress: Egress, metrics: Arc<HostMetrics>) -> anyhow::Result<Self> {
         let Some(config::Collector::At(url)) = &config.collector else { return Ok(Self(None)) };
-        let watch = Arc::new(Watch::new(url, SPANS_QUEUED_MAX, meters));
+        let watch = Arc::new(Watch::new(url, SPANS_QUEUED_MAX, metrics));
         let client = Client::new(url, &config.headers, egress, Arc::clone(&watch))?;
         let exporter = SpanExporter::builder()
             .with_http()

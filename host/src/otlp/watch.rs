@@ -9,7 +9,7 @@ use opentelemetry_otlp::SpanExporter as Exporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor};
-use telemetry::metrics::HostMeters;
+use telemetry::metrics::HostMetrics;
 use tracing::{info, warn};
 use url::{Position, Url};
 
@@ -23,7 +23,7 @@ pub(super) struct Watch {
     queued: AtomicUsize,
     /// Spans in a batch that is on its way.
     under_way: AtomicUsize,
-    meters: Arc<HostMeters>,
+    metrics: Arc<HostMetrics>,
     is_away: AtomicBool,
     has_overflown: AtomicBool,
     /// What the last request failed at.
@@ -31,14 +31,14 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(url: &Url, queued_max: usize, meters: Arc<HostMeters>) -> Self {
+    pub(super) fn new(url: &Url, queued_max: usize, metrics: Arc<HostMetrics>) -> Self {
         Self {
             // A key may be in the query.
             url: url[..Position::AfterPath].to_owned(),
             queued_max,
             queued: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
-            meters,
+            metrics,
             is_away: AtomicBool::new(false),
             has_overflown: AtomicBool::new(false),
             problem: Mutex::default(),
@@ -52,7 +52,7 @@ impl Watch {
     /// Those that did not arrive so far; once it has ended, for ever.
     pub(super) fn lost(&self) -> u64 {
         let waiting = self.queued.load(Ordering::Relaxed) + self.under_way.load(Ordering::Relaxed);
-        self.meters.spans_dropped.get() + waiting as u64
+        self.metrics.spans_dropped.get() + waiting as u64
     }
 
     /// What a request failed at, as a fragment.
@@ -66,7 +66,7 @@ impl Watch {
             return true;
         }
         self.queued.fetch_sub(1, Ordering::Relaxed);
-        self.meters.spans_dropped.one_more();
+        self.metrics.spans_dropped.one_more();
         // While the collector is away that is told already.
         if !self.is_away.load(Ordering::Relaxed) && !self.has_overflown.swap(true, Ordering::Relaxed) {
             let (url, max) = (&self.url, self.queued_max);
@@ -86,12 +86,12 @@ impl Watch {
         match result {
             Ok(()) => {
                 if self.is_away.swap(false, Ordering::Relaxed) {
-                    let dropped = self.meters.spans_dropped.get();
+                    let dropped = self.metrics.spans_dropped.get();
                     info!(dropped, "the collector at {url} takes spans again");
                 }
             }
             Err(error) => {
-                self.meters.spans_dropped.add(count as u64);
+                self.metrics.spans_dropped.add(count as u64);
                 if !self.is_away.swap(true, Ordering::Relaxed) {
                     let problem = problem.unwrap_or_else(|| error.to_string());
                     warn!("spans do not reach the collector at {url}, and are dropped until they do: {problem}");
@@ -165,18 +165,18 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_and_what_is_not_taken_is_counted() {
-        let meters = Arc::new(HostMeters::default());
-        let watch = Watch::new(&"https://x/v1/traces?key=hush".parse().unwrap(), 3, Arc::clone(&meters));
+        let metrics = Arc::new(HostMetrics::default());
+        let watch = Watch::new(&"https://x/v1/traces?key=hush".parse().unwrap(), 3, Arc::clone(&metrics));
         assert_eq!(watch.url(), "https://x/v1/traces", "a key is not for the log");
         let entered = (0..5).filter(|_| watch.enters()).count();
-        assert_eq!((entered, meters.spans_dropped.get()), (3, 2));
+        assert_eq!((entered, metrics.spans_dropped.get()), (3, 2));
         watch.leaves(2);
         assert!(watch.enters(), "there is room again");
         watch.ended(2, &Err(OTelSdkError::Timeout(Duration::ZERO)));
-        assert_eq!((meters.spans_dropped.get(), watch.is_away.load(Ordering::Relaxed)), (4, true));
+        assert_eq!((metrics.spans_dropped.get(), watch.is_away.load(Ordering::Relaxed)), (4, true));
         watch.leaves(1);
         watch.ended(1, &Ok(()));
-        assert_eq!((meters.spans_dropped.get(), watch.is_away.load(Ordering::Relaxed)), (4, false));
+        assert_eq!((metrics.spans_dropped.get(), watch.is_away.load(Ordering::Relaxed)), (4, false));
         assert_eq!(watch.lost(), 5, "one waits for ever");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testbed::proxy::{Mode, Proxy};
 use testbed::rabbitmq::{self, Node};
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::world::{Host, SOON, World, built};
 
@@ -21,9 +21,9 @@ fn world_through(proxy: &Proxy) -> World {
     world
 }
 
-fn load(world: &World) -> Leash {
+fn load(world: &World) -> ChildGuard {
     let count = COUNT.to_string();
-    Leash::spawn(world.order_cli_command(&[
+    ChildGuard::spawn(world.order_cli_command(&[
         "--quiet",
         "load",
         "--count",
@@ -36,7 +36,7 @@ fn load(world: &World) -> Leash {
 }
 
 fn times(host: &Host, text: &str) -> usize {
-    host.leash.stderr().lines().filter(|line| line.contains(text)).count()
+    host.child_guard.stderr().lines().filter(|line| line.contains(text)).count()
 }
 
 /// Does `fault` in the middle of a load, and `heal` once the host has noticed.
@@ -50,7 +50,7 @@ fn survives(world: &World, fault: impl FnOnce(), heal: impl FnOnce()) -> Host {
     let status = load.wait_timeout(SOON).expect("the load ends");
     assert!(status.success(), "{}", load.stderr());
     eventually(SOON, "every order is handled", || host.distinct_orders().len() == COUNT);
-    assert_eq!(times(&host, LOST), 1, "said once:\n{}", host.leash.stderr());
+    assert_eq!(times(&host, LOST), 1, "said once:\n{}", host.child_guard.stderr());
     assert_eq!(times(&host, "ready: "), 2);
     host.stop();
     assert_eq!(world.queue_state(&world.broker(), &world.queue).ready, 0);
@@ -229,7 +229,7 @@ fn order_cli_reports_no_success_that_the_broker_did_not_confirm() {
     let mut command = Command::new(built("NOTIFY_TEST_BIN", "order-cli"));
     command.args(["--broker", &world.host_url, "--exchange", &world.exchange, "--timeout", "3"]);
     command.args(["load", "--count", "100000", "--rate", "200", "--ids"]);
-    let load = Leash::spawn(command);
+    let load = ChildGuard::spawn(command);
     // The report at the end is no order's id.
     let ids = || load.stdout().lines().filter(|line| uuid::Uuid::parse_str(line).is_ok()).count();
     eventually(SOON, "it is in the middle of it", || ids() > 50);

@@ -31,7 +31,7 @@ struct Changing<'a> {
 impl Changing<'_> {
     /// Makes one change, and waits until the host has done as it says.
     fn change(&self, number: usize) {
-        let lines = |text: &str| self.host.leash.stderr().matches(text).count();
+        let lines = |text: &str| self.host.child_guard.stderr().matches(text).count();
         let (loaded, unloaded, refused) = (lines("\"loaded"), lines("unloaded: "), lines("goes on running"));
         let once_more = |text: &str, before: usize| {
             eventually(SOON, &format!("change {number}: {text}"), || lines(text) > before);
@@ -89,7 +89,7 @@ impl Changing<'_> {
 
     /// KiB of the host's memory.
     fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.host.leash.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.host.child_guard.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
@@ -143,7 +143,7 @@ on_both_engines! {
         assert_eq!(host.orders().len(), published, "the logger was called once for each");
         assert_eq!(host.distinct_orders().len(), published);
         // The one that changed was never called half-loaded: no call failed.
-        assert!(!host.logged("attempt 1 of") && !host.logged("dead-lettered"), "{}", host.leash.stderr());
+        assert!(!host.logged("attempt 1 of") && !host.logged("dead-lettered"), "{}", host.child_guard.stderr());
         for plugin in ["witness", "renamed"] {
             assert!(host.said(plugin).len() > 10, "{plugin} saw {} events", host.said(plugin).len());
         }

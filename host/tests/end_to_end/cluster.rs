@@ -25,7 +25,7 @@ fn a_cluster_that_loses_a_node_loses_no_event() {
 
     lose("leads the queue", leader(&nodes, &world.queue), &publisher, &host);
     all_know_the_queue(&nodes, &world.queue);
-    let sessions = || host.leash.stderr().matches("ready: ").count();
+    let sessions = || host.child_guard.stderr().matches("ready: ").count();
     let before = sessions();
     lose("the host is connected to", connected(&nodes, &host), &publisher, &host);
     eventually(LONG, "it has gone to another node", || sessions() > before);
@@ -57,7 +57,7 @@ fn leader<'a>(nodes: &'a [Node], queue: &str) -> &'a Node {
 
 /// The node that the host has said last that it consumes from.
 fn connected<'a>(nodes: &'a [Node], host: &Host) -> &'a Node {
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     let line = log.lines().rfind(|line| line.contains("ready: ")).unwrap();
     nodes.iter().find(|node| line.contains(&format!("127.0.0.1:{}/", node.port()))).unwrap()
 }

@@ -29,7 +29,7 @@ fn reload(world: &World) -> Output {
 }
 
 fn hang_up(host: &Host) {
-    let process = host.leash.id().to_string();
+    let process = host.child_guard.id().to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &process]).status().unwrap().success());
 }
 
@@ -62,11 +62,11 @@ fn a_check_tells_every_fault_of_host_and_plugins() {
     assert_eq!((told.len(), &told[1]["column"]), (2, &8.into()));
     // The host says the same, a line each, and does not start.
     let started = world.host_with(&[]);
-    assert_eq!(started.leash.wait_timeout(SOON).and_then(|status| status.code()), Some(78));
+    assert_eq!(started.child_guard.wait_timeout(SOON).and_then(|status| status.code()), Some(78));
     assert!(
-        started.leash.stderr().contains("host.toml:1: unknown key \"prefecth\"; did you mean"),
+        started.child_guard.stderr().contains("host.toml:1: unknown key \"prefecth\"; did you mean"),
         "{}",
-        started.leash.stderr()
+        started.child_guard.stderr()
     );
 }
 
@@ -158,7 +158,7 @@ fn a_reload_names_what_needs_a_restart_and_a_broken_file_changes_nothing() {
     assert!(said.contains("host.toml:2: log-level: expected one of"), "{said}");
     hang_up(&host);
     host.wait_for("the settings stay as they are");
-    assert!(host.leash.wait_timeout(Duration::ZERO).is_none(), "{}", host.leash.stderr());
+    assert!(host.child_guard.wait_timeout(Duration::ZERO).is_none(), "{}", host.child_guard.stderr());
     fs::write(&file, good).unwrap();
     assert!(text(&reload(&world).stderr).contains("holds now: log-level (\"debug\" → \"info\")"));
     host.stop();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Output;
 use std::time::Duration;
 
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::on_both_engines;
 use crate::world::{Host, SOON, World};
@@ -27,7 +27,7 @@ on_both_engines! {
         let mut random = random;
         let count = COUNT.to_string();
         let mut hosts = vec![world.host()];
-        let load = Leash::spawn(
+        let load = ChildGuard::spawn(
             world.order_cli_command(&["--quiet", "load", "--count", &count, "--rate", RATE, "--mix", "created=100"]),
         );
         // While the last host runs.
@@ -37,7 +37,7 @@ on_both_engines! {
             eventually(SOON, "it is at work", || !host.orders().is_empty());
             // Anywhere within an attempt, a settlement, or neither: what is random is not awaited.
             std::thread::sleep(Duration::from_micros(random.u64(0..300_000)));
-            host.leash.kill();
+            host.child_guard.kill();
             hosts.push(world.host());
         }
         let status = load.wait_timeout(SOON).expect("the load ends");

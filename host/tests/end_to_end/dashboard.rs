@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testbed::{Leash, eventually, eventually_some};
+use testbed::{ChildGuard, eventually, eventually_some};
 
 use crate::admin::client::Client;
 use crate::on_both_engines;
@@ -20,7 +20,7 @@ const SCENARIO_TIME_MAX: Duration = Duration::from_mins(8);
 const LETTERS: usize = 6;
 
 /// A browser that goes through a scenario.
-struct Operator(Leash);
+struct Operator(ChildGuard);
 
 impl Operator {
     /// `settings` are what the scenario takes beside those of every one.
@@ -36,7 +36,7 @@ impl Operator {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/dashboard/drive.mjs");
         let mut command = Command::new("node");
         command.arg(script).arg(scenario).arg(settings.to_string());
-        Self(Leash::spawn(command))
+        Self(ChildGuard::spawn(command))
     }
 
     fn wait_for(&self, line: &str) {
@@ -71,7 +71,7 @@ on_both_engines! {
         host.wait_for("ready: ");
         let count = LETTERS.to_string();
         world.order(&["--quiet", "load", "--count", &count, "--mix", "canceled=100"]);
-        let load = Leash::spawn(world.order_cli_command(&[
+        let load = ChildGuard::spawn(world.order_cli_command(&[
             "--quiet", "load", "--count", "1000000", "--rate", "150", "--mix", "created=85,paid=15",
         ]));
         let operator = Operator::begin("operate", engine(world), &admin, json!({

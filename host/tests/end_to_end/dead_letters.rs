@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker::{Broker, ExchangeKind, Message, Source, Target, Value};
 use serde_json::json;
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::on_both_engines;
 use crate::world::{SOON, World, built};
@@ -124,7 +124,7 @@ on_both_engines! {
         let names = world.names();
         let ready = |queue: &str| world.block_on(broker.inspect(queue)).unwrap().map_or(0, |state| state.ready);
         let replay = ["dead-letters", "replay", "--plugin", "alpha", "--yes"];
-        let first = Leash::spawn(world.host_command(&replay));
+        let first = ChildGuard::spawn(world.host_command(&replay));
         let replayed = || ready(&names.plugin("alpha"));
         eventually(SOON, "it is in the middle of it", || replayed() > 0);
         first.kill();
@@ -167,7 +167,7 @@ on_both_engines! {
         let broker = world.broker();
         fill(world, &broker);
         let names = world.names();
-        let replay = || Leash::spawn(world.host_command(&["dead-letters", "replay", "--plugin", "alpha", "--yes"]));
+        let replay = || ChildGuard::spawn(world.host_command(&["dead-letters", "replay", "--plugin", "alpha", "--yes"]));
         for command in [replay(), replay()] {
             let status = command.wait_timeout(SOON).expect("it ends");
             assert!(status.success(), "{}", command.stderr());

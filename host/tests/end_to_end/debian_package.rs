@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use testbed::{Leash, eventually, rabbitmq};
+use testbed::{ChildGuard, eventually, rabbitmq};
 
 use crate::service_manager::Manager;
 use crate::world::{SOON, built};
@@ -26,7 +26,7 @@ const AS_USER: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-n
 /// A Debian of the test's own.
 struct Debian {
     /// Its mounts live as long as this process.
-    holder: Leash,
+    holder: ChildGuard,
     folder: TempDir,
 }
 
@@ -55,7 +55,7 @@ impl Debian {
             &path("root"),
             &path("shared"),
         ]);
-        let holder = Leash::spawn(command);
+        let holder = ChildGuard::spawn(command);
         eventually(SOON, "the layers are mounted", || {
             assert!(holder.wait_timeout(std::time::Duration::ZERO).is_none(), "{}", holder.stderr());
             holder.stdout().contains("mounted")
@@ -111,7 +111,7 @@ impl Debian {
         let mut command = self.command(false, &["sh", "-c", &script]);
         command.env("NOTIFY_SOCKET", "/mnt/notify.sock").env("STATE_DIRECTORY", &state);
         command.env("WATCHDOG_USEC", time(&of("WatchdogSec")).as_micros().to_string());
-        let host = Leash::spawn(command);
+        let host = ChildGuard::spawn(command);
         manager.wait_long_for("READY=1", &host, time(&of("TimeoutStartSec")));
         manager.wait_long_for("STATUS=ready: consuming", &host, SOON);
         Service { debian: self, unit, host, manager }
@@ -159,7 +159,7 @@ fn time(text: &str) -> Duration {
 struct Service<'d> {
     debian: &'d Debian,
     unit: String,
-    host: Leash,
+    host: ChildGuard,
     manager: Manager,
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use testbed::Leash;
+use testbed::ChildGuard;
 use testbed::languages::Language;
 
 use crate::languages::tools;
@@ -118,7 +118,7 @@ fn check(heading: &str) {
     for variable in unset {
         bash.env_remove(variable);
     }
-    let shell = Leash::spawn(bash);
+    let shell = ChildGuard::spawn(bash);
     let status = shell.wait_timeout(RUN);
     let terminal = || fs::read_to_string(folder.path().join("terminal.log")).unwrap_or_default();
     assert!(status.is_some_and(|status| status.success()), "{heading}: {status:?}: {}\n{}", shell.stderr(), terminal());

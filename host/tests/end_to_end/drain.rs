@@ -39,13 +39,13 @@ fn the_next_host_handles(world: &World, count: usize) {
 on_both_engines! {
     fn the_drain_waits_for_the_event_in_flight_and_takes_no_other(world: &World) {
         let host = busy_host(world, &[]);
-        host.leash.terminate();
+        host.child_guard.terminate();
         host.wait_for("stopping; once more to end at once");
         order(world);
-        let status = host.leash.wait_timeout(SOON).expect("the host stops");
-        assert_eq!(status.code(), Some(0), "{}", host.leash.stderr());
+        let status = host.child_guard.wait_timeout(SOON).expect("the host stops");
+        assert_eq!(status.code(), Some(0), "{}", host.child_guard.stderr());
         assert_eq!(successes(&host), 1);
-        assert!(host.logged("stopped: everything that was begun is done"), "{}", host.leash.stderr());
+        assert!(host.logged("stopped: everything that was begun is done"), "{}", host.child_guard.stderr());
         the_next_host_handles(world, 1);
     }
 
@@ -53,17 +53,17 @@ on_both_engines! {
         let host = busy_host(world, &["--drain-timeout", "100ms"]);
         host.stop();
         assert_eq!(successes(&host), 0);
-        assert!(host.logged("stopped: not all calls finished in time"), "{}", host.leash.stderr());
+        assert!(host.logged("stopped: not all calls finished in time"), "{}", host.child_guard.stderr());
         the_next_host_handles(world, 1);
     }
 
     fn a_second_signal_ends_the_host_at_once_and_loses_nothing(world: &World) {
         let host = busy_host(world, &[]);
-        host.leash.terminate();
+        host.child_guard.terminate();
         host.wait_for("stopping; once more to end at once");
-        host.leash.terminate();
-        let status = host.leash.wait_timeout(SOON).expect("the host ends");
-        assert_eq!(status.code(), Some(130), "{}", host.leash.stderr());
+        host.child_guard.terminate();
+        let status = host.child_guard.wait_timeout(SOON).expect("the host ends");
+        assert_eq!(status.code(), Some(130), "{}", host.child_guard.stderr());
         assert_eq!(successes(&host), 0);
         the_next_host_handles(world, 1);
     }

@@ -73,7 +73,7 @@ on_both_engines! {
         host.wait_for_order(&id);
 
         fs::remove_file(world.plugins().join("other.wasm")).unwrap();
-        eventually(SOON, "it is unloaded", || host.leash.stderr().matches("unloaded: ").count() == 2);
+        eventually(SOON, "it is unloaded", || host.child_guard.stderr().matches("unloaded: ").count() == 2);
         let id = world.order_one();
         host.wait_for_order(&id);
         host.stop();
@@ -90,7 +90,7 @@ on_both_engines! {
         host.wait_for_order(&world.order_one());
         for (round, (event_type, label)) in [("OrderCreated", "two"), ("Never", "three")].into_iter().enumerate() {
             world.write_toml("witness", &subscribed(event_type, label));
-            eventually(SOON, "it is loaded anew", || host.leash.stderr().matches("loaded anew").count() == round + 1);
+            eventually(SOON, "it is loaded anew", || host.child_guard.stderr().matches("loaded anew").count() == round + 1);
             host.wait_for_order(&world.order_one());
             host.wait_until_seen("witness", "two", 1);
         }
@@ -108,9 +108,9 @@ on_both_engines! {
             for round in 1..6 {
                 eventually(SOON, "it has some", || host.orders().len() > round * 100);
                 world.write_toml("logger", &format!("enabled = false\n{on}"));
-                eventually(SOON, "it is off", || host.leash.stderr().matches("switched off by its toml").count() == round);
+                eventually(SOON, "it is off", || host.child_guard.stderr().matches("switched off by its toml").count() == round);
                 world.write_toml("logger", &on);
-                eventually(SOON, "it is on", || host.leash.stderr().matches("gets events from now on").count() == round);
+                eventually(SOON, "it is on", || host.child_guard.stderr().matches("gets events from now on").count() == round);
             }
         });
         eventually(SOON, "every order is there", || host.distinct_orders().len() == count);
@@ -145,7 +145,7 @@ on_both_engines! {
         world.plug_logger();
         host.wait_for_order(&first);
         fs::remove_file(world.plugins().join("logger.wasm")).unwrap();
-        eventually(SOON, "it stops to take events", || host.leash.stderr().matches("events stay in the queue").count() == 2);
+        eventually(SOON, "it stops to take events", || host.child_guard.stderr().matches("events stay in the queue").count() == 2);
         let second = world.order_one();
         let broker = world.broker();
         assert_eq!(world.queue_state(&broker, &world.queue).ready, 1);
@@ -170,7 +170,7 @@ fn a_change_that_does_not_load_is_reported_once_and_the_old_version_goes_on() {
         (&good[..good.len() / 2], "witness.wasm: "),
     ] {
         fs::write(&file, content).unwrap();
-        let reported = || host.leash.stderr().matches(problem).count();
+        let reported = || host.child_guard.stderr().matches(problem).count();
         eventually(SOON, problem, || reported() > 0);
         assert!(host.logged("version 0.1.0 goes on running"));
         for _ in 0..3 {
@@ -201,7 +201,7 @@ fn a_change_that_does_not_load_is_reported_once_and_the_old_version_goes_on() {
     world.order_one();
     host.wait_until_seen("witness", "two", 1);
     host.stop();
-    assert_eq!(host.leash.stderr().matches("unknown key").count(), 1, "reported once");
+    assert_eq!(host.child_guard.stderr().matches("unknown key").count(), 1, "reported once");
 }
 
 #[test]
@@ -218,13 +218,13 @@ fn a_version_that_was_kept_and_cannot_be_read_is_missed_aloud() {
     }
     fs::write(world.plugins().join("witness.wasm"), "broken").unwrap();
     let host = world.host();
-    assert!(host.logged("version 0.1.0, which worked last, cannot be read: "), "{}", host.leash.stderr());
-    assert!(host.logged("witness.wasm: it is not WebAssembly"), "{}", host.leash.stderr());
+    assert!(host.logged("version 0.1.0, which worked last, cannot be read: "), "{}", host.child_guard.stderr());
+    assert!(host.logged("witness.wasm: it is not WebAssembly"), "{}", host.child_guard.stderr());
     // The logger has loaded again, and with that its file is kept anew.
     host.stop();
     fs::write(world.plugins().join("logger.wasm"), "broken").unwrap();
     let host = world.host();
-    assert!(host.logged("version 0.1.0 goes on running"), "{}", host.leash.stderr());
+    assert!(host.logged("version 0.1.0 goes on running"), "{}", host.child_guard.stderr());
     host.stop();
 }
 
@@ -244,13 +244,13 @@ fn a_file_that_is_copied_slowly_is_loaded_when_it_is_whole() {
         world.plug(&name, &witness(), &labelled("other"));
         eventually(SOON, &name, || host.said_loaded(&name));
     }
-    assert!(!host.logged("slow.wasm"), "{}", host.leash.stderr());
+    assert!(!host.logged("slow.wasm"), "{}", host.child_guard.stderr());
     drop(file);
     eventually(SOON, "it is loaded", || host.said_loaded("slow"));
     world.order_one();
     host.wait_until_seen("slow", "one", 1);
     host.stop();
-    assert!(!host.logged("slow.wasm"), "{}", host.leash.stderr());
+    assert!(!host.logged("slow.wasm"), "{}", host.child_guard.stderr());
 }
 
 #[test]
@@ -284,10 +284,10 @@ fn calls_of_the_old_version_say_nothing_of_the_new_one() {
     world.write_toml("moody", &format!("{settings}[config]\nact = \"skip\"\n"));
     host.wait_for("loaded anew");
     // Now the old calls end, and all of them fail.
-    let failed = || host.leash.stderr().matches("dead-lettered: it passed its time limit").count();
+    let failed = || host.child_guard.stderr().matches("dead-lettered: it passed its time limit").count();
     eventually(SOON, "the old calls have failed", || failed() == 8);
     host.stop();
-    assert!(!host.logged("failing: it is left alone"), "{}", host.leash.stderr());
+    assert!(!host.logged("failing: it is left alone"), "{}", host.child_guard.stderr());
 }
 
 #[test]
@@ -323,6 +323,6 @@ fn one_file_serves_under_several_names_and_a_pin_keeps_out_what_is_another() {
 impl Host {
     fn said_loaded(&self, plugin: &str) -> bool {
         let name = format!("\"plugin\":{plugin:?}");
-        self.leash.stderr().lines().any(|line| line.contains(&name) && line.contains("\"loaded"))
+        self.child_guard.stderr().lines().any(|line| line.contains(&name) && line.contains("\"loaded"))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker::{Message, Target};
 use serde_json::Value;
-use testbed::{Leash, eventually, eventually_some};
+use testbed::{ChildGuard, eventually, eventually_some};
 
 use crate::journal::{ask, explained};
 use crate::on_both_engines;
@@ -140,7 +140,7 @@ fn a_kill_under_load_costs_the_journal_no_more_than_its_last_moments() {
     let host = world.host();
     let mut load = world.order_cli_command(&["load", "--mix", "created=100"]);
     load.args(["--count", "10000", "--rate", "200"]);
-    let load = Leash::spawn(load);
+    let load = ChildGuard::spawn(load);
     let told = |least: Duration| {
         let said = host.said("logger");
         let (Some((first, _)), Some((last, _))) = (said.first(), said.last()) else { return Vec::new() };
@@ -148,7 +148,7 @@ fn a_kill_under_load_costs_the_journal_no_more_than_its_last_moments() {
         if long { said } else { Vec::new() }
     };
     eventually(SOON, "the host is at work", || !told(2 * CRASH_COSTS).is_empty());
-    host.leash.kill();
+    host.child_guard.kill();
     load.kill();
     let said = told(Duration::ZERO);
     let killed_at = said.last().unwrap().0;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broker::Value;
 use jiff::Timestamp;
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::assemble::{CONTRACT, Guest, embed};
 use crate::world::{Host, SOON, World, built};
@@ -219,7 +219,7 @@ fn run(world: &World, acts: &[Documented]) {
     let host = world.host();
     for documented in acts {
         let file = format!("/{}.wasm: ", documented.act);
-        let log = host.leash.stderr();
+        let log = host.child_guard.stderr();
         let refusal = log.lines().find(|line| line.contains(&file));
         match refusal {
             Some(line) => assert!(!documented.is_loaded() && line.contains(&documented.says), "{documented:?}: {line}"),
@@ -251,7 +251,7 @@ fn run(world: &World, acts: &[Documented]) {
         let said = |line: &str| line.contains(&documented.act) && line.contains(&documented.says);
         let wanted = if documented.says == "loaded" { 1 } else { EVENTS };
         eventually(SOON, &format!("{documented:?}"), || {
-            let log = host.leash.stderr();
+            let log = host.child_guard.stderr();
             log.lines().filter(|line| if documented.says == "loaded" { loaded(line) } else { said(line) }).count()
                 >= wanted
         });
@@ -261,7 +261,7 @@ fn run(world: &World, acts: &[Documented]) {
     let mut orders: Vec<_> = written(&host).into_iter().map(|(id, _)| id).collect();
     orders.sort();
     assert_eq!(orders, published.into_keys().collect::<Vec<_>>(), "the logger was called once for each");
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     for active in ACTIVE {
         assert!(!log.contains(active), "{active:?} reached the log");
     }
@@ -293,7 +293,7 @@ fn guests_that_hold_every_place_leave_one_for_each_neighbour() {
     world.order(&["--quiet", "load", "--count", &count.to_string(), "--mix", "created=100"]);
     eventually(SOON, "the logger gets them all the same", || host.distinct_orders().len() == count);
     check_on_time(&host, &publish(&world));
-    host.leash.kill();
+    host.child_guard.kill();
 }
 
 /// What travels in headers, and so depends on the broker.
@@ -313,7 +313,7 @@ fn what_a_guest_writes_cannot_drive_a_terminal() {
     }
     let mut command = world.host_command(&["run", "--log-format", "human"]);
     command.arg("--plugins").arg(world.plugins());
-    let host = Host { leash: Leash::spawn(command) };
+    let host = Host { child_guard: ChildGuard::spawn(command) };
     host.wait_for("ready: ");
     world.order(&["create", "--user", "u", "--product", "p"]);
     for text in [
@@ -331,7 +331,7 @@ fn what_a_guest_writes_cannot_drive_a_terminal() {
     let run = |arguments: &[&str]| -> Output { world.host_command(arguments).output().unwrap() };
     let listed = run(&["dead-letters", "list"]);
     assert!(listed.status.success());
-    let texts = [host.leash.stderr(), String::from_utf8(listed.stdout).unwrap()];
+    let texts = [host.child_guard.stderr(), String::from_utf8(listed.stdout).unwrap()];
     for text in texts {
         assert!(text.contains("escapes"), "{text}");
         for active in ACTIVE {
@@ -354,7 +354,7 @@ fn a_plugin_without_grants_can_log_and_tell_the_time_and_nothing_else() {
     }
     let lines = host.said("prober").into_iter().map(|(_, line)| line);
     found.extend(lines.filter(|line| line.starts_with("wasi:") || line.starts_with("notify:")));
-    host.leash.kill();
+    host.child_guard.kill();
     let mut expected = BTreeSet::new();
     for row in table("What a plugin without grants finds") {
         let answers = row[1].split("; ").filter(|answer| !answer.is_empty());

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use testbed::{Leash, eventually, rabbitmq};
+use testbed::{ChildGuard, eventually, rabbitmq};
 
 use crate::world::{SOON, World};
 
@@ -27,10 +27,10 @@ fn the_tutorials_scripts_understand_us_and_we_them() {
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
     let host = world.host();
     eventually(SOON, "the publisher's orders are handled", || host.orders().len() == 3);
-    assert!(host.logged("do not survive") || host.logged("not durable"), "{}", host.leash.stderr());
+    assert!(host.logged("do not survive") || host.logged("not durable"), "{}", host.child_guard.stderr());
     host.stop();
 
-    let consumer = Leash::spawn(script("consumer.py", &["--port", &port, "--count", "2"]));
+    let consumer = ChildGuard::spawn(script("consumer.py", &["--port", &port, "--count", "2"]));
     let ids = world.order(&["demo"]);
     let status = consumer.wait_timeout(SOON).expect("the consumer gets its two orders");
     assert!(status.success(), "{}", consumer.stderr());

@@ -20,7 +20,7 @@ on_both_engines! {
         eventually(SOON, "the logger gets everything", || host.orders().len() == COUNT);
         let broker = world.broker();
         let source = || world.queue_state(&broker, &world.queue);
-        let log = host.leash.stderr();
+        let log = host.child_guard.stderr();
         let waited_for = log.lines().filter(|line| line.contains("misbehaver-loop") && line.contains("attempt 1 of"));
         assert!(waited_for.count() < COUNT / 2, "the logger had to wait for the one that hangs");
         // News of the other goes by the source's queue, too, some time after the orders.

@@ -136,7 +136,7 @@ fn a_journal_outlives_kill_and_can_be_switched_off() {
     let host = world.host();
     let order = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
     explained(&world, &[&order], &["logger: done"]);
-    host.leash.kill();
+    host.child_guard.kill();
     explained(&world, &[&order], &["logger: done"]);
 
     let toml = std::fs::read_to_string(world.path("host.toml")).unwrap();

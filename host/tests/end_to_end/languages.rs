@@ -34,7 +34,7 @@ pub(crate) fn drop_in(world: &World, host: &Host, wasm: &Path, name: &str, setti
     fs::write(world.plugins().join(format!("{name}.toml")), format!("{toml}{settings}\n")).unwrap();
     fs::copy(wasm, world.plugins().join(format!("{name}.wasm"))).unwrap();
     let joined = || {
-        let log = host.leash.stderr();
+        let log = host.child_guard.stderr();
         assert!(!log.contains(&format!("{name}.wasm: ")), "it does not load:\n{log}");
         log.lines().any(|line| line.contains("gets events from now on") && line.contains(name)).then_some(())
     };
@@ -51,7 +51,7 @@ fn check(language: Language) {
     let id = world.order(&["create", "--user", "user123", "--product", "iPhone 15"]).remove(0);
     let said = |text: &str| host.said(NAME).iter().any(|(_, line)| line == text);
     eventually(SOON, "the plugin has the order", || said("Thank you, user123: iPhone 15 is ordered"));
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     let line = log.lines().find(|line| line.contains("iPhone 15 is ordered")).unwrap();
     assert!(line.contains(&id) && line.contains("attempt"), "with its fields: {line}");
 
@@ -65,7 +65,7 @@ fn check(language: Language) {
     fs::write(&events, lines.join("\n")).unwrap();
     world.order(&["send", &events.display().to_string()]);
     let about = |text: &str| {
-        let log = host.leash.stderr();
+        let log = host.child_guard.stderr();
         log.lines().find(|line| line.contains(NAME) && line.contains(text)).map(str::to_owned)
     };
     let rejected = eventually_some(SOON, "it rejects", || about("dead-lettered"));

@@ -32,7 +32,7 @@ fn check(world: &World) {
     let mut command = world.host_command(&["run", "--log-format", "json", "--admin", "off"]);
     command.arg("--plugins").arg(world.plugins()).arg("--state").arg(world.path("measured-state"));
     command.env("NOTIFY_SOURCE_EXCHANGE", OWN).env("NOTIFY_SOURCE_QUEUE", OWN);
-    let measured = Host { leash: testbed::Leash::spawn(command) };
+    let measured = Host { child_guard: testbed::ChildGuard::spawn(command) };
     eventually(SOON, "the second host is ready", || measured.logged("ready: "));
     let ids = load(world);
     eventually(SOON, "the second host has the whole load", || measured.distinct_orders() == ids);

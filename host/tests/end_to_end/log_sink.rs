@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use broker::Broker;
 use serde_json::Value;
 use testbed::receiver::Receiver;
-use testbed::{Leash, eventually, free_port};
+use testbed::{ChildGuard, eventually, free_port};
 
 use crate::admin::client::Client;
 use crate::admin::counts::value;
@@ -27,11 +27,11 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 const BLOCKED: &str = "notify_log_blocked";
 
 /// A host whose standard error goes there.
-fn host(world: &World, stderr: impl Into<Stdio>) -> (Leash, Client) {
+fn host(world: &World, stderr: impl Into<Stdio>) -> (ChildGuard, Client) {
     let at = format!("127.0.0.1:{}", free_port());
     let mut command = world.host_command(&["run", "--log-format", "json", "--admin", &at]);
     command.arg("--plugins").arg(world.plugins());
-    (Leash::spawn_with_stderr(command, stderr), Client { at, headers: Vec::new() })
+    (ChildGuard::spawn_with_stderr(command, stderr), Client { at, headers: Vec::new() })
 }
 
 /// It logs a thousand lines for each event.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testbed::rabbitmq::Node;
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::journal::explained;
 use crate::on_both_engines;
@@ -96,7 +96,7 @@ impl World {
 
 /// The events that the witness saw.
 fn seen(host: &Host) -> BTreeSet<String> {
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let seen = lines.filter(|line| line["plugin"] == "witness" && line["message"] == "seen by it");
     seen.filter_map(|line| Some(line["event_id"].as_str()?.to_owned())).collect()
@@ -110,7 +110,7 @@ struct Killer {
 
 impl Killer {
     fn of(host: &Host) -> Self {
-        let (ended, host) = (Arc::<AtomicBool>::default(), host.leash.id());
+        let (ended, host) = (Arc::<AtomicBool>::default(), host.child_guard.id());
         let end = Arc::clone(&ended);
         let thread = thread::spawn(move || {
             while !end.load(Ordering::Relaxed) {
@@ -283,7 +283,7 @@ fn a_plugin_that_is_switched_off_or_broken_is_not_waited_for() {
         (text.clone(), "its events wait in its queue until it has loaded"),
         (format!("enabledd = true\n{text}"), "it is left out"),
     ] {
-        let times = || host.leash.stderr().matches(said).count();
+        let times = || host.child_guard.stderr().matches(said).count();
         let before = times();
         fs::write(&toml, text).unwrap();
         eventually(SOON, said, || times() > before);
@@ -330,7 +330,7 @@ fn a_plugin_whose_code_no_disk_takes_runs_from_memory() {
     command.arg("--plugins").arg(world.plugins());
     // As on a full disk, a file cannot grow any more.
     let script = format!("trap '' XFSZ; ulimit -f {FILE_BLOCKS_MAX}");
-    let host = Host { leash: Leash::spawn(below(&script, &command)) };
+    let host = Host { child_guard: ChildGuard::spawn(below(&script, &command)) };
     host.wait_for("its compiled code is not kept for the next start: File too large");
     host.wait_for("ready: ");
     world.orders(3);
@@ -349,7 +349,7 @@ fn a_host_without_any_place_for_compiled_code_runs() {
     world.plug_content("witness", &witness_with("(module)"), "[config]\nlabel = \"it\"\n");
     let mut command = world.host_command(&["run", "--log-format", "json"]);
     command.arg("--plugins").arg(world.plugins()).env("TMPDIR", world.path("nowhere").as_os_str() as &OsStr);
-    let host = Host { leash: Leash::spawn(command) };
+    let host = Host { child_guard: ChildGuard::spawn(command) };
     host.wait_for("there is no place for compiled plugins, which are used from memory");
     host.wait_for("ready: ");
     world.orders(3);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use testbed::receiver::{Authority, Identity, signing_key};
-use testbed::{Leash, eventually, eventually_some, free_port};
+use testbed::{ChildGuard, eventually, eventually_some, free_port};
 
 use crate::on_both_engines;
 use crate::world::{Host, SOON, World, built};
@@ -47,13 +47,13 @@ impl Relay {
         Self::new(world, "localhost", &format!("relay = \"smtp://localhost:PORT\"\n{login}"))
     }
 
-    fn start(&self, arguments: &[&str]) -> Leash {
+    fn start(&self, arguments: &[&str]) -> ChildGuard {
         let python = std::env::var_os("NOTIFY_TEST_PYTHON");
         let python = python.expect("NOTIFY_TEST_PYTHON is not set: run the tests by `cargo xtask test`");
         let mut command = Command::new(python);
         command.arg(format!("{}/tests/mail/relay.py", env!("CARGO_MANIFEST_DIR")));
         command.args(["--port", &self.port.to_string()]).args(arguments);
-        let relay = Leash::spawn(command);
+        let relay = ChildGuard::spawn(command);
         eventually(SOON, "the relay is ready", || {
             assert!(relay.wait_timeout(std::time::Duration::ZERO).is_none(), "{}", relay.stderr());
             relay.stdout().contains("ready")
@@ -61,25 +61,25 @@ impl Relay {
         relay
     }
 
-    pub(crate) fn start_usual(&self, arguments: &[&str]) -> Leash {
+    pub(crate) fn start_usual(&self, arguments: &[&str]) -> ChildGuard {
         let identity = self.identity.display().to_string();
         self.start(&[&["--identity", &identity, "--login", LOGIN], arguments].concat())
     }
 }
 
 /// What a relay has accepted so far.
-fn mails(relay: &Leash) -> Vec<Value> {
+fn mails(relay: &ChildGuard) -> Vec<Value> {
     said(relay).into_iter().filter(|line| line.get("mail").is_some()).collect()
 }
 
-fn said(relay: &Leash) -> Vec<Value> {
+fn said(relay: &ChildGuard) -> Vec<Value> {
     relay.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-fn wait_for_mails(relay: &Leash, host: &Host, count: usize) -> Vec<Value> {
+fn wait_for_mails(relay: &ChildGuard, host: &Host, count: usize) -> Vec<Value> {
     eventually_some(SOON, &format!("{count} mails"), || Some(mails(relay)).filter(|mails| mails.len() >= count));
     let mails = mails(relay);
-    assert_eq!(mails.len(), count, "{}\n{}", relay.stderr(), host.leash.stderr());
+    assert_eq!(mails.len(), count, "{}\n{}", relay.stderr(), host.child_guard.stderr());
     mails
 }
 
@@ -190,7 +190,7 @@ fn a_mail_that_was_under_way_when_the_relay_died_comes_again_with_its_message_id
     let server = relay.start_usual(&[]);
     let mail = wait_for_mails(&server, &host, 1).remove(0);
     assert_eq!(mail["mail"], id);
-    assert!(host.logged("it was given the mail (DATA)"), "{}", host.leash.stderr());
+    assert!(host.logged("it was given the mail (DATA)"), "{}", host.child_guard.stderr());
     host.stop();
 }
 
@@ -247,7 +247,7 @@ fn what_the_relay_says_no_to_ends_as_what_it_says() {
     let mut to: Vec<_> = mails.iter().map(|mail| mail["envelope_to"].clone()).collect();
     to.sort_by_key(Value::to_string);
     assert_eq!(to, [json!(["bob@example.com"]), json!(["greylisted@example.com"])], "nobody else got anything");
-    assert!(!host.logged("paused"), "an event's fault stops no other mail: {}", host.leash.stderr());
+    assert!(!host.logged("paused"), "an event's fault stops no other mail: {}", host.child_guard.stderr());
     host.stop();
 }
 
@@ -302,8 +302,8 @@ fn a_wrong_password_pauses_the_plugin_and_keeps_its_events() {
     host.wait_for("does not accept the host's login (535");
     host.wait_for("paused: it says that it is misconfigured");
     // The relay says what it was told, and the host does not repeat it.
-    assert!(host.logged("535 5.7.8 not [secret mail.password], nor c2hvcD"), "{}", host.leash.stderr());
-    assert!(!host.logged("wörd") && !host.logged("wrong one"), "{}", host.leash.stderr());
+    assert!(host.logged("535 5.7.8 not [secret mail.password], nor c2hvcD"), "{}", host.child_guard.stderr());
+    assert!(!host.logged("wörd") && !host.logged("wrong one"), "{}", host.child_guard.stderr());
     // The password is read anew for each connection.
     fs::write(world.path("password"), LOGIN.split_once(':').unwrap().1).unwrap();
     let resumed = world.plugin_command(&["resume", "email"]);
@@ -339,7 +339,7 @@ fn nothing_is_sent_over_a_connection_that_is_not_safe() {
         (vec!["--identity", &other("expired.pem", &relay.authority.issue_expired("localhost"))], "certificate expired"),
     ] {
         let server = relay.start(&arguments);
-        eventually(SOON, &format!("{expected} in\n{}", host.leash.stderr()), || host.logged(expected));
+        eventually(SOON, &format!("{expected} in\n{}", host.child_guard.stderr()), || host.logged(expected));
         assert!(said(&server).iter().all(|line| line["talk"] == "ready"), "{}", server.stdout());
     }
     let server = relay.start_usual(&[]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testbed::{Leash, eventually, eventually_some, free_port, rabbitmq};
+use testbed::{ChildGuard, eventually, eventually_some, free_port, rabbitmq};
 
 use crate::admin::client::Client;
 use crate::world::{SOON, World};
@@ -113,7 +113,7 @@ fn each_alert_leads_to_a_heading_of_the_runbook() {
 
 /// A Prometheus of the test's own, with the rules as they are but for their patience.
 struct Prometheus {
-    server: Leash,
+    server: ChildGuard,
     client: Client,
     _folder: TempDir,
 }
@@ -131,7 +131,7 @@ impl Prometheus {
         let mut command = Command::new("prometheus");
         command.current_dir(folder.path()).args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]);
         command.arg(format!("--web.listen-address={at}"));
-        let server = Leash::spawn(command);
+        let server = ChildGuard::spawn(command);
         let client = Client { at, headers: Vec::new() };
         let prometheus = Self { server, client, _folder: folder };
         eventually(SOON, "Prometheus answers", || {

@@ -88,7 +88,7 @@ fn a_broken_plugin_is_reported_and_left_out() {
         "misbehaver-skip.toml:1: unknown key \\\"limit\\\"; did you mean \\\"limits\\\"?",
         "with 1 plugin: logger",
     ] {
-        assert!(host.logged(text), "{text} in:\n{}", host.leash.stderr());
+        assert!(host.logged(text), "{text} in:\n{}", host.child_guard.stderr());
     }
     let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
     host.wait_for_order(&id);

@@ -77,7 +77,7 @@ fn the_list_says_how_each_plugin_stands() {
     plugin(&world, &["resume", "logger"]);
     assert_eq!(listed(&world).iter().filter(|plugin| plugin["state"] == "running").count(), 2);
     other.stop();
-    host.leash.kill();
+    host.child_guard.kill();
     eventually(SOON, "the socket of a host that was killed is no host", || {
         world.plugin_command(&["list"]).status.code() == Some(1)
     });
@@ -166,7 +166,7 @@ fn a_misconfigured_plugin_goes_on_when_it_is_told_to() {
     order(&world, &host);
     host.wait_for("paused: it says that it is misconfigured");
     plugin(&world, &["resume", "misbehaver-misconfigured"]);
-    eventually(SOON, "it says so again", || host.leash.stderr().matches("paused: it says").count() == 2);
+    eventually(SOON, "it says so again", || host.child_guard.stderr().matches("paused: it says").count() == 2);
     host.stop();
 }
 
@@ -224,7 +224,7 @@ fn a_rollback_puts_back_what_worked_before() {
     world.plug_logger();
     let host = world.host();
     let wait_for_loads = |count| {
-        eventually(SOON, "it is loaded", || host.leash.stderr().matches("\"loaded").count() == count);
+        eventually(SOON, "it is loaded", || host.child_guard.stderr().matches("\"loaded").count() == count);
     };
     // Another file that works, then one that does not.
     fs::copy(built("NOTIFY_TEST_PLUGINS_CORE", "logger.wasm"), &wasm).unwrap();
@@ -279,7 +279,7 @@ fn what_the_host_keeps_is_for_its_user_alone() {
     // Compiled code that others could have written is not run.
     fs::set_permissions(&folders[0], fs::Permissions::from_mode(0o777)).unwrap();
     let host = world.host();
-    assert!(host.logged("compiled plugins are not kept for the next start"), "{}", host.leash.stderr());
+    assert!(host.logged("compiled plugins are not kept for the next start"), "{}", host.child_guard.stderr());
     order(&world, &host);
     host.stop();
 }

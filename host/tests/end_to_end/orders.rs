@@ -88,15 +88,15 @@ fn a_host_waits_for_its_broker_and_gives_up_only_if_told_to() {
     );
     let patient = world.host_with(&[]);
     let hasty = world.host_with(&["--broker-timeout", "1s"]);
-    let status = hasty.leash.wait_timeout(SOON).expect("it gives up");
+    let status = hasty.child_guard.wait_timeout(SOON).expect("it gives up");
     assert_eq!(status.code(), Some(1));
     assert!(
         hasty.logged(&format!("cannot reach the broker at amqp://guest:***@127.0.0.1:{port}")),
         "{}",
-        hasty.leash.stderr()
+        hasty.child_guard.stderr()
     );
     assert!(!hasty.logged("secret"));
     patient.wait_for("trying again until it works");
-    assert!(patient.leash.wait_timeout(Duration::ZERO).is_none(), "it goes on");
+    assert!(patient.child_guard.wait_timeout(Duration::ZERO).is_none(), "it goes on");
     patient.stop();
 }

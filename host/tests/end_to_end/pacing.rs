@@ -25,7 +25,7 @@ fn load(world: &World, count: usize) {
 
 /// Each call that a plugin told of: when, and for which event.
 fn calls(host: &Host, plugin: &str) -> Vec<(Timestamp, String)> {
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines
         .filter(|line| line["plugin"] == plugin)
@@ -88,7 +88,7 @@ on_both_engines! {
         let calls = calls(&host, "witness");
         assert_eq!(calls.len(), count, "once each");
         check_rate(&calls, Duration::from_millis(100));
-        assert_eq!(host.leash.stderr().matches("over its rate of 10/s").count(), 1, "said once");
+        assert_eq!(host.child_guard.stderr().matches("over its rate of 10/s").count(), 1, "said once");
         let state = world.queue_state(&broker, &world.names().plugin("witness"));
         assert_eq!((state.ready, state.delayed), (0, 0));
         assert_eq!(world.queue_state(&broker, &world.names().dead()).ready, 0);
@@ -136,7 +136,7 @@ on_both_engines! {
         for _ in 0..3 {
             let host = hosts.last().unwrap();
             eventually(SOON, "some are done", || calls(host, "witness").len() >= 3);
-            host.leash.kill();
+            host.child_guard.kill();
             hosts.push(world.host());
         }
         let all = || hosts.iter().flat_map(|host| events(host, "witness")).collect::<BTreeSet<_>>();
@@ -201,8 +201,8 @@ on_both_engines! {
         assert!(plugin["waits_for"].as_str().unwrap().starts_with("quiet hours until "), "{plugin}");
         let table = String::from_utf8(world.plugin_command(&["list"]).stdout).unwrap();
         assert!(table.contains("\n  quiet hours until "), "{table}");
-        assert_eq!(first.leash.stderr().matches("quiet hours until ").count(), 1, "said once, and not for each event");
-        first.leash.kill();
+        assert_eq!(first.child_guard.stderr().matches("quiet hours until ").count(), 1, "said once, and not for each event");
+        first.child_guard.kill();
 
         let second = world.host();
         second.wait_for("quiet hours until ");
@@ -231,7 +231,7 @@ fn a_plugin_for_which_nothing_waits_is_not_said_to_be_over_its_rate() {
         world.queue_state(&world.broker(), &world.names().plugin("witness")).consumers == 0
     });
     assert_eq!(listed(&world, "witness")["state"], "running");
-    assert!(!host.logged("over its rate"), "{}", host.leash.stderr());
+    assert!(!host.logged("over its rate"), "{}", host.child_guard.stderr());
     load(&world, 1);
     host.wait_for("over its rate of 1/h");
     assert_eq!(listed(&world, "witness")["state"], "rate-limited");
@@ -257,7 +257,7 @@ fn what_is_in_hand_when_quiet_hours_begin_goes_back_to_the_queue() {
         (state.ready, state.consumers) == (8 - seen, 0)
     });
     host.stop();
-    assert!(host.logged("everything that was begun is done"), "{}", host.leash.stderr());
+    assert!(host.logged("everything that was begun is done"), "{}", host.child_guard.stderr());
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_stop_does_not_wait_for_the_turns_of_what_is_in_hand() {
     let (broker, queue) = (world.broker(), world.names().plugin("witness"));
     eventually(SOON, "some are in hand", || world.queue_state(&broker, &queue).ready < 5);
     host.stop();
-    assert!(host.logged("everything that was begun is done"), "{}", host.leash.stderr());
+    assert!(host.logged("everything that was begun is done"), "{}", host.child_guard.stderr());
     let seen = calls(&host, "witness").len();
     assert!(seen < 5, "it went on at its rate, and saw {seen}");
     assert_eq!(world.queue_state(&broker, &queue).ready, 6 - seen as u64, "the others are in the queue");

@@ -46,7 +46,7 @@ on_both_engines! {
         host.wait_for("failing: it is left alone");
         eventually(SOON, "the logger gets everything", || host.orders().len() == count);
         host.wait_for("notify.plugin.failing");
-        let told = host.leash.stderr();
+        let told = host.child_guard.stderr();
         // As the logger writes it; the plugin concerned is not told.
         assert!(told.lines().any(|line| line.contains("notify.plugin.failing") && line.contains("moody")), "{told}");
         host.stop();

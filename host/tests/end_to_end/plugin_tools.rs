@@ -178,7 +178,7 @@ fn settings_that_do_not_fit_the_schema_are_told_with_their_lines() {
     assert_eq!(code, BAD_CONFIG, "{said}");
     bench.world.plug_logger();
     let host = bench.world.host();
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     for fault in &faults {
         assert!(said.contains(fault), "{fault} in {said}");
         assert!(log.contains(&fault.replace('"', "\\\"")), "{fault} in {log}");
@@ -199,7 +199,7 @@ fn grants_are_written_after_a_yes_and_the_host_tells_what_is_open() {
             "asker 1.2.0 asks for more than it is granted: http https://hooks.example.com (\\\"to post messages\\\")"
         ),
         "{}",
-        host.leash.stderr()
+        host.child_guard.stderr()
     );
     host.stop();
 
@@ -237,7 +237,7 @@ fn grants_are_written_after_a_yes_and_the_host_tells_what_is_open() {
     assert_eq!(code, DONE, "{said}");
     assert!(said.contains("asker 1.2.0: there is nothing more to grant"), "{said}");
     let host = bench.world.host();
-    assert!(!host.logged("asks for more"), "{}", host.leash.stderr());
+    assert!(!host.logged("asks for more"), "{}", host.child_guard.stderr());
     bench.world.order(&["create", "--user", "u", "--product", "p"]);
     testbed::eventually(SOON, "the event arrived", || !host.said("asker").is_empty());
     host.stop();

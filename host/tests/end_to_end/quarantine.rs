@@ -119,8 +119,8 @@ on_both_engines! {
             }
             // Each of the two as the system or the library would.
             let signal = if breaks % 2 == 0 { "ABRT" } else { "SEGV" };
-            host.leash.send(signal);
-            let status = host.leash.wait_timeout(SOON).expect("it ends");
+            host.child_guard.send(signal);
+            let status = host.child_guard.wait_timeout(SOON).expect("it ends");
             assert!(status.signal().is_some(), "{status}");
             breaks += 1;
             assert!(breaks <= BREAKS_MAX, "it breaks the host for ever");
@@ -128,7 +128,7 @@ on_both_engines! {
         assert!(breaks >= 2, "once may be chance");
         eventually(SOON, "all others are handled", || others.iter().all(|id| trap.has_got(id)));
         let hits = trap.hits();
-        assert!(host.logged("SEGV ended the host") || host.logged("SIGABRT ended the host"), "{}", host.leash.stderr());
+        assert!(host.logged("SEGV ended the host") || host.logged("SIGABRT ended the host"), "{}", host.child_guard.stderr());
 
         let broker = world.broker();
         let letter = world.dead_letters(&broker, 1).remove(0);
@@ -166,8 +166,8 @@ on_both_engines! {
             if !is_hit(world, &host, &trap, hits) {
                 break host;
             }
-            host.leash.send("ABRT");
-            host.leash.wait_timeout(SOON).expect("it ends");
+            host.child_guard.send("ABRT");
+            host.child_guard.wait_timeout(SOON).expect("it ends");
             breaks += 1;
             assert!(breaks <= BREAKS_MAX, "it breaks the host for ever");
         };
@@ -195,7 +195,7 @@ on_both_engines! {
         for kills in 0..KILLS {
             let host = world.host();
             eventually(SOON, "it is in the middle of it", || trap.hits() > kills);
-            host.leash.kill();
+            host.child_guard.kill();
         }
         trap.disarm();
         let host = world.host();
@@ -234,8 +234,8 @@ on_both_engines! {
             // The one that has it open.
             let holder = hosts.iter().position(|host| has_open(host, &trap)).expect("one of them has it");
             let host = hosts.swap_remove(holder);
-            host.leash.send("ABRT");
-            host.leash.wait_timeout(SOON).expect("it ends");
+            host.child_guard.send("ABRT");
+            host.child_guard.wait_timeout(SOON).expect("it ends");
             breaks += 1;
             // Each has to learn by itself, in the worst case.
             assert!(breaks <= 2 * BREAKS_MAX, "it goes round for ever");
@@ -252,7 +252,7 @@ on_both_engines! {
 
 /// Whether the host has a connection to the trap.
 fn has_open(host: &Host, trap: &Trap) -> bool {
-    let folder = format!("/proc/{}/fd", host.leash.id());
+    let folder = format!("/proc/{}/fd", host.child_guard.id());
     let own: Vec<_> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
@@ -301,11 +301,11 @@ fn a_message_over_which_the_broker_closes_the_connection_is_set_aside() {
         proxy.send_to_clients(&connection_close(501, "FRAME_ERROR - cannot decode it"));
         breaks += 1;
         assert!(breaks <= u32::try_from(BREAKS_MAX).unwrap(), "it breaks the session for ever");
-        let lost = || host.leash.stderr().matches("lost the broker").count();
+        let lost = || host.child_guard.stderr().matches("lost the broker").count();
         eventually(SOON, "the session is lost", || lost() >= usize::try_from(breaks).unwrap());
     }
     assert!(breaks >= 2, "once may be chance");
-    assert!(host.logged("FRAME_ERROR - cannot decode it; it was not handled again"), "{}", host.leash.stderr());
+    assert!(host.logged("FRAME_ERROR - cannot decode it; it was not handled again"), "{}", host.child_guard.stderr());
     eventually(SOON, "all others are handled", || others.iter().all(|id| trap.has_got(id)));
     let letter = world.dead_letters(&world.broker(), 1).remove(0);
     assert!(String::from_utf8_lossy(&letter.message.body).contains(&poison));
@@ -412,8 +412,10 @@ fn a_crash_is_told_from_a_kill_in_the_folder_of_the_host() {
     for (signal, expected) in [("KILL", vec![]), ("ABRT", vec![6]), ("BUS", vec![7])] {
         let host = world.host();
         assert_eq!(files().len(), 2, "its own, and what the one before left is gone");
-        assert!(Command::new("kill").args(["-s", signal, &host.leash.id().to_string()]).status().unwrap().success());
-        host.leash.wait_timeout(Duration::from_mins(1)).expect("it ends");
+        assert!(
+            Command::new("kill").args(["-s", signal, &host.child_guard.id().to_string()]).status().unwrap().success()
+        );
+        host.child_guard.wait_timeout(Duration::from_mins(1)).expect("it ends");
         assert_eq!(mark(), expected, "{signal}");
     }
 }

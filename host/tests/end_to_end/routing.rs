@@ -62,10 +62,10 @@ on_both_engines! {
         for (name, _, wanted) in EVENTS {
             let subject = format!("\"subject\":\"{name}\"");
             let times = got.iter().filter(|(_, said)| said.contains(&subject)).count();
-            assert_eq!(times, usize::from(wanted), "{name}: {}", host.leash.stderr());
+            assert_eq!(times, usize::from(wanted), "{name}: {}", host.child_guard.stderr());
         }
-        assert_eq!(host.leash.stderr().matches("its filter does not fit this event").count(), 1);
-        assert_eq!(host.leash.stderr().matches("its filter could not be asked, and it gets the event").count(), 1);
+        assert_eq!(host.child_guard.stderr().matches("its filter does not fit this event").count(), 1);
+        assert_eq!(host.child_guard.stderr().matches("its filter could not be asked, and it gets the event").count(), 1);
         for (name, event, wanted) in EVENTS {
             let ways = ways(world, event);
             assert_eq!((ways[0]["plugin"].as_str(), ways[0]["gets"].as_bool()), (Some("all"), Some(true)));
@@ -86,7 +86,7 @@ fn what_a_filter_does_not_fit_is_warned_of_once() {
         eventually(SOON, "the event arrived", || host.said("all").len() == count);
     }
     host.stop();
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     assert_eq!(log.matches("its filter does not fit this event").count(), 1, "{log}");
     assert_eq!(host.orders(), Vec::<String>::new());
 }
@@ -100,7 +100,7 @@ fn a_wrong_filter_is_told_with_line_and_column_and_leaves_the_others_running() {
     assert!(
         host.logged("wrong.toml:2:31: filter: there is no \\\"cuntry\\\"; there are type,"),
         "{}",
-        host.leash.stderr()
+        host.child_guard.stderr()
     );
     for id in world.order(&["demo"]) {
         host.wait_for_order(&id);

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use tempfile::TempDir;
-use testbed::{Leash, eventually, eventually_some};
+use testbed::{ChildGuard, eventually, eventually_some};
 
 use crate::assemble::Guest;
 use crate::secrets::echo::Echo;
@@ -165,19 +165,19 @@ fn a_secret_is_in_what_is_sent_and_nowhere_else() {
     assert_hidden_by("plugin list", &list);
     assert_hidden_by("plugin list", &cage.world.plugin_command(&["list"]));
     host.stop();
-    let log = host.leash.stderr();
+    let log = host.child_guard.stderr();
     assert!(log.matches("[secret token]").count() > 20, "{log}");
     assert_hidden("the log", log.as_bytes());
 
     let mut command = cage.world.host_command(&["run", "--log-format", "human", "--log-level", "trace"]);
     command.arg("--plugins").arg(cage.world.plugins());
-    let host = Host { leash: Leash::spawn(command) };
+    let host = Host { child_guard: ChildGuard::spawn(command) };
     host.wait_for("ready: ");
     cage.world.order(&["create", "--user", "u", "--product", "p"]);
     dead_letters(6);
     host.stop();
-    assert!(host.logged("[secret token]"), "{}", host.leash.stderr());
-    assert_hidden("the log for people", host.leash.stderr().as_bytes());
+    assert!(host.logged("[secret token]"), "{}", host.child_guard.stderr());
+    assert_hidden("the log for people", host.child_guard.stderr().as_bytes());
 
     // What the operator's commands say.
     for name in ["sender-send", "sender-tell", "sender-reject", "sender-panic"] {
@@ -273,11 +273,11 @@ fn a_secret_that_is_not_there_leaves_the_old_version_running_and_says_why() {
     let missing = cage.elsewhere.path().join("missing");
     fs::write(&toml, good.replace(cage.canary().to_str().unwrap(), missing.to_str().unwrap())).unwrap();
     host.wait_for("secrets.token: its value cannot be had from the file ");
-    assert!(host.logged("sender-send.toml:4: secrets.token"), "{}", host.leash.stderr());
+    assert!(host.logged("sender-send.toml:4: secrets.token"), "{}", host.child_guard.stderr());
     cage.world.order(&["create", "--user", "u", "--product", "p"]);
     eventually(SOON, "the old version sends", || !cage.echo.requests().is_empty());
     // The new one takes over when there is a value, though no file of the plugin's changes.
-    assert!(host.logged("version 0.1.0 goes on running; next try in "), "{}", host.leash.stderr());
+    assert!(host.logged("version 0.1.0 goes on running; next try in "), "{}", host.child_guard.stderr());
     fs::write(&missing, "another-value-of-it").unwrap();
     host.wait_for("loaded anew");
     host.stop();
@@ -311,7 +311,7 @@ fn a_secret_is_rotated_while_the_host_runs() {
     fs::rename(&next, cage.canary()).unwrap();
     sends("another value");
     host.stop();
-    assert!(!host.logged("another value") && !host.logged(CANARY), "{}", host.leash.stderr());
+    assert!(!host.logged("another value") && !host.logged(CANARY), "{}", host.child_guard.stderr());
 }
 
 /// A host whose environment has the canary, and nothing against core dumps, in the current folder.
@@ -320,7 +320,7 @@ fn host_with_canary(cage: &Cage) -> Host {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
     shell.arg("--plugins").arg(cage.world.plugins()).env("CANARY", CANARY).current_dir(cage.world.path(""));
-    let host = Host { leash: Leash::spawn(shell) };
+    let host = Host { child_guard: ChildGuard::spawn(shell) };
     host.wait_for("ready: ");
     host
 }
@@ -342,7 +342,7 @@ fn what_compiles_plugins_gets_nothing_of_the_hosts_environment() {
         let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
         processes.into_iter().find_map(|process| {
             let status = fs::read_to_string(process.join("status")).ok()?;
-            let is_child = status.lines().any(|line| line == format!("PPid:\t{}", host.leash.id()));
+            let is_child = status.lines().any(|line| line == format!("PPid:\t{}", host.child_guard.id()));
             let command = fs::read_to_string(process.join("cmdline")).ok()?;
             if is_child && command.contains("compile-plugin") { fs::read(process.join("environ")).ok() } else { None }
         })
@@ -350,7 +350,7 @@ fn what_compiles_plugins_gets_nothing_of_the_hosts_environment() {
     assert_hidden("its environment", &environment);
     let environment = String::from_utf8(environment).unwrap();
     assert!(environment.contains("RAYON_NUM_THREADS=") && !environment.contains("PATH="), "{environment}");
-    host.leash.kill();
+    host.child_guard.kill();
 }
 
 #[test]
@@ -363,14 +363,14 @@ fn a_host_leaves_no_core_dump() {
     let host = host_with_canary(&cage);
     cage.world.order(&["create", "--user", "u", "--product", "p"]);
     eventually(SOON, "it is sent", || cage.echo.requests().iter().any(|request| request.contains(CANARY)));
-    let limits = fs::read_to_string(format!("/proc/{}/limits", host.leash.id())).unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", host.child_guard.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().rev().nth(1), Some("0"), "{core}");
     // Rust's own handler looks at the first one, finds that it is none of a full stack, and lets the next one through.
     eventually(SOON, "it is killed", || {
-        let kill = [&format!("-{SEGMENTATION_FAULT}"), &host.leash.id().to_string()];
+        let kill = [&format!("-{SEGMENTATION_FAULT}"), &host.child_guard.id().to_string()];
         Command::new("kill").args(kill).stderr(std::process::Stdio::null()).status().unwrap();
-        host.leash.wait_timeout(Duration::from_millis(200)).is_some()
+        host.child_guard.wait_timeout(Duration::from_millis(200)).is_some()
     });
     // Of the folder's files, none is one.
     assert!(assert_hidden_below(&cage.world.path("")) > 5);

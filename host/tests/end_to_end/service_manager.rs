@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use testbed::{Leash, eventually, rabbitmq};
+use testbed::{ChildGuard, eventually, rabbitmq};
 
 use crate::world::{SOON, World};
 
@@ -26,13 +26,13 @@ impl Manager {
         Self { socket, path, heard: Vec::new() }
     }
 
-    fn start(&self, world: &World, watchdog: Option<Duration>, arguments: &[&str]) -> Leash {
+    fn start(&self, world: &World, watchdog: Option<Duration>, arguments: &[&str]) -> ChildGuard {
         let mut command = world.host_command(&["run", "--log-format", "json"]);
         command.arg("--plugins").arg(world.plugins()).args(arguments).env("NOTIFY_SOCKET", &self.path);
         if let Some(watchdog) = watchdog {
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
-        Leash::spawn(command)
+        ChildGuard::spawn(command)
     }
 
     /// All that has come so far.
@@ -49,11 +49,11 @@ impl Manager {
         self.listen().iter().any(|(_, line)| line.starts_with(what))
     }
 
-    fn wait_for(&mut self, what: &str, host: &Leash) {
+    fn wait_for(&mut self, what: &str, host: &ChildGuard) {
         self.wait_long_for(what, host, SOON);
     }
 
-    pub(crate) fn wait_long_for(&mut self, what: &str, host: &Leash, limit: Duration) {
+    pub(crate) fn wait_long_for(&mut self, what: &str, host: &ChildGuard, limit: Duration) {
         let started = Instant::now();
         loop {
             // Before the look: what it said last is heard even if it has ended.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use testbed::{Leash, eventually, free_port};
+use testbed::{ChildGuard, eventually, free_port};
 
 use crate::admin::client::Client;
 use crate::on_both_engines;
@@ -31,7 +31,7 @@ fn said(output: &Output) -> String {
 
 /// It runs in a terminal of 150 columns and 40 rows, which `script` provides.
 struct Terminal {
-    leash: Leash,
+    child_guard: ChildGuard,
     keys: File,
     screen: PathBuf,
     process: PathBuf,
@@ -46,10 +46,10 @@ impl Terminal {
         command.args(["-c", r#"exec script -qfec "$1" "$2" <"$3""#, "sh", run]).arg(&screen).arg(&keys);
         command.env("TOP", env!("CARGO_BIN_EXE_notify-host")).env("TOP_URL", format!("http://{}", admin.at));
         command.env("TOP_PROCESS", &process).env("TERM", "xterm-256color").env("SHELL", "/bin/sh");
-        let leash = Leash::spawn(command);
+        let child_guard = ChildGuard::spawn(command);
         // Waits for the shell, which waits for this.
         let keys = OpenOptions::new().write(true).open(keys).unwrap();
-        Self { leash, keys, screen, process }
+        Self { child_guard, keys, screen, process }
     }
 
     fn press(&mut self, keys: &str) {
@@ -67,7 +67,7 @@ impl Terminal {
 
     /// Demands that it has ended well, and put the terminal back.
     fn has_ended(&self) {
-        let status = self.leash.wait_timeout(SOON).expect("it ends");
+        let status = self.child_guard.wait_timeout(SOON).expect("it ends");
         let written = self.written();
         assert!(status.success(), "{status}: {written}");
         let (_, end) = written.rsplit_once("\u{1b}[?1049l").expect("it leaves the alternate screen");
@@ -123,7 +123,7 @@ fn a_host_that_goes_away_is_said_to_and_a_signal_puts_the_terminal_back() {
     host.wait_for("ready: ");
     let terminal = Terminal::open(&world, &admin);
     terminal.wait_for("logger");
-    host.leash.kill();
+    host.child_guard.kill();
     terminal.wait_for("cannot reach a host at http://127.0.0.1:");
     let process = fs::read_to_string(&terminal.process).unwrap();
     assert!(Command::new("kill").args(["-TERM", process.trim()]).status().unwrap().success());

@@ -198,7 +198,7 @@ on_both_engines! {
             let began = Instant::now();
             host.stop();
             assert!(began.elapsed() < STOP_MAX, "{:?} with {collector}", began.elapsed());
-            let log = host.leash.stderr();
+            let log = host.child_guard.stderr();
             assert_eq!(log.matches(&away).count(), usize::from(told), "told once: {log}");
             assert!(log.contains("not all spans reached the collector"), "{log}");
         }
@@ -307,5 +307,5 @@ fn a_collector_behind_tls_and_a_token_is_reached_and_the_token_is_told_nobody() 
     let spans = spans(&collector);
     assert_eq!(spans.len(), 2, "of those that begin here none is kept: {spans:#?}");
     assert!(spans.iter().all(|span| span["trace"] == TRACE));
-    assert!(!host.logged(TOKEN) && !host.logged(&TOKEN[7..]), "{}", host.leash.stderr());
+    assert!(!host.logged(TOKEN) && !host.logged(&TOKEN[7..]), "{}", host.child_guard.stderr());
 }

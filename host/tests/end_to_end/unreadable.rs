@@ -7,7 +7,7 @@ use serde_json::json;
 use testbed::rabbitmq::{self, Node};
 use testbed::raw_publisher::{RawPublisher, headers_and_id, nested_entry, short};
 use testbed::receiver::Authority;
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::world::{Host, SOON, World};
 
@@ -50,7 +50,7 @@ fn a_message_that_cannot_be_read_is_a_dead_letter_and_all_others_are_handled() {
     assert!(host.logged("Köln-1"), "its id is mended");
 
     eventually(SOON, "both are dead", || letters(&world).len() == 3);
-    assert!(!host.logged("connecting again"), "{}", host.leash.stderr());
+    assert!(!host.logged("connecting again"), "{}", host.child_guard.stderr());
     let find = |code: &str, bytes: usize| {
         let all = letters(&world);
         let found = all.iter().find(|letter| letter["code"] == code && letter["bytes"] == bytes);
@@ -127,7 +127,7 @@ fn the_guard_sits_above_tls() {
     fs::write(world.path("authority.pem"), authority.pem()).unwrap();
     let mut command = world.host_command(&["run", "--log-format", "json"]);
     command.arg("--plugins").arg(world.plugins()).env("SSL_CERT_FILE", world.path("authority.pem"));
-    let host = Host { leash: Leash::spawn(command) };
+    let host = Host { child_guard: ChildGuard::spawn(command) };
     host.wait_for("ready: ");
     let mut publisher = RawPublisher::connect(node.port());
     publisher.publish(b"orders", b"order.\xff", &headers_and_id(b"", b"\xe4"), order("latin-1").as_bytes());

@@ -220,8 +220,8 @@ fn the_tomls_in_its_readme_load() {
     }
     let host = world.host();
     for number in 0..tomls.len() {
-        assert!(host.logged(&format!("webhook-{number}")), "{}", host.leash.stderr());
+        assert!(host.logged(&format!("webhook-{number}")), "{}", host.child_guard.stderr());
     }
-    assert!(host.logged(&format!("with {} plugins", tomls.len())), "{}", host.leash.stderr());
+    assert!(host.logged(&format!("with {} plugins", tomls.len())), "{}", host.child_guard.stderr());
     host.stop();
 }

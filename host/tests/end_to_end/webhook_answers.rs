@@ -115,7 +115,7 @@ fn what_a_receiver_does_decides_what_becomes_of_the_order() {
                 assert!(told.len() < 1000, "{name}: {told}");
             }
             End::Paused(reason) => {
-                let log = host.leash.stderr();
+                let log = host.child_guard.stderr();
                 let mut lines = log.lines().filter(|line| line.contains(&format!("\"plugin\":\"{name}\"")));
                 assert!(lines.any(|line| line.contains("paused: ") && line.contains(reason)), "{name}: {log}");
                 eventually(SOON, &format!("the event of {name} is kept"), || waiting() == 1);

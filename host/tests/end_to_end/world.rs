@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use broker::{Broker, BrokerUrl, ConnectOptions, Delivery, QueueNames, QueueState};
 use tempfile::TempDir;
-use testbed::{Leash, eventually, eventually_some, rabbitmq};
+use testbed::{ChildGuard, eventually, eventually_some, rabbitmq};
 
 /// Everything takes well under a second on a quiet machine.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
@@ -100,17 +100,17 @@ impl World {
     /// Starts a host, and waits until it is ready.
     pub(crate) fn host(&self) -> Host {
         let host = self.host_with(&[]);
-        eventually(SOON, &format!("the host is ready; it wrote:\n{}", host.leash.stderr()), || {
-            host.logged("ready: ") || host.leash.wait_timeout(Duration::ZERO).is_some()
+        eventually(SOON, &format!("the host is ready; it wrote:\n{}", host.child_guard.stderr()), || {
+            host.logged("ready: ") || host.child_guard.wait_timeout(Duration::ZERO).is_some()
         });
-        assert!(host.logged("ready: "), "{}", host.leash.stderr());
+        assert!(host.logged("ready: "), "{}", host.child_guard.stderr());
         host
     }
 
     pub(crate) fn host_with(&self, arguments: &[&str]) -> Host {
         let mut command = self.host_command(&["run", "--log-format", "json"]);
         command.arg("--plugins").arg(self.plugins()).args(arguments);
-        Host { leash: Leash::spawn(command) }
+        Host { child_guard: ChildGuard::spawn(command) }
     }
 
     /// notify-host with this world's broker and configuration.
@@ -204,18 +204,18 @@ impl World {
 
 /// A running host.
 pub(crate) struct Host {
-    pub(crate) leash: Leash,
+    pub(crate) child_guard: ChildGuard,
 }
 
 impl Host {
     /// Whether a line of its log holds this text.
     pub(crate) fn logged(&self, text: &str) -> bool {
-        self.leash.stderr().contains(text)
+        self.child_guard.stderr().contains(text)
     }
 
     /// The ids of the orders that the logger wrote, in order, once for each time.
     pub(crate) fn orders(&self) -> Vec<String> {
-        let log = self.leash.stderr();
+        let log = self.child_guard.stderr();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         lines
             .filter(|line| line["plugin"] == "logger")
@@ -226,7 +226,7 @@ impl Host {
 
     /// What a plugin logged, and when.
     pub(crate) fn said(&self, plugin: &str) -> Vec<(jiff::Timestamp, String)> {
-        let log = self.leash.stderr();
+        let log = self.child_guard.stderr();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         lines
             .filter(|line| line["plugin"] == plugin && line["event_id"].is_string())
@@ -249,9 +249,9 @@ impl Host {
 
     /// Asks it to stop, and demands that it does so in good order.
     pub(crate) fn stop(&self) {
-        self.leash.terminate();
-        let status = self.leash.wait_timeout(SOON).expect("the host stops");
-        assert!(status.success(), "{status}: {}", self.leash.stderr());
+        self.child_guard.terminate();
+        let status = self.child_guard.wait_timeout(SOON).expect("the host stops");
+        assert!(status.success(), "{status}: {}", self.child_guard.stderr());
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use broker::{Message, Target};
-use testbed::{Leash, eventually, rabbitmq};
+use testbed::{ChildGuard, eventually, rabbitmq};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::bed::{Bed, SOON, bodies, finish, json};
@@ -44,7 +44,7 @@ pub(crate) async fn an_interrupted_load_tells_how_far_it_came(bed: Bed) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_order-cli"));
     command.args(["load", "--count", "1000000", "--rate", "200", "--ids", "--broker", &bed.url]);
     command.args(["--exchange", &bed.exchange]);
-    let load = Leash::spawn(command);
+    let load = ChildGuard::spawn(command);
     eventually(SOON, "some orders are confirmed", || load.stdout().lines().count() > 20);
     let id = load.id().to_string();
     let sent = Command::new("sh").args(["-c", r#"kill -s INT "$1""#, "kill", &id]).status().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use testbed::Leash;
+use testbed::ChildGuard;
 
 use crate::bench::place::{Engine, Place, run_to_end};
 use crate::bench::statistics::{median, percentile};
@@ -93,7 +93,7 @@ fn publish(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<()> {
 fn of_consumer(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Waits> {
     let mut peer = bench.peer("consume");
     peer.args([&place.broker, &place.queue, PREFETCH, &EVENTS.to_string(), "--times"]);
-    let peer = Leash::spawn(peer);
+    let peer = ChildGuard::spawn(peer);
     testbed::eventually(PEER_LIMIT, "the bare consumer consumes", || peer.stdout().contains("ready"));
     publish(bench, place)?;
     let ended = peer.wait_timeout(PEER_LIMIT).context("the bare consumer does not end")?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use testbed::Leash;
+use testbed::ChildGuard;
 
 use crate::bench::Bench;
 use crate::bench::log::{LogFile, Tally};
@@ -188,7 +188,7 @@ impl<'b> Place<'b> {
 
 /// A running host, with its log.
 pub(super) struct Host {
-    leash: Leash,
+    child_guard: ChildGuard,
     log: LogFile,
     /// Lines of plugins that have been read.
     handled: usize,
@@ -200,22 +200,22 @@ pub(super) struct Host {
 impl Host {
     fn start(command: Command) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        let leash = Leash::spawn(command);
-        let mut log = LogFile::new(leash.stderr_file());
+        let child_guard = ChildGuard::spawn(command);
+        let mut log = LogFile::new(child_guard.stderr_file());
         while !log.new_lines()?.iter().any(|line| line.contains("ready: ")) {
-            if begun.elapsed() > READY_LIMIT || leash.wait_timeout(READY_INTERVAL).is_some() {
-                bail!("the host does not get ready:\n{}", leash.stderr());
+            if begun.elapsed() > READY_LIMIT || child_guard.wait_timeout(READY_INTERVAL).is_some() {
+                bail!("the host does not get ready:\n{}", child_guard.stderr());
             }
         }
         let start = begun.elapsed();
-        let processor_at_ready = process::processor_time(leash.id())?;
+        let processor_at_ready = process::processor_time(child_guard.id())?;
         // What plugins have written in the meantime counts.
-        let log = LogFile::new(leash.stderr_file());
-        Ok(Self { leash, log, handled: 0, start, processor_at_ready })
+        let log = LogFile::new(child_guard.stderr_file());
+        Ok(Self { child_guard, log, handled: 0, start, processor_at_ready })
     }
 
     pub(super) fn id(&self) -> u32 {
-        self.leash.id()
+        self.child_guard.id()
     }
 
     /// Until plugins have written so many more lines. The log is only read when it has not grown for `rest`.
@@ -303,13 +303,13 @@ impl Host {
 
     fn last_lines(&self) -> String {
         const LINES: usize = 5;
-        let log = self.leash.stderr();
+        let log = self.child_guard.stderr();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 
     pub(super) fn wait(&self, time: Duration) -> anyhow::Result<()> {
-        match self.leash.wait_timeout(time) {
+        match self.child_guard.wait_timeout(time) {
             None => Ok(()),
             Some(status) => bail!("the host has ended by itself ({status}):\n{}", self.last_lines()),
         }
@@ -328,8 +328,8 @@ impl Host {
     }
 
     fn end(&self) -> anyhow::Result<()> {
-        self.leash.terminate();
-        match self.leash.wait_timeout(STOP_LIMIT) {
+        self.child_guard.terminate();
+        match self.child_guard.wait_timeout(STOP_LIMIT) {
             Some(status) if status.success() => Ok(()),
             Some(status) => bail!("the host was asked to stop and failed ({status}):\n{}", self.last_lines()),
             None => bail!("the host was asked to stop and did not within {} s", STOP_LIMIT.as_secs()),
@@ -341,7 +341,7 @@ impl Host {
 pub(super) fn run_to_end(command: Command) -> anyhow::Result<String> {
     const LIMIT: Duration = Duration::from_mins(5);
     let name = command.get_program().to_string_lossy().into_owned();
-    let peer = Leash::spawn(command);
+    let peer = ChildGuard::spawn(command);
     match peer.wait_timeout(LIMIT) {
         Some(status) if status.success() => Ok(peer.stdout()),
         Some(status) => {

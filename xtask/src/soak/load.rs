@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::bail;
-use testbed::Leash;
+use testbed::ChildGuard;
 
 use crate::demo::program;
 use crate::soak::{LOOK_INTERVAL, Place, pause};
@@ -39,7 +39,7 @@ impl Load<'_> {
             load.args(["--broker", &self.place.broker, "--exchange", EXCHANGE]);
             load.args(["load", "--ids", "--json", "--mix", MIX]);
             load.args(["--count", &(self.rate * RUN_SECONDS).to_string(), "--rate", &self.rate.to_string()]);
-            let load = Leash::spawn(load);
+            let load = ChildGuard::spawn(load);
             let mut waited = Duration::ZERO;
             while load.wait_timeout(LOOK_INTERVAL).is_none() {
                 waited += LOOK_INTERVAL;

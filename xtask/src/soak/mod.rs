@@ -21,7 +21,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use testbed::rabbitmq::{Node, let_new_queues_settle};
-use testbed::{Leash, free_port};
+use testbed::{ChildGuard, free_port};
 
 use crate::demo::program;
 use crate::guests::{self, Choice, Wanted};
@@ -151,13 +151,13 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     Ok(())
 }
 
-fn start_host(place: &Place) -> anyhow::Result<Leash> {
+fn start_host(place: &Place) -> anyhow::Result<ChildGuard> {
     let toml = format!(
         "broker = {:?}\nplugins = \"plugins\"\nstate = \"state\"\nadmin = \"127.0.0.1:{}\"\nduplicates-window = \"1m\"\n",
         place.broker, place.admin_port
     );
     fs::write(place.folder.join("host.toml"), toml)?;
-    let host = Leash::spawn(place.host(&["run", "--log-format", "json"]));
+    let host = ChildGuard::spawn(place.host(&["run", "--log-format", "json"]));
     let started = Instant::now();
     while !host.stderr().contains("ready: ") {
         if started.elapsed() > READY_LIMIT || host.wait_timeout(LOOK_INTERVAL).is_some() {
@@ -173,7 +173,7 @@ struct Soak<'s> {
     node: &'s Node,
     outlet: &'s Outlet,
     plugins: &'s Plugins,
-    host: &'s Leash,
+    host: &'s ChildGuard,
     interrupted: &'s AtomicBool,
 }
 
@@ -231,7 +231,12 @@ fn last_lines(log: &str) -> String {
 }
 
 /// Waits until each event is done or a dead letter at each plugin, or long enough.
-fn drain(place: &Place, published: &[Published], host: &Leash, interrupted: &AtomicBool) -> anyhow::Result<Account> {
+fn drain(
+    place: &Place,
+    published: &[Published],
+    host: &ChildGuard,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<Account> {
     let started = Instant::now();
     loop {
         let account = Account::draw(place, published)?;

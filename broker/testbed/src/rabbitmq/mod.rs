@@ -17,7 +17,7 @@ use std::{env, fs};
 
 pub use self::release::{FOUR_VARIABLE, Release, is_installed, is_system};
 use crate::receiver::Identity;
-use crate::{Leash, eventually, free_port};
+use crate::{ChildGuard, eventually, free_port};
 
 /// It takes 5 s on a quiet machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -28,7 +28,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// A node, running or killed. Dropping it ends it and removes its files.
 #[derive(Debug)]
 pub struct Node {
-    server: Mutex<Option<Leash>>,
+    server: Mutex<Option<ChildGuard>>,
     // Holds the folder, and so goes last.
     home: Arc<Home>,
     /// As the node sees it.
@@ -40,7 +40,7 @@ pub struct Node {
 /// What the nodes of a cluster share: Erlang's port mapper and cookie, and a folder.
 #[derive(Debug)]
 struct Home {
-    _port_mapper: Leash,
+    _port_mapper: ChildGuard,
     port_mapper_port: u16,
     release: Release,
     /// As the nodes see it.
@@ -100,7 +100,7 @@ impl Home {
 
         let mut epmd = Command::new("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &port_mapper_port.to_string()]).env_remove("ERL_EPMD_PORT");
-        let port_mapper = Leash::spawn_in(epmd, folder);
+        let port_mapper = ChildGuard::spawn_in(epmd, folder);
         let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port_mapper_port)).is_ok();
         eventually(ANSWER_LIMIT, "epmd, Erlang's port mapper, listens", answers);
         Self {
@@ -201,7 +201,7 @@ impl Node {
     pub fn start_again(&self) {
         let mut server = self.lock();
         assert!(server.is_none(), "the RabbitMQ node on port {} runs already", self.port);
-        let started = Leash::spawn(self.command("rabbitmq-server"));
+        let started = ChildGuard::spawn(self.command("rabbitmq-server"));
         eventually(START_LIMIT, "the private RabbitMQ node answers", || {
             if let Some(status) = started.wait_timeout(Duration::ZERO) {
                 panic!("the private RabbitMQ node ended ({status}):\n{}\n{}", started.stdout(), started.stderr());
@@ -239,7 +239,7 @@ impl Node {
 
     /// What it has logged since it was last started.
     pub fn log(&self) -> String {
-        self.lock().as_ref().map(Leash::stdout).unwrap_or_default()
+        self.lock().as_ref().map(ChildGuard::stdout).unwrap_or_default()
     }
 
     fn command(&self, program: &str) -> Command {
@@ -270,7 +270,7 @@ impl Node {
         command
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Leash>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ChildGuard>> {
         // A panic while starting leaves no server, which is a fine state.
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -48,7 +48,7 @@ pub(super) type LastDepths = Mutex<Depths>;
 pub(super) async fn watch(admin: &Admin) {
     loop {
         let before = last(&admin.depths);
-        let found = match admin.sources.vitals.broker() {
+        let found = match admin.sources.status.broker() {
             Some(broker) => look(admin, &broker, &before).await,
             None => Depths { plugins: BTreeMap::new(), ..Depths::default() },
         };

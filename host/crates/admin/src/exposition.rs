@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line
 use telemetry::metrics::Tally;
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Where the buckets of a histogram end, in microseconds; each is among `meters::BOUNDS`.
+/// Where the buckets of a histogram end, in microseconds; each is among `metrics::BOUNDS`.
 const BUCKETS: [u64; 18] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
     5_000_000, 10_000_000, 20_000_000,

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use broker::BrokerUrl;
-use delivery::Vital;
+use delivery::DeliveryState;
 use http::StatusCode;
 use serde_json::json;
 
@@ -28,12 +28,12 @@ pub(super) struct Signs<'a> {
     pub(super) broker: &'a BrokerUrl,
     pub(super) queue: &'a str,
     pub(super) folder: &'a Path,
-    pub(super) vital: &'a Vital,
+    pub(super) delivery: &'a DeliveryState,
 }
 
 /// Why it is not ready, each in a sentence; nothing if it is.
 pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
-    let Signs { is_stopping, plugins, not_loaded, no_queue, broker, queue, folder, vital } = signs;
+    let Signs { is_stopping, plugins, not_loaded, no_queue, broker, queue, folder, delivery } = signs;
     let mut reasons = Vec::new();
     if *is_stopping {
         reasons.push("the host is stopping: it finishes what it has begun, and takes nothing new".to_owned());
@@ -48,23 +48,23 @@ pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
             "plugin {plugin:?} could not be loaded, is tried again, and its events wait in its queue: {problem}"
         ));
     }
-    if vital.connected.is_none() {
-        reasons.push(match &vital.away {
+    if delivery.connected.is_none() {
+        reasons.push(match &delivery.away {
             Some(why) => format!("there is no session with the broker {broker}: {why}"),
             None => format!("there is no session with the broker {broker} yet"),
         });
-    } else if !vital.is_consuming && *plugins > 0 && !is_stopping {
+    } else if !delivery.is_consuming && *plugins > 0 && !is_stopping {
         reasons.push(format!(
             "nothing is taken from queue {queue:?}: no plugin has a queue of its own yet, or the host is just beginning"
         ));
     }
-    if vital.connected.is_some() {
+    if delivery.connected.is_some() {
         reasons.extend(no_queue.iter().map(|(plugin, problem)| {
             format!("events pass plugin {plugin:?} by, for its queue cannot be made: {problem}")
         }));
     }
-    if vital.is_stalled {
-        let count = vital.unacknowledged;
+    if delivery.is_stalled {
+        let count = delivery.unacknowledged;
         reasons.push(format!("stalled: {count} messages are unsettled, and none is being settled; is the broker blocking publishers, or a queue full?"));
     }
     reasons
@@ -90,32 +90,40 @@ mod tests {
     #[test]
     fn a_host_is_ready_when_it_takes_events_and_has_somebody_to_hand_them_to() {
         let broker: BrokerUrl = "amqp://guest:hunter2@127.0.0.1".parse().unwrap();
-        let well =
-            Vital { connected: Some((broker.clone(), Timestamp::UNIX_EPOCH)), is_consuming: true, ..Vital::default() };
-        let judge = |is_stopping, plugins, not_loaded: &[_], vital: &Vital, expected: &[&str]| {
+        let well = DeliveryState {
+            connected: Some((broker.clone(), Timestamp::UNIX_EPOCH)),
+            is_consuming: true,
+            ..DeliveryState::default()
+        };
+        let judge = |is_stopping, plugins, not_loaded: &[_], delivery: &DeliveryState, expected: &[&str]| {
             let (queue, folder) = ("q", Path::new("p"));
             let no_queue = [("slack".to_owned(), "not allowed".to_owned())];
             let no_queue = if plugins == 3 { &no_queue[..] } else { &[] };
             let broker = &broker;
-            let told = reasons(&Signs { is_stopping, plugins, not_loaded, no_queue, broker, queue, folder, vital });
+            let told = reasons(&Signs { is_stopping, plugins, not_loaded, no_queue, broker, queue, folder, delivery });
             assert_eq!(told.len(), expected.len(), "{told:?}");
             for (told, expected) in told.iter().zip(expected) {
                 assert!(told.contains(expected) && !told.contains("hunter2"), "{told}");
             }
         };
-        let check = |is_stopping, plugins, vital: &Vital, expected: &[&str]| {
-            judge(is_stopping, plugins, &[], vital, expected);
+        let check = |is_stopping, plugins, delivery: &DeliveryState, expected: &[&str]| {
+            judge(is_stopping, plugins, &[], delivery, expected);
         };
         check(false, 1, &well, &[]);
         check(false, 3, &well, &["events pass plugin \"slack\" by, for its queue cannot be made: not allowed"]);
         let not_loaded = ("email".to_owned(), "no memory".to_owned());
         judge(false, 2, &[not_loaded], &well, &["plugin \"email\" could not be loaded, is tried again"]);
         check(true, 1, &well, &["is stopping"]);
-        check(false, 0, &Vital { is_consuming: false, ..well.clone() }, &["no plugin of p runs"]);
-        check(false, 1, &Vital { is_consuming: false, ..well.clone() }, &["nothing is taken from queue \"q\""]);
-        check(false, 1, &Vital { is_stalled: true, unacknowledged: 7, ..well.clone() }, &["stalled: 7 messages"]);
-        check(false, 0, &Vital::default(), &["no plugin", "127.0.0.1 yet"]);
-        let away = Vital { away: Some("connection refused".to_owned()), ..Vital::default() };
+        check(false, 0, &DeliveryState { is_consuming: false, ..well.clone() }, &["no plugin of p runs"]);
+        check(false, 1, &DeliveryState { is_consuming: false, ..well.clone() }, &["nothing is taken from queue \"q\""]);
+        check(
+            false,
+            1,
+            &DeliveryState { is_stalled: true, unacknowledged: 7, ..well.clone() },
+            &["stalled: 7 messages"],
+        );
+        check(false, 0, &DeliveryState::default(), &["no plugin", "127.0.0.1 yet"]);
+        let away = DeliveryState { away: Some("connection refused".to_owned()), ..DeliveryState::default() };
         check(false, 1, &away, &["there is no session with the broker amqp://"]);
         check(true, 1, &away, &["is stopping", "connection refused"]);
     }

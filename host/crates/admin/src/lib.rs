@@ -26,14 +26,14 @@ use std::sync::Arc;
 
 use broker::BrokerUrl;
 use config::HostConfig;
-use dead_letters::Desk;
-use delivery::{Runner, Vital, Vitals};
+use dead_letters::DeadLetterService;
+use delivery::{DeliveryState, DeliveryStatus, Runner};
 use jiff::Timestamp;
 use journal::Journal;
-use sandbox::SharedPlaces;
+use sandbox::SharedInstancePermits;
 use supervisor::control::{self, PluginState};
 use telemetry::log_writer::LogStatus;
-use telemetry::metrics::Meters;
+use telemetry::metrics::Metrics;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,10 +54,10 @@ pub struct Sources {
     pub config: Arc<HostConfig>,
     pub broker: BrokerUrl,
     pub control: control::Server,
-    pub vitals: Arc<Vitals>,
-    pub meters: Meters,
+    pub status: Arc<DeliveryStatus>,
+    pub metrics: Metrics,
     pub log: LogStatus,
-    pub places: SharedPlaces,
+    pub instance_permits: SharedInstancePermits,
     pub journal: Journal,
     /// `None`: there is no place for one.
     pub journal_file: Option<PathBuf>,
@@ -75,7 +75,7 @@ pub struct Admin {
     follower: Arc<Follower>,
     /// Questions to the journal at once.
     questions: Semaphore,
-    letters: Arc<Desk>,
+    letters: Arc<DeadLetterService>,
     /// What goes on to its end, whether or not who asked for it still waits.
     tasks: TaskTracker,
 }
@@ -89,7 +89,7 @@ impl Admin {
             streams: Streams::new(sources.stop.clone()),
             follower: Arc::new(Follower::new()),
             questions: Semaphore::new(QUESTIONS_MAX),
-            letters: Arc::new(Desk::new(Arc::clone(&sources.config), sources.broker.clone())),
+            letters: Arc::new(DeadLetterService::new(Arc::clone(&sources.config), sources.broker.clone())),
             tasks: TaskTracker::new(),
             sources,
         })
@@ -131,12 +131,12 @@ impl Admin {
             broker: &self.sources.broker,
             queue: config.source.names.source(),
             folder: &config.plugins,
-            vital: &self.sources.vitals.look(),
+            delivery: &self.sources.status.look(),
         })
     }
 
-    pub fn vital(&self) -> Vital {
-        self.sources.vitals.look()
+    pub fn delivery(&self) -> DeliveryState {
+        self.sources.status.look()
     }
 
     pub fn runs_no_plugin(&self) -> bool {

@@ -25,7 +25,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> ([(HeaderName, Head
 }
 
 fn write_host(page: &mut Exposition, admin: &Admin) {
-    let vital = admin.sources.vitals.look();
+    let delivery = admin.sources.status.look();
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.gauge("notify_build_info", "The version of the host, as a label").count(&version, 1);
     page.gauge("notify_start_time_seconds", "When the host began, in seconds since 1970")
@@ -33,21 +33,21 @@ fn write_host(page: &mut Exposition, admin: &Admin) {
     page.gauge("notify_ready", "Whether the host takes events and hands them to plugins, as /readyz says")
         .count(&[], admin.reasons().is_empty().into());
     page.gauge("notify_broker_connected", "Whether there is a session with the broker")
-        .count(&[], vital.connected.is_some().into());
+        .count(&[], delivery.connected.is_some().into());
     page.counter("notify_broker_sessions_total", "Sessions with the broker that were opened")
-        .count(&[], vital.sessions);
+        .count(&[], delivery.sessions);
     page.gauge("notify_unacknowledged_messages", "Messages of the source that the host has taken and not settled")
-        .count(&[], vital.unacknowledged);
-    let (used, free) = admin.sources.places.used_and_free();
-    let mut places = page.gauge("notify_pool_places", "Room for attempts of all plugins together");
+        .count(&[], delivery.unacknowledged);
+    let (used, free) = admin.sources.instance_permits.used_and_free();
+    let mut instance_permits = page.gauge("notify_pool_places", "Room for attempts of all plugins together");
     for (state, count) in [("used", used), ("free", free)] {
-        places.count(&[("state", state)], count as u64);
+        instance_permits.count(&[("state", state)], count as u64);
     }
     let (written, dropped) = admin.sources.journal.written_and_dropped();
     page.counter("notify_journal_records_total", "Records that were written into the journal").count(&[], written);
     page.counter("notify_journal_dropped_total", "Records that are missing in the journal").count(&[], dropped);
     page.counter("notify_spans_dropped_total", "Spans that did not reach the collector")
-        .count(&[], admin.sources.meters.host.spans_dropped.get());
+        .count(&[], admin.sources.metrics.host.spans_dropped.get());
     let log = &admin.sources.log;
     let mut lost = page.counter("notify_log_lines_lost_total", "Log lines that were not written, by why");
     for why in LogLoss::ALL {
@@ -59,7 +59,7 @@ fn write_host(page: &mut Exposition, admin: &Admin) {
 }
 
 fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {
-    let host = &admin.sources.meters.host;
+    let host = &admin.sources.metrics.host;
     let mut events = page.counter("notify_events_total", "Messages of the source that were settled, by what they were");
     for (result, count) in [
         ("routed", &host.routed),
@@ -76,17 +76,17 @@ fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {
     for runner in runners.iter() {
         for ended in Ended::ALL {
             let labels = [("plugin", &*runner.name), ("outcome", ended.as_str())];
-            attempts.count(&labels, runner.meters.attempts(*ended));
+            attempts.count(&labels, runner.metrics.attempts(*ended));
         }
     }
     let mut durations = page.histogram("notify_attempt_duration_seconds", "How long attempts took");
     for runner in runners.iter() {
-        durations.times(&[("plugin", &runner.name)], &runner.meters.attempt_times.tally());
+        durations.times(&[("plugin", &runner.name)], &runner.metrics.attempt_times.tally());
     }
     let mut spills = page.counter("notify_spills_total", "Deliveries that went to their plugin's queue untried");
     for runner in runners.iter() {
         for why in SpillReason::ALL {
-            spills.count(&[("plugin", &runner.name), ("reason", why.as_str())], runner.meters.spills(*why));
+            spills.count(&[("plugin", &runner.name), ("reason", why.as_str())], runner.metrics.spills(*why));
         }
     }
     let mut dead =
@@ -97,13 +97,13 @@ fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {
     }
     for runner in runners.iter() {
         for why in GivenUp::ALL {
-            dead.count(&[("plugin", &runner.name), ("reason", why.as_str())], runner.meters.dead_letters(*why));
+            dead.count(&[("plugin", &runner.name), ("reason", why.as_str())], runner.metrics.dead_letters(*why));
         }
     }
     let mut requests = page.counter("notify_http_requests_total", "Requests that plugins wanted to send, by result");
     for runner in runners.iter() {
         for result in Requested::ALL {
-            requests.count(&[("plugin", &runner.name), ("result", result.as_str())], runner.meters.requests(*result));
+            requests.count(&[("plugin", &runner.name), ("result", result.as_str())], runner.metrics.requests(*result));
         }
     }
 }
@@ -134,7 +134,7 @@ fn write_plugins(page: &mut Exposition, admin: &Admin, runners: &Runners) {
 
 fn write_queues(page: &mut Exposition, admin: &Admin, runners: &Runners) {
     // What was found before says nothing of now.
-    if admin.sources.vitals.look().connected.is_none() {
+    if admin.sources.status.look().connected.is_none() {
         return;
     }
     let depths = depths::last(&admin.depths);
@@ -153,7 +153,7 @@ fn write_queues(page: &mut Exposition, admin: &Admin, runners: &Runners) {
     );
     for (plugin, depth) in &depths.plugins {
         let runner = runners.iter().find(|runner| *runner.name == **plugin);
-        let taken = runner.map_or(0, |runner| runner.meters.queued_at());
+        let taken = runner.map_or(0, |runner| runner.metrics.queued_at());
         let age = std::time::Duration::from_millis(depth.age_max(taken, now()).unwrap_or(0));
         ages.value(&[("plugin", plugin)], age.as_secs_f64());
     }

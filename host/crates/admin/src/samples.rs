@@ -7,7 +7,7 @@ use std::time::Duration;
 use delivery::Runners;
 use jiff::Timestamp;
 use serde::Serialize;
-use telemetry::metrics::{Meters, Tally};
+use telemetry::metrics::{Metrics, Tally};
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
 
@@ -63,8 +63,8 @@ struct Counted {
 }
 
 impl Counted {
-    fn read(meters: &Meters) -> Self {
-        let host = &meters.host;
+    fn read(metrics: &Metrics) -> Self {
+        let host = &metrics.host;
         Self {
             received: [&host.routed, &host.unmatched, &host.duplicate, &host.undecodable, &host.quarantined]
                 .iter()
@@ -135,7 +135,7 @@ impl Samples {
             if parts.len() >= PARTS_MAX {
                 parts.pop_front();
             }
-            parts.push_back(runner.meters.attempt_times.tally());
+            parts.push_back(runner.metrics.attempt_times.tally());
         }
     }
 }
@@ -147,11 +147,11 @@ pub(super) async fn take(admin: Arc<Admin>) {
     // The first is at once.
     tick.tick().await;
     let sources = &admin.sources;
-    let mut before = Counted::read(&sources.meters);
+    let mut before = Counted::read(&sources.metrics);
     for second in 0_u32.. {
         tick.tick().await;
         let runners = sources.control.registry.runners();
-        let now = Counted::read(&sources.meters);
+        let now = Counted::read(&sources.metrics);
         let in_flight = runners.iter().map(|runner| runner.in_flight()).sum();
         admin.samples.keep(now.since(&before, Timestamp::now(), in_flight));
         before = now;
@@ -167,27 +167,27 @@ mod tests {
 
     #[test]
     fn a_sample_is_what_happened_since_the_one_before() {
-        let meters = Meters::default();
-        let plugin = meters.of_plugin("p");
+        let metrics = Metrics::default();
+        let plugin = metrics.of_plugin("p");
         plugin.attempted(telemetry::metrics::Ended::Done, Duration::from_millis(1));
-        let before = Counted::read(&meters);
-        meters.host.routed.add(2);
-        meters.host.duplicate.one_more();
+        let before = Counted::read(&metrics);
+        metrics.host.routed.add(2);
+        metrics.host.duplicate.one_more();
         plugin.attempted(telemetry::metrics::Ended::Reject, Duration::from_millis(1));
         plugin.gave_up(telemetry::metrics::GivenUp::Rejected);
-        meters.host.settled.took(Duration::from_millis(10));
-        let sample = Counted::read(&meters).since(&before, Timestamp::UNIX_EPOCH, 4);
+        metrics.host.settled.took(Duration::from_millis(10));
+        let sample = Counted::read(&metrics).since(&before, Timestamp::UNIX_EPOCH, 4);
         assert_eq!((sample.received, sample.done, sample.failed, sample.dead), (3, 0, 1, 1));
         assert_eq!((sample.p50_micros, sample.in_flight), (Some(10_000), 4));
-        let next = Counted::read(&meters).since(&Counted::read(&meters), Timestamp::UNIX_EPOCH, 0);
+        let next = Counted::read(&metrics).since(&Counted::read(&metrics), Timestamp::UNIX_EPOCH, 0);
         assert_eq!((next.received, next.p50_micros), (0, None));
     }
 
     #[test]
     fn only_the_last_are_kept() {
         let samples = Samples::new();
-        let meters = Meters::default();
-        let counted = Counted::read(&meters);
+        let metrics = Metrics::default();
+        let counted = Counted::read(&metrics);
         let mut stream = samples.subscribe();
         for in_flight in 0..SAMPLES_MAX + 5 {
             samples.keep(counted.since(&counted, Timestamp::UNIX_EPOCH, in_flight));

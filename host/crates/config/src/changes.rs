@@ -3,7 +3,7 @@
 use crate::HostConfig;
 use crate::effective::default_of;
 use crate::key::{Asked, Inventory, Written};
-use crate::layers::Settled;
+use crate::layers::Resolved;
 
 /// What another reading of the same layers changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Changes {
     pub restart: Vec<String>,
 }
 
-impl Settled {
+impl Resolved {
     /// What is different in a later reading.
     pub fn changes(&self, later: &Self) -> Changes {
         let known = HostConfig::keys();

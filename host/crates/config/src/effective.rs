@@ -8,7 +8,7 @@ use broker::BrokerUrl;
 use crate::HostConfig;
 use crate::faults::Place;
 use crate::key::{Asked, Kind, quoted};
-use crate::layers::Settled;
+use crate::layers::Resolved;
 
 /// One key.
 pub struct Effective {
@@ -40,7 +40,7 @@ impl Display for Source {
     }
 }
 
-impl Settled {
+impl Resolved {
     /// Every key that is one value, in the order of the commented file.
     pub fn effective(&self) -> Vec<Effective> {
         let document = self.sources.document();

@@ -36,7 +36,7 @@ pub struct Layers {
 
 /// How the host is to run, and who says so.
 #[derive(Clone)]
-pub struct Settled {
+pub struct Resolved {
     pub config: HostConfig,
     /// The file that was read, if there is one.
     pub file: Option<PathBuf>,
@@ -85,12 +85,12 @@ impl Layers {
     }
 
     /// Reads the file and takes everything together. Every fault in one answer.
-    pub fn settle(&self) -> Result<Settled, Problems> {
+    pub fn resolve(&self) -> Result<Resolved, Problems> {
         let Looked { config, file, problems, warnings, asked, sources } = self.look();
         if !problems.0.is_empty() {
             return Err(problems);
         }
-        Ok(Settled { config, file, warnings, asked, sources })
+        Ok(Resolved { config, file, warnings, asked, sources })
     }
 
     /// The same, as far as one gets with what is wrong.
@@ -112,7 +112,7 @@ impl Layers {
         }
         let standard =
             |wanted: &str| self.environment.iter().find(|(name, _)| name == wanted)?.1.to_str().map(str::to_owned);
-        if let Err(problem) = read.value.tracing.settle(standard) {
+        if let Err(problem) = read.value.tracing.resolve(standard) {
             let (name, problem) = problem.split_once(": ").unwrap_or(("", &problem));
             faults.push(Fault::of_override(name.to_owned(), problem.to_owned()));
         }
@@ -236,13 +236,13 @@ mod tests {
         );
         layers.flag("drain-timeout", "--drain-timeout", Some("3s"));
         layers.flag("plugins", "--plugins", None::<String>);
-        let config = layers.settle().map_err(String::from).unwrap().config;
+        let config = layers.resolve().map_err(String::from).unwrap().config;
         assert_eq!((config.prefetch, config.drain_timeout), (2, Duration::from_secs(3)));
         assert_eq!(config.plugins, folder.path().join("p"), "from the file");
         assert_eq!(config.egress_ca, [Path::new("b"), Path::new("c")], "from where the host is");
         let journal = config.journal.unwrap();
         assert_eq!((journal.age_max, journal.bytes_max), (Duration::from_hours(24), 2 << 20));
-        assert_eq!(config.policies.pace.rate.unwrap().to_string(), "2/s");
+        assert_eq!(config.policies.throttle.rate.unwrap().to_string(), "2/s");
         assert_eq!(config.broker.unwrap().to_string(), "amqp://a:***@x,amqp://b");
         assert_eq!((config.source.bindings, config.state), (vec!["order.*".to_owned(), "shop.#".to_owned()], None));
     }
@@ -258,7 +258,7 @@ mod tests {
             ],
         );
         layers.flag("drain-timeout", "--drain-timeout", Some("2h"));
-        let told = String::from(layers.settle().err().unwrap());
+        let told = String::from(layers.resolve().err().unwrap());
         let told = told.replace(&format!("{}/", folder.path().display()), "");
         assert_eq!(
             told.lines().collect::<Vec<_>>(),
@@ -291,7 +291,7 @@ mod tests {
                 ("NOTIFY_PAUSE_MIN", "of two tables"),
             ],
         );
-        let warnings = layers.settle().map_err(String::from).unwrap().warnings;
+        let warnings = layers.resolve().map_err(String::from).unwrap().warnings;
         let meant: Vec<_> =
             warnings.iter().map(|warning| warning.split_once("the environment has ").unwrap().1).collect();
         assert_eq!(
@@ -307,6 +307,6 @@ mod tests {
     #[test]
     fn a_file_that_was_named_must_be_there() {
         let layers = Layers { file: Some("/no/such.toml".into()), ..Layers::default() };
-        assert_eq!(String::from(layers.settle().err().unwrap()), "there is no file /no/such.toml");
+        assert_eq!(String::from(layers.resolve().err().unwrap()), "there is no file /no/such.toml");
     }
 }

@@ -231,7 +231,7 @@ fn limits(faults: &mut Faults<'_>, mut table: Table<'_>) -> Limits {
 mod tests {
     use super::*;
     use crate::host::HostConfig;
-    use crate::policies::PacePolicy;
+    use crate::policies::ThrottlePolicy;
     use crate::rate::Rate;
 
     fn parse(text: &str) -> Result<PluginConfig, String> {
@@ -276,14 +276,14 @@ mod tests {
     fn pacing_is_the_hosts_unless_the_plugin_says_otherwise() {
         let host = "rate = \"10/s\"\nquiet-hours = \"sat,sun UTC\"";
         let host = HostConfig::parse(Path::new("host.toml"), host).unwrap().policies;
-        let pace = |text| PluginConfig::parse(Path::new("email.toml"), text, &host).unwrap().policies.pace;
-        assert_eq!(pace(""), host.pace);
-        let own = pace("rate = { limit = \"5/min\", burst = 3 }");
+        let throttle = |text| PluginConfig::parse(Path::new("email.toml"), text, &host).unwrap().policies.throttle;
+        assert_eq!(throttle(""), host.throttle);
+        let own = throttle("rate = { limit = \"5/min\", burst = 3 }");
         assert_eq!(
             (own.rate, &own.quiet_hours),
-            (Some("5/min".parse::<Rate>().unwrap().with_burst(3)), &host.pace.quiet_hours)
+            (Some("5/min".parse::<Rate>().unwrap().with_burst(3)), &host.throttle.quiet_hours)
         );
-        assert_eq!(pace("rate = \"unlimited\"\nquiet-hours = []"), PacePolicy::default());
+        assert_eq!(throttle("rate = \"unlimited\"\nquiet-hours = []"), ThrottlePolicy::default());
         for (text, expected) in [
             ("rate = 5", "email.toml:1: rate: expected a text in quotes, got a number"),
             ("# it\nrate = \"5\"", "email.toml:2: rate: expected calls in a unit of time such as \"30/min\""),

@@ -57,7 +57,7 @@ impl Default for BreakerPolicy {
 
 /// How often a plugin is called, and when it is not. What that keeps away from it waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PacePolicy {
+pub struct ThrottlePolicy {
     /// `None`: as often as there is something.
     pub rate: Option<Rate>,
     pub quiet_hours: QuietHours,
@@ -68,7 +68,7 @@ pub struct PacePolicy {
 pub struct Policies {
     pub retry: RetryPolicy,
     pub breaker: BreakerPolicy,
-    pub pace: PacePolicy,
+    pub throttle: ThrottlePolicy,
 }
 
 impl Policies {
@@ -81,11 +81,11 @@ impl Policies {
             .example("\"22:00-07:00 Europe/Berlin\"")
             .live();
         Self {
-            pace: PacePolicy {
-                rate: Rate::read(faults, top, self.pace.rate),
+            throttle: ThrottlePolicy {
+                rate: Rate::read(faults, top, self.throttle.rate),
                 quiet_hours: top
                     .one_or_more(faults, quiet_hours, QuietHours::together)
-                    .unwrap_or(self.pace.quiet_hours),
+                    .unwrap_or(self.throttle.quiet_hours),
             },
             retry: top.table(faults, retries).map_or(self.retry, |table| retry(faults, table, self.retry)),
             breaker: top.table(faults, breakers).map_or(self.breaker, |table| breaker(faults, table, self.breaker)),

@@ -79,7 +79,7 @@ impl TracingConfig {
 
     /// Where nothing is said, the variables of OpenTelemetry's own do
     /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
-    pub(super) fn settle(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    pub(super) fn resolve(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
         if self.collector.is_some() {
             return Ok(());
         }
@@ -212,7 +212,7 @@ mod tests {
                 let found = variables.iter().find(|(name, _)| *name == wanted);
                 found.map(|(_, value)| (*value).to_owned())
             };
-            config.settle(variable).unwrap();
+            config.resolve(variable).unwrap();
             assert_eq!(url(&config), expected, "{file} {variables:?}");
         };
         let file = "[tracing]\notlp = \"http://file\"\n";
@@ -224,7 +224,7 @@ mod tests {
         check("", &[ALL, ("OTEL_SDK_DISABLED", "true")], None);
         check("", &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")], None);
         check("", &[], None);
-        let wrong = TracingConfig::default().settle(|name| (name == ALL.0).then(|| "x".to_owned()));
+        let wrong = TracingConfig::default().resolve(|name| (name == ALL.0).then(|| "x".to_owned()));
         assert!(wrong.unwrap_err().starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: expected the URL"));
     }
 }

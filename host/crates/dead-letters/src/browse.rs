@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker::{Broker, BrokerUrl, Consumer, Delivery, Message, QueueNames, Receipt};
 use bytes::Bytes;
-use delivery::Trail;
+use delivery::DeliveryHeaders;
 use event::clock::now;
 use tokio::time::Instant;
 use tracing::warn;
@@ -28,7 +28,7 @@ const PUT_BACK_INTERVAL: Duration = Duration::from_millis(10);
 /// A letter that was selected.
 pub struct Letter {
     pub summary: Summary,
-    pub trail: Trail,
+    pub delivery_headers: DeliveryHeaders,
     /// Without its body, where that was not asked for.
     pub message: Message,
     receipt: Receipt,
@@ -129,8 +129,8 @@ async fn collect(
         };
         let delivery = delivery?;
         held += 1;
-        let trail = trail_of(&delivery);
-        let summary = Summary::new(&trail, &delivery.message);
+        let delivery_headers = trail_of(&delivery);
+        let summary = Summary::new(&delivery_headers, &delivery.message);
         if !selection.matches(&summary, now) {
             continue;
         }
@@ -144,7 +144,7 @@ async fn collect(
             warn!("the first {count} that match have more than {mebibytes} MiB: the rest is for another go");
             break;
         }
-        letters.push(Letter { summary, trail, message, receipt });
+        letters.push(Letter { summary, delivery_headers, message, receipt });
     }
     letters.sort_by_key(|letter| letter.summary.last_at_millis);
     Ok((letters, held))

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use broker::{Message, Value};
 use bytes::Bytes;
-use delivery::{Recipient, Trail};
+use delivery::{DeliveryHeaders, Recipient};
 use event::pretty_json::indent;
 use event::{Arrived, Event, Finder, Property, Rules, decode};
 use serde_json::value::RawValue;
@@ -18,15 +18,15 @@ const CLOUD_EVENT_PREFIXES: [&str; 3] = ["cloudEvents:", "cloudEvents_", "ce-"];
 /// What was given up.
 #[derive(Clone, Copy)]
 pub struct Original<'a> {
-    pub trail: &'a Trail,
+    pub delivery_headers: &'a DeliveryHeaders,
     pub message: &'a Message,
     pub rules: &'a Rules,
 }
 
 /// What takes its place.
 #[derive(Debug)]
-pub struct Successor {
-    pub trail: Trail,
+pub struct EditedEvent {
+    pub delivery_headers: DeliveryHeaders,
     pub message: Message,
 }
 
@@ -58,7 +58,7 @@ impl Original<'_> {
     }
 
     /// The event with this text, or what is wrong with it. `id` is new.
-    pub fn succeed(&self, text: &str, id: &str, now: i64) -> Result<Successor, String> {
+    pub fn succeed(&self, text: &str, id: &str, now: i64) -> Result<EditedEvent, String> {
         let _: &RawValue = serde_json::from_str(text).map_err(|error| format!("what you wrote is no JSON: {error}"))?;
         let mut message = self.message.clone();
         match self.form() {
@@ -73,24 +73,28 @@ impl Original<'_> {
             Form::None => message.body = Bytes::from(text.to_owned()),
         }
         let event = self.decode(&message)?;
-        let mut trail = self.trail.clone().next_round(now);
-        if let Some(old) = &self.trail.recipient {
+        let mut delivery_headers = self.delivery_headers.clone().next_round(now);
+        if let Some(old) = &self.delivery_headers.recipient {
             if event.id == old.event_id {
                 return Err(format!("its id would stay {:?}: the rules find it where it cannot be changed", event.id));
             }
-            trail.recipient = Some(Recipient {
+            delivery_headers.recipient = Some(Recipient {
                 plugin: old.plugin.clone(),
                 idempotency_key: event.idempotency_key(&old.plugin),
                 event_id: event.id.clone(),
                 event_type: event.event_type.clone(),
             });
-            trail.replaces = Some(old.event_id.clone());
+            delivery_headers.replaces = Some(old.event_id.clone());
         }
-        Ok(Successor { trail, message })
+        Ok(EditedEvent { delivery_headers, message })
     }
 
     fn decode(&self, message: &Message) -> Result<Event, String> {
-        let arrived = Arrived { message, exchange: &self.trail.exchange, routing_key: &self.trail.routing_key };
+        let arrived = Arrived {
+            message,
+            exchange: &self.delivery_headers.exchange,
+            routing_key: &self.delivery_headers.routing_key,
+        };
         decode(arrived, self.rules).map_err(|error| error.to_string())
     }
 
@@ -192,8 +196,8 @@ mod tests {
 
     use super::*;
 
-    fn trail() -> Trail {
-        Trail {
+    fn delivery_headers() -> DeliveryHeaders {
+        DeliveryHeaders {
             recipient: Some(Recipient {
                 plugin: "email".to_owned(),
                 event_id: "old".to_owned(),
@@ -205,16 +209,16 @@ mod tests {
             given_up: Some("attempts-used-up".to_owned()),
             last_at: 2,
             routing_key: String::new(),
-            ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+            ..DeliveryHeaders::new("orders".to_owned(), "order.created".to_owned(), 1)
         }
     }
 
-    fn check(message: &Message, trail: &Trail, rules: &Rules, text: &str) -> Successor {
-        Original { trail, message, rules }.succeed(text, "new", 9).unwrap()
+    fn check(message: &Message, delivery_headers: &DeliveryHeaders, rules: &Rules, text: &str) -> EditedEvent {
+        Original { delivery_headers, message, rules }.succeed(text, "new", 9).unwrap()
     }
 
-    fn body(successor: &Successor) -> &str {
-        std::str::from_utf8(&successor.message.body).unwrap()
+    fn body(edited: &EditedEvent) -> &str {
+        std::str::from_utf8(&edited.message.body).unwrap()
     }
 
     #[test]
@@ -223,15 +227,18 @@ mod tests {
         message.properties.message_id = Some("old".to_owned());
         message.properties.headers.insert("x-foreign".to_owned(), "kept".into());
         let text = r#"{"zeta": 12345678901234567890123, "event": "E", "id": 17}"#;
-        let next = check(&message, &trail(), &Rules::default(), text);
+        let next = check(&message, &delivery_headers(), &Rules::default(), text);
         assert_eq!(body(&next), text, "the id in the data is not the event's");
         assert_eq!(next.message.properties.message_id.as_deref(), Some("new"));
         assert_eq!(next.message.properties.headers, message.properties.headers);
-        let recipient = next.trail.recipient.unwrap();
+        let recipient = next.delivery_headers.recipient.unwrap();
         assert_eq!((recipient.event_id.as_str(), recipient.plugin.as_str()), ("new", "email"));
         assert_ne!(recipient.idempotency_key, "old key");
-        assert_eq!((next.trail.replaces.as_deref(), next.trail.attempts, next.trail.round), (Some("old"), 0, 2));
-        assert_eq!(next.trail.history, ["1: retry (attempts: 8): away"]);
+        assert_eq!(
+            (next.delivery_headers.replaces.as_deref(), next.delivery_headers.attempts, next.delivery_headers.round),
+            (Some("old"), 0, 2)
+        );
+        assert_eq!(next.delivery_headers.history, ["1: retry (attempts: 8): away"]);
     }
 
     #[test]
@@ -242,18 +249,18 @@ mod tests {
         };
         let text = r#"{"event":"E","meta":{"id":"old","n":1.0}}"#;
         let mut message = Message::json(text);
-        let next = check(&message, &trail(), &rules(&["/meta/id"]), text);
+        let next = check(&message, &delivery_headers(), &rules(&["/meta/id"]), text);
         assert_eq!(body(&next), r#"{"event":"E","meta":{"id":"new","n":1.0}}"#);
         assert_eq!(next.message.properties.message_id.as_deref(), Some("new"));
 
         message.properties.headers.insert("x-id".to_owned(), "old".into());
-        let next = check(&message, &trail(), &rules(&["/absent", "header:x-id", "/meta/id"]), text);
+        let next = check(&message, &delivery_headers(), &rules(&["/absent", "header:x-id", "/meta/id"]), text);
         assert_eq!(next.message.properties.headers["x-id"], "new".into());
         assert_eq!(body(&next), text);
 
         message.properties.app_id = Some("old".to_owned());
         let fixed = rules(&["app_id"]);
-        let original = Original { trail: &trail(), message: &message, rules: &fixed };
+        let original = Original { delivery_headers: &delivery_headers(), message: &message, rules: &fixed };
         assert!(original.succeed(text, "new", 9).unwrap_err().contains("cannot be changed"));
     }
 
@@ -261,13 +268,13 @@ mod tests {
     fn a_structured_event_keeps_every_other_byte() {
         let event = r#"{ "specversion":"1.0", "data":{"a" : 1}, "big":1e400,"id":"old","source":"s","type":"E" }"#;
         let message = Message::json(event);
-        let (trail, rules) = (trail(), Rules::default());
-        let original = Original { trail: &trail, message: &message, rules: &rules };
+        let (delivery_headers, rules) = (delivery_headers(), Rules::default());
+        let original = Original { delivery_headers: &delivery_headers, message: &message, rules: &rules };
         assert_eq!(original.text().unwrap(), "{\n  \"a\": 1\n}\n");
-        let next = check(&message, &trail, &rules, "[2.50]");
+        let next = check(&message, &delivery_headers, &rules, "[2.50]");
         assert_eq!(body(&next), event.replace(r#"{"a" : 1}"#, "[2.50]").replace("old", "new"));
         let empty = Message::json(r#" {"specversion":"1.0","id":"old","source":"s","type":"E"}"#);
-        let next = check(&empty, &trail, &rules, "7");
+        let next = check(&empty, &delivery_headers, &rules, "7");
         assert_eq!(body(&next), r#" {"data":7,"specversion":"1.0","id":"new","source":"s","type":"E"}"#);
     }
 
@@ -277,7 +284,7 @@ mod tests {
         for (name, value) in [("specversion", "1.0"), ("id", "old"), ("source", "s"), ("type", "E")] {
             message.properties.headers.insert(format!("ce-{name}"), value.into());
         }
-        let next = check(&message, &trail(), &Rules::default(), r#"{"id":"mine"}"#);
+        let next = check(&message, &delivery_headers(), &Rules::default(), r#"{"id":"mine"}"#);
         assert_eq!(body(&next), r#"{"id":"mine"}"#);
         assert_eq!(next.message.properties.headers["ce-id"], "new".into());
         assert_eq!(next.message.properties.headers.len(), 4);
@@ -285,14 +292,17 @@ mod tests {
 
     #[test]
     fn what_was_no_event_is_edited_as_a_whole_and_must_become_one() {
-        let trail = Trail { recipient: None, ..trail() };
+        let delivery_headers = DeliveryHeaders { recipient: None, ..delivery_headers() };
         let (message, rules) = (Message::json(r#"{"event":"E""#), Rules::default());
-        let original = Original { trail: &trail, message: &message, rules: &rules };
+        let original = Original { delivery_headers: &delivery_headers, message: &message, rules: &rules };
         assert_eq!(original.text().unwrap(), "{\"event\":\"E\"\n");
         assert!(original.succeed(r#"{"event":"E""#, "new", 9).unwrap_err().contains("no JSON"));
         assert!(original.succeed("{}", "new", 9).unwrap_err().contains("what type of event"));
         let next = original.succeed(r#"{"event":"E"}"#, "new", 9).unwrap();
-        assert_eq!((body(&next), &next.trail.recipient, &next.trail.replaces), (r#"{"event":"E"}"#, &None, &None));
+        assert_eq!(
+            (body(&next), &next.delivery_headers.recipient, &next.delivery_headers.replaces),
+            (r#"{"event":"E"}"#, &None, &None)
+        );
         let bytes = Message::json(vec![0xff]);
         assert!(Original { message: &bytes, ..original }.text().is_err());
     }

@@ -1,7 +1,7 @@
 //! A dead letter, as the operator sees it.
 
 use broker::{Delivery, Headers, Message, Value};
-use delivery::{Fault, Trail};
+use delivery::{DeliveryHeaders, Fault};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -39,13 +39,13 @@ pub struct Summary {
 }
 
 /// The trail of a message in the dead-letter queue.
-pub(super) fn trail_of(delivery: &Delivery) -> Trail {
-    Trail::read(&delivery.message).unwrap_or_else(|| given_up_by_the_broker(delivery))
+pub(super) fn trail_of(delivery: &Delivery) -> DeliveryHeaders {
+    DeliveryHeaders::read(&delivery.message).unwrap_or_else(|| given_up_by_the_broker(delivery))
 }
 
 /// RabbitMQ itself gives up what came back to its queue too often, and says so in a header
 /// (<https://www.rabbitmq.com/docs/dlx#effects>). Without that, somebody put it there by hand.
-fn given_up_by_the_broker(delivery: &Delivery) -> Trail {
+fn given_up_by_the_broker(delivery: &Delivery) -> DeliveryHeaders {
     let nothing = Headers::new();
     let death = match delivery.message.properties.headers.get("x-death") {
         Some(Value::List(deaths)) => deaths.iter().find_map(|death| match death {
@@ -57,52 +57,55 @@ fn given_up_by_the_broker(delivery: &Delivery) -> Trail {
     let death = death.unwrap_or(&nothing);
     let text = |name: &str| death.get(name).and_then(Value::to_text);
     let seconds = text("time").and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(0);
-    let mut trail = Trail::begin(delivery, None, seconds.saturating_mul(1000));
+    let mut delivery_headers = DeliveryHeaders::begin(delivery, None, seconds.saturating_mul(1000));
     if let Some(reason) = text("reason") {
         let queue = text("queue").unwrap_or_default();
-        trail.fault =
+        delivery_headers.fault =
             Some(Fault::new(reason.replace('_', "-"), format!("the broker took it out of queue {queue:?}: {reason}")));
-        trail.given_up = Some("by-the-broker".to_owned());
-        trail.exchange = text("exchange").unwrap_or_default();
-        trail.routing_key = match death.get("routing-keys") {
+        delivery_headers.given_up = Some("by-the-broker".to_owned());
+        delivery_headers.exchange = text("exchange").unwrap_or_default();
+        delivery_headers.routing_key = match death.get("routing-keys") {
             Some(Value::List(keys)) => keys.first().and_then(Value::to_text).unwrap_or_default(),
             _ => String::new(),
         };
     }
-    trail
+    delivery_headers
 }
 
 impl Summary {
-    pub fn new(trail: &Trail, message: &Message) -> Self {
-        let fault = trail.fault.clone();
-        let recipient = trail.recipient.clone();
+    pub fn new(delivery_headers: &DeliveryHeaders, message: &Message) -> Self {
+        let fault = delivery_headers.fault.clone();
+        let recipient = delivery_headers.recipient.clone();
         Self {
-            id: id(trail, message),
+            id: id(delivery_headers, message),
             plugin: recipient.as_ref().map(|recipient| recipient.plugin.clone()),
             event_type: recipient.as_ref().map(|recipient| recipient.event_type.clone()),
             event_id: recipient.map(|recipient| recipient.event_id),
             code: fault.as_ref().map_or_else(|| "unknown".to_owned(), |fault| fault.code.clone()),
             reason: fault.map_or_else(|| "it carries no reason".to_owned(), |fault| fault.reason),
-            given_up: trail.given_up.clone().unwrap_or_else(|| "unknown".to_owned()),
-            attempts: trail.attempts,
-            round: trail.round,
-            first_at: time(trail.first_at),
-            last_at: time(trail.last_at),
-            exchange: trail.exchange.clone(),
-            routing_key: trail.routing_key.clone(),
-            history: trail.history.clone(),
-            replaces: trail.replaces.clone(),
+            given_up: delivery_headers.given_up.clone().unwrap_or_else(|| "unknown".to_owned()),
+            attempts: delivery_headers.attempts,
+            round: delivery_headers.round,
+            first_at: time(delivery_headers.first_at),
+            last_at: time(delivery_headers.last_at),
+            exchange: delivery_headers.exchange.clone(),
+            routing_key: delivery_headers.routing_key.clone(),
+            history: delivery_headers.history.clone(),
+            replaces: delivery_headers.replaces.clone(),
             bytes: message.body.len(),
-            last_at_millis: Some(trail.last_at).filter(|millis| *millis > 0),
+            last_at_millis: Some(delivery_headers.last_at).filter(|millis| *millis > 0),
         }
     }
 }
 
 /// From what never changes about a letter, and differs between the rounds of one delivery.
-fn id(trail: &Trail, message: &Message) -> String {
+fn id(delivery_headers: &DeliveryHeaders, message: &Message) -> String {
     let body = Uuid::new_v5(&NAMESPACE, &message.body);
-    let recipient = trail.recipient.as_ref().map(|recipient| (&recipient.plugin, &recipient.event_id));
-    let name = format!("{recipient:?} {} {} {} {body}", trail.first_at, trail.last_at, trail.round);
+    let recipient = delivery_headers.recipient.as_ref().map(|recipient| (&recipient.plugin, &recipient.event_id));
+    let name = format!(
+        "{recipient:?} {} {} {} {body}",
+        delivery_headers.first_at, delivery_headers.last_at, delivery_headers.round
+    );
     let id = Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple().to_string();
     id.chars().take(ID_CHARACTERS).collect()
 }

@@ -16,7 +16,7 @@ pub mod session;
 
 use crate::browse::Letter;
 pub use crate::select::Selection;
-pub use crate::service::{Changed, Desk, DeskError};
+pub use crate::service::{Changed, DeadLetterError, DeadLetterService};
 
 /// The one that is meant by the id by which these were found. The error says that there are several.
 pub fn the_one(mut letters: Vec<Letter>, id: &str) -> Result<Option<Letter>, String> {

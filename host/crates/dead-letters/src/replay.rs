@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use broker::{Broker, Message, PublishError, Target};
 use config::HostConfig;
-use delivery::Trail;
+use delivery::DeliveryHeaders;
 use event::clock::now;
 use event::{Arrived, decode};
 use futures_util::stream::{self, StreamExt as _};
@@ -43,8 +43,8 @@ pub async fn all(
     let (total, now) = (letters.len(), now());
     let mut replays = stream::iter(letters)
         .map(|letter| async move {
-            let trail = letter.trail.clone().next_round(now);
-            publish(broker, config, &trail, &letter.message)
+            let delivery_headers = letter.delivery_headers.clone().next_round(now);
+            publish(broker, config, &delivery_headers, &letter.message)
                 .await
                 .map_err(|error| (letter.summary.id.clone(), error))?;
             letter.remove();
@@ -67,15 +67,20 @@ pub async fn all(
 
 /// The plugins that they go to.
 pub fn plugins_of(letters: &[Letter]) -> BTreeSet<String> {
-    letters.iter().filter_map(|letter| Some(letter.trail.recipient.as_ref()?.plugin.clone())).collect()
+    letters.iter().filter_map(|letter| Some(letter.delivery_headers.recipient.as_ref()?.plugin.clone())).collect()
 }
 
 /// One whose trail is ready.
-pub async fn one(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> anyhow::Result<()> {
-    if let Some(recipient) = &trail.recipient {
+pub async fn one(
+    broker: &Broker,
+    config: &HostConfig,
+    delivery_headers: &DeliveryHeaders,
+    message: &Message,
+) -> anyhow::Result<()> {
+    if let Some(recipient) = &delivery_headers.recipient {
         within_time(broker.declare_plugins(&config.source.names, &[&recipient.plugin])).await?;
     }
-    publish(broker, config, trail, message).await.map_err(|failure| match failure {
+    publish(broker, config, delivery_headers, message).await.map_err(|failure| match failure {
         Failure::Refused(reason) => anyhow::anyhow!(reason),
         Failure::Lost(error) => error,
     })
@@ -88,14 +93,19 @@ enum Failure {
     Lost(anyhow::Error),
 }
 
-async fn publish(broker: &Broker, config: &HostConfig, trail: &Trail, message: &Message) -> Result<(), Failure> {
+async fn publish(
+    broker: &Broker,
+    config: &HostConfig,
+    delivery_headers: &DeliveryHeaders,
+    message: &Message,
+) -> Result<(), Failure> {
     let names = &config.source.names;
-    let published = if let Some(recipient) = &trail.recipient {
-        let (queue, message) = (names.plugin(&recipient.plugin), trail.write(message));
+    let published = if let Some(recipient) = &delivery_headers.recipient {
+        let (queue, message) = (names.plugin(&recipient.plugin), delivery_headers.write(message));
         within_time(broker.publish(Target::Queue(&queue), &message)).await
     } else {
-        let message = Trail::erase(message);
-        readable_at_source(&message, trail, config).map_err(Failure::Refused)?;
+        let message = DeliveryHeaders::erase(message);
+        readable_at_source(&message, delivery_headers, config).map_err(Failure::Refused)?;
         within_time(broker.publish(Target::Queue(names.source()), &message)).await
     };
     published.map_err(|error| match error {
@@ -108,8 +118,12 @@ async fn publish(broker: &Broker, config: &HostConfig, trail: &Trail, message: &
 
 /// What was no event, and still is none, would only die again. And since it goes to the queue itself,
 /// the rules must not take the queue's name, which is then its routing key, for the type.
-fn readable_at_source(message: &Message, trail: &Trail, config: &HostConfig) -> Result<(), String> {
-    let came = Arrived { message, exchange: &trail.exchange, routing_key: &trail.routing_key };
+fn readable_at_source(
+    message: &Message,
+    delivery_headers: &DeliveryHeaders,
+    config: &HostConfig,
+) -> Result<(), String> {
+    let came = Arrived { message, exchange: &delivery_headers.exchange, routing_key: &delivery_headers.routing_key };
     let event = decode(came, &config.rules)
         .map_err(|error| format!("{error}, by the rules of this configuration ([decode]); edit or purge it"))?;
     let comes = Arrived { message, exchange: "", routing_key: config.source.names.source() };
@@ -134,11 +148,12 @@ mod tests {
             (r#"{"x":1}"#, "order.created", Some("only in the routing key")),
             ("{", "order.created", Some("not JSON")),
         ] {
-            let trail = Trail {
+            let delivery_headers = DeliveryHeaders {
                 routing_key: routing_key.to_owned(),
-                ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+                ..DeliveryHeaders::new("orders".to_owned(), "order.created".to_owned(), 1)
             };
-            let readable = readable_at_source(&Message::json(body.to_owned()), &trail, &HostConfig::default());
+            let readable =
+                readable_at_source(&Message::json(body.to_owned()), &delivery_headers, &HostConfig::default());
             match problem {
                 None => assert_eq!(readable, Ok(())),
                 Some(problem) => assert!(readable.as_ref().unwrap_err().contains(problem), "{readable:?}"),

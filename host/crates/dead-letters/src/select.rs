@@ -108,18 +108,18 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use broker::Message;
-    use delivery::{Fault, Recipient, Trail};
+    use delivery::{DeliveryHeaders, Fault, Recipient};
 
     use super::*;
 
     const HOUR: i64 = 3_600_000;
 
     fn letter() -> Summary {
-        Summary::new(&trail(), &Message::json("{}"))
+        Summary::new(&delivery_headers(), &Message::json("{}"))
     }
 
-    fn trail() -> Trail {
-        Trail {
+    fn delivery_headers() -> DeliveryHeaders {
+        DeliveryHeaders {
             recipient: Some(Recipient {
                 plugin: "email".to_owned(),
                 event_id: "4711".to_owned(),
@@ -201,8 +201,8 @@ mod tests {
     #[test]
     fn rounds_of_one_delivery_are_different_letters() {
         let first = letter();
-        let trail = Trail { last_at: 2 * HOUR, ..trail() };
-        assert_ne!(Summary::new(&trail, &Message::json("{}")).id, first.id);
+        let delivery_headers = DeliveryHeaders { last_at: 2 * HOUR, ..delivery_headers() };
+        assert_ne!(Summary::new(&delivery_headers, &Message::json("{}")).id, first.id);
         assert_eq!(letter().id, first.id);
     }
 }

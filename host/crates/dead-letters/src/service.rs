@@ -29,7 +29,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Who waits for the one who is being served.
 const WAITING_MAX: usize = 8;
 
-pub struct Desk {
+pub struct DeadLetterService {
     config: Arc<HostConfig>,
     url: BrokerUrl,
     session: Mutex<Option<Session>>,
@@ -43,7 +43,7 @@ struct Session {
 
 /// Why it was not done.
 #[derive(Debug)]
-pub enum DeskError {
+pub enum DeadLetterError {
     /// There is no such letter.
     Unknown(String),
     /// It cannot be done with this letter, or not so.
@@ -54,7 +54,7 @@ pub enum DeskError {
     Failed(anyhow::Error),
 }
 
-impl From<anyhow::Error> for DeskError {
+impl From<anyhow::Error> for DeadLetterError {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(error)
     }
@@ -68,13 +68,13 @@ pub struct Changed {
     pub stayed: Vec<(String, String)>,
 }
 
-impl Desk {
+impl DeadLetterService {
     pub fn new(config: Arc<HostConfig>, url: BrokerUrl) -> Self {
         Self { config, url, session: Mutex::default(), waiting: Semaphore::new(WAITING_MAX) }
     }
 
     /// How many match, and those that died last, the last one first.
-    pub async fn list(&self, selection: &Selection, limit: usize) -> Result<(usize, Vec<Value>), DeskError> {
+    pub async fn list(&self, selection: &Selection, limit: usize) -> Result<(usize, Vec<Value>), DeadLetterError> {
         let mut turn = self.turn().await?;
         let Some((browser, letters)) = self.find(&mut turn, selection, Need::Summary).await? else {
             return Ok((0, Vec::new()));
@@ -86,11 +86,15 @@ impl Desk {
     }
 
     /// All that is known of one, with its content, and with what of it a replay may change.
-    pub async fn show(&self, id: &str) -> Result<Value, DeskError> {
+    pub async fn show(&self, id: &str) -> Result<Value, DeadLetterError> {
         let mut turn = self.turn().await?;
         let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
         let mut shown = as_json(&letter.summary, &letter.message);
-        let original = Original { trail: &letter.trail, message: &letter.message, rules: &self.config.rules };
+        let original = Original {
+            delivery_headers: &letter.delivery_headers,
+            message: &letter.message,
+            rules: &self.config.rules,
+        };
         if let Ok(text) = original.text() {
             shown["editable"] = json!(text);
         }
@@ -100,25 +104,29 @@ impl Desk {
     }
 
     /// Gives one back to the plugin that failed; with another text, as `dead-letters edit` does.
-    pub async fn replay_one(&self, id: &str, text: Option<&str>) -> Result<(), DeskError> {
+    pub async fn replay_one(&self, id: &str, text: Option<&str>) -> Result<(), DeadLetterError> {
         let mut turn = self.turn().await?;
         let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
         let Some(text) = text else {
             let tally = replay::all(&browser.broker, &self.config, vec![letter], |_, _| {}).await;
             let Tally { done: count, stayed, lost } = tally;
             done(&mut turn, lost.map_or(Ok(()), Err).and(browser.put_back(count).await))?;
-            return stayed.into_iter().next().map_or(Ok(()), |(_, reason)| Err(DeskError::Refused(reason)));
+            return stayed.into_iter().next().map_or(Ok(()), |(_, reason)| Err(DeadLetterError::Refused(reason)));
         };
-        let original = Original { trail: &letter.trail, message: &letter.message, rules: &self.config.rules };
-        let successor = match original.succeed(text.trim(), &Uuid::now_v7().to_string(), now()) {
-            Ok(successor) => successor,
+        let original = Original {
+            delivery_headers: &letter.delivery_headers,
+            message: &letter.message,
+            rules: &self.config.rules,
+        };
+        let edited = match original.succeed(text.trim(), &Uuid::now_v7().to_string(), now()) {
+            Ok(edited) => edited,
             Err(problem) => {
                 drop(letter);
                 done(&mut turn, browser.put_back(0).await)?;
-                return Err(DeskError::Refused(format!("{problem}; the letter stays as it is")));
+                return Err(DeadLetterError::Refused(format!("{problem}; the letter stays as it is")));
             }
         };
-        let replayed = replay::one(&browser.broker, &self.config, &successor.trail, &successor.message).await;
+        let replayed = replay::one(&browser.broker, &self.config, &edited.delivery_headers, &edited.message).await;
         if replayed.is_ok() {
             letter.remove();
         }
@@ -126,14 +134,14 @@ impl Desk {
         done(&mut turn, replayed.and(browser.put_back(removed).await))
     }
 
-    pub async fn remove_one(&self, id: &str) -> Result<(), DeskError> {
+    pub async fn remove_one(&self, id: &str) -> Result<(), DeadLetterError> {
         let mut turn = self.turn().await?;
         let (browser, letter) = self.find_one(&mut turn, id, Need::Summary).await?;
         letter.remove();
         done(&mut turn, browser.put_back(1).await)
     }
 
-    pub async fn replay(&self, selection: &Selection) -> Result<Changed, DeskError> {
+    pub async fn replay(&self, selection: &Selection) -> Result<Changed, DeadLetterError> {
         let mut turn = self.turn().await?;
         let Some((browser, letters)) = self.find(&mut turn, selection, Need::Message).await? else {
             return Ok(Changed::default());
@@ -144,7 +152,7 @@ impl Desk {
         Ok(Changed { count, stayed })
     }
 
-    pub async fn purge(&self, selection: &Selection) -> Result<Changed, DeskError> {
+    pub async fn purge(&self, selection: &Selection) -> Result<Changed, DeadLetterError> {
         let mut turn = self.turn().await?;
         let Some((browser, letters)) = self.find(&mut turn, selection, Need::Summary).await? else {
             return Ok(Changed::default());
@@ -167,8 +175,8 @@ impl Desk {
     }
 
     /// One at a time: what one holds, another does not see.
-    async fn turn(&self) -> Result<MutexGuard<'_, Option<Session>>, DeskError> {
-        let _waiting = self.waiting.try_acquire().map_err(|_| DeskError::Busy)?;
+    async fn turn(&self) -> Result<MutexGuard<'_, Option<Session>>, DeadLetterError> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| DeadLetterError::Busy)?;
         Ok(self.session.lock().await)
     }
 
@@ -178,7 +186,7 @@ impl Desk {
         turn: &mut MutexGuard<'_, Option<Session>>,
         selection: &Selection,
         need: Need,
-    ) -> Result<Option<(Browser, Vec<Letter>)>, DeskError> {
+    ) -> Result<Option<(Browser, Vec<Letter>)>, DeadLetterError> {
         let names = &self.config.source.names;
         // The one that is there may have been lost meanwhile, which shows when it is asked.
         if let Some(session) = turn.as_mut() {
@@ -210,15 +218,15 @@ impl Desk {
         turn: &mut MutexGuard<'_, Option<Session>>,
         id: &str,
         need: Need,
-    ) -> Result<(Browser, Letter), DeskError> {
-        let unknown = || DeskError::Unknown(format!("there is no dead letter {id:?} (any more)"));
+    ) -> Result<(Browser, Letter), DeadLetterError> {
+        let unknown = || DeadLetterError::Unknown(format!("there is no dead letter {id:?} (any more)"));
         let Some((browser, letters)) = self.find(turn, &Selection::of_id(id), need).await? else {
             return Err(unknown());
         };
         let problem = match the_one(letters, id) {
             Ok(Some(letter)) => return Ok((browser, letter)),
             Ok(None) => unknown(),
-            Err(problem) => DeskError::Refused(problem),
+            Err(problem) => DeadLetterError::Refused(problem),
         };
         done(turn, browser.put_back(0).await)?;
         Err(problem)
@@ -226,7 +234,7 @@ impl Desk {
 }
 
 /// A session that failed is not used again.
-fn done(turn: &mut MutexGuard<'_, Option<Session>>, done: anyhow::Result<()>) -> Result<(), DeskError> {
+fn done(turn: &mut MutexGuard<'_, Option<Session>>, done: anyhow::Result<()>) -> Result<(), DeadLetterError> {
     if done.is_err() {
         **turn = None;
     }

@@ -8,9 +8,9 @@ use sandbox::Plugin;
 use telemetry::metrics::SpillReason;
 use tokio_util::sync::CancellationToken;
 
-use crate::breaker::{Admission, Ailment};
-use crate::runner::{Pass, Runner, Version};
-use crate::throttle::{Pace, Turn, Why};
+use crate::breaker::{Ailment, BreakerDecision};
+use crate::runner::{Permit, Runner, Version};
+use crate::throttle::{Throttle, ThrottleDecision, Why};
 
 /// How often a plugin may be replaced while one attempt waits to begin.
 const VERSIONS_MAX: usize = 4;
@@ -28,7 +28,7 @@ pub(super) enum Origin {
 
 /// Why an attempt is not made now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum NotAdmitted {
     /// No slot was free soon enough.
     Busy,
     /// The breaker is open, or the plugin is paused.
@@ -43,18 +43,18 @@ pub(super) enum Refusal {
     GivenBack,
 }
 
-impl From<Refusal> for SpillReason {
-    fn from(refusal: Refusal) -> Self {
+impl From<NotAdmitted> for SpillReason {
+    fn from(refusal: NotAdmitted) -> Self {
         match refusal {
             // What is given back was never spilled: it came from the plugin's own queue.
-            Refusal::Busy | Refusal::GivenBack => Self::Busy,
-            Refusal::Unwell(Ailment::Failing) => Self::Failing,
-            Refusal::Unwell(Ailment::Misconfigured) => Self::Misconfigured,
-            Refusal::Unwell(Ailment::Held) => Self::Paused,
-            Refusal::NotYet(Why::Quiet) => Self::QuietHours,
-            Refusal::NotYet(Why::Rate) => Self::RateLimited,
-            Refusal::NotLoaded => Self::NotLoaded,
-            Refusal::LogBlocked => Self::LogBlocked,
+            NotAdmitted::Busy | NotAdmitted::GivenBack => Self::Busy,
+            NotAdmitted::Unwell(Ailment::Failing) => Self::Failing,
+            NotAdmitted::Unwell(Ailment::Misconfigured) => Self::Misconfigured,
+            NotAdmitted::Unwell(Ailment::Held) => Self::Paused,
+            NotAdmitted::NotYet(Why::Quiet) => Self::QuietHours,
+            NotAdmitted::NotYet(Why::Rate) => Self::RateLimited,
+            NotAdmitted::NotLoaded => Self::NotLoaded,
+            NotAdmitted::LogBlocked => Self::LogBlocked,
         }
     }
 }
@@ -75,64 +75,67 @@ impl Runner {
         self: &Arc<Self>,
         origin: Origin,
         give_back: &CancellationToken,
-    ) -> Result<Pass, Refusal> {
+    ) -> Result<Permit, NotAdmitted> {
         // Its files may change while it waits: what was replaced begins nothing new.
         for _ in 0..VERSIONS_MAX {
-            let pass = match origin {
+            let permit = match origin {
                 Origin::Source => self.enter_from_source().await?,
                 Origin::Backlog => self.enter_from_backlog(give_back).await?,
             };
-            if self.is_current(&pass) {
-                return Ok(pass);
+            if self.is_current(&permit) {
+                return Ok(permit);
             }
         }
-        Err(Refusal::Busy)
+        Err(NotAdmitted::Busy)
     }
 
-    async fn enter_from_source(self: &Arc<Self>) -> Result<Pass, Refusal> {
-        let version = self.current().ok_or(Refusal::NotLoaded)?;
+    async fn enter_from_source(self: &Arc<Self>) -> Result<Permit, NotAdmitted> {
+        let version = self.current().ok_or(NotAdmitted::NotLoaded)?;
         let Version { plugin, slots, .. } = &*version;
         // Most often there is room at once.
-        if let Some(room) = plugin.room_at_once(&slots.first) {
-            return self.admit(Origin::Source, version, room);
+        if let Some(instance_permit) = plugin.permit_at_once(&slots.first) {
+            return self.admit(Origin::Source, version, instance_permit);
         }
         // Who would not be let in need not wait.
         self.look()?;
-        if let Turn::Later { why, .. } = self.turn(|pace, now| pace.look(Origin::Source, now)) {
-            return Err(Refusal::NotYet(why));
+        if let ThrottleDecision::Later { why, .. } = self.turn(|throttle, now| throttle.look(Origin::Source, now)) {
+            return Err(NotAdmitted::NotYet(why));
         }
-        let room = async { Some(plugin.room(Arc::clone(&slots.first).acquire_owned().await.ok()?).await) };
-        let room = self.line.wait(room).await.flatten().ok_or(Refusal::Busy)?;
-        self.admit(Origin::Source, version, room)
+        let instance_permit =
+            async { Some(plugin.instance_permit(Arc::clone(&slots.first).acquire_owned().await.ok()?).await) };
+        let instance_permit = self.wait_queue.wait(instance_permit).await.flatten().ok_or(NotAdmitted::Busy)?;
+        self.admit(Origin::Source, version, instance_permit)
     }
 
-    async fn enter_from_backlog(self: &Arc<Self>, give_back: &CancellationToken) -> Result<Pass, Refusal> {
+    async fn enter_from_backlog(self: &Arc<Self>, give_back: &CancellationToken) -> Result<Permit, NotAdmitted> {
         self.look()?;
-        let has_rate = self.pace().has_rate();
+        let has_rate = self.throttle().has_rate();
         let turn = async { if has_rate { self.turns.acquire().await.ok() } else { None } };
-        let _turn = give_back.run_until_cancelled(turn).await.ok_or(Refusal::GivenBack)?;
+        let _turn = give_back.run_until_cancelled(turn).await.ok_or(NotAdmitted::GivenBack)?;
         loop {
-            give_back.run_until_cancelled(self.when_due()).await.ok_or(Refusal::GivenBack)??;
-            let version = self.current().ok_or(Refusal::NotLoaded)?;
+            give_back.run_until_cancelled(self.when_due()).await.ok_or(NotAdmitted::GivenBack)??;
+            let version = self.current().ok_or(NotAdmitted::NotLoaded)?;
             let Version { plugin, slots, .. } = &*version;
-            let slot = slots.for_backlog().await.ok_or(Refusal::Busy)?;
-            let room = plugin.room(slot).await;
-            match self.admit(Origin::Backlog, version, room) {
+            let slot = slots.for_backlog().await.ok_or(NotAdmitted::Busy)?;
+            let instance_permit = plugin.instance_permit(slot).await;
+            match self.admit(Origin::Backlog, version, instance_permit) {
                 // It took a while until there was room.
-                Err(Refusal::NotYet(_)) => {}
+                Err(NotAdmitted::NotYet(_)) => {}
                 other => return other,
             }
         }
     }
 
     /// Waits until it is the turn of a delivery from the backlog, unless that is far away.
-    async fn when_due(&self) -> Result<(), Refusal> {
+    async fn when_due(&self) -> Result<(), NotAdmitted> {
         let mut changed = self.changed.subscribe();
         loop {
-            match self.turn(|pace, now| pace.look(Origin::Backlog, now)) {
-                Turn::Now => return Ok(()),
-                turn @ Turn::Later { why, .. } if turn.is_far(Instant::now()) => return Err(Refusal::NotYet(why)),
-                Turn::Later { until, .. } => {
+            match self.turn(|throttle, now| throttle.look(Origin::Backlog, now)) {
+                ThrottleDecision::ClockReading => return Ok(()),
+                turn @ ThrottleDecision::Later { why, .. } if turn.is_far(Instant::now()) => {
+                    return Err(NotAdmitted::NotYet(why));
+                }
+                ThrottleDecision::Later { until, .. } => {
                     tokio::select! {
                         () = tokio::time::sleep_until(until.into()) => {}
                         // The sender is in `self`, so there is no error.
@@ -143,25 +146,25 @@ impl Runner {
         }
     }
 
-    fn look(&self) -> Result<(), Refusal> {
+    fn look(&self) -> Result<(), NotAdmitted> {
         if let Some(plugin) = self.plugin() {
             self.look_at_log(&plugin)?;
         }
         let breaker = self.breaker();
         match breaker.look(Instant::now()) {
-            Admission::Go | Admission::Probe => Ok(()),
-            Admission::Wait(_) => Err(Refusal::Unwell(breaker.ailment())),
+            BreakerDecision::Go | BreakerDecision::Probe => Ok(()),
+            BreakerDecision::Wait(_) => Err(NotAdmitted::Unwell(breaker.ailment())),
         }
     }
 
     /// Whether something would come of a call.
-    pub(super) fn look_at_log(&self, plugin: &Plugin) -> Result<(), Refusal> {
+    pub(super) fn look_at_log(&self, plugin: &Plugin) -> Result<(), NotAdmitted> {
         if !plugin.is_blocked_by_log() {
             return Ok(());
         }
         // Nothing more is to be taken from its queue.
         self.changed.send_replace(());
-        Err(Refusal::LogBlocked)
+        Err(NotAdmitted::LogBlocked)
     }
 
     /// Waits until something may be taken from the plugin's queue.
@@ -187,25 +190,27 @@ impl Runner {
         }
         let admission = self.breaker().look(Instant::now());
         let probing = match admission {
-            Admission::Go => false,
-            Admission::Probe => true,
-            Admission::Wait(until) => return Err(until),
+            BreakerDecision::Go => false,
+            BreakerDecision::Probe => true,
+            BreakerDecision::Wait(until) => return Err(until),
         };
         if self.is_blocked_by_log() {
             return Err(Some(Instant::now() + LOG_LOOK_EVERY));
         }
-        let turn = self.paced(Pace::draw);
+        let turn = self.paced(Throttle::draw);
         match turn {
-            Turn::Later { until, .. } if turn.is_far(Instant::now()) => {
+            ThrottleDecision::Later { until, .. } if turn.is_far(Instant::now()) => {
                 Err(Some(until.min(Instant::now() + LOOK_EVERY)))
             }
-            Turn::Now | Turn::Later { .. } => Ok(Draw { probing, in_hand: if probing { 1 } else { self.in_hand() } }),
+            ThrottleDecision::ClockReading | ThrottleDecision::Later { .. } => {
+                Ok(Draw { probing, in_hand: if probing { 1 } else { self.in_hand() } })
+            }
         }
     }
 
     fn in_hand(&self) -> usize {
         let max = self.current().map_or(1, |version| version.slots.backlog_max());
-        self.pace().in_hand(max)
+        self.throttle().in_hand(max)
     }
 
     /// Waits until [`Self::when_ready`] would say something else.
@@ -215,12 +220,12 @@ impl Runner {
             // Not in the match, which would hold the lock to its end.
             let admission = self.breaker().look(Instant::now());
             let same = match admission {
-                Admission::Go => !draw.probing,
-                Admission::Probe => draw.probing,
+                BreakerDecision::Go => !draw.probing,
+                BreakerDecision::Probe => draw.probing,
                 // While the probe runs its consumer must stay.
-                Admission::Wait(until) => draw.probing && until.is_none() && !self.is_paused(),
+                BreakerDecision::Wait(until) => draw.probing && until.is_none() && !self.is_paused(),
             };
-            let (turn, changes_at) = self.paced(|pace, now| (pace.peek(now), pace.changes_at(now)));
+            let (turn, changes_at) = self.paced(|throttle, now| (throttle.peek(now), throttle.changes_at(now)));
             let is_far = turn.is_far(Instant::now());
             if !same || is_far || self.is_blocked_by_log() || (!draw.probing && self.in_hand() != draw.in_hand) {
                 return;
@@ -234,20 +239,20 @@ impl Runner {
 
     /// Whether new deliveries have to go behind others, which may wait in the plugin's queue.
     pub(super) fn is_behind(&self) -> bool {
-        self.pace().is_behind()
+        self.throttle().is_behind()
     }
 
     /// Waits until new deliveries have to go behind others, which may wait in the plugin's queue.
     pub(super) async fn when_behind(&self) {
         let mut changed = self.changed.subscribe();
-        while !self.pace().is_behind() {
+        while !self.throttle().is_behind() {
             let _ = changed.changed().await;
         }
     }
 
     /// Nothing waits in the plugin's queue.
     pub(super) fn caught_up(&self) {
-        self.paced(|pace, _| pace.caught_up());
+        self.paced(|throttle, _| throttle.caught_up());
     }
 }
 

@@ -13,10 +13,10 @@ use telemetry::spans::{Begun, Span};
 use tracing::{debug, info, warn};
 
 use crate::breaker::Change;
-use crate::delivery_headers::{PREFIX, Trail};
+use crate::delivery_headers::{DeliveryHeaders, PREFIX};
 use crate::observer::{AttemptReport, AttemptResult, Next, ReceivedContext, Recorded, Round};
 use crate::policy::{Outcome, Settlement, decide};
-use crate::runner::{Pass, Runner};
+use crate::runner::{Permit, Runner};
 use crate::settle::{Landed, Onward, pass_on};
 use crate::worker::{Worker, could_not_pass_on, recipient};
 
@@ -30,7 +30,7 @@ pub(super) struct PluginDelivery<'a> {
     /// For a first attempt, how the event came.
     pub(super) received: Option<&'a ReceivedContext<'a>>,
     pub(super) delivery: &'a Delivery,
-    pub(super) trail: &'a Trail,
+    pub(super) delivery_headers: &'a DeliveryHeaders,
 }
 
 /// A call that has ended.
@@ -51,10 +51,10 @@ struct Called {
 }
 
 impl Worker {
-    pub(super) async fn attempt(&self, one: &PluginDelivery<'_>, pass: Pass) -> Result<(), BrokerError> {
-        let retry = pass.plugin().policies.retry;
+    pub(super) async fn attempt(&self, one: &PluginDelivery<'_>, permit: Permit) -> Result<(), BrokerError> {
+        let retry = permit.plugin().policies.retry;
         let Called { number, round_at, ended_at, outcome, change, result, mut span, trace } =
-            self.call(one, pass, &retry).await;
+            self.call(one, permit, &retry).await;
         let settlement = decide(outcome, number, between(round_at, ended_at), &retry, fastrand::f64());
         if let Settlement::DeadLetter { why, .. } = &settlement {
             span.note("notify.given_up", why.as_str());
@@ -62,7 +62,8 @@ impl Worker {
         drop(span);
         if let Some(change) = change {
             // Rare, so its future is boxed and the common case stays small.
-            Box::pin(self.herald.announce(&self.broker, &self.source, one.runner, change, settlement.fault())).await;
+            Box::pin(self.health_events.announce(&self.broker, &self.source, one.runner, change, settlement.fault()))
+                .await;
         }
         say(one, number, retry.attempts_max, &settlement);
         let report = |at, next| {
@@ -74,29 +75,30 @@ impl Worker {
             report(ended_at, Next::Nothing);
             return Ok(());
         };
-        let trail = Trail {
+        let delivery_headers = DeliveryHeaders {
             recipient: Some(recipient(one.runner, one.event)),
-            attempts: if settlement.counts() { number } else { one.trail.attempts },
+            attempts: if settlement.counts() { number } else { one.delivery_headers.attempts },
             fault: settlement.fault().cloned(),
             given_up: settlement.given_up().map(|why| why.as_str().to_owned()),
             last_at: ended_at,
             round_at,
-            trace: one.trail.trace.clone().or(trace),
-            ..one.trail.clone()
+            trace: one.delivery_headers.trace.clone().or(trace),
+            ..one.delivery_headers.clone()
         };
-        let passed_on = Box::pin(pass_on(&self.broker, &self.source, &one.delivery.message, &trail, onward)).await;
+        let passed_on =
+            Box::pin(pass_on(&self.broker, &self.source, &one.delivery.message, &delivery_headers, onward)).await;
         let next = count_landing(one.runner, &one.event.id, &passed_on, &settlement, next);
         report(clock::now(), next);
         passed_on.map(|_| ())
     }
 
     /// Calls the plugin, and notes in span and metrics what came of it.
-    async fn call(&self, one: &PluginDelivery<'_>, pass: Pass, retry: &RetryPolicy) -> Called {
-        let PluginDelivery { runner, event, delivery, trail, .. } = one;
-        let (number, max) = (trail.attempts.saturating_add(1), retry.attempts_max);
+    async fn call(&self, one: &PluginDelivery<'_>, permit: Permit, retry: &RetryPolicy) -> Called {
+        let PluginDelivery { runner, event, delivery, delivery_headers, .. } = one;
+        let (number, max) = (delivery_headers.attempts.saturating_add(1), retry.attempts_max);
         // The age of a delivery counts from its first attempt: it may have waited for days that were not its fault.
-        let round_at = if trail.attempts == 0 { clock::now() } else { trail.round_at };
-        let (plugin, message, cause) = (&*runner.name, &delivery.message, trail.trace.as_deref());
+        let round_at = if delivery_headers.attempts == 0 { clock::now() } else { delivery_headers.round_at };
+        let (plugin, message, cause) = (&*runner.name, &delivery.message, delivery_headers.trace.as_deref());
         let mut span = self.spans.attempt(Begun { plugin, number, max, message, event, cause });
         // A publisher without spans may have put it into the queue. Then its trace begins here.
         let trace = if cause.is_none() { span.as_cause() } else { None };
@@ -104,15 +106,15 @@ impl Worker {
             number,
             max,
             idempotency_key: event.idempotency_key(plugin),
-            transport: transport(delivery, trail),
+            transport: transport(delivery, delivery_headers),
             within: span.within(),
         };
         let began = Instant::now();
-        let (outcome, change, log) = pass.attempt(event, attempt, self.observer.is_on()).await;
+        let (outcome, change, log) = permit.attempt(event, attempt, self.observer.is_on()).await;
         let (ended_at, took) = (clock::now(), began.elapsed());
-        runner.meters.attempted(outcome.ended(), took);
+        runner.metrics.attempted(outcome.ended(), took);
         let result = self.observer.is_on().then(|| {
-            let round = Round { number: trail.round, began_at: round_at };
+            let round = Round { number: delivery_headers.round, began_at: round_at };
             let (outcome, reason) = Recorded::of(&outcome);
             let reason = reason.map(Into::into);
             AttemptResult { round, number, max, took, outcome, reason, log }
@@ -178,18 +180,18 @@ fn count_landing(
             could_not_pass_on(runner, event_id, fault);
             return Next::DeadLetter(GivenUp::Inexpressible.as_str());
         }
-        (Ok(Landed::AsMeant), Settlement::DeadLetter { why, .. }) => runner.meters.gave_up(*why),
-        (Ok(Landed::AsMeant), Settlement::Pause(_)) => runner.meters.spilled(SpillReason::Misconfigured),
+        (Ok(Landed::AsMeant), Settlement::DeadLetter { why, .. }) => runner.metrics.gave_up(*why),
+        (Ok(Landed::AsMeant), Settlement::Pause(_)) => runner.metrics.spilled(SpillReason::Misconfigured),
         (Ok(Landed::AsMeant), Settlement::Done | Settlement::RetryLater { .. } | Settlement::AgainLater { .. }) => {}
     }
     next
 }
 
 /// How the message travelled, for plugins that care.
-fn transport(delivery: &Delivery, trail: &Trail) -> Vec<(String, String)> {
+fn transport(delivery: &Delivery, delivery_headers: &DeliveryHeaders) -> Vec<(String, String)> {
     let mut attributes = vec![
-        ("amqp.exchange".to_owned(), trail.exchange.clone()),
-        ("amqp.routing-key".to_owned(), trail.routing_key.clone()),
+        ("amqp.exchange".to_owned(), delivery_headers.exchange.clone()),
+        ("amqp.routing-key".to_owned(), delivery_headers.routing_key.clone()),
         ("amqp.redelivered".to_owned(), delivery.redelivered.to_string()),
     ];
     let headers = delivery.message.properties.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX));

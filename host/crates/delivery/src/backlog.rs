@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::admission::Draw;
-use crate::consume_loop::pump;
-use crate::delivery_headers::{Recipient, Trail, forget_own_waits};
+use crate::consume_loop::consume;
+use crate::delivery_headers::{DeliveryHeaders, Recipient, forget_own_waits};
 use crate::quarantine::Admission;
 use crate::runner::Runner;
 use crate::unreadable;
@@ -111,7 +111,7 @@ impl Backlog {
             // What waits for its turn waits in the queue as well as here.
             give_back.cancel();
         };
-        pump(consumer, enough, give_up, &self.worker.caution, |delivery| {
+        consume(consumer, enough, give_up, &self.worker.caution, |delivery| {
             let (backlog, held, give_back) = (self.clone(), Held::new(&hand), give_back.clone());
             async move {
                 let _held = held;
@@ -153,10 +153,10 @@ impl Backlog {
                 None => {}
             },
             Some(Admission::SetAside(mut pass, verdict)) => {
-                let trail = self.trail_of(&delivery);
-                match Box::pin(pass.during(self.worker.set_aside(&delivery, trail, verdict))).await {
+                let delivery_headers = self.trail_of(&delivery);
+                match Box::pin(pass.during(self.worker.set_aside(&delivery, delivery_headers, verdict))).await {
                     Ok(()) => {
-                        self.runner.meters.gave_up(GivenUp::Quarantined);
+                        self.runner.metrics.gave_up(GivenUp::Quarantined);
                         delivery.receipt.ack();
                         pass.settled().await;
                     }
@@ -166,12 +166,12 @@ impl Backlog {
         }
     }
 
-    fn trail_of(&self, delivery: &Delivery) -> Trail {
-        let trail = Trail::read(&delivery.message).unwrap_or_else(|| {
+    fn trail_of(&self, delivery: &Delivery) -> DeliveryHeaders {
+        let delivery_headers = DeliveryHeaders::read(&delivery.message).unwrap_or_else(|| {
             // Somebody may have put it there by hand.
-            Trail::begin(delivery, None, now())
+            DeliveryHeaders::begin(delivery, None, now())
         });
-        let is_lost = delivery.unreadable.is_some() && trail.recipient.is_none();
+        let is_lost = delivery.unreadable.is_some() && delivery_headers.recipient.is_none();
         // The event's own headers are lost, but its plugin is known: a replay must not go to all plugins.
         let recipient = is_lost.then(|| Recipient {
             plugin: self.runner.name.to_string(),
@@ -179,26 +179,29 @@ impl Backlog {
             event_type: String::new(),
             idempotency_key: String::new(),
         });
-        Trail { recipient: trail.recipient.or(recipient), ..trail }
+        DeliveryHeaders { recipient: delivery_headers.recipient.or(recipient), ..delivery_headers }
     }
 
     /// `None`: it was not settled, for the session is lost.
     async fn handle(&self, mut delivery: Delivery, give_back: &CancellationToken) -> Option<Seen> {
         let names = &self.worker.source.names;
         forget_own_waits(&mut delivery.message.properties.headers, names);
-        let trail = self.trail_of(&delivery);
+        let delivery_headers = self.trail_of(&delivery);
         // What has been tried has waited elsewhere, and nobody wrote down for how long.
-        if trail.attempts == 0 {
-            self.runner.meters.taken(trail.round_at);
+        if delivery_headers.attempts == 0 {
+            self.runner.metrics.taken(delivery_headers.round_at);
         }
-        let arrived =
-            Arrived { message: &delivery.message, exchange: &trail.exchange, routing_key: &trail.routing_key };
+        let arrived = Arrived {
+            message: &delivery.message,
+            exchange: &delivery_headers.exchange,
+            routing_key: &delivery_headers.routing_key,
+        };
         let seen = match unreadable::event_of(&delivery, arrived, &self.rules) {
-            Ok(event) => self.route_and_try(&event, &delivery, trail, give_back).await,
+            Ok(event) => self.route_and_try(&event, &delivery, delivery_headers, give_back).await,
             Err(fault) => {
-                let given_up = self.worker.give_up(&delivery, trail, fault).await;
+                let given_up = self.worker.give_up(&delivery, delivery_headers, fault).await;
                 given_up.map(|()| {
-                    self.runner.meters.gave_up(GivenUp::Undecodable);
+                    self.runner.metrics.gave_up(GivenUp::Undecodable);
                     Seen::Through
                 })
             }
@@ -224,10 +227,10 @@ impl Backlog {
         &self,
         event: &Event,
         delivery: &Delivery,
-        trail: Trail,
+        delivery_headers: DeliveryHeaders,
         give_back: &CancellationToken,
     ) -> Result<Seen, BrokerError> {
-        if trail.not_yet_routed {
+        if delivery_headers.not_yet_routed {
             // Nothing is taken for a plugin that has not been loaded.
             let Some(version) = self.runner.current() else { return Ok(Seen::NotNow) };
             if let Some(why) = version.declines(event) {
@@ -236,8 +239,8 @@ impl Backlog {
                 return Ok(Seen::Through);
             }
         }
-        let trail = Trail { not_yet_routed: false, ..trail };
-        self.worker.again(&self.runner, event, delivery, &trail, give_back).await
+        let delivery_headers = DeliveryHeaders { not_yet_routed: false, ..delivery_headers };
+        self.worker.again(&self.runner, event, delivery, &delivery_headers, give_back).await
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) enum State {
 
 /// Whether the plugin may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum BreakerDecision {
     Go,
     /// One call, to see whether it is well again.
     Probe,
@@ -69,24 +69,24 @@ impl Breaker {
     }
 
     /// Whether a call may be made; it is not counted as begun.
-    pub(super) fn look(&self, now: Instant) -> Admission {
+    pub(super) fn look(&self, now: Instant) -> BreakerDecision {
         if self.held {
-            return Admission::Wait(None);
+            return BreakerDecision::Wait(None);
         }
         match self.state {
-            State::Closed => Admission::Go,
-            State::Paused => Admission::Wait(None),
-            State::Open { until, probing: false, .. } if now >= until => Admission::Probe,
+            State::Closed => BreakerDecision::Go,
+            State::Paused => BreakerDecision::Wait(None),
+            State::Open { until, probing: false, .. } if now >= until => BreakerDecision::Probe,
             // A probe that never ends is given up with its call, which has a time limit.
-            State::Open { until, probing, .. } => Admission::Wait((!probing).then_some(until)),
+            State::Open { until, probing, .. } => BreakerDecision::Wait((!probing).then_some(until)),
         }
     }
 
     /// Begins a call, if it may be made. After a probe one of [`Self::ended`] and [`Self::not_made`]
     /// must follow.
-    pub(super) fn admit(&mut self, now: Instant) -> Admission {
+    pub(super) fn admit(&mut self, now: Instant) -> BreakerDecision {
         let admission = self.look(now);
-        if let (Admission::Probe, State::Open { probing, .. }) = (admission, &mut self.state) {
+        if let (BreakerDecision::Probe, State::Open { probing, .. }) = (admission, &mut self.state) {
             *probing = true;
         }
         admission
@@ -213,9 +213,9 @@ mod tests {
             assert_eq!(breaker.ended(false, false, later), None);
         }
         assert_eq!(fail(&mut breaker, 10, later), None, "19 of 39 failed");
-        assert_eq!(breaker.admit(later), Admission::Go);
+        assert_eq!(breaker.admit(later), BreakerDecision::Go);
         assert_eq!(fail(&mut breaker, 1, later), Some(Change::Failing));
-        assert_eq!(breaker.admit(later), Admission::Wait(Some(later + Duration::from_secs(5))));
+        assert_eq!(breaker.admit(later), BreakerDecision::Wait(Some(later + Duration::from_secs(5))));
         assert_eq!(fail(&mut breaker, 1, later), None, "a straggler");
     }
 
@@ -226,17 +226,17 @@ mod tests {
         for pause in [5, 10, 20, 40, 80, 160, 300, 300] {
             let just_before = now + Duration::from_millis(pause * 1000 - 1);
             now += Duration::from_secs(pause);
-            assert_eq!(breaker.look(just_before), Admission::Wait(Some(now)));
-            assert_eq!(breaker.admit(now), Admission::Probe);
-            assert_eq!(breaker.admit(now), Admission::Wait(None), "one at a time");
+            assert_eq!(breaker.look(just_before), BreakerDecision::Wait(Some(now)));
+            assert_eq!(breaker.admit(now), BreakerDecision::Probe);
+            assert_eq!(breaker.admit(now), BreakerDecision::Wait(None), "one at a time");
             assert_eq!(breaker.ended(true, true, now), None);
         }
         now += Duration::from_mins(5);
-        assert_eq!(breaker.admit(now), Admission::Probe);
+        assert_eq!(breaker.admit(now), BreakerDecision::Probe);
         breaker.not_made(true);
-        assert_eq!(breaker.admit(now), Admission::Probe);
+        assert_eq!(breaker.admit(now), BreakerDecision::Probe);
         assert_eq!(breaker.ended(true, false, now), Some(Change::Recovered));
-        assert_eq!(breaker.admit(now), Admission::Go);
+        assert_eq!(breaker.admit(now), BreakerDecision::Go);
         assert_eq!(fail(&mut breaker, 9, now), None, "it begins anew");
     }
 
@@ -247,9 +247,9 @@ mod tests {
         assert_eq!(breaker.pause(), Some(Change::Paused));
         assert_eq!(breaker.pause(), None, "told once");
         assert_eq!(breaker.ended(false, false, now), None);
-        assert_eq!(breaker.admit(now + Duration::from_hours(99)), Admission::Wait(None));
+        assert_eq!(breaker.admit(now + Duration::from_hours(99)), BreakerDecision::Wait(None));
         assert_eq!(breaker.resume(BreakerPolicy::default()), Some(Change::Resumed));
-        assert_eq!(breaker.admit(now), Admission::Go);
+        assert_eq!(breaker.admit(now), BreakerDecision::Go);
     }
 
     #[test]
@@ -257,11 +257,11 @@ mod tests {
         let (mut breaker, now) = (breaker(), Instant::now());
         assert!(breaker.hold(true));
         assert!(!breaker.hold(true), "told once");
-        assert_eq!(breaker.admit(now), Admission::Wait(None));
+        assert_eq!(breaker.admit(now), BreakerDecision::Wait(None));
         assert_eq!(breaker.pause(), Some(Change::Paused), "a call that was in flight");
         assert_eq!(breaker.resume(BreakerPolicy::default()), Some(Change::Resumed));
-        assert_eq!(breaker.admit(now), Admission::Wait(None), "new files do not let it go");
+        assert_eq!(breaker.admit(now), BreakerDecision::Wait(None), "new files do not let it go");
         assert!(breaker.hold(false));
-        assert_eq!(breaker.admit(now), Admission::Go);
+        assert_eq!(breaker.admit(now), BreakerDecision::Go);
     }
 }

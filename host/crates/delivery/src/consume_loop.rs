@@ -20,7 +20,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// An error means that the consumer is lost, and with it the right to acknowledge what is in
 /// flight: those messages come again. A panic over a message ends the session as well, for else the message
 /// would stay in hand for ever.
-pub(super) async fn pump<W>(
+pub(super) async fn consume<W>(
     mut consumer: Consumer,
     enough: impl Future<Output = ()>,
     give_up: &CancellationToken,
@@ -113,7 +113,7 @@ mod tests {
         let consumer = broker.consume("q", 1).await.unwrap();
         let caution = Quarantine::open(None).begin(CancellationToken::new());
         let never = CancellationToken::new();
-        let pumped = pump(consumer, std::future::pending(), &never, &caution, async |_| panic!("told to"));
+        let pumped = consume(consumer, std::future::pending(), &never, &caution, async |_| panic!("told to"));
         let error = tokio::time::timeout(Duration::from_secs(30), pumped).await.unwrap().unwrap_err();
         assert!(matches!(&error, BrokerError::Lost(why) if why.contains("panicked")), "{error}");
         assert_eq!(caution.failed().as_deref(), Some("a task of the host panicked"));

@@ -40,7 +40,7 @@ const HISTORY_CHARACTERS_MAX: usize = 300;
 
 /// What became of a delivery so far. Times are in milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trail {
+pub struct DeliveryHeaders {
     /// Absent where the message was no event.
     pub recipient: Option<Recipient>,
     /// Attempts that were made in this round.
@@ -80,7 +80,7 @@ pub struct Recipient {
     pub idempotency_key: String,
 }
 
-impl Trail {
+impl DeliveryHeaders {
     /// For a message that a host sees for the first time.
     pub fn begin(delivery: &Delivery, recipient: Option<Recipient>, now: i64) -> Self {
         Self { recipient, ..Self::new(delivery.exchange.clone(), delivery.routing_key.clone(), now) }
@@ -230,8 +230,8 @@ fn shorten(text: &str, characters: usize) -> String {
 mod tests {
     use super::*;
 
-    fn trail() -> Trail {
-        Trail {
+    fn delivery_headers() -> DeliveryHeaders {
+        DeliveryHeaders {
             recipient: Some(Recipient {
                 plugin: "email".to_owned(),
                 event_id: "1".to_owned(),
@@ -246,7 +246,7 @@ mod tests {
             round_at: 1000,
             replaces: Some("0".to_owned()),
             trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-            ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+            ..DeliveryHeaders::new("orders".to_owned(), "order.created".to_owned(), 1)
         }
     }
 
@@ -255,31 +255,40 @@ mod tests {
         let mut message = Message::json("{}");
         message.properties.headers.insert("x-foreign".to_owned(), Value::I8(1));
         message.properties.headers.insert("x-notify-old".to_owned(), Value::Void);
-        let next = trail().next_round(3000);
-        for trail in [trail(), next, Trail { not_yet_routed: true, ..trail() }] {
-            let written = trail.write(&message);
-            assert_eq!(Trail::read(&written), Some(trail));
+        let next = delivery_headers().next_round(3000);
+        for delivery_headers in
+            [delivery_headers(), next, DeliveryHeaders { not_yet_routed: true, ..delivery_headers() }]
+        {
+            let written = delivery_headers.write(&message);
+            assert_eq!(DeliveryHeaders::read(&written), Some(delivery_headers));
             assert_eq!(written.body, message.body);
             let foreign = |name: &&String| !name.starts_with(PREFIX);
             assert_eq!(written.properties.headers.keys().filter(foreign).collect::<Vec<_>>(), ["x-foreign"]);
             assert!(!written.properties.headers.contains_key("x-notify-old"));
         }
-        assert_eq!(Trail::read(&message), None);
+        assert_eq!(DeliveryHeaders::read(&message), None);
     }
 
     #[test]
     fn a_new_round_has_fresh_attempts_and_remembers_the_last_ones() {
-        let mut trail = trail();
+        let mut delivery_headers = delivery_headers();
         for _ in 0..15 {
-            trail.fault = Some(Fault::new("busy", "x".repeat(9000)));
-            trail.attempts = 8;
-            trail = trail.next_round(5000);
+            delivery_headers.fault = Some(Fault::new("busy", "x".repeat(9000)));
+            delivery_headers.attempts = 8;
+            delivery_headers = delivery_headers.next_round(5000);
         }
-        assert_eq!((trail.attempts, trail.round, trail.round_at, trail.first_at), (0, 16, 5000, 1000));
-        assert_eq!((trail.fault, trail.given_up), (None, None));
-        assert_eq!(trail.history.len(), HISTORY_LENGTH_MAX);
-        assert!(trail.history[9].starts_with("15: busy (attempts: 8): xxx"), "{:?}", trail.history);
-        assert!(trail.history.iter().all(|round| round.len() <= HISTORY_CHARACTERS_MAX));
+        assert_eq!(
+            (delivery_headers.attempts, delivery_headers.round, delivery_headers.round_at, delivery_headers.first_at),
+            (0, 16, 5000, 1000)
+        );
+        assert_eq!((delivery_headers.fault, delivery_headers.given_up), (None, None));
+        assert_eq!(delivery_headers.history.len(), HISTORY_LENGTH_MAX);
+        assert!(
+            delivery_headers.history[9].starts_with("15: busy (attempts: 8): xxx"),
+            "{:?}",
+            delivery_headers.history
+        );
+        assert!(delivery_headers.history.iter().all(|round| round.len() <= HISTORY_CHARACTERS_MAX));
     }
 
     #[test]

@@ -22,11 +22,11 @@ const TYPE_PREFIX: &str = "notify.plugin.";
 
 /// Speaks for one host.
 #[derive(Clone)]
-pub(super) struct Herald {
+pub(super) struct HealthEvents {
     host: Arc<str>,
 }
 
-impl Herald {
+impl HealthEvents {
     pub(super) fn new() -> Self {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name = if name.trim().is_empty() { "localhost" } else { name.trim() };
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn an_event_about_a_plugin_is_for_all_others() {
-        let message = Herald::new().event("email", "failing", Some(&Fault::new("timed-out", "too slow")));
+        let message = HealthEvents::new().event("email", "failing", Some(&Fault::new("timed-out", "too slow")));
         let arrived = Arrived { message: &message, exchange: "", routing_key: "notifications" };
         let mut event = decode(arrived, &Rules::default()).unwrap();
         assert_eq!(event.event_type, "notify.plugin.failing");

@@ -35,7 +35,7 @@ mod unreadable;
 mod wait_queue;
 mod worker;
 
-pub use crate::delivery_headers::{Recipient, Trail};
+pub use crate::delivery_headers::{DeliveryHeaders, Recipient};
 pub use crate::duplicates::Duplicates;
 pub use crate::observer::{AttemptReport, AttemptResult, DeliveryObserver, Next, ReceivedContext, Recorded, Round};
 pub use crate::policy::Fault;
@@ -47,6 +47,6 @@ pub use crate::route_reason::because;
 pub use crate::runner::{Health, Runner};
 pub use crate::session::{Dispatcher, Ended, Opened};
 pub use crate::settle::INEXPRESSIBLE;
-pub use crate::source::Unwanted;
-pub use crate::status::{Vital, Vitals};
+pub use crate::source::UnmatchedTypes;
+pub use crate::status::{DeliveryState, DeliveryStatus};
 pub use crate::unreadable::{raw_properties, raw_properties_sha256};

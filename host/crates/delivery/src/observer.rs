@@ -11,7 +11,7 @@ use event::Event;
 use sandbox::capability::Beginning;
 use telemetry::metrics::SpillReason;
 
-use crate::delivery_headers::Trail;
+use crate::delivery_headers::DeliveryHeaders;
 use crate::policy::Outcome;
 use crate::route::Routing;
 
@@ -27,7 +27,7 @@ pub trait DeliveryObserver: Send + Sync {
     fn duplicate(&self, event: &Event);
 
     /// A message became a dead letter without being handed to a plugin; `headers` has the fault.
-    fn undecodable(&self, delivery: &Delivery, headers: &Trail);
+    fn undecodable(&self, delivery: &Delivery, headers: &DeliveryHeaders);
 
     /// A delivery moved to its plugin's own queue.
     fn spilled(&self, received: &ReceivedContext<'_>, plugin: &str, why: SpillReason);

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use crate::health_events::{is_about, tells_of_health};
 use crate::registry::Runners;
-use crate::route_cache::Candidates;
+use crate::route_cache::RouteCache;
 use crate::route_reason::because;
 use crate::runner::{self, Runner, Version};
 
@@ -110,7 +110,7 @@ impl Routing {
     }
 }
 
-pub(super) fn route(members: &Runners, candidates: &Candidates<Arc<Runner>>, event: &Event) -> Routing {
+pub(super) fn route(members: &Runners, candidates: &RouteCache<Arc<Runner>>, event: &Event) -> Routing {
     let look = Look::new(event);
     let mut routing = Routing::default();
     let candidates = if tells_of_health(&event.event_type) {

@@ -12,7 +12,7 @@ const TYPES_MAX: usize = 1024;
 const TYPE_BYTES_MAX: usize = 255;
 
 /// What is remembered of the members' candidates.
-pub(super) struct Candidates<M>(RwLock<Remembered<M>>);
+pub(super) struct RouteCache<M>(RwLock<Remembered<M>>);
 
 struct Remembered<M> {
     /// What it was made of.
@@ -31,13 +31,13 @@ impl<M> Remembered<M> {
     }
 }
 
-impl<M> Default for Candidates<M> {
+impl<M> Default for RouteCache<M> {
     fn default() -> Self {
         Self(RwLock::new(Remembered::new(Arc::default(), 0)))
     }
 }
 
-impl<M: Clone> Candidates<M> {
+impl<M: Clone> RouteCache<M> {
     /// Those of the members that `may_want` this type, in their order. `changes` is another number whenever
     /// `may_want` may have another answer; the caller took it before it looks at any member.
     pub(super) fn of(
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_ends_when_members_or_their_wishes_change() {
-        let candidates = Candidates::default();
+        let candidates = RouteCache::default();
         let two: Arc<[_]> = Arc::new(["order", "payment"]);
         let check = |members: &Arc<[&'static str]>, changes, event_type, all_want, expected: &[&str]| {
             let found = candidates.of(members, changes, event_type, |member| all_want || *member == event_type);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_publishers_can_make_it_remember_is_bounded() {
-        let candidates = Candidates::default();
+        let candidates = RouteCache::default();
         let members: Arc<[_]> = Arc::new([()]);
         for number in 0..=TYPES_MAX * 2 {
             assert_eq!(candidates.of(&members, 0, &number.to_string(), |()| number % 2 == 0).len(), (number + 1) % 2);

@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use config::{BreakerPolicy, Policies};
 use event::Event;
 use sandbox::capability::Beginning;
-use sandbox::{Attempt, Plugin, Room};
-use telemetry::metrics::PluginMeters;
+use sandbox::{Attempt, InstancePermit, Plugin};
+use telemetry::metrics::PluginMetrics;
 use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
-use crate::admission::{Origin, Refusal};
-use crate::breaker::{Admission, Breaker, Change, State};
+use crate::admission::{NotAdmitted, Origin};
+use crate::breaker::{Breaker, BreakerDecision, Change, State};
 use crate::policy::Outcome;
 use crate::route_reason::Rules;
 use crate::slots::Slots;
-use crate::throttle::{News, Now, Pace, Standing, Turn, Why};
-use crate::wait_queue::Line;
+use crate::throttle::{ClockReading, Throttle, ThrottleChange, ThrottleDecision, ThrottleState, Why};
+use crate::wait_queue::WaitQueue;
 
 /// Of all runners.
 static REPLACEMENTS: AtomicU64 = AtomicU64::new(0);
@@ -38,13 +38,13 @@ pub struct Runner {
     pub name: Arc<str>,
     /// Beside which the operator would look for it.
     pub toml: PathBuf,
-    pub meters: Arc<PluginMeters>,
+    pub metrics: Arc<PluginMetrics>,
     /// `None`: it has not been loaded yet. Once there is one there always is.
     current: RwLock<Option<Arc<Version>>>,
-    pub(super) line: Line,
+    pub(super) wait_queue: WaitQueue,
     breaker: Mutex<Breaker>,
     /// Where both are locked, the breaker is first.
-    pace: Mutex<Pace>,
+    throttle: Mutex<Throttle>,
     /// By the rate, what comes from the backlog has its turn one after the other, in the order in which it came.
     pub(super) turns: Semaphore,
     /// What a session must still tell.
@@ -94,17 +94,17 @@ pub enum Health {
 }
 
 /// The right to one attempt. Dropping it, or the attempt, gives it back.
-pub(super) struct Pass {
+pub(super) struct Permit {
     runner: Arc<Runner>,
     version: Arc<Version>,
-    room: Option<Room>,
+    instance_permit: Option<InstancePermit>,
     probe: bool,
     /// Of the breaker, when it let this through.
     generation: u64,
     ended: bool,
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         if self.probe && !self.ended {
             let mut breaker = self.runner.breaker();
@@ -119,20 +119,20 @@ impl Drop for Pass {
 
 impl Runner {
     /// A runner for a plugin that has not been loaded yet; [`Self::replace`] gives it its first version.
-    pub fn new(name: Arc<str>, meters: Arc<PluginMeters>, toml: PathBuf) -> Self {
+    pub fn new(name: Arc<str>, metrics: Arc<PluginMetrics>, toml: PathBuf) -> Self {
         let policies = Policies::default();
         Self {
             name,
             toml,
-            meters,
+            metrics,
             news: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             last_failure: Mutex::default(),
             served: watch::Sender::new(false),
             no_queue: Mutex::default(),
-            line: Line::default(),
+            wait_queue: WaitQueue::default(),
             breaker: Mutex::new(Breaker::new(policies.breaker)),
-            pace: Mutex::new(Pace::new(policies.pace, Now::read())),
+            throttle: Mutex::new(Throttle::new(policies.throttle, ClockReading::read())),
             turns: Semaphore::new(1),
             changed: watch::Sender::new(()),
             current: RwLock::default(),
@@ -153,47 +153,60 @@ impl Runner {
     }
 
     /// Whether it is what the right was given for.
-    pub(super) fn is_current(&self, pass: &Pass) -> bool {
+    pub(super) fn is_current(&self, permit: &Permit) -> bool {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &pass.version))
+        current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &permit.version))
     }
 
     /// The one place where the right to an attempt is given.
-    pub(super) fn admit(self: &Arc<Self>, origin: Origin, version: Arc<Version>, room: Room) -> Result<Pass, Refusal> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        origin: Origin,
+        version: Arc<Version>,
+        instance_permit: InstancePermit,
+    ) -> Result<Permit, NotAdmitted> {
         self.look_at_log(&version.plugin)?;
         let mut breaker = self.breaker();
         let now = Instant::now();
-        if let Admission::Wait(_) = breaker.look(now) {
-            return Err(Refusal::Unwell(breaker.ailment()));
+        if let BreakerDecision::Wait(_) = breaker.look(now) {
+            return Err(NotAdmitted::Unwell(breaker.ailment()));
         }
-        if let Turn::Later { why, .. } = self.turn(|pace, now| pace.take(origin, now)) {
-            return Err(Refusal::NotYet(why));
+        if let ThrottleDecision::Later { why, .. } = self.turn(|throttle, now| throttle.take(origin, now)) {
+            return Err(NotAdmitted::NotYet(why));
         }
         let probe = match breaker.admit(now) {
-            Admission::Go => false,
-            Admission::Probe => true,
-            Admission::Wait(_) => return Err(Refusal::Unwell(breaker.ailment())),
+            BreakerDecision::Go => false,
+            BreakerDecision::Probe => true,
+            BreakerDecision::Wait(_) => return Err(NotAdmitted::Unwell(breaker.ailment())),
         };
         let generation = breaker.generation();
-        Ok(Pass { runner: Arc::clone(self), version, room: Some(room), probe, generation, ended: false })
+        Ok(Permit {
+            runner: Arc::clone(self),
+            version,
+            instance_permit: Some(instance_permit),
+            probe,
+            generation,
+            ended: false,
+        })
     }
 
     /// Asks the pace whether it is the turn of a delivery.
-    pub(super) fn turn(&self, ask: impl FnOnce(&mut Pace, Now) -> Turn) -> Turn {
+    pub(super) fn turn(&self, ask: impl FnOnce(&mut Throttle, ClockReading) -> ThrottleDecision) -> ThrottleDecision {
         // Most plugins have neither a rate nor quiet hours; no clock need be read for them.
-        if self.pace().is_free() { Turn::Now } else { self.paced(ask) }
+        if self.throttle().is_free() { ThrottleDecision::ClockReading } else { self.paced(ask) }
     }
 
     /// Asks the pace, and tells what is new of it.
-    pub(super) fn paced<T>(&self, ask: impl FnOnce(&mut Pace, Now) -> T) -> T {
-        let now = Now::read();
-        let mut pace = self.pace();
-        let (was_behind, was_far) = (pace.is_behind(), pace.is_slow() && pace.peek(now).is_far(now.instant));
-        let answer = ask(&mut pace, now);
-        let is_far = pace.is_slow() && pace.peek(now).is_far(now.instant);
-        let is_different = (was_behind, was_far) != (pace.is_behind(), is_far);
-        let news: Vec<_> = std::iter::from_fn(|| pace.news(now)).collect();
-        drop(pace);
+    pub(super) fn paced<T>(&self, ask: impl FnOnce(&mut Throttle, ClockReading) -> T) -> T {
+        let now = ClockReading::read();
+        let mut throttle = self.throttle();
+        let (was_behind, was_far) =
+            (throttle.is_behind(), throttle.is_slow() && throttle.peek(now).is_far(now.instant));
+        let answer = ask(&mut throttle, now);
+        let is_far = throttle.is_slow() && throttle.peek(now).is_far(now.instant);
+        let is_different = (was_behind, was_far) != (throttle.is_behind(), is_far);
+        let news: Vec<_> = std::iter::from_fn(|| throttle.news(now)).collect();
+        drop(throttle);
         if is_different {
             self.changed.send_replace(());
         }
@@ -203,21 +216,21 @@ impl Runner {
         answer
     }
 
-    fn tell(&self, news: &News) {
+    fn tell(&self, news: &ThrottleChange) {
         let plugin = &*self.name;
         match news {
-            News::Quiet { end } => info!(plugin, "quiet hours until {end}: its events wait in its queue"),
-            News::QuietIsOver => info!(plugin, "its quiet hours are over: it gets its events again"),
-            News::OverRate(rate) => {
+            ThrottleChange::Quiet { end } => info!(plugin, "quiet hours until {end}: its events wait in its queue"),
+            ThrottleChange::QuietIsOver => info!(plugin, "its quiet hours are over: it gets its events again"),
+            ThrottleChange::OverRate(rate) => {
                 info!(plugin, "over its rate of {rate}: what comes waits in its queue, and is worked off at that rate");
             }
-            News::CaughtUp => info!(plugin, "within its rate again: nothing waits in its queue for it"),
+            ThrottleChange::CaughtUp => info!(plugin, "within its rate again: nothing waits in its queue for it"),
         }
     }
 
     /// Why deliveries wait though it is well.
-    pub fn standing(&self) -> Option<Standing> {
-        self.paced(Pace::standing)
+    pub fn standing(&self) -> Option<ThrottleState> {
+        self.paced(Throttle::standing)
     }
 
     /// Whether it waits for somebody: for new files, or for the operator's word.
@@ -227,7 +240,7 @@ impl Runner {
 
     /// Puts a new version of the plugin in the place of the old one, if there was one. Calls in flight end on the old one.
     pub fn replace(&self, plugin: Plugin) {
-        let (policy, pace) = (plugin.policies.breaker, plugin.policies.pace.clone());
+        let (policy, throttle) = (plugin.policies.breaker, plugin.policies.throttle.clone());
         {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             let plugin = match &*current {
@@ -237,7 +250,7 @@ impl Runner {
             *current = Some(Arc::new(Version::new(plugin)));
         }
         REPLACEMENTS.fetch_add(1, Ordering::Release);
-        self.paced(|own, now| own.change(pace, now));
+        self.paced(|own, now| own.change(throttle, now));
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.begin_anew(policy);
     }
@@ -349,12 +362,12 @@ impl Runner {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pass {
+impl Permit {
     /// The plugin's own time limit and the like are in this version of it.
     pub(super) fn plugin(&self) -> &Plugin {
         &self.version.plugin
@@ -369,7 +382,7 @@ impl Pass {
         keep_log: bool,
     ) -> (Outcome, Option<Change>, Beginning) {
         let counted = Counted::new(&self.runner.in_flight);
-        let (answer, log) = self.version.plugin.attempt(event, attempt, self.room.take(), keep_log).await;
+        let (answer, log) = self.version.plugin.attempt(event, attempt, self.instance_permit.take(), keep_log).await;
         let outcome = Outcome::of(answer);
         drop(counted);
         self.ended = true;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker::{Broker, BrokerError, Consumer, Source};
 use event::Rules;
-use telemetry::metrics::HostMeters;
+use telemetry::metrics::HostMetrics;
 use telemetry::spans::Spans;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,16 +17,16 @@ use tracing::{debug, info, warn};
 
 use crate::backlog::Backlog;
 use crate::duplicates::Duplicates;
-use crate::health_events::Herald;
+use crate::health_events::HealthEvents;
 use crate::observer::DeliveryObserver;
 use crate::quarantine::Quarantine;
 use crate::queues::{self, Made};
 use crate::registry::{Registry, Runners};
-use crate::route_cache::Candidates;
+use crate::route_cache::RouteCache;
 use crate::runner::Runner;
-use crate::source::{Intake, Unwanted};
+use crate::source::{SourceConsumer, UnmatchedTypes};
 use crate::stall::{self, Progress};
-use crate::status::Vitals;
+use crate::status::DeliveryStatus;
 use crate::worker::Worker;
 
 /// Between two tries to make a queue that the broker refuses to make.
@@ -53,15 +53,15 @@ pub struct Dispatcher {
     /// Where the plugins come from.
     pub folder: Arc<Path>,
     pub duplicates: Duplicates,
-    pub unwanted: Unwanted,
+    pub unmatched_types: UnmatchedTypes,
     pub prefetch: u16,
     /// As it is when the stop comes.
     pub drain_timeout: watch::Receiver<Duration>,
     pub observer: Arc<dyn DeliveryObserver>,
-    pub vitals: Arc<Vitals>,
+    pub status: Arc<DeliveryStatus>,
     pub quarantine: Quarantine,
     pub spans: Spans,
-    pub meters: Arc<HostMeters>,
+    pub metrics: Arc<HostMetrics>,
 }
 
 /// A session that was opened.
@@ -89,17 +89,17 @@ impl Dispatcher {
         };
         let Opened { broker, consumer, declared } = opened;
         let progress = Arc::new(Progress::default());
-        let _open = self.vitals.opened(broker.clone(), Arc::clone(&progress));
+        let _open = self.status.opened(broker.clone(), Arc::clone(&progress));
         let caution = self.quarantine.begin(stop.clone());
         let mut session = Session {
             dispatcher: self,
             worker: Worker {
                 broker: broker.clone(),
                 source: Arc::clone(&self.source),
-                herald: Herald::new(),
+                health_events: HealthEvents::new(),
                 observer: Arc::clone(&self.observer),
                 spans: self.spans.clone(),
-                meters: Arc::clone(&self.meters),
+                metrics: Arc::clone(&self.metrics),
                 caution: Arc::clone(&caution),
             },
             members: Arc::new(Registry::new()),
@@ -156,16 +156,16 @@ impl Session<'_> {
     /// Begins to take from the source's queue, and to watch that this goes on.
     fn start(&mut self, consumer: Option<Consumer>) {
         let progress = Arc::clone(&self.progress);
-        let intake = Arc::new(Intake {
+        let intake = Arc::new(SourceConsumer {
             worker: self.worker.clone(),
             rules: Arc::clone(&self.dispatcher.rules),
             members: Arc::clone(&self.members),
-            candidates: Candidates::default(),
+            route_cache: RouteCache::default(),
             registry: Arc::clone(&self.dispatcher.registry),
             prefetch: self.dispatcher.prefetch,
             folder: Arc::clone(&self.dispatcher.folder),
             duplicates: self.dispatcher.duplicates.clone(),
-            unwanted: self.dispatcher.unwanted.clone(),
+            unmatched_types: self.dispatcher.unmatched_types.clone(),
             progress: Arc::clone(&progress),
         });
         self.parts.spawn(intake.run(consumer, self.stop.clone(), self.give_up.clone()));
@@ -284,7 +284,7 @@ async fn serve(backlog: Backlog, stop: CancellationToken, give_up: CancellationT
     let tell = async move {
         loop {
             let news = runner.news().await;
-            worker.herald.announce(&worker.broker, &worker.source, &runner, news, None).await;
+            worker.health_events.announce(&worker.broker, &worker.source, &runner, news, None).await;
         }
     };
     tokio::select! {

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use broker::{Broker, BrokerError, Headers, Message, PublishError, Source, Target, Value};
 use tracing::warn;
 
-use crate::delivery_headers::{self, Trail};
+use crate::delivery_headers::{self, DeliveryHeaders};
 use crate::policy::Fault;
 
 /// The code of a dead letter that the broker could not carry to where it was meant to go.
@@ -46,20 +46,20 @@ pub(super) async fn pass_on(
     broker: &Broker,
     source: &Source,
     message: &Message,
-    trail: &Trail,
+    delivery_headers: &DeliveryHeaders,
     onward: Onward<'_>,
 ) -> Result<Landed, BrokerError> {
-    let problem = match write_on(broker, source, trail.write(message), onward).await? {
+    let problem = match write_on(broker, source, delivery_headers.write(message), onward).await? {
         Ok(()) => return Ok(Landed::AsMeant),
         Err(problem) => problem,
     };
     // Its id may be among what would change, so it must not be tried again in another form. It is settled all the same.
     let fault = Fault::new(INEXPRESSIBLE, format!("it could not be passed on: {problem}"));
-    let mut trail = Trail { given_up: Some(INEXPRESSIBLE.to_owned()), ..trail.clone() };
-    if let Some(failed) = trail.fault.replace(fault.clone()) {
-        trail.history.push(format!("{}: {}: {}", trail.round, failed.code, failed.reason));
+    let mut delivery_headers = DeliveryHeaders { given_up: Some(INEXPRESSIBLE.to_owned()), ..delivery_headers.clone() };
+    if let Some(failed) = delivery_headers.fault.replace(fault.clone()) {
+        delivery_headers.history.push(format!("{}: {}: {}", delivery_headers.round, failed.code, failed.reason));
     }
-    write_dead(broker, source, trail.write(message)).await?;
+    write_dead(broker, source, delivery_headers.write(message)).await?;
     Ok(Landed::Dead(fault))
 }
 
@@ -244,23 +244,23 @@ mod tests {
         let mut message = Message::json("{}");
         let deep = (0..100).fold(Value::Void, |value, _| Value::List(vec![value]));
         message.properties.headers.insert("deep".to_owned(), deep);
-        let trail = Trail {
+        let delivery_headers = DeliveryHeaders {
             attempts: 1,
             fault: Some(Fault::new("busy", "it was busy")),
-            ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+            ..DeliveryHeaders::new("orders".to_owned(), "order.created".to_owned(), 1)
         };
         for (onward, instead) in [
             (Onward::Later { plugin: "p", delay: Duration::from_secs(1) }, true),
             (Onward::Spill { plugin: "p" }, true),
             (Onward::Dead, false),
         ] {
-            let passed = pass_on(&broker, &source, &message, &trail, onward);
+            let passed = pass_on(&broker, &source, &message, &delivery_headers, onward);
             let landed = tokio::time::timeout(Duration::from_secs(30), passed).await.expect("it loops").unwrap();
             assert_eq!(matches!(landed, Landed::Dead(_)), instead, "{landed:?}");
             let mut consumer = broker.consume("q.dead", 1).await.unwrap();
             let letter = consumer.next().await.unwrap().unwrap();
             assert_eq!(letter.message.body, "{}");
-            let read = Trail::read(&letter.message).unwrap();
+            let read = DeliveryHeaders::read(&letter.message).unwrap();
             let code = read.fault.unwrap().code;
             assert_eq!((&*code, read.attempts), (if instead { INEXPRESSIBLE } else { "busy" }, 1));
             assert_eq!(read.given_up.is_some(), instead);

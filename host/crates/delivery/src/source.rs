@@ -17,15 +17,15 @@ use telemetry::spans::{Span, Taken};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::consume_loop::pump;
-use crate::delivery_headers::Trail;
+use crate::consume_loop::consume;
+use crate::delivery_headers::DeliveryHeaders;
 use crate::duplicates::{Claim, Duplicates};
 use crate::observer::ReceivedContext;
 use crate::quarantine::Admission;
 use crate::registry::Registry;
 use crate::route::Rule;
 use crate::route::{Subscribed, route};
-use crate::route_cache::Candidates;
+use crate::route_cache::RouteCache;
 use crate::runner::Runner;
 use crate::stall::Progress;
 use crate::unreadable;
@@ -36,9 +36,9 @@ const UNWANTED_SAID_MAX: usize = 100;
 
 /// The types of events that no plugin wanted: what nobody gets should be told once.
 #[derive(Clone, Default)]
-pub struct Unwanted(Arc<Mutex<HashSet<String>>>);
+pub struct UnmatchedTypes(Arc<Mutex<HashSet<String>>>);
 
-impl Unwanted {
+impl UnmatchedTypes {
     fn is_new(&self, event_type: &str) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.len() < UNWANTED_SAID_MAX && !said.contains(event_type) && said.insert(event_type.to_owned())
@@ -46,23 +46,23 @@ impl Unwanted {
 }
 
 /// Where first attempts are made.
-pub(super) struct Intake {
+pub(super) struct SourceConsumer {
     pub(super) worker: Worker,
     pub(super) rules: Arc<Rules>,
     /// Whom events may go to.
     pub(super) members: Arc<Registry>,
-    pub(super) candidates: Candidates<Arc<Runner>>,
+    pub(super) route_cache: RouteCache<Arc<Runner>>,
     /// Who there is.
     pub(super) registry: Arc<Registry>,
     pub(super) prefetch: u16,
     /// Where the operator puts plugins.
     pub(super) folder: Arc<Path>,
     pub(super) duplicates: Duplicates,
-    pub(super) unwanted: Unwanted,
+    pub(super) unmatched_types: UnmatchedTypes,
     pub(super) progress: Arc<Progress>,
 }
 
-impl Intake {
+impl SourceConsumer {
     /// Works until `stop`, as long as there is a plugin: to take events and tell nobody would be to lose
     /// them. `first` is a consumer that is there already. Returns how many messages were given back
     /// unfinished; an error means that the session is lost.
@@ -110,7 +110,7 @@ impl Intake {
             };
             let caution = &self.worker.caution;
             let see_through = |delivery| Arc::clone(&self).see_through(delivery);
-            given_back += pump(consumer, enough, &give_up, caution, see_through).await?;
+            given_back += consume(consumer, enough, &give_up, caution, see_through).await?;
             self.progress.consuming(false);
         }
         Ok(given_back)
@@ -125,14 +125,14 @@ impl Intake {
             self.work(delivery).await
         };
         if is_settled {
-            self.worker.meters.settled.took(taken.elapsed());
+            self.worker.metrics.settled.took(taken.elapsed());
         }
         self.progress.ended();
     }
 
     /// The same as [`Self::work`], once its turn has come, unless the message is to be set aside.
     async fn work_with_caution(&self, delivery: Delivery) -> bool {
-        let meters = &self.worker.meters;
+        let metrics = &self.worker.metrics;
         match self.worker.caution.admit(self.worker.source.names.source(), &delivery).await {
             Admission::NotNow => false,
             Admission::Handle(mut pass) => {
@@ -145,13 +145,15 @@ impl Intake {
                 is_settled
             }
             Admission::SetAside(mut pass, verdict) => {
-                let trail = Trail::begin(&delivery, None, now());
-                if let Err(error) = Box::pin(pass.during(self.worker.set_aside(&delivery, trail, verdict))).await {
+                let delivery_headers = DeliveryHeaders::begin(&delivery, None, now());
+                if let Err(error) =
+                    Box::pin(pass.during(self.worker.set_aside(&delivery, delivery_headers, verdict))).await
+                {
                     debug!(%error, "a message was not settled, and will come again");
                     return false;
                 }
-                meters.quarantined.one_more();
-                meters.dead.one_more();
+                metrics.quarantined.one_more();
+                metrics.dead.one_more();
                 delivery.receipt.ack();
                 pass.settled().await;
                 true
@@ -161,26 +163,26 @@ impl Intake {
 
     /// Whether the message is acknowledged.
     async fn work(&self, delivery: Delivery) -> bool {
-        let (meters, since) = (&self.worker.meters, self.worker.spans.now());
-        let mut trail = Trail::begin(&delivery, None, now());
+        let (metrics, since) = (&self.worker.metrics, self.worker.spans.now());
+        let mut delivery_headers = DeliveryHeaders::begin(&delivery, None, now());
         let arrived =
             Arrived { message: &delivery.message, exchange: &delivery.exchange, routing_key: &delivery.routing_key };
         let event = match unreadable::event_of(&delivery, arrived, &self.rules) {
             Ok(event) => event,
             Err(fault) => {
                 self.receive(&delivery, None, since).failed(&fault.code, &fault.reason);
-                if let Err(error) = Box::pin(self.worker.give_up(&delivery, trail, fault)).await {
+                if let Err(error) = Box::pin(self.worker.give_up(&delivery, delivery_headers, fault)).await {
                     debug!(%error, "a message was not settled, and will come again");
                     return false;
                 }
-                meters.undecodable.one_more();
-                meters.dead.one_more();
+                metrics.undecodable.one_more();
+                metrics.dead.one_more();
                 delivery.receipt.ack();
                 return true;
             }
         };
         let mut span = self.receive(&delivery, Some(&event), since);
-        trail.trace = span.as_cause();
+        delivery_headers.trace = span.as_cause();
         // An id that was made of the content says nothing: it may well be meant twice.
         let claim = if event.has_own_id { self.duplicates.claim(event.key()).await } else { Claim::New(None) };
         let claimed = match claim {
@@ -190,12 +192,12 @@ impl Intake {
                 span.note("notify.result", "duplicate");
                 span.done();
                 self.worker.observer.duplicate(&event);
-                meters.duplicate.one_more();
+                metrics.duplicate.one_more();
                 delivery.receipt.ack();
                 return true;
             }
         };
-        let is_settled = self.offer(&event, &delivery, &trail, &mut span).await;
+        let is_settled = self.offer(&event, &delivery, &delivery_headers, &mut span).await;
         if is_settled {
             span.done();
             // Last: a crash before this repeats the calls, which plugins tolerate by the
@@ -226,19 +228,25 @@ impl Intake {
     }
 
     /// Runs all plugins that want the event, side by side. Whether all deliveries are settled.
-    async fn offer(&self, event: &Event, delivery: &Delivery, trail: &Trail, span: &mut Span) -> bool {
+    async fn offer(
+        &self,
+        event: &Event,
+        delivery: &Delivery,
+        delivery_headers: &DeliveryHeaders,
+        span: &mut Span,
+    ) -> bool {
         let members = self.members.runners();
         if members.is_empty() {
             // The last plugin has just gone, and this was on its way.
             return false;
         }
-        let routing = route(&members, &self.candidates, event);
-        let received = ReceivedContext::new(trail.first_at, event, delivery, &routing);
+        let routing = route(&members, &self.route_cache, event);
+        let received = ReceivedContext::new(delivery_headers.first_at, event, delivery, &routing);
         let is_wanted = routing.wanting().next().is_some();
         span.note("notify.result", if is_wanted { "routed" } else { "unmatched" });
         if !is_wanted {
             let (event_id, event_type) = (&event.id, &event.event_type);
-            if self.unwanted.is_new(event_type) {
+            if self.unmatched_types.is_new(event_type) {
                 info!(event_id, event_type, "no plugin wants events of this type, or not this one; said once for each");
             }
             debug!(event_id, event_type, "no plugin wants this event");
@@ -249,9 +257,9 @@ impl Intake {
             let received = &received;
             Box::pin(async move {
                 if is_routed {
-                    self.worker.first(runner, event, received, delivery, trail).await
+                    self.worker.first(runner, event, received, delivery, delivery_headers).await
                 } else {
-                    self.worker.keep_unrouted(runner, event, received, delivery, trail).await
+                    self.worker.keep_unrouted(runner, event, received, delivery, delivery_headers).await
                 }
             })
         });
@@ -272,8 +280,8 @@ impl Intake {
         }
         // Once, also if it comes again.
         if settled {
-            let meters = &self.worker.meters;
-            let count = if is_wanted { &meters.routed } else { &meters.unmatched };
+            let metrics = &self.worker.metrics;
+            let count = if is_wanted { &metrics.routed } else { &metrics.unmatched };
             count.one_more();
         }
         settled

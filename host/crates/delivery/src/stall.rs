@@ -64,7 +64,7 @@ struct Look {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum StallDiagnosis {
     Well,
     /// None arrives.
     Starved,
@@ -72,16 +72,16 @@ enum Verdict {
     Stuck,
 }
 
-fn judge(before: Look, now: Look, prefetch: u64) -> Verdict {
+fn judge(before: Look, now: Look, prefetch: u64) -> StallDiagnosis {
     let in_flight = now.taken.saturating_sub(now.ended);
     if in_flight >= prefetch && before.ended == now.ended {
-        return Verdict::Stuck;
+        return StallDiagnosis::Stuck;
     }
     let waiting = |look: Look| look.ready.is_some_and(|ready| ready > 0);
     if in_flight < prefetch && before.taken == now.taken && waiting(before) && waiting(now) {
-        return Verdict::Starved;
+        return StallDiagnosis::Starved;
     }
-    Verdict::Well
+    StallDiagnosis::Well
 }
 
 /// Goes on for as long as it is polled, and ends when the session had better be given up.
@@ -98,11 +98,11 @@ pub(super) async fn watch(broker: &Broker, queue: &str, progress: &Progress, pre
         };
         let stuck = progress.is_stalled();
         match judge(before, now, prefetch.into()) {
-            Verdict::Starved => {
+            StallDiagnosis::Starved => {
                 let seconds = LOOK_EVERY.as_secs();
                 return BrokerError::Lost(format!("messages wait in queue {queue:?}, and none came for {seconds} s"));
             }
-            Verdict::Stuck if !stuck => {
+            StallDiagnosis::Stuck if !stuck => {
                 progress.stalled.store(true, Ordering::Relaxed);
                 warn!(
                     "stalled: all {prefetch} messages that this host may hold are unsettled, and none was settled \
@@ -110,11 +110,11 @@ pub(super) async fn watch(broker: &Broker, queue: &str, progress: &Progress, pre
                     LOOK_EVERY.as_secs()
                 );
             }
-            Verdict::Well if stuck => {
+            StallDiagnosis::Well if stuck => {
                 progress.stalled.store(false, Ordering::Relaxed);
                 info!("no longer stalled");
             }
-            Verdict::Stuck | Verdict::Well => {}
+            StallDiagnosis::Stuck | StallDiagnosis::Well => {}
         }
         before = now;
     }
@@ -132,16 +132,16 @@ mod tests {
     fn a_stall_is_what_does_not_go_on_though_it_could() {
         let unknown = Look { ready: None, ..look(10, 10, 0) };
         for (before, now, verdict) in [
-            (look(10, 10, 0), look(10, 10, 0), Verdict::Well),
-            (look(10, 10, 5), look(10, 10, 5), Verdict::Starved),
-            (look(10, 10, 0), look(10, 10, 5), Verdict::Well),
-            (look(10, 10, 5), look(11, 10, 5), Verdict::Well),
-            (look(10, 10, 5), unknown, Verdict::Well),
+            (look(10, 10, 0), look(10, 10, 0), StallDiagnosis::Well),
+            (look(10, 10, 5), look(10, 10, 5), StallDiagnosis::Starved),
+            (look(10, 10, 0), look(10, 10, 5), StallDiagnosis::Well),
+            (look(10, 10, 5), look(11, 10, 5), StallDiagnosis::Well),
+            (look(10, 10, 5), unknown, StallDiagnosis::Well),
             // A full window explains why none arrives.
-            (look(14, 10, 5), look(14, 10, 5), Verdict::Stuck),
-            (look(14, 10, 0), look(14, 10, 0), Verdict::Stuck),
-            (look(14, 10, 5), look(15, 11, 5), Verdict::Well),
-            (look(12, 10, 0), look(12, 10, 0), Verdict::Well),
+            (look(14, 10, 5), look(14, 10, 5), StallDiagnosis::Stuck),
+            (look(14, 10, 0), look(14, 10, 0), StallDiagnosis::Stuck),
+            (look(14, 10, 5), look(15, 11, 5), StallDiagnosis::Well),
+            (look(12, 10, 0), look(12, 10, 0), StallDiagnosis::Well),
         ] {
             assert_eq!(judge(before, now, 4), verdict, "{before:?} {now:?}");
         }

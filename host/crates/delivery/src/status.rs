@@ -11,7 +11,7 @@ use crate::stall::Progress;
 
 /// They outlive sessions.
 #[derive(Default)]
-pub struct Vitals {
+pub struct DeliveryStatus {
     state: Mutex<State>,
     sessions: AtomicU64,
 }
@@ -31,7 +31,7 @@ struct Connected {
 
 /// How delivery is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vital {
+pub struct DeliveryState {
     /// Of the session that is open: where it is, and since when.
     pub connected: Option<(BrokerUrl, Timestamp)>,
     /// Why there is none, if one was tried.
@@ -46,7 +46,7 @@ pub struct Vital {
     pub sessions: u64,
 }
 
-impl Vitals {
+impl DeliveryStatus {
     /// Counts as connected for as long as the answer lives.
     pub(super) fn opened(&self, broker: Broker, progress: Arc<Progress>) -> Open<'_> {
         self.sessions.fetch_add(1, Ordering::Relaxed);
@@ -60,10 +60,10 @@ impl Vitals {
         self.state().away = Some(why);
     }
 
-    pub fn look(&self) -> Vital {
+    pub fn look(&self) -> DeliveryState {
         let state = self.state();
         let progress = state.session.as_ref().map(|session| &session.progress);
-        Vital {
+        DeliveryState {
             connected: state.session.as_ref().map(|session| (session.broker.url().clone(), session.since)),
             away: state.away.clone(),
             is_consuming: progress.is_some_and(|progress| progress.is_consuming()),
@@ -84,7 +84,7 @@ impl Vitals {
 }
 
 /// A session counts as open for as long as this lives.
-pub(super) struct Open<'v>(&'v Vitals);
+pub(super) struct Open<'v>(&'v DeliveryStatus);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {

@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use config::{PacePolicy, Rate, Spell};
+use config::{Rate, Spell, ThrottlePolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::admission::Origin;
-use crate::token_bucket::Bucket;
+use crate::token_bucket::TokenBucket;
 
 /// How long a delivery that was taken from the plugin's queue may wait for its turn. If the next turn is later,
 /// nothing is taken at all; it keeps far from the half hour after which RabbitMQ ends a consumer.
@@ -20,12 +20,12 @@ const TOLD_EVERY: Duration = Duration::from_mins(10);
 
 /// The time on both clocks: a rate goes by the one that nobody sets, quiet hours by the other.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
+pub(super) struct ClockReading {
     pub(super) instant: Instant,
     pub(super) wall: Timestamp,
 }
 
-impl Now {
+impl ClockReading {
     pub(super) fn read() -> Self {
         Self { instant: Instant::now(), wall: Timestamp::now() }
     }
@@ -42,8 +42,8 @@ impl Now {
 
 /// Whether a call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    Now,
+pub(super) enum ThrottleDecision {
+    ClockReading,
     Later { why: Why, until: Instant },
 }
 
@@ -54,11 +54,11 @@ pub enum Why {
     Rate,
 }
 
-impl Turn {
+impl ThrottleDecision {
     /// Whether it is too far away for anything to be taken from the queue.
     pub(super) fn is_far(self, now: Instant) -> bool {
         match self {
-            Self::Now => false,
+            Self::ClockReading => false,
             Self::Later { why: Why::Quiet, .. } => true,
             Self::Later { why: Why::Rate, until } => until.saturating_duration_since(now) > IN_HAND_MAX,
         }
@@ -67,7 +67,7 @@ impl Turn {
 
 /// What someone should be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum ThrottleChange {
     Quiet { end: String },
     QuietIsOver,
     OverRate(Rate),
@@ -76,7 +76,7 @@ pub(super) enum News {
 
 /// Why deliveries wait, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ThrottleState {
     pub why: Why,
     pub reason: String,
     /// When the next call may be made.
@@ -84,9 +84,9 @@ pub struct Standing {
 }
 
 #[derive(Debug)]
-pub(super) struct Pace {
-    policy: PacePolicy,
-    bucket: Option<Bucket>,
+pub(super) struct Throttle {
+    policy: ThrottlePolicy,
+    bucket: Option<TokenBucket>,
     spell: Spell,
     /// Something may wait in the plugin's queue for a turn by the rate.
     behind: bool,
@@ -96,9 +96,9 @@ pub(super) struct Pace {
     told_of_rate_at: Option<Instant>,
 }
 
-impl Pace {
-    pub(super) fn new(policy: PacePolicy, now: Now) -> Self {
-        let bucket = policy.rate.map(|rate| Bucket::new(rate, now.instant));
+impl Throttle {
+    pub(super) fn new(policy: ThrottlePolicy, now: ClockReading) -> Self {
+        let bucket = policy.rate.map(|rate| TokenBucket::new(rate, now.instant));
         let spell = policy.quiet_hours.at(now.wall);
         // What an earlier host has left comes first.
         let behind = bucket.is_some();
@@ -106,7 +106,7 @@ impl Pace {
     }
 
     /// The plugin's files changed.
-    pub(super) fn change(&mut self, policy: PacePolicy, now: Now) {
+    pub(super) fn change(&mut self, policy: ThrottlePolicy, now: ClockReading) {
         let was_until = std::mem::replace(&mut self.spell, policy.quiet_hours.at(now.wall)).until;
         if self.told == Some(Why::Quiet) && self.spell.is_quiet && self.spell.until != was_until {
             self.told = None;
@@ -114,7 +114,7 @@ impl Pace {
         match (&mut self.bucket, policy.rate) {
             (Some(bucket), Some(rate)) => bucket.change(rate, now.instant),
             (bucket, Some(rate)) => {
-                *bucket = Some(Bucket::new(rate, now.instant));
+                *bucket = Some(TokenBucket::new(rate, now.instant));
                 self.behind = true;
             }
             (bucket, None) => {
@@ -126,9 +126,9 @@ impl Pace {
     }
 
     /// Whether a delivery that is there may go to the plugin.
-    pub(super) fn look(&mut self, origin: Origin, now: Now) -> Turn {
+    pub(super) fn look(&mut self, origin: Origin, now: ClockReading) -> ThrottleDecision {
         let turn = self.turn(origin, now);
-        if let (Turn::Later { why, until }, true) = (turn, self.bucket.is_some()) {
+        if let (ThrottleDecision::Later { why, until }, true) = (turn, self.bucket.is_some()) {
             self.behind = true;
             self.limited |= why == Why::Rate && until > now.instant;
         }
@@ -136,41 +136,41 @@ impl Pace {
     }
 
     /// Makes the call, if it may be made.
-    pub(super) fn take(&mut self, origin: Origin, now: Now) -> Turn {
+    pub(super) fn take(&mut self, origin: Origin, now: ClockReading) -> ThrottleDecision {
         let turn = self.look(origin, now);
-        if let (Turn::Now, Some(bucket)) = (turn, &mut self.bucket)
+        if let (ThrottleDecision::ClockReading, Some(bucket)) = (turn, &mut self.bucket)
             && let Err(until) = bucket.take(now.instant)
         {
-            return Turn::Later { why: Why::Rate, until };
+            return ThrottleDecision::Later { why: Why::Rate, until };
         }
         turn
     }
 
     /// Whether a delivery that is not there yet may be taken from the plugin's queue.
-    pub(super) fn draw(&mut self, now: Now) -> Turn {
+    pub(super) fn draw(&mut self, now: ClockReading) -> ThrottleDecision {
         let turn = self.peek(now);
-        self.limited |= self.behind && matches!(turn, Turn::Later { why: Why::Rate, .. });
+        self.limited |= self.behind && matches!(turn, ThrottleDecision::Later { why: Why::Rate, .. });
         turn
     }
 
     /// The same, by somebody who only wonders.
-    pub(super) fn peek(&mut self, now: Now) -> Turn {
+    pub(super) fn peek(&mut self, now: ClockReading) -> ThrottleDecision {
         self.turn(Origin::Backlog, now)
     }
 
-    fn turn(&mut self, origin: Origin, now: Now) -> Turn {
+    fn turn(&mut self, origin: Origin, now: ClockReading) -> ThrottleDecision {
         if !self.spell.holds(now.wall) {
             self.spell = self.policy.quiet_hours.at(now.wall);
         }
         if self.spell.is_quiet {
-            return Turn::Later { why: Why::Quiet, until: now.until(self.spell.until) };
+            return ThrottleDecision::Later { why: Why::Quiet, until: now.until(self.spell.until) };
         }
-        let Some(bucket) = &self.bucket else { return Turn::Now };
+        let Some(bucket) = &self.bucket else { return ThrottleDecision::ClockReading };
         let until = bucket.next(now.instant);
         if until > now.instant || (origin == Origin::Source && self.behind) {
-            return Turn::Later { why: Why::Rate, until };
+            return ThrottleDecision::Later { why: Why::Rate, until };
         }
-        Turn::Now
+        ThrottleDecision::ClockReading
     }
 
     /// Deliveries from the plugin's queue that may be held at once, of `max`, so that the last of them has its
@@ -196,7 +196,7 @@ impl Pace {
     }
 
     /// When it has to be looked at again, though nothing happened: quiet hours begin.
-    pub(super) fn changes_at(&self, now: Now) -> Option<Instant> {
+    pub(super) fn changes_at(&self, now: ClockReading) -> Option<Instant> {
         (!self.policy.quiet_hours.is_empty()).then(|| now.until(self.spell.until))
     }
 
@@ -210,20 +210,20 @@ impl Pace {
     }
 
     /// One thing after the other.
-    pub(super) fn news(&mut self, now: Now) -> Option<News> {
+    pub(super) fn news(&mut self, now: ClockReading) -> Option<ThrottleChange> {
         match self.told {
             Some(Why::Quiet) if !self.spell.is_quiet => {
                 self.told = None;
-                Some(News::QuietIsOver)
+                Some(ThrottleChange::QuietIsOver)
             }
             Some(Why::Rate) if !self.limited => {
                 self.told = None;
-                Some(News::CaughtUp)
+                Some(ThrottleChange::CaughtUp)
             }
             Some(Why::Quiet) => None,
             _ if self.spell.is_quiet => {
                 self.told = Some(Why::Quiet);
-                Some(News::Quiet { end: self.spell.end() })
+                Some(ThrottleChange::Quiet { end: self.spell.end() })
             }
             None if self.limited => {
                 let rate = self.bucket?.rate();
@@ -231,25 +231,25 @@ impl Pace {
                     return None;
                 }
                 (self.told, self.told_of_rate_at) = (Some(Why::Rate), Some(now.instant));
-                Some(News::OverRate(rate))
+                Some(ThrottleChange::OverRate(rate))
             }
             Some(Why::Rate) | None => None,
         }
     }
 
     /// How it stands; `None` if nothing is kept away.
-    pub(super) fn standing(&mut self, now: Now) -> Option<Standing> {
+    pub(super) fn standing(&mut self, now: ClockReading) -> Option<ThrottleState> {
         match self.peek(now) {
-            Turn::Later { why: Why::Quiet, .. } => {
+            ThrottleDecision::Later { why: Why::Quiet, .. } => {
                 let reason = format!("quiet hours until {}", self.spell.end());
-                Some(Standing { why: Why::Quiet, reason, until: self.spell.until })
+                Some(ThrottleState { why: Why::Quiet, reason, until: self.spell.until })
             }
-            Turn::Now if !self.limited => None,
-            Turn::Now | Turn::Later { why: Why::Rate, .. } => {
+            ThrottleDecision::ClockReading if !self.limited => None,
+            ThrottleDecision::ClockReading | ThrottleDecision::Later { why: Why::Rate, .. } => {
                 let bucket = self.bucket.filter(|_| self.limited)?;
                 let until = now.at(bucket.next(now.instant));
                 let reason = format!("over its rate of {}; the next call is made {until:.0}", bucket.rate());
-                Some(Standing { why: Why::Rate, reason, until })
+                Some(ThrottleState { why: Why::Rate, reason, until })
             }
         }
     }
@@ -264,16 +264,16 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn policy(toml: &str) -> PacePolicy {
+    fn policy(toml: &str) -> ThrottlePolicy {
         let path = std::path::Path::new("email.toml");
-        PluginConfig::of_text(path, Some(toml), &Policies::default()).unwrap().policies.pace
+        PluginConfig::of_text(path, Some(toml), &Policies::default()).unwrap().policies.throttle
     }
 
-    fn start() -> Now {
-        Now { instant: Instant::now(), wall: "2026-11-26T20:00:00Z".parse().unwrap() }
+    fn start() -> ClockReading {
+        ClockReading { instant: Instant::now(), wall: "2026-11-26T20:00:00Z".parse().unwrap() }
     }
 
-    impl std::ops::Add<Duration> for Now {
+    impl std::ops::Add<Duration> for ClockReading {
         type Output = Self;
 
         fn add(self, time: Duration) -> Self {
@@ -281,121 +281,128 @@ mod tests {
         }
     }
 
-    fn later(why: Why, until: Now) -> Turn {
-        Turn::Later { why, until: until.instant }
+    fn later(why: Why, until: ClockReading) -> ThrottleDecision {
+        ThrottleDecision::Later { why, until: until.instant }
     }
 
     #[test]
     fn without_a_policy_every_turn_is_now() {
         let now = start();
-        let mut pace = Pace::new(policy(""), now);
+        let mut throttle = Throttle::new(policy(""), now);
         for origin in [Origin::Source, Origin::Backlog] {
-            assert_eq!(pace.take(origin, now), Turn::Now);
+            assert_eq!(throttle.take(origin, now), ThrottleDecision::ClockReading);
         }
-        assert!(pace.is_free());
-        assert_eq!((pace.in_hand(7), pace.is_behind(), pace.changes_at(now)), (7, false, None));
-        assert_eq!((pace.news(now), pace.standing(now)), (None, None));
+        assert!(throttle.is_free());
+        assert_eq!((throttle.in_hand(7), throttle.is_behind(), throttle.changes_at(now)), (7, false, None));
+        assert_eq!((throttle.news(now), throttle.standing(now)), (None, None));
     }
 
     #[test]
     fn what_is_new_goes_behind_what_waits() {
         let now = start();
-        let mut pace = Pace::new(policy("rate = \"1/s\""), now);
-        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now), "an earlier host may have left something");
-        pace.caught_up();
-        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
-        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now + SECOND));
+        let mut throttle = Throttle::new(policy("rate = \"1/s\""), now);
+        assert_eq!(
+            throttle.take(Origin::Source, now),
+            later(Why::Rate, now),
+            "an earlier host may have left something"
+        );
+        throttle.caught_up();
+        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(Origin::Source, now), later(Why::Rate, now + SECOND));
         let now = now + SECOND;
-        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now), "there is a turn, but not for it");
-        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
+        assert_eq!(throttle.take(Origin::Source, now), later(Why::Rate, now), "there is a turn, but not for it");
+        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
         let now = now + SECOND;
-        assert_eq!(pace.take(Origin::Source, now), later(Why::Rate, now), "there may be more");
-        pace.caught_up();
-        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+        assert_eq!(throttle.take(Origin::Source, now), later(Why::Rate, now), "there may be more");
+        throttle.caught_up();
+        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
     }
 
     #[test]
     fn as_many_are_in_hand_as_have_their_turn_soon() {
         for (rate, in_hand) in [("1000/s", 20), ("1/s", 10), ("6/min", 1), ("1/h", 1)] {
-            let pace = Pace::new(policy(&format!("rate = {rate:?}")), start());
-            assert_eq!(pace.in_hand(20), in_hand, "{rate}");
+            let throttle = Throttle::new(policy(&format!("rate = {rate:?}")), start());
+            assert_eq!(throttle.in_hand(20), in_hand, "{rate}");
         }
         let now = start();
-        let mut pace = Pace::new(policy("rate = \"5/min\""), now);
-        assert!(!pace.draw(now).is_far(now.instant));
-        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
-        assert!(pace.is_slow() && pace.draw(now).is_far(now.instant), "twelve seconds");
+        let mut throttle = Throttle::new(policy("rate = \"5/min\""), now);
+        assert!(!throttle.draw(now).is_far(now.instant));
+        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
+        assert!(throttle.is_slow() && throttle.draw(now).is_far(now.instant), "twelve seconds");
         let now = now + 2 * SECOND;
-        assert!(!pace.draw(now).is_far(now.instant));
+        assert!(!throttle.draw(now).is_far(now.instant));
     }
 
     #[test]
     fn in_quiet_hours_nothing_is_called_and_a_rate_does_not_run_ahead() {
         let now = start();
-        let mut pace = Pace::new(policy("rate = \"1/min\"\nquiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
-        pace.caught_up();
-        assert!(!pace.is_free());
+        let mut throttle = Throttle::new(policy("rate = \"1/min\"\nquiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
+        throttle.caught_up();
+        assert!(!throttle.is_free());
         let (begin, end) = (now + Duration::from_hours(1), now + Duration::from_hours(10));
-        assert_eq!(pace.changes_at(now), Some(begin.instant));
-        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+        assert_eq!(throttle.changes_at(now), Some(begin.instant));
+        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
         for origin in [Origin::Source, Origin::Backlog] {
-            assert_eq!(pace.take(origin, begin), later(Why::Quiet, end));
+            assert_eq!(throttle.take(origin, begin), later(Why::Quiet, end));
         }
-        assert!(pace.draw(begin).is_far(begin.instant) && pace.draw(begin + SECOND).is_far(begin.instant));
-        assert_eq!(pace.take(Origin::Source, end), later(Why::Rate, end), "first what has waited");
-        assert_eq!(pace.take(Origin::Backlog, end), Turn::Now);
-        assert_eq!(pace.take(Origin::Backlog, end), later(Why::Rate, end + 60 * SECOND));
+        assert!(throttle.draw(begin).is_far(begin.instant) && throttle.draw(begin + SECOND).is_far(begin.instant));
+        assert_eq!(throttle.take(Origin::Source, end), later(Why::Rate, end), "first what has waited");
+        assert_eq!(throttle.take(Origin::Backlog, end), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(Origin::Backlog, end), later(Why::Rate, end + 60 * SECOND));
     }
 
     #[test]
     fn a_clock_that_is_set_is_followed() {
         let now = start();
-        let mut pace = Pace::new(policy("quiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
-        let set = |to: &str| Now { instant: now.instant, wall: to.parse().unwrap() };
-        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
-        assert!(matches!(pace.take(Origin::Source, set("2026-11-27T00:00:00Z")), Turn::Later { .. }));
-        assert_eq!(pace.take(Origin::Source, set("2026-11-26T12:00:00Z")), Turn::Now);
+        let mut throttle = Throttle::new(policy("quiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
+        let set = |to: &str| ClockReading { instant: now.instant, wall: to.parse().unwrap() };
+        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
+        assert!(matches!(throttle.take(Origin::Source, set("2026-11-27T00:00:00Z")), ThrottleDecision::Later { .. }));
+        assert_eq!(throttle.take(Origin::Source, set("2026-11-26T12:00:00Z")), ThrottleDecision::ClockReading);
     }
 
     #[test]
     fn a_change_takes_effect_at_once() {
         let now = start();
-        let mut pace = Pace::new(policy("rate = \"1/day\""), now);
-        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
-        assert!(pace.draw(now).is_far(now.instant));
-        pace.change(policy("rate = \"10/s\""), now);
-        assert_eq!(pace.draw(now), later(Why::Rate, now + SECOND / 10));
-        assert!(pace.is_behind(), "what waits still comes first");
-        pace.change(policy("quiet-hours = \"12:00-23:00 UTC\""), now);
-        assert_eq!(pace.take(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(3)));
-        pace.change(policy(""), now);
-        assert_eq!(pace.take(Origin::Source, now), Turn::Now);
+        let mut throttle = Throttle::new(policy("rate = \"1/day\""), now);
+        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
+        assert!(throttle.draw(now).is_far(now.instant));
+        throttle.change(policy("rate = \"10/s\""), now);
+        assert_eq!(throttle.draw(now), later(Why::Rate, now + SECOND / 10));
+        assert!(throttle.is_behind(), "what waits still comes first");
+        throttle.change(policy("quiet-hours = \"12:00-23:00 UTC\""), now);
+        assert_eq!(throttle.take(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(3)));
+        throttle.change(policy(""), now);
+        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
     }
 
     #[test]
     fn each_thing_is_told_once() {
         let now = start();
-        let told = |pace: &mut Pace, now| std::iter::from_fn(|| pace.news(now)).collect::<Vec<_>>();
-        let mut pace = Pace::new(policy("rate = \"1/h\"\nquiet-hours = \"20:00-21:00 UTC\""), now);
-        assert_eq!(pace.look(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(1)));
-        assert_eq!(told(&mut pace, now), [News::Quiet { end: "2026-11-26 21:00 UTC".to_owned() }]);
-        assert_eq!(told(&mut pace, now), []);
-        let standing = pace.standing(now).unwrap();
+        let told = |throttle: &mut Throttle, now| std::iter::from_fn(|| throttle.news(now)).collect::<Vec<_>>();
+        let mut throttle = Throttle::new(policy("rate = \"1/h\"\nquiet-hours = \"20:00-21:00 UTC\""), now);
+        assert_eq!(throttle.look(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(1)));
+        assert_eq!(told(&mut throttle, now), [ThrottleChange::Quiet { end: "2026-11-26 21:00 UTC".to_owned() }]);
+        assert_eq!(told(&mut throttle, now), []);
+        let standing = throttle.standing(now).unwrap();
         assert_eq!((standing.why, &*standing.reason), (Why::Quiet, "quiet hours until 2026-11-26 21:00 UTC"));
 
         let now = now + Duration::from_hours(1);
-        assert_eq!(pace.take(Origin::Backlog, now), Turn::Now);
-        assert!(pace.look(Origin::Source, now) != Turn::Now && pace.look(Origin::Source, now) != Turn::Now);
+        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
+        assert!(
+            throttle.look(Origin::Source, now) != ThrottleDecision::ClockReading
+                && throttle.look(Origin::Source, now) != ThrottleDecision::ClockReading
+        );
         let rate = policy("rate = \"1/h\"").rate.unwrap();
-        assert_eq!(told(&mut pace, now), [News::QuietIsOver, News::OverRate(rate)]);
-        let standing = pace.standing(now).unwrap();
+        assert_eq!(told(&mut throttle, now), [ThrottleChange::QuietIsOver, ThrottleChange::OverRate(rate)]);
+        let standing = throttle.standing(now).unwrap();
         let reason = "over its rate of 1/h; the next call is made 2026-11-26T22:00:00Z";
         assert_eq!((standing.why, &*standing.reason), (Why::Rate, reason));
-        pace.caught_up();
-        assert_eq!(told(&mut pace, now), [News::CaughtUp]);
-        pace.look(Origin::Source, now);
-        assert_eq!(told(&mut pace, now), [], "a moment ago it was told");
-        pace.look(Origin::Source, now + TOLD_EVERY);
-        assert_eq!(told(&mut pace, now + TOLD_EVERY), [News::OverRate(rate)]);
+        throttle.caught_up();
+        assert_eq!(told(&mut throttle, now), [ThrottleChange::CaughtUp]);
+        throttle.look(Origin::Source, now);
+        assert_eq!(told(&mut throttle, now), [], "a moment ago it was told");
+        throttle.look(Origin::Source, now + TOLD_EVERY);
+        assert_eq!(told(&mut throttle, now + TOLD_EVERY), [ThrottleChange::OverRate(rate)]);
     }
 }

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use config::Rate;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     rate: Rate,
     /// When it would be full if no more calls were made.
     full_at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// There is one call in it. With a full one, a host that is started again and again would call as
     /// often; with an empty one it would not call at all.
     pub(super) fn new(rate: Rate, now: Instant) -> Self {
@@ -66,7 +66,7 @@ mod tests {
     }
 
     /// How many calls may be made at once.
-    fn drain(bucket: &mut Bucket, now: Instant) -> usize {
+    fn drain(bucket: &mut TokenBucket, now: Instant) -> usize {
         (0..1000).take_while(|_| bucket.take(now).is_ok()).count()
     }
 
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn calls_are_as_far_apart_as_the_rate_says() {
         let now = Instant::now();
-        let mut bucket = Bucket::new(rate("30/min", 1), now);
+        let mut bucket = TokenBucket::new(rate("30/min", 1), now);
         for count in 0..5 {
             let now = now + Duration::from_secs(2) * count;
             assert_eq!(bucket.take(now), Ok(()));
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_burst_is_there_after_a_time_without_calls_but_not_after_a_start() {
         let now = Instant::now();
-        let mut bucket = Bucket::new(rate("30/min", 5), now);
+        let mut bucket = TokenBucket::new(rate("30/min", 5), now);
         assert_eq!(drain(&mut bucket, now), 1);
         assert_eq!(drain(&mut bucket, now + Duration::from_secs(6)), 3);
         assert_eq!(drain(&mut bucket, now + HOUR), 5);
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn another_rate_takes_effect_at_once() {
         let now = Instant::now();
-        let mut bucket = Bucket::new(rate("1/day", 1), now);
+        let mut bucket = TokenBucket::new(rate("1/day", 1), now);
         assert_eq!(drain(&mut bucket, now), 1);
         bucket.change(rate("5/s", 1), now);
         assert_eq!(bucket.take(now), Err(now + Duration::from_millis(200)));
@@ -113,7 +113,7 @@ mod tests {
         fn the_rate_is_kept(limit in 1_u32..50, burst in 1_u32..10, pauses in proptest::collection::vec(0_u64..500, 1..300)) {
             let rate = rate(&format!("{limit}/s"), burst);
             let begun = Instant::now();
-            let (mut bucket, mut now, mut calls) = (Bucket::new(rate, begun), begun, Vec::new());
+            let (mut bucket, mut now, mut calls) = (TokenBucket::new(rate, begun), begun, Vec::new());
             for pause in pauses {
                 now += Duration::from_millis(pause);
                 while bucket.take(now).is_ok() {

@@ -8,7 +8,7 @@ use broker::{Delivery, Message, Properties, Unreadable, Value};
 use event::{Arrived, Event, Rules, decode};
 use sha2::{Digest as _, Sha256};
 
-use crate::delivery_headers::Trail;
+use crate::delivery_headers::DeliveryHeaders;
 use crate::policy::Fault;
 
 /// The properties as they came: see [`Unreadable::properties`].
@@ -33,11 +33,11 @@ fn fault(unreadable: &Unreadable) -> Fault {
 pub(super) fn letters(
     message: &Message,
     unreadable: &Unreadable,
-    trail: &Trail,
+    delivery_headers: &DeliveryHeaders,
     headers_bytes_max: usize,
 ) -> Vec<Message> {
     let raw = &unreadable.properties;
-    let mut letter = trail.write(message);
+    let mut letter = delivery_headers.write(message);
     let headers = &mut letter.properties.headers;
     // The rest is for ours, and as far as there is room for the headers that could be read.
     if raw.len() <= headers_bytes_max / 2 {
@@ -52,8 +52,9 @@ pub(super) fn letters(
     };
     let reason = "the body is the properties, as they came, of another dead letter, which names the same digest: they \
                   did not fit beside its own";
-    let trail = Trail { fault: Some(Fault::new("raw-properties", reason)), ..trail.clone() };
-    let mut raw_properties = trail.write(&raw_properties);
+    let delivery_headers =
+        DeliveryHeaders { fault: Some(Fault::new("raw-properties", reason)), ..delivery_headers.clone() };
+    let mut raw_properties = delivery_headers.write(&raw_properties);
     raw_properties.properties.headers.insert(RAW_PROPERTIES_SHA256.to_owned(), digest.as_str().into());
     vec![raw_properties, letter]
 }
@@ -75,11 +76,11 @@ pub fn raw_properties_sha256(message: &Message) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn trail(fault: Fault) -> Trail {
-        Trail {
+    fn delivery_headers(fault: Fault) -> DeliveryHeaders {
+        DeliveryHeaders {
             fault: Some(fault),
             given_up: Some("undecodable".to_owned()),
-            ..Trail::new("orders".to_owned(), "order.created".to_owned(), 1)
+            ..DeliveryHeaders::new("orders".to_owned(), "order.created".to_owned(), 1)
         }
     }
 
@@ -89,7 +90,7 @@ mod tests {
         message.properties.headers.insert("good".to_owned(), "kept".into());
         for (size, count) in [(100, 1), (5_000, 1), (5_001, 2), (130_000, 2)] {
             let unreadable = Unreadable { problem: "its header".to_owned(), properties: vec![7; size].into() };
-            let letters = letters(&message, &unreadable, &trail(fault(&unreadable)), 10_000);
+            let letters = letters(&message, &unreadable, &delivery_headers(fault(&unreadable)), 10_000);
             assert_eq!(letters.len(), count, "{size}");
             let letter = letters.last().unwrap();
             assert_eq!(letter.body, message.body);

@@ -14,17 +14,17 @@ const SHORT_WAIT: Duration = PATIENCE.checked_div(4).unwrap();
 const WEIGHT: u64 = 8;
 
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct WaitQueue {
     length: AtomicUsize,
     /// Nanoseconds that each one in it took, lately; 0 where that is not known, which is taken for fast.
     each: AtomicU64,
 }
 
-impl Line {
+impl WaitQueue {
     /// Waits for room. `None`: that takes longer than a first attempt waits, or would.
     pub(super) async fn wait<T>(&self, room: impl Future<Output = T>) -> Option<T> {
         let ahead = self.length.fetch_add(1, Ordering::Relaxed);
-        let _in_line = InLine(self);
+        let _in_line = Waiting(self);
         if !may_join(ahead, self.each.load(Ordering::Relaxed)) {
             return None;
         }
@@ -40,9 +40,9 @@ impl Line {
     }
 }
 
-struct InLine<'l>(&'l Line);
+struct Waiting<'l>(&'l WaitQueue);
 
-impl Drop for InLine<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.length.fetch_sub(1, Ordering::Relaxed);
     }
@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_leaves_the_line() {
-        let line = Line::default();
+        let line = WaitQueue::default();
         assert_eq!(line.wait(std::future::pending::<()>()).await, None);
         assert_eq!(line.wait(async { 1 }).await, Some(1));
         assert_eq!(line.length.load(Ordering::Relaxed), 0);
@@ -102,7 +102,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_line_that_is_slow_is_left_at_once() {
-        let line = Line::default();
+        let line = WaitQueue::default();
         line.length.store(SHORT, Ordering::Relaxed);
         assert_eq!(line.wait(async { 1 }).await, Some(1));
         line.each.store(1_000_000, Ordering::Relaxed);

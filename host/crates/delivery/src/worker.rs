@@ -6,15 +6,15 @@ use std::sync::Arc;
 use broker::{Broker, BrokerError, Delivery, Message, Source};
 use event::Event;
 use event::clock::{self};
-use telemetry::metrics::{GivenUp, HostMeters, SpillReason};
+use telemetry::metrics::{GivenUp, HostMetrics, SpillReason};
 use telemetry::spans::Spans;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::admission::{Origin, Refusal};
+use crate::admission::{NotAdmitted, Origin};
 use crate::attempt::PluginDelivery;
-use crate::delivery_headers::{Recipient, Trail};
-use crate::health_events::Herald;
+use crate::delivery_headers::{DeliveryHeaders, Recipient};
+use crate::health_events::HealthEvents;
 use crate::observer::{DeliveryObserver, ReceivedContext};
 use crate::policy::Fault;
 use crate::quarantine::{Caution, Form, Verdict};
@@ -30,10 +30,10 @@ const ORIGINAL_PROPERTIES: &str = "x-original-properties";
 pub(super) struct Worker {
     pub(super) broker: Broker,
     pub(super) source: Arc<Source>,
-    pub(super) herald: Herald,
+    pub(super) health_events: HealthEvents,
     pub(super) observer: Arc<dyn DeliveryObserver>,
     pub(super) spans: Spans,
-    pub(super) meters: Arc<HostMeters>,
+    pub(super) metrics: Arc<HostMetrics>,
     pub(super) caution: Arc<Caution>,
 }
 
@@ -53,14 +53,16 @@ impl Worker {
         event: &Event,
         received: &ReceivedContext<'_>,
         delivery: &Delivery,
-        trail: &Trail,
+        delivery_headers: &DeliveryHeaders,
     ) -> Result<(), BrokerError> {
         match runner.enter(Origin::Source, &CancellationToken::new()).await {
-            Ok(pass) => {
-                let one = PluginDelivery { runner, event, received: Some(received), delivery, trail };
-                self.attempt(&one, pass).await
+            Ok(permit) => {
+                let one = PluginDelivery { runner, event, received: Some(received), delivery, delivery_headers };
+                self.attempt(&one, permit).await
             }
-            Err(refusal) => self.spill(runner, event, received, delivery, trail.clone(), refusal.into()).await,
+            Err(refusal) => {
+                self.spill(runner, event, received, delivery, delivery_headers.clone(), refusal.into()).await
+            }
         }
     }
 
@@ -71,10 +73,10 @@ impl Worker {
         event: &Event,
         received: &ReceivedContext<'_>,
         delivery: &Delivery,
-        trail: &Trail,
+        delivery_headers: &DeliveryHeaders,
     ) -> Result<(), BrokerError> {
-        let trail = Trail { not_yet_routed: true, ..trail.clone() };
-        self.spill(runner, event, received, delivery, trail, SpillReason::NotLoaded).await
+        let delivery_headers = DeliveryHeaders { not_yet_routed: true, ..delivery_headers.clone() };
+        self.spill(runner, event, received, delivery, delivery_headers, SpillReason::NotLoaded).await
     }
 
     async fn spill(
@@ -83,20 +85,20 @@ impl Worker {
         event: &Event,
         received: &ReceivedContext<'_>,
         delivery: &Delivery,
-        trail: Trail,
+        delivery_headers: DeliveryHeaders,
         why: SpillReason,
     ) -> Result<(), BrokerError> {
-        let trail = Trail { recipient: Some(recipient(runner, event)), ..trail };
+        let delivery_headers = DeliveryHeaders { recipient: Some(recipient(runner, event)), ..delivery_headers };
         debug!(plugin = &*runner.name, event_id = event.id, why = why.as_str(), "spilled");
         let spill = Onward::Spill { plugin: &runner.name };
-        let landed = Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &trail, spill)).await?;
+        let landed = Box::pin(pass_on(&self.broker, &self.source, &delivery.message, &delivery_headers, spill)).await?;
         if let Landed::Dead(fault) = landed {
             self.observer.received(received);
-            self.observer.undecodable(delivery, &Trail { fault: Some(fault.clone()), ..trail });
+            self.observer.undecodable(delivery, &DeliveryHeaders { fault: Some(fault.clone()), ..delivery_headers });
             could_not_pass_on(runner, &event.id, &fault);
             return Ok(());
         }
-        runner.meters.spilled(why);
+        runner.metrics.spilled(why);
         self.observer.spilled(received, &runner.name, why);
         Ok(())
     }
@@ -107,42 +109,47 @@ impl Worker {
         runner: &Arc<Runner>,
         event: &Event,
         delivery: &Delivery,
-        trail: &Trail,
+        delivery_headers: &DeliveryHeaders,
         give_back: &CancellationToken,
     ) -> Result<Seen, BrokerError> {
         match runner.enter(Origin::Backlog, give_back).await {
-            Ok(pass) => {
-                let one = PluginDelivery { runner, event, received: None, delivery, trail };
-                self.attempt(&one, pass).await.map(|()| Seen::Through)
+            Ok(permit) => {
+                let one = PluginDelivery { runner, event, received: None, delivery, delivery_headers };
+                self.attempt(&one, permit).await.map(|()| Seen::Through)
             }
             // It is in the right queue already.
             Err(
-                Refusal::Busy
-                | Refusal::Unwell(_)
-                | Refusal::NotYet(_)
-                | Refusal::NotLoaded
-                | Refusal::LogBlocked
-                | Refusal::GivenBack,
+                NotAdmitted::Busy
+                | NotAdmitted::Unwell(_)
+                | NotAdmitted::NotYet(_)
+                | NotAdmitted::NotLoaded
+                | NotAdmitted::LogBlocked
+                | NotAdmitted::GivenBack,
             ) => Ok(Seen::NotNow),
         }
     }
 
     /// Gives up a message that is no event.
-    pub(super) async fn give_up(&self, delivery: &Delivery, trail: Trail, fault: Fault) -> Result<(), BrokerError> {
-        let letters = |trail: &Trail| match &delivery.unreadable {
+    pub(super) async fn give_up(
+        &self,
+        delivery: &Delivery,
+        delivery_headers: DeliveryHeaders,
+        fault: Fault,
+    ) -> Result<(), BrokerError> {
+        let letters = |delivery_headers: &DeliveryHeaders| match &delivery.unreadable {
             Some(unreadable) => {
-                unreadable::letters(&delivery.message, unreadable, trail, self.broker.headers_bytes_max())
+                unreadable::letters(&delivery.message, unreadable, delivery_headers, self.broker.headers_bytes_max())
             }
-            None => vec![trail.write(&delivery.message)],
+            None => vec![delivery_headers.write(&delivery.message)],
         };
-        self.give_up_as(GivenUp::Undecodable, delivery, letters, trail, fault).await
+        self.give_up_as(GivenUp::Undecodable, delivery, letters, delivery_headers, fault).await
     }
 
     /// Puts a message that breaks sessions to the dead letters. Nothing looks into it.
     pub(super) async fn set_aside(
         &self,
         delivery: &Delivery,
-        trail: Trail,
+        delivery_headers: DeliveryHeaders,
         verdict: Verdict,
     ) -> Result<(), BrokerError> {
         let Verdict { form, fault } = verdict;
@@ -157,32 +164,39 @@ impl Worker {
             }
             Form::BodyOnly => &plain,
         };
-        self.give_up_as(GivenUp::Quarantined, delivery, |trail| vec![trail.write(message)], trail, fault).await
+        self.give_up_as(
+            GivenUp::Quarantined,
+            delivery,
+            |delivery_headers| vec![delivery_headers.write(message)],
+            delivery_headers,
+            fault,
+        )
+        .await
     }
 
     async fn give_up_as(
         &self,
         why: GivenUp,
         delivery: &Delivery,
-        letters: impl FnOnce(&Trail) -> Vec<Message>,
-        mut trail: Trail,
+        letters: impl FnOnce(&DeliveryHeaders) -> Vec<Message>,
+        mut delivery_headers: DeliveryHeaders,
         fault: Fault,
     ) -> Result<(), BrokerError> {
-        let (exchange, routing_key) = (&trail.exchange, &trail.routing_key);
+        let (exchange, routing_key) = (&delivery_headers.exchange, &delivery_headers.routing_key);
         warn!(exchange, routing_key, code = fault.code, "dead-lettered a message: {}", fault.reason);
-        trail.given_up = Some(why.as_str().to_owned());
-        trail.last_at = clock::now();
-        trail.fault = Some(fault);
-        for letter in letters(&trail) {
+        delivery_headers.given_up = Some(why.as_str().to_owned());
+        delivery_headers.last_at = clock::now();
+        delivery_headers.fault = Some(fault);
+        for letter in letters(&delivery_headers) {
             write_dead(&self.broker, &self.source, letter).await?;
         }
-        self.observer.undecodable(delivery, &trail);
+        self.observer.undecodable(delivery, &delivery_headers);
         Ok(())
     }
 }
 
 pub(super) fn could_not_pass_on(runner: &Runner, event_id: &str, fault: &Fault) {
-    runner.meters.gave_up(GivenUp::Inexpressible);
+    runner.metrics.gave_up(GivenUp::Inexpressible);
     warn!(plugin = &*runner.name, event_id, code = fault.code, "dead-lettered: {}", fault.reason);
 }
 

@@ -5,7 +5,7 @@ use std::slice;
 
 use broker::Delivery;
 use delivery::{
-    AttemptReport, DeliveryObserver, Fault, Next, ReceivedContext, Recorded, Routing, Rule, Subscribed, Trail,
+    AttemptReport, DeliveryHeaders, DeliveryObserver, Fault, Next, ReceivedContext, Recorded, Routing, Rule, Subscribed,
 };
 use event::Event;
 use event::clock::now;
@@ -32,25 +32,25 @@ impl DeliveryObserver for Journal {
         self.note(|| of(now(), event, What::Duplicate));
     }
 
-    fn undecodable(&self, delivery: &Delivery, trail: &Trail) {
-        let Some(Fault { code, reason }) = &trail.fault else { return };
+    fn undecodable(&self, delivery: &Delivery, delivery_headers: &DeliveryHeaders) {
+        let Some(Fault { code, reason }) = &delivery_headers.fault else { return };
         if !self.is_on() {
             return;
         }
         // It may have been an event by the rules of then.
-        let known = trail.recipient.as_ref().map(|recipient| recipient.event_id.clone());
+        let known = delivery_headers.recipient.as_ref().map(|recipient| recipient.event_id.clone());
         let own = || delivery.message.properties.message_id.clone().filter(|id| !id.is_empty());
         let id = known.or_else(own).unwrap_or_else(|| event::id_of_body(&delivery.message.body));
         self.note(|| Lent {
             at: now(),
             id: &id,
-            source: &trail.exchange,
+            source: &delivery_headers.exchange,
             event_type: "",
             what: What::Undecodable {
                 code,
                 reason: bounded(reason),
-                exchange: &trail.exchange,
-                routing_key: &trail.routing_key,
+                exchange: &delivery_headers.exchange,
+                routing_key: &delivery_headers.routing_key,
                 bytes: delivery.message.body.len() as u64,
             },
         });

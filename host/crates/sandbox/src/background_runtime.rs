@@ -25,12 +25,12 @@ const NICENESS_MAX: i32 = 19;
 
 /// Its threads are started when they are first needed.
 #[derive(Debug, Default)]
-pub(super) struct SlowLane {
+pub(super) struct BackgroundRuntime {
     /// `None`: the system has no threads for it.
     runtime: OnceLock<Option<Runtime>>,
 }
 
-impl SlowLane {
+impl BackgroundRuntime {
     /// Runs a call, in the lane from when `is_long` says so and the call gives way. An error means that the lane has ended.
     pub(super) async fn run<T: Send + 'static>(
         &self,
@@ -39,12 +39,16 @@ impl SlowLane {
     ) -> Result<T, JoinError> {
         let ended = poll_fn(|context| match call.poll_unpin(context) {
             Poll::Ready(answer) => Poll::Ready(Ok(answer)),
-            Poll::Pending if is_long() => self.runtime().map_or(Poll::Pending, |lane| Poll::Ready(Err(lane))),
+            Poll::Pending if is_long() => {
+                self.runtime().map_or(Poll::Pending, |background| Poll::Ready(Err(background)))
+            }
             Poll::Pending => Poll::Pending,
         });
         match ended.await {
             Ok(answer) => Ok(answer),
-            Err(lane) => AbortOnDropHandle::new(lane.spawn(AtHome { home: Handle::current(), call: Some(call) })).await,
+            Err(background) => {
+                AbortOnDropHandle::new(background.spawn(AtHome { home: Handle::current(), call: Some(call) })).await
+            }
         }
     }
 
@@ -71,7 +75,7 @@ impl SlowLane {
     }
 }
 
-impl Drop for SlowLane {
+impl Drop for BackgroundRuntime {
     fn drop(&mut self) {
         if let Some(Some(runtime)) = self.runtime.take() {
             // Its last owner may be a task, which must not wait.
@@ -133,13 +137,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_long_call_goes_there_and_finds_the_runtime_that_it_came_from() {
-        let lane = SlowLane::default();
+        let background = BackgroundRuntime::default();
         let short = async {
             tokio::task::yield_now().await;
             thread_name()
         };
-        assert_ne!(lane.run(short.boxed(), || false).await.unwrap(), "long-calls");
-        assert!(!lane.is_open(), "nobody needed it");
+        assert_ne!(background.run(short.boxed(), || false).await.unwrap(), "long-calls");
+        assert!(!background.is_open(), "nobody needed it");
 
         let own = || rustix::process::getpriority_process(None).unwrap();
         if cfg!(target_os = "linux") {
@@ -156,7 +160,7 @@ mod tests {
             (thread_name(), own())
         };
         let nicer = if cfg!(target_os = "linux") { (before + NICENESS).min(19) } else { before };
-        assert_eq!(lane.run(long.boxed(), || true).await.unwrap(), ("long-calls".to_owned(), nicer));
+        assert_eq!(background.run(long.boxed(), || true).await.unwrap(), ("long-calls".to_owned(), nicer));
         assert_eq!(own(), before, "only its own threads");
     }
 
@@ -169,7 +173,7 @@ mod tests {
                 self.0.store(true, Ordering::Release);
             }
         }
-        let (lane, ended) = (SlowLane::default(), std::sync::Arc::new(AtomicBool::new(false)));
+        let (background, ended) = (BackgroundRuntime::default(), std::sync::Arc::new(AtomicBool::new(false)));
         let guard = Ends(std::sync::Arc::clone(&ended), Handle::current().id());
         let endless = async move {
             let _guard = guard;
@@ -177,7 +181,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let run = lane.run::<()>(endless.boxed(), || true);
+        let run = background.run::<()>(endless.boxed(), || true);
         assert!(tokio::time::timeout(Duration::from_millis(20), run).await.is_err());
         let limit = tokio::time::Instant::now() + Duration::from_secs(10);
         while !ended.load(Ordering::Acquire) {

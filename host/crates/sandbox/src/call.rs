@@ -29,7 +29,7 @@ where
     Call: for<'a> FnOnce(&'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
 {
     let running = engine.running();
-    let (log, for_the_lane) = (store.data().log.clone(), store.data().for_the_lane());
+    let (log, wants_background) = (store.data().log.clone(), store.data().wants_background());
     let call = async move {
         let (held, _running) = (held, running);
         let answer = match tokio::time::timeout(time, call(&mut store)).await {
@@ -41,7 +41,7 @@ where
     };
     // The store is not looked at again after a panic.
     let call = AssertUnwindSafe(call).catch_unwind().boxed();
-    let ended = engine.lane.run(call, || for_the_lane.load(Ordering::Relaxed)).await;
+    let ended = engine.background.run(call, || wants_background.load(Ordering::Relaxed)).await;
     log.close();
     let ended = ended.unwrap_or_else(|error| Err(Box::new(error.to_string())));
     ended.unwrap_or_else(|panic| (Err(PluginFailure::of_panic(panic)), Usage::default(), None))
@@ -84,12 +84,12 @@ mod tests {
     async fn a_call_that_never_ends_goes_to_the_slow_lane_and_is_cut_off_there() {
         let engine = Engine::new().unwrap();
         assert_eq!(call(&engine, "", Duration::from_secs(10)).await, Ok(()));
-        assert!(!engine.lane.is_open(), "a short one does not");
+        assert!(!engine.background.is_open(), "a short one does not");
         let time = Duration::from_millis(500);
         let began = std::time::Instant::now();
         assert_eq!(call(&engine, "(loop $more (br $more))", time).await, Err(PluginFailure::TimedOut(time)));
         assert!(began.elapsed() < 20 * time, "{:?}", began.elapsed());
-        assert!(engine.lane.is_open());
+        assert!(engine.background.is_open());
     }
 
     #[tokio::test]

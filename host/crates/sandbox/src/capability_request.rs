@@ -8,17 +8,17 @@ const WISHES_SHOWN_MAX: usize = 5;
 
 /// One thing that a plugin asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct CapabilityRequest {
     /// As the plugin says it.
     pub capability: String,
     pub scope: String,
     pub why: String,
-    pub standing: Standing,
+    pub standing: GrantState,
 }
 
 /// How a wish stands with the operator's grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum GrantState {
     Granted(Scope),
     NotGranted(Scope),
     /// It cannot be granted; why.
@@ -26,17 +26,17 @@ pub enum Standing {
 }
 
 /// What a plugin asks for, in its order.
-pub fn wishes(info: &PluginInfo, grants: &Grants) -> Vec<Wish> {
+pub fn capability_requests(info: &PluginInfo, grants: &Grants) -> Vec<CapabilityRequest> {
     let wish = |request: &contract::metadata::Request| {
         let scope = request.capability.parse().and_then(|capability: Capability| {
             Scope::new(capability, &request.scope).map_err(|problem| format!("{capability}: {problem}"))
         });
         let standing = match scope {
-            Ok(scope) if grants.cover(&scope) => Standing::Granted(scope),
-            Ok(scope) => Standing::NotGranted(scope),
-            Err(problem) => Standing::Senseless(problem),
+            Ok(scope) if grants.cover(&scope) => GrantState::Granted(scope),
+            Ok(scope) => GrantState::NotGranted(scope),
+            Err(problem) => GrantState::Senseless(problem),
         };
-        Wish {
+        CapabilityRequest {
             capability: request.capability.clone(),
             scope: request.scope.clone(),
             why: request.why.clone(),
@@ -57,9 +57,9 @@ pub(super) enum Sentence {
 pub(super) fn report(name: &str, info: &PluginInfo, grants: &Grants) -> Vec<Sentence> {
     let version = &info.version;
     let mut sentences = Vec::new();
-    let open: Vec<_> = wishes(info, grants)
+    let open: Vec<_> = capability_requests(info, grants)
         .into_iter()
-        .filter(|wish| matches!(wish.standing, Standing::NotGranted(_)))
+        .filter(|wish| matches!(wish.standing, GrantState::NotGranted(_)))
         .map(|wish| format!("{} {} ({:?})", wish.capability, wish.scope, wish.why))
         .collect();
     if !open.is_empty() {
@@ -111,14 +111,14 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_granted_or_not_or_makes_no_sense() {
-        let standings: Vec<_> = wishes(&slack(), &grants("[grants]\nhttp = [\"https://*.slack.com\"]"))
+        let standings: Vec<_> = capability_requests(&slack(), &grants("[grants]\nhttp = [\"https://*.slack.com\"]"))
             .into_iter()
             .map(|wish| wish.standing)
             .collect();
-        assert!(matches!(&standings[0], Standing::Granted(scope) if scope.to_string() == "https://hooks.slack.com"));
-        assert!(matches!(&standings[1], Standing::NotGranted(_)));
-        assert!(matches!(&standings[2], Standing::Senseless(problem) if problem.contains("no capability \"sms\"")));
-        assert!(matches!(&standings[3], Standing::Senseless(problem) if problem.contains("expected scheme")));
+        assert!(matches!(&standings[0], GrantState::Granted(scope) if scope.to_string() == "https://hooks.slack.com"));
+        assert!(matches!(&standings[1], GrantState::NotGranted(_)));
+        assert!(matches!(&standings[2], GrantState::Senseless(problem) if problem.contains("no capability \"sms\"")));
+        assert!(matches!(&standings[3], GrantState::Senseless(problem) if problem.contains("expected scheme")));
     }
 
     #[test]

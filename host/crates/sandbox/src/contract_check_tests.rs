@@ -20,7 +20,8 @@ struct Judge {
 
 impl Judge {
     fn new() -> Self {
-        let loader = Loader::new(Engine::new().unwrap(), None, crate::capability::Outside::default(), None).unwrap();
+        let loader =
+            Loader::new(Engine::new().unwrap(), None, crate::capability::HostServices::default(), None).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         Self { runtime, loader }
     }

@@ -25,23 +25,23 @@ const TURNS_MAX: u32 = 20;
 
 /// The turns of one engine.
 #[derive(Clone, Debug)]
-pub(super) struct Turns {
+pub(super) struct CpuSlices {
     free: Arc<Semaphore>,
 }
 
 /// Where one guest stands. Its turn ends with it.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct CpuSlice {
     /// That it has met, one after the other.
     ticks: u32,
     held: Option<Held>,
-    for_the_lane: Arc<AtomicBool>,
+    wants_background: Arc<AtomicBool>,
 }
 
 /// `None` when it is over.
 type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
-impl Turn {
+impl CpuSlice {
     /// The guest gave up the processor for so long, to wait for something outside.
     pub(super) fn has_waited(&mut self, time: Duration) {
         if time >= WAIT_NOTICED {
@@ -51,8 +51,8 @@ impl Turn {
     }
 
     /// Set once the call is to go on in the slow lane.
-    pub(super) fn for_the_lane(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.for_the_lane)
+    pub(super) fn wants_background(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.wants_background)
     }
 
     fn end(&mut self) {
@@ -73,7 +73,7 @@ pub(super) enum Tick<Wait> {
     Wait(Wait),
 }
 
-impl Turns {
+impl CpuSlices {
     pub(super) fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self { free: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
@@ -82,21 +82,21 @@ impl Turns {
     /// Ends this guest's turn. It has the next one when it has waited; first come, first served. A call
     /// that only happens to meet its first tick goes on: as long as it waited for others, its slot would be taken, and whoever
     /// waits for that would wait with it.
-    pub(super) fn tick(&self, turn: &mut Turn) -> Tick<impl Future<Output = ()> + Send + 'static> {
-        turn.end();
-        if turn.for_the_lane.load(Ordering::Relaxed) {
+    pub(super) fn tick(&self, cpu_slice: &mut CpuSlice) -> Tick<impl Future<Output = ()> + Send + 'static> {
+        cpu_slice.end();
+        if cpu_slice.wants_background.load(Ordering::Relaxed) {
             return Tick::GiveWay;
         }
-        turn.ticks += 1;
-        if turn.ticks == 1 {
+        cpu_slice.ticks += 1;
+        if cpu_slice.ticks == 1 {
             return Tick::GoOn;
         }
-        if turn.ticks > 1 + TURNS_MAX {
-            turn.for_the_lane.store(true, Ordering::Relaxed);
+        if cpu_slice.ticks > 1 + TURNS_MAX {
+            cpu_slice.wants_background.store(true, Ordering::Relaxed);
             return Tick::GiveWay;
         }
         let (free, held) = (Arc::clone(&self.free), Held::default());
-        turn.held = Some(Arc::clone(&held));
+        cpu_slice.held = Some(Arc::clone(&held));
         Tick::Wait(async move {
             // It is never closed; if it were, the guest would go on without a turn.
             let permit = free.acquire_owned().await.ok();
@@ -109,7 +109,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turn {
+impl Drop for CpuSlice {
     fn drop(&mut self) {
         self.end();
     }
@@ -122,28 +122,28 @@ mod tests {
     async fn wait(tick: Tick<impl Future<Output = ()>>) {
         match tick {
             Tick::GoOn | Tick::GiveWay => panic!("it has been here before"),
-            Tick::Wait(turn) => turn.await,
+            Tick::Wait(cpu_slice) => cpu_slice.await,
         }
     }
 
     /// The turns of a machine with two cores, and guests that have computed for a tick.
-    fn two_cores<const GUESTS: usize>() -> (Turns, [Turn; GUESTS]) {
-        let turns = Turns { free: Arc::new(Semaphore::new(1)) };
-        let mut guests = std::array::from_fn(|_| Turn::default());
+    fn two_cores<const GUESTS: usize>() -> (CpuSlices, [CpuSlice; GUESTS]) {
+        let cpu_slices = CpuSlices { free: Arc::new(Semaphore::new(1)) };
+        let mut guests = std::array::from_fn(|_| CpuSlice::default());
         for guest in &mut guests {
-            assert!(matches!(turns.tick(guest), Tick::GoOn));
+            assert!(matches!(cpu_slices.tick(guest), Tick::GoOn));
         }
-        (turns, guests)
+        (cpu_slices, guests)
     }
 
     #[tokio::test]
     async fn a_turn_ends_with_the_next_tick_or_by_itself() {
-        let (turns, [mut one, mut other]) = two_cores();
-        wait(turns.tick(&mut one)).await;
-        let mut waiting = Box::pin(wait(turns.tick(&mut other)));
+        let (cpu_slices, [mut one, mut other]) = two_cores();
+        wait(cpu_slices.tick(&mut one)).await;
+        let mut waiting = Box::pin(wait(cpu_slices.tick(&mut other)));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         // Its next tick: it queues up behind the one that waits.
-        let mut again = Box::pin(wait(turns.tick(&mut one)));
+        let mut again = Box::pin(wait(cpu_slices.tick(&mut one)));
         assert!(futures_util::poll!(&mut again).is_pending());
         waiting.await;
         assert!(futures_util::poll!(&mut again).is_pending());
@@ -153,43 +153,43 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_waited_for_the_outside_does_not_queue_up_behind_those_that_compute() {
-        let (turns, [mut one, mut other]) = two_cores();
-        wait(turns.tick(&mut one)).await;
+        let (cpu_slices, [mut one, mut other]) = two_cores();
+        wait(cpu_slices.tick(&mut one)).await;
         other.has_waited(WAIT_NOTICED / 2);
-        assert!(matches!(turns.tick(&mut other), Tick::Wait(_)), "that was no wait");
+        assert!(matches!(cpu_slices.tick(&mut other), Tick::Wait(_)), "that was no wait");
         other.has_waited(WAIT_NOTICED);
-        assert!(matches!(turns.tick(&mut other), Tick::GoOn));
+        assert!(matches!(cpu_slices.tick(&mut other), Tick::GoOn));
         one.has_waited(WAIT_NOTICED);
-        let mut waiting = Box::pin(wait(turns.tick(&mut other)));
+        let mut waiting = Box::pin(wait(cpu_slices.tick(&mut other)));
         assert!(futures_util::poll!(&mut waiting).is_ready(), "and its turn ends with the wait");
     }
 
     #[tokio::test]
     async fn who_has_had_many_turns_in_a_row_goes_to_the_slow_lane() {
-        let (turns, [mut one, mut other]) = two_cores();
-        let for_the_lane = one.for_the_lane();
+        let (cpu_slices, [mut one, mut other]) = two_cores();
+        let wants_background = one.wants_background();
         for _ in 0..TURNS_MAX {
-            wait(turns.tick(&mut one)).await;
+            wait(cpu_slices.tick(&mut one)).await;
         }
         // It may be one that waits again and again.
         other.has_waited(WAIT_NOTICED);
         for _ in 0..TURNS_MAX {
-            assert!(matches!(turns.tick(&mut other), Tick::GoOn));
+            assert!(matches!(cpu_slices.tick(&mut other), Tick::GoOn));
             other.has_waited(WAIT_NOTICED);
         }
-        assert!(!for_the_lane.load(Ordering::Relaxed));
-        assert!(matches!(turns.tick(&mut one), Tick::GiveWay));
-        assert!(for_the_lane.load(Ordering::Relaxed));
-        assert!(matches!(turns.tick(&mut one), Tick::GiveWay), "there it needs no turn");
-        assert!(!other.for_the_lane().load(Ordering::Relaxed));
+        assert!(!wants_background.load(Ordering::Relaxed));
+        assert!(matches!(cpu_slices.tick(&mut one), Tick::GiveWay));
+        assert!(wants_background.load(Ordering::Relaxed));
+        assert!(matches!(cpu_slices.tick(&mut one), Tick::GiveWay), "there it needs no turn");
+        assert!(!other.wants_background().load(Ordering::Relaxed));
     }
 
     #[tokio::test]
     async fn a_turn_ends_with_its_guest() {
-        let (turns, [mut one, mut other]) = two_cores();
-        wait(turns.tick(&mut one)).await;
+        let (cpu_slices, [mut one, mut other]) = two_cores();
+        wait(cpu_slices.tick(&mut one)).await;
         drop(one);
-        let mut waiting = Box::pin(wait(turns.tick(&mut other)));
+        let mut waiting = Box::pin(wait(cpu_slices.tick(&mut other)));
         assert!(futures_util::poll!(&mut waiting).is_ready(), "at once");
     }
 }

@@ -18,8 +18,8 @@ use config::{INSTANCES_MAX, TABLE_ELEMENTS_MAX};
 use tracing::info;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-use crate::background_runtime::SlowLane;
-use crate::cpu_slices::Turns;
+use crate::background_runtime::BackgroundRuntime;
+use crate::cpu_slices::CpuSlices;
 use crate::limits::{MEMORIES_MAX, TABLES_MAX};
 
 /// How often a guest that computes is made to look up from its work.
@@ -51,24 +51,24 @@ pub struct Engine {
     pub wasmtime: wasmtime::Engine,
     /// What code for it must be compiled for.
     pub(super) memory_reservation: u64,
-    pub(super) turns: Turns,
-    pub(super) lane: Arc<SlowLane>,
+    pub(super) cpu_slices: CpuSlices,
+    pub(super) background: Arc<BackgroundRuntime>,
     /// How many attempts there is room for.
-    pub(super) places: Places,
+    pub(super) capacity: InstanceCapacity,
     clock: Arc<Clock>,
 }
 
 /// Room for attempts. A pool's places are an error when they are used up, not a wait: whoever
 /// starts an attempt waits for one of these first.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Places {
+pub(super) struct InstanceCapacity {
     /// For any plugin.
     pub(super) shared: usize,
     /// One for each plugin, for so many of them.
     pub(super) own: usize,
 }
 
-impl Places {
+impl InstanceCapacity {
     fn all(self) -> usize {
         self.shared + self.own + PLACES_FOR_LOADING
     }
@@ -78,21 +78,21 @@ impl Engine {
     /// The fastest that this system allows.
     pub fn new() -> anyhow::Result<Self> {
         let mut refusal = None;
-        let most = Places { shared: ATTEMPTS_AT_ONCE_MAX, own: PLACES_OF_THEIR_OWN_MAX };
-        for (places, is_pooled) in [(most, true), (Places { shared: 16, own: 16 }, true), (most, false)] {
-            let pool = is_pooled.then_some(places);
+        let most = InstanceCapacity { shared: ATTEMPTS_AT_ONCE_MAX, own: PLACES_OF_THEIR_OWN_MAX };
+        for (capacity, is_pooled) in [(most, true), (InstanceCapacity { shared: 16, own: 16 }, true), (most, false)] {
+            let pool = is_pooled.then_some(capacity);
             match wasmtime::Engine::new(&config(pool)) {
                 Ok(engine) => {
                     if let Some(refusal) = refusal {
                         info!(
-                            instances = pool.map_or(0, Places::all),
+                            instances = pool.map_or(0, InstanceCapacity::all),
                             "the system refused a larger pool of instances ({refusal}); plugins run slower"
                         );
                     }
                     let clock = Arc::new(Clock::start(engine.clone())?);
                     let memory_reservation = memory_reservation(is_pooled);
-                    let (turns, lane) = (Turns::new(), Arc::default());
-                    return Ok(Self { wasmtime: engine, memory_reservation, turns, lane, places, clock });
+                    let (cpu_slices, background) = (CpuSlices::new(), Arc::default());
+                    return Ok(Self { wasmtime: engine, memory_reservation, cpu_slices, background, capacity, clock });
                 }
                 Err(error) => refusal = Some(error),
             }
@@ -150,15 +150,15 @@ fn code_config(memory_reservation: u64) -> Config {
 }
 
 /// Without places: no pool.
-fn config(places: Option<Places>) -> Config {
-    let mut config = code_config(memory_reservation(places.is_some()));
+fn config(capacity: Option<InstanceCapacity>) -> Config {
+    let mut config = code_config(memory_reservation(capacity.is_some()));
     config
         .max_wasm_stack(STACK_BYTES_MAX)
         .async_stack_size(FIBER_STACK_BYTES)
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
-    let Some(places) = places else { return config };
+    let Some(capacity) = capacity else { return config };
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let count = places.all();
+    let count = capacity.all();
     let cores = thread::available_parallelism().map_or(1, usize::from).min(POOL_CORES_MAX);
     // Linux 6.7 and newer can say which pages were written. Elsewhere what is kept must be written over, all of it, which
     // costs more than giving it back.

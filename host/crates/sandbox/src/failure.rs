@@ -77,7 +77,7 @@ impl PluginFailure {
         };
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
         // In this order: half of a value would not be found.
-        let fit = |text, bytes_max| cut(guest.call.reach.vault.redact(text), bytes_max);
+        let fit = |text, bytes_max| cut(guest.call.access.secret_store.redact(text), bytes_max);
         Self::Trapped {
             reason: fit(reason, REASON_BYTES_MAX),
             backtrace: fit(backtrace.trim_end().to_owned(), BACKTRACE_BYTES_MAX),

@@ -13,8 +13,8 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use crate::capability::{Console, PluginLog, PluginSettings, Reach, Stream, WasiHttp};
-use crate::cpu_slices::{Tick, Turn};
+use crate::capability::{GuestStdio, PluginAccess, PluginLog, PluginSettings, StdioStream, WasiHttp};
+use crate::cpu_slices::{CpuSlice, Tick};
 use crate::engine::Engine;
 use crate::limits::Limiter;
 use crate::usage::Calls;
@@ -32,7 +32,7 @@ pub struct Guest {
     pub(super) limiter: Limiter,
     pub log: PluginLog,
     pub calls: Calls,
-    turn: Turn,
+    cpu_slice: CpuSlice,
     /// Of the engine's clock, that it has met as it computed.
     pub(super) ticks: u32,
     pub call: CallContext,
@@ -43,7 +43,7 @@ pub struct Guest {
 pub struct CallContext {
     /// The operator's settings, as a JSON object.
     pub settings: Arc<PluginSettings>,
-    pub reach: Arc<Reach>,
+    pub access: Arc<PluginAccess>,
     /// The same for each attempt of one delivery; empty while the plugin describes itself.
     pub idempotency_key: Arc<str>,
     /// What goes out of it hangs below this in its trace.
@@ -58,7 +58,7 @@ impl CallContext {
         let deadline = Instant::now() + time;
         Self {
             settings: Arc::default(),
-            reach: Arc::default(),
+            access: Arc::default(),
             idempotency_key: "".into(),
             within: Within::default(),
             deadline,
@@ -73,13 +73,13 @@ impl Guest {
     }
 
     /// Set once the call has computed for so long that it is to go on in the slow lane.
-    pub(super) fn for_the_lane(&self) -> Arc<AtomicBool> {
-        self.turn.for_the_lane()
+    pub(super) fn wants_background(&self) -> Arc<AtomicBool> {
+        self.cpu_slice.wants_background()
     }
 
     /// In a call back into the host, for something outside.
     pub(crate) fn has_waited(&mut self, time: Duration) {
-        self.turn.has_waited(time);
+        self.cpu_slice.has_waited(time);
     }
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: Call
         limiter: Limiter::new(limits),
         log,
         calls: Calls::default(),
-        turn: Turn::default(),
+        cpu_slice: CpuSlice::default(),
         ticks: 0,
         call,
     };
@@ -135,14 +135,14 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: Call
     store.set_epoch_deadline(1);
     // At every tick the guest gives way, so that the time limit around the call can act, and
     // others get their turn.
-    let turns = engine.turns.clone();
+    let cpu_slices = engine.cpu_slices.clone();
     store.epoch_deadline_callback(move |mut store| {
         let guest = store.data_mut();
         guest.ticks = guest.ticks.saturating_add(1);
-        Ok(match turns.tick(&mut guest.turn) {
+        Ok(match cpu_slices.tick(&mut guest.cpu_slice) {
             Tick::GoOn => UpdateDeadline::Continue(1),
             Tick::GiveWay => UpdateDeadline::Yield(1),
-            Tick::Wait(turn) => UpdateDeadline::YieldCustom(1, Box::pin(turn)),
+            Tick::Wait(cpu_slice) => UpdateDeadline::YieldCustom(1, Box::pin(cpu_slice)),
         })
     });
     store.set_hostcall_fuel(limits.host_call_bytes);
@@ -153,14 +153,14 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, log: PluginLog, call: Call
 /// WASI with nothing in it: no arguments, environment, files, sockets, names or input. Clocks are
 /// there, randomness is bounded, and what the guest prints is logged.
 fn wasi(log: &PluginLog) -> WasiCtx {
-    let console = |stream| Console::new(log.clone(), stream);
+    let console = |stream| GuestStdio::new(log.clone(), stream);
     WasiCtx::builder()
         // Without these a socket is a file descriptor of the host's, though it can reach nobody.
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         .max_random_size(RANDOM_BYTES_MAX)
-        .stdout(console(Stream::Output))
-        .stderr(console(Stream::Error))
+        .stdout(console(StdioStream::Output))
+        .stderr(console(StdioStream::Error))
         .build()
 }

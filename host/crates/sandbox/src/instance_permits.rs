@@ -9,7 +9,7 @@ use crate::engine::Engine;
 
 /// All places of one engine.
 #[derive(Clone, Debug)]
-pub(super) struct AllPlaces {
+pub(super) struct InstancePermits {
     shared: Arc<Semaphore>,
     /// Of the shared ones.
     count: usize,
@@ -19,54 +19,54 @@ pub(super) struct AllPlaces {
 
 /// The places that one plugin may take.
 #[derive(Clone, Debug)]
-pub(super) struct PluginPlaces {
+pub(super) struct PluginInstancePermits {
     shared: Arc<Semaphore>,
     /// `None` with very many plugins.
-    own: Option<Arc<OwnPlace>>,
+    own: Option<Arc<OwnPermit>>,
 }
 
 #[derive(Debug)]
-struct OwnPlace {
+struct OwnPermit {
     free: Arc<Semaphore>,
     _owned: OwnedSemaphorePermit,
 }
 
 /// A place that is taken.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PoolPermit {
     _permit: Option<OwnedSemaphorePermit>,
     /// It stays the plugin's until the last attempt in it has ended.
-    _own: Option<Arc<OwnPlace>>,
+    _own: Option<Arc<OwnPermit>>,
 }
 
-impl AllPlaces {
+impl InstancePermits {
     pub(super) fn new(engine: &Engine) -> Self {
-        Self::of(engine.places.shared, engine.places.own)
+        Self::of(engine.capacity.shared, engine.capacity.own)
     }
 
     fn of(shared: usize, own: usize) -> Self {
         Self { count: shared, shared: Arc::new(Semaphore::new(shared)), unowned: Arc::new(Semaphore::new(own)) }
     }
 
-    pub(super) fn shared(&self) -> SharedPlaces {
-        SharedPlaces { free: Arc::clone(&self.shared), count: self.count }
+    pub(super) fn shared(&self) -> SharedInstancePermits {
+        SharedInstancePermits { free: Arc::clone(&self.shared), count: self.count }
     }
 
-    pub(super) fn of_a_plugin(&self) -> PluginPlaces {
+    pub(super) fn of_a_plugin(&self) -> PluginInstancePermits {
         let owned = Arc::clone(&self.unowned).try_acquire_owned().ok();
-        let own = owned.map(|owned| Arc::new(OwnPlace { free: Arc::new(Semaphore::new(1)), _owned: owned }));
-        PluginPlaces { shared: Arc::clone(&self.shared), own }
+        let own = owned.map(|owned| Arc::new(OwnPermit { free: Arc::new(Semaphore::new(1)), _owned: owned }));
+        PluginInstancePermits { shared: Arc::clone(&self.shared), own }
     }
 }
 
 /// The places for any plugin, for who wants to know how many are taken.
 #[derive(Clone, Debug)]
-pub struct SharedPlaces {
+pub struct SharedInstancePermits {
     free: Arc<Semaphore>,
     count: usize,
 }
 
-impl SharedPlaces {
+impl SharedInstancePermits {
     /// Those that are taken, and those that are free.
     pub fn used_and_free(&self) -> (usize, usize) {
         let free = self.free.available_permits();
@@ -74,7 +74,7 @@ impl SharedPlaces {
     }
 }
 
-impl PluginPlaces {
+impl PluginInstancePermits {
     /// Has the other's own place, unless there was one for it.
     pub(super) fn take_over(&mut self, other: &Self) {
         if self.own.is_none() {
@@ -83,26 +83,26 @@ impl PluginPlaces {
     }
 
     /// One that is free.
-    pub(super) fn take_at_once(&self) -> Option<Place> {
+    pub(super) fn take_at_once(&self) -> Option<PoolPermit> {
         if let Some(own) = &self.own
             && let Ok(permit) = Arc::clone(&own.free).try_acquire_owned()
         {
-            return Some(Place { _permit: Some(permit), _own: Some(Arc::clone(own)) });
+            return Some(PoolPermit { _permit: Some(permit), _own: Some(Arc::clone(own)) });
         }
         let permit = Arc::clone(&self.shared).try_acquire_owned().ok()?;
-        Some(Place { _permit: Some(permit), _own: None })
+        Some(PoolPermit { _permit: Some(permit), _own: None })
     }
 
     /// Waits for one. The semaphores are never closed; if they were, the attempt would go on without.
-    pub(super) async fn take(&self) -> Place {
+    pub(super) async fn take(&self) -> PoolPermit {
         let shared = Arc::clone(&self.shared).acquire_owned();
-        let Some(own) = &self.own else { return Place { _permit: shared.await.ok(), _own: None } };
+        let Some(own) = &self.own else { return PoolPermit { _permit: shared.await.ok(), _own: None } };
         tokio::select! {
             biased;
             permit = Arc::clone(&own.free).acquire_owned() => {
-                Place { _permit: permit.ok(), _own: Some(Arc::clone(own)) }
+                PoolPermit { _permit: permit.ok(), _own: Some(Arc::clone(own)) }
             }
-            permit = shared => Place { _permit: permit.ok(), _own: None },
+            permit = shared => PoolPermit { _permit: permit.ok(), _own: None },
         }
     }
 }
@@ -115,8 +115,9 @@ mod tests {
 
     #[test]
     fn a_plugin_that_takes_all_it_can_leaves_the_others_one_place_each() {
-        let places = AllPlaces::of(2, 2);
-        let (greedy, modest, third) = (places.of_a_plugin(), places.of_a_plugin(), places.of_a_plugin());
+        let instance_permits = InstancePermits::of(2, 2);
+        let (greedy, modest, third) =
+            (instance_permits.of_a_plugin(), instance_permits.of_a_plugin(), instance_permits.of_a_plugin());
         let taken: Vec<_> = std::iter::from_fn(|| greedy.take().now_or_never()).collect();
         assert_eq!(taken.len(), 3);
         let own = modest.take().now_or_never().expect("a place of its own");
@@ -129,12 +130,12 @@ mod tests {
 
     #[test]
     fn a_place_is_owned_as_long_as_somebody_is_in_it() {
-        let places = AllPlaces::of(0, 1);
-        let plugin = places.of_a_plugin();
+        let instance_permits = InstancePermits::of(0, 1);
+        let plugin = instance_permits.of_a_plugin();
         let taken = plugin.take().now_or_never().expect("its own");
         drop(plugin);
-        assert!(places.of_a_plugin().take().now_or_never().is_none());
+        assert!(instance_permits.of_a_plugin().take().now_or_never().is_none());
         drop(taken);
-        assert!(places.of_a_plugin().take().now_or_never().is_some());
+        assert!(instance_permits.of_a_plugin().take().now_or_never().is_some());
     }
 }

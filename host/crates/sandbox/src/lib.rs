@@ -39,20 +39,20 @@ use contract::metadata::PluginInfo;
 use event::{Event, Filter};
 use state::digest::Digest;
 use telemetry::log_writer::{LogFault, RequiredLines};
-use telemetry::metrics::{LogLoss, PluginMeters};
+use telemetry::metrics::{LogLoss, PluginMetrics};
 use telemetry::spans::Within;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::capability::{Beginning, LogLine, PluginLog, PluginSettings, Reach, Vault};
-pub use crate::capability_request::{Standing, Wish, wishes};
+use crate::capability::{Beginning, LogLine, PluginAccess, PluginLog, PluginSettings, SecretStore};
+pub use crate::capability_request::{CapabilityRequest, GrantState, capability_requests};
 pub use crate::compile::{COMMAND as COMPILE_COMMAND, COMPILE_TIME_MAX, TRY_AGAIN, compile_standard_input};
 pub use crate::engine::Engine;
 pub use crate::failure::PluginFailure;
 pub use crate::folder::{Entry, Files, Loaded, is_plugin_name, lone_tomls, look, plugin_names, scan};
 pub use crate::instance::{CallContext, Guest};
-pub use crate::instance_permits::SharedPlaces;
-use crate::instance_permits::{Place, PluginPlaces};
+pub use crate::instance_permits::SharedInstancePermits;
+use crate::instance_permits::{PluginInstancePermits, PoolPermit};
 pub use crate::load::Loader;
 use crate::load::Ready;
 pub use crate::load_error::{LoadError, is_transient};
@@ -77,18 +77,18 @@ pub struct Plugin {
     /// Whether its log lines are its work.
     pub log: LogPolicy,
     settings: Arc<PluginSettings>,
-    reach: Arc<Reach>,
+    access: Arc<PluginAccess>,
     pub limits: Limits,
     pub policies: Policies,
     ready: Arc<Ready>,
     engine: Engine,
-    places: PluginPlaces,
+    instance_permits: PluginInstancePermits,
 }
 
 /// Room for one attempt: a slot of the plugin's, and a place in the engine.
-pub struct Room {
+pub struct InstancePermit {
     slot: OwnedSemaphorePermit,
-    place: Place,
+    pool_permit: PoolPermit,
 }
 
 /// Who chose a plugin's subscriptions.
@@ -121,19 +121,19 @@ impl Plugin {
     /// call has ended.
     #[must_use]
     pub fn in_place_of(mut self, old: &Self) -> Self {
-        self.places.take_over(&old.places);
+        self.instance_permits.take_over(&old.instance_permits);
         self
     }
 
     /// If a slot and a place are free.
-    pub fn room_at_once(&self, slots: &Arc<Semaphore>) -> Option<Room> {
+    pub fn permit_at_once(&self, slots: &Arc<Semaphore>) -> Option<InstancePermit> {
         let slot = Arc::clone(slots).try_acquire_owned().ok()?;
-        Some(Room { slot, place: self.places.take_at_once()? })
+        Some(InstancePermit { slot, pool_permit: self.instance_permits.take_at_once()? })
     }
 
     /// Waits for a place in the engine, too.
-    pub async fn room(&self, slot: OwnedSemaphorePermit) -> Room {
-        Room { slot, place: self.places.take().await }
+    pub async fn instance_permit(&self, slot: OwnedSemaphorePermit) -> InstancePermit {
+        InstancePermit { slot, pool_permit: self.instance_permits.take().await }
     }
 
     /// One call. Its room is given up when the call has ended for good. Where its log lines are its work, it is not over before
@@ -142,18 +142,18 @@ impl Plugin {
         &self,
         event: &Event,
         attempt: Attempt,
-        room: Option<Room>,
+        permit: Option<InstancePermit>,
         keep_log: bool,
     ) -> (Result<Answer, PluginFailure>, Beginning) {
         let (name, event_id) = (Arc::clone(&self.name), event.id.as_str().into());
         let new = if keep_log { PluginLog::keeping_the_beginning } else { PluginLog::new };
         let required = (self.log == LogPolicy::Required).then(Arc::<RequiredLines>::default);
-        let log = new(name, event_id, &self.limits).hiding(&self.reach.vault).requiring(required.as_ref());
+        let log = new(name, event_id, &self.limits).hiding(&self.access.secret_store).requiring(required.as_ref());
         let kept = keep_log.then(|| log.clone());
         let deadline = Instant::now() + self.limits.time;
-        let (mut answer, _, room) = self.call(event, attempt, room, log).await;
+        let (mut answer, _, permit) = self.call(event, attempt, permit, log).await;
         if let Some(lines) = required
-            && let Err(fault) = self.written(&lines, room, deadline).await
+            && let Err(fault) = self.written(&lines, permit, deadline).await
         {
             answer = Err(PluginFailure::LogNotWritten(fault));
         }
@@ -161,30 +161,35 @@ impl Plugin {
     }
 
     /// Waits until these lines of a call that has ended are written.
-    async fn written(&self, lines: &Arc<RequiredLines>, room: Option<Room>, deadline: Instant) -> Result<(), LogFault> {
+    async fn written(
+        &self,
+        lines: &Arc<RequiredLines>,
+        permit: Option<InstancePermit>,
+        deadline: Instant,
+    ) -> Result<(), LogFault> {
         // Nothing runs in the place any more. The slot is kept while there is nobody to whom it can be given: whatever waits for
         // a log that is stuck holds only so many messages.
-        let slot = room.map(|Room { slot, place }| {
-            drop(place);
+        let slot = permit.map(|InstancePermit { slot, pool_permit }| {
+            drop(pool_permit);
             slot
         });
-        let waits = if lines.is_settled() { None } else { self.reach.log.may_wait() };
+        let waits = if lines.is_settled() { None } else { self.access.log.may_wait() };
         let _slot = slot.filter(|_| waits.is_none());
         let written = lines.written(deadline.max(Instant::now() + LOG_TIME_MIN)).await;
         if written == Err(LogFault::TooLate) {
-            self.reach.log.lost(LogLoss::TooLate, lines.pending());
+            self.access.log.lost(LogLoss::TooLate, lines.pending());
         }
         written
     }
 
     /// Whether its lines are its work and the log takes none, so that nothing would come of a call.
     pub fn is_blocked_by_log(&self) -> bool {
-        self.log == LogPolicy::Required && self.reach.log.is_blocked()
+        self.log == LogPolicy::Required && self.access.log.is_blocked()
     }
 
     /// Why it is not called, if that is why.
     pub fn trouble_with_log(&self) -> Option<String> {
-        self.reach.log.trouble().filter(|_| self.log == LogPolicy::Required)
+        self.access.log.trouble().filter(|_| self.log == LogPolicy::Required)
     }
 
     /// One call that is watched: what it used, and what it logged. `shown`: in the host's log, too.
@@ -195,7 +200,7 @@ impl Plugin {
         shown: bool,
     ) -> (Result<Answer, PluginFailure>, Usage, Vec<LogLine>) {
         let log = PluginLog::keeping(Arc::clone(&self.name), event.id.as_str().into(), &self.limits, shown);
-        let log = log.hiding(&self.reach.vault);
+        let log = log.hiding(&self.access.secret_store);
         let kept = log.clone();
         let (answer, usage, _) = self.call(event, attempt, None, log).await;
         (answer, usage, kept.take_lines())
@@ -203,29 +208,29 @@ impl Plugin {
 
     /// What the operator allows it.
     pub fn grants(&self) -> &Grants {
-        &self.reach.grants
+        &self.access.grants
     }
 
     /// What is counted of it, whatever its version.
-    pub fn meters(&self) -> Arc<PluginMeters> {
-        Arc::clone(&self.reach.meters)
+    pub fn metrics(&self) -> Arc<PluginMetrics> {
+        Arc::clone(&self.access.metrics)
     }
 
     /// The text without the values of the plugin's secrets.
     pub fn redact(&self, text: String) -> String {
-        self.reach.vault.redact(text)
+        self.access.secret_store.redact(text)
     }
 
     async fn call(
         &self,
         event: &Event,
         attempt: Attempt,
-        room: Option<Room>,
+        permit: Option<InstancePermit>,
         log: PluginLog,
-    ) -> (Result<Answer, PluginFailure>, Usage, Option<Room>) {
+    ) -> (Result<Answer, PluginFailure>, Usage, Option<InstancePermit>) {
         let context = CallContext {
             settings: Arc::clone(&self.settings),
-            reach: Arc::clone(&self.reach),
+            access: Arc::clone(&self.access),
             idempotency_key: attempt.idempotency_key.as_str().into(),
             within: attempt.within.clone(),
             deadline: Instant::now() + self.limits.time,
@@ -243,27 +248,27 @@ impl Plugin {
         if attempt.within.is_somewhere() {
             attempt.within.mark(&mut event.attributes_mut().extensions);
         }
-        let answer = call::make(&self.engine, store, self.limits.time, room, |store| {
+        let answer = call::make(&self.engine, store, self.limits.time, permit, |store| {
             Box::pin(async move {
                 let handler = ready.handler(store).await?;
                 handler.call_handle(&mut *store, &event, &delivery).await
             })
         });
-        let (answer, usage, room) = answer.await;
-        let vault = &self.reach.vault;
+        let (answer, usage, permit) = answer.await;
+        let secret_store = &self.access.secret_store;
         let answer = match answer {
-            Ok(answer) => Ok(within(answer, self.limits.result_bytes, vault)),
-            Err(failure) => Err(failure.map(|text| vault.redact(text))),
+            Ok(answer) => Ok(within(answer, self.limits.result_bytes, secret_store)),
+            Err(failure) => Err(failure.map(|text| secret_store.redact(text))),
         };
-        (answer, usage, room.flatten())
+        (answer, usage, permit.flatten())
     }
 }
 
 /// The answer with texts that are fit for logs, headers and pages.
-fn within(answer: Answer, bytes_max: usize, vault: &Vault) -> Answer {
+fn within(answer: Answer, bytes_max: usize, secret_store: &SecretStore) -> Answer {
     use contract::types::{Failure, Outcome, Rejection, Retry};
     // In this order: half of a value would not be found.
-    let cut = |text| failure::cut(vault.redact(text), bytes_max);
+    let cut = |text| failure::cut(secret_store.redact(text), bytes_max);
     match answer {
         Ok(Outcome::Done(note)) => Ok(Outcome::Done(note.map(cut))),
         Ok(Outcome::Skipped(reason)) => Ok(Outcome::Skipped(cut(reason))),

@@ -13,18 +13,18 @@ use contract::metadata::{self, PluginInfo};
 use contract::{Plugin as World, PluginPre};
 use state::digest::Digest;
 use state::file::read_bounded;
-use telemetry::metrics::PluginMeters;
+use telemetry::metrics::PluginMetrics;
 use tracing::{info, warn};
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::capability::{NoValue, Outside, PluginLog, Preview, Vault};
+use crate::capability::{HostServices, NoValue, PluginLog, Preview, SecretStore};
 use crate::capability_request::{self, Sentence};
 use crate::compile::Compiler;
 use crate::engine::Engine;
 use crate::hardening::keep_memory_private;
 use crate::instance::{self, CallContext, Guest};
-use crate::instance_permits::{AllPlaces, SharedPlaces};
+use crate::instance_permits::{InstancePermits, SharedInstancePermits};
 use crate::load_error::{LoadError, is_of_the_machine};
 use crate::{Chooser, Plugin, PluginFailure, call, componentize, contract_check};
 
@@ -53,10 +53,10 @@ pub struct Loader {
     engine: Engine,
     compiler: Compiler,
     linker: Arc<Linker<Guest>>,
-    outside: Outside,
+    services: HostServices,
     /// Of what the plugins send.
     preview: Option<Preview>,
-    places: AllPlaces,
+    instance_permits: InstancePermits,
     /// What is in use, by its file's content: the same file under several names, or with another toml, is the same code.
     in_use: Mutex<HashMap<Digest, Weak<Ready>>>,
     /// What was said of plugins already.
@@ -108,25 +108,25 @@ impl Loader {
     pub fn new(
         engine: Engine,
         state: Option<&Path>,
-        outside: Outside,
+        services: HostServices,
         preview: Option<Preview>,
     ) -> anyhow::Result<Self> {
         let compiler = Compiler::new(engine.clone(), state);
         let linker = Arc::new(instance::linker(&engine)?);
         keep_memory_private();
-        let places = AllPlaces::new(&engine);
+        let instance_permits = InstancePermits::new(&engine);
         let (in_use, said) = Default::default();
-        Ok(Self { engine, compiler, linker, outside, preview, places, in_use, said })
+        Ok(Self { engine, compiler, linker, services, preview, instance_permits, in_use, said })
     }
 
     /// The places that attempts of all plugins take.
-    pub fn places(&self) -> SharedPlaces {
-        self.places.shared()
+    pub fn instance_permits(&self) -> SharedInstancePermits {
+        self.instance_permits.shared()
     }
 
     /// What is counted of the plugin of this name, which need not have been loaded.
-    pub fn meters_of(&self, name: &str) -> Arc<PluginMeters> {
-        self.outside.meters_of(name)
+    pub fn metrics_of(&self, name: &str) -> Arc<PluginMetrics> {
+        self.services.metrics_of(name)
     }
 
     /// Reads a plugin's file, within bounds.
@@ -153,11 +153,12 @@ impl Loader {
             self.say_once(sentence);
         }
         let is_dry = self.preview.as_ref().is_some_and(|preview| preview.is_dry);
-        let (vault, warnings) = Vault::open(name, &config.secrets, is_dry).await.map_err(without_a_secret)?;
+        let (secret_store, warnings) =
+            SecretStore::open(name, &config.secrets, is_dry).await.map_err(without_a_secret)?;
         for warning in warnings {
             self.say_once(Sentence::ToChange(warning));
         }
-        let reach = self.outside.reach(name, &config, vault, self.preview.clone());
+        let access = self.services.access(name, &config, secret_store, self.preview.clone());
         let settings = match &info.config_schema {
             Some(schema) => complete(schema.clone(), config.settings).await.map_err(with_wrong_settings)?,
             None => config.settings.values,
@@ -176,12 +177,12 @@ impl Loader {
             filter: config.filter,
             log,
             settings: Arc::new(settings.into()),
-            reach,
+            access,
             policies: config.policies,
             limits: config.limits,
             ready,
             engine: self.engine.clone(),
-            places: self.places.of_a_plugin(),
+            instance_permits: self.instance_permits.of_a_plugin(),
         })
     }
 
@@ -331,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_file_under_several_names_is_the_same_code() {
-        let loader = Loader::new(Engine::new().unwrap(), None, Outside::default(), None).unwrap();
+        let loader = Loader::new(Engine::new().unwrap(), None, HostServices::default(), None).unwrap();
         let load = async |name, content: &[u8]| {
             let plugin = loader.load_content(name, content, Digest::of(content), PluginConfig::default()).await;
             plugin.unwrap().ready
@@ -358,7 +359,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_describe_computes_is_measured() {
-        let loader = Loader::new(Engine::new().unwrap(), None, Outside::default(), None).unwrap();
+        let loader = Loader::new(Engine::new().unwrap(), None, HostServices::default(), None).unwrap();
         let endless = "(loop $for_ever (br $for_ever))";
         let guest = crate::assemble::Guest { describe: endless, ..Default::default() };
         let content = guest.assemble();

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use config::{Layers, Policies, Settled};
+use config::{Layers, Policies, Resolved};
 use delivery::Duplicates;
 use journal::Journal;
 use serde::{Deserialize, Serialize};
@@ -34,9 +34,9 @@ pub struct NewPolicies {
 pub struct Reloader {
     pub layers: Layers,
     /// What the host was started with, and so holds where nothing can be changed.
-    pub started: Settled,
+    pub started: Resolved,
     /// What holds where something can.
-    pub now: Mutex<Settled>,
+    pub now: Mutex<Resolved>,
     pub log_level: LogLevelHandle,
     pub policies: mpsc::Sender<NewPolicies>,
     pub journal: Journal,
@@ -50,7 +50,7 @@ impl Reloader {
         // One after the other.
         let mut now = self.now.lock().await;
         let layers = self.layers.clone();
-        let later = match apart(move || layers.settle()).await {
+        let later = match apart(move || layers.resolve()).await {
             Ok(later) => later,
             Err(problems) => {
                 let problems = String::from(problems);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use broker::{Broker, BrokerError, BrokerUrl, ConnectError, ConnectOptions};
 use config::HostConfig;
-use delivery::{Dispatcher, Ended, Opened, Registry, Vitals, make_queues};
+use delivery::{DeliveryStatus, Dispatcher, Ended, Opened, Registry, make_queues};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,7 +26,7 @@ pub struct Sessions<'a> {
     config: &'a HostConfig,
     /// Of the plugins whose queues are needed.
     registry: &'a Registry,
-    vitals: &'a Vitals,
+    status: &'a DeliveryStatus,
     /// There was one that could consume.
     worked: bool,
     /// What has been said already.
@@ -35,8 +35,8 @@ pub struct Sessions<'a> {
 
 impl<'a> Sessions<'a> {
     /// `registry`: of the plugins whose queues are needed.
-    pub fn new(url: BrokerUrl, config: &'a HostConfig, registry: &'a Registry, vitals: &'a Vitals) -> Self {
-        Self { url, config, registry, vitals, worked: false, warned: Vec::new() }
+    pub fn new(url: BrokerUrl, config: &'a HostConfig, registry: &'a Registry, status: &'a DeliveryStatus) -> Self {
+        Self { url, config, registry, status, worked: false, warned: Vec::new() }
     }
 }
 
@@ -60,7 +60,7 @@ impl Sessions<'_> {
                 Ended::Lost(error) => {
                     short_sessions = if started.elapsed() < SESSION_SHORT { short_sessions + 1 } else { 0 };
                     let pause = pause_after(short_sessions);
-                    self.vitals.away(error.to_string());
+                    self.status.away(error.to_string());
                     warn!("{error}; connecting again in {} ms", pause.as_millis());
                     // What is asked for meanwhile is seen by the next `open`.
                     let _ = tokio::time::timeout(pause, stop.cancelled()).await;
@@ -110,7 +110,7 @@ impl Sessions<'_> {
                 }
                 Err(error) => error.to_string(),
             };
-            self.vitals.away(error.clone());
+            self.status.away(error.clone());
             let limit = self.config.broker_timeout.filter(|_| !self.worked);
             if let Some(limit) = limit.filter(|limit| started.elapsed() >= *limit) {
                 anyhow::bail!("{error}; gave up after {} s (--broker-timeout)", limit.as_secs());

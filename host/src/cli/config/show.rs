@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use config::BadConfig;
-use config::{Effective, Layers, Place, Settled, Source, default_files};
+use config::{Effective, Layers, Place, Resolved, Source, default_files};
 use event::text::printable;
 use serde_json::json;
 
@@ -14,19 +14,19 @@ use crate::cli::command::{say, unless_cut_off, write_json};
 const WIDTH: usize = 44;
 
 pub(super) fn run(layers: &Layers, json: bool) -> anyhow::Result<ExitCode> {
-    let settled = layers.settle().map_err(|problems| BadConfig(problems.into()))?;
-    for warning in &settled.warnings {
+    let resolved = layers.resolve().map_err(|problems| BadConfig(problems.into()))?;
+    for warning in &resolved.warnings {
         say!("warning: {warning}");
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let effective = settled.effective();
-    let printed = if json { print_json(&mut out, &effective) } else { print(&mut out, &settled, &effective) };
+    let effective = resolved.effective();
+    let printed = if json { print_json(&mut out, &effective) } else { print(&mut out, &resolved, &effective) };
     unless_cut_off(printed.and_then(|()| out.flush()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(out: &mut impl Write, settled: &Settled, effective: &[Effective]) -> io::Result<()> {
-    if let Some(file) = &settled.file {
+fn print(out: &mut impl Write, resolved: &Resolved, effective: &[Effective]) -> io::Result<()> {
+    if let Some(file) = &resolved.file {
         writeln!(out, "# the file is {}", printable(&file.display().to_string()))?;
     } else {
         let looked: Vec<_> = default_files().iter().map(|file| printable(&file.display().to_string())).collect();

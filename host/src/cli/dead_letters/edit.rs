@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use broker::BrokerUrl;
 use config::HostConfig;
 use dead_letters::browse::{Letter, Need};
-use dead_letters::edited_event::{Original, Successor};
+use dead_letters::edited_event::{EditedEvent, Original};
 use dead_letters::{Selection, replay};
 use event::clock::now;
 use uuid::Uuid;
@@ -18,18 +18,18 @@ pub(super) async fn edit(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyh
     let (browser, letter) = find_one(config, url, id).await?;
     // Nothing is held while somebody thinks: the others see the letter, and RabbitMQ ends no consumer.
     browser.close().await?;
-    let Letter { summary, trail, message, .. } = letter;
-    let original = Original { trail: &trail, message: &message, rules: &config.rules };
+    let Letter { summary, delivery_headers, message, .. } = letter;
+    let original = Original { delivery_headers: &delivery_headers, message: &message, rules: &config.rules };
     let before = original.text()?;
     let draft = Draft::new(&before)?;
-    let successor = loop {
+    let edited = loop {
         let after = draft.open()?;
         if after.trim() == before.trim() {
             say!("nothing was changed: the letter stays as it is");
             return Ok(());
         }
         match original.succeed(after.trim(), &Uuid::now_v7().to_string(), now()) {
-            Ok(successor) => break successor,
+            Ok(edited) => break edited,
             Err(problem) => {
                 let question = format!("{problem}; edit it again?");
                 if !matches!(confirm(&question).await, Answer::Yes) {
@@ -38,7 +38,7 @@ pub(super) async fn edit(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyh
             }
         }
     };
-    if let Err(error) = put_in_place(config, url, &summary.id, &successor).await {
+    if let Err(error) = put_in_place(config, url, &summary.id, &edited).await {
         return Err(error).with_context(|| match draft.keep() {
             Ok(path) => format!("it was not replaced; what you wrote is in {}", path.display()),
             Err(_) => "it was not replaced".to_owned(),
@@ -48,14 +48,14 @@ pub(super) async fn edit(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyh
     Ok(())
 }
 
-async fn put_in_place(config: &HostConfig, url: &BrokerUrl, id: &str, successor: &Successor) -> anyhow::Result<()> {
+async fn put_in_place(config: &HostConfig, url: &BrokerUrl, id: &str, edited: &EditedEvent) -> anyhow::Result<()> {
     let found = find(config, url, &Selection::of_id(id), Need::Summary).await?;
     let Some((browser, mut letters)) = found else { bail!("the queue of the dead letters is gone") };
     let Some(letter) = letters.pop() else {
         browser.close().await?;
         bail!("dead letter {id} is not there any more: somebody else replayed, edited or deleted it");
     };
-    if let Err(error) = replay::one(&browser.broker, config, &successor.trail, &successor.message).await {
+    if let Err(error) = replay::one(&browser.broker, config, &edited.delivery_headers, &edited.message).await {
         // The reason counts, not how the good-bye went.
         let _ = browser.close().await;
         return Err(error);

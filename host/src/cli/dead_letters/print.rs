@@ -137,7 +137,7 @@ fn as_json(summary: &Summary, message: &Message) -> String {
 #[cfg(test)]
 mod tests {
     use broker::Value;
-    use delivery::Trail;
+    use delivery::DeliveryHeaders;
 
     use super::*;
 
@@ -145,7 +145,7 @@ mod tests {
         let mut message = Message::json(body);
         message.properties.headers.insert("x-foreign".to_owned(), Value::List(vec![Value::I8(1), "a".into()]));
         message.properties.headers.insert("x-notify-first-at".to_owned(), Value::I64(1));
-        (Summary::new(&Trail::read(&message).unwrap(), &message), message)
+        (Summary::new(&DeliveryHeaders::read(&message).unwrap(), &message), message)
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use config::{Capability, HostConfig, PluginConfig, Scope, SecretSource};
 use event::text::{counted, shown};
-use sandbox::{Loader, Standing, Wish, is_plugin_name, look, wishes};
+use sandbox::{CapabilityRequest, GrantState, Loader, capability_requests, is_plugin_name, look};
 use state::digest::Digest;
 use state::write_whole;
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
@@ -43,13 +43,14 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     let content = Loader::read(&entry.wasm).with_context(cannot)?;
     let described = loader(host)?.describe_content(name, &content, Digest::of(&content), &config).await;
     let described = described.with_context(cannot)?;
-    let wishes = wishes(&described.info, &config.grants);
-    for wish in &wishes {
+    let capability_requests = capability_requests(&described.info, &config.grants);
+    for wish in &capability_requests {
         say!("{}", sentence(name, wish));
     }
-    let open: Vec<_> = wishes.iter().filter_map(not_granted).collect();
+    let open: Vec<_> = capability_requests.iter().filter_map(not_granted).collect();
     if open.is_empty() {
-        let nothing = if wishes.is_empty() { "it asks for nothing" } else { "there is nothing more to grant" };
+        let nothing =
+            if capability_requests.is_empty() { "it asks for nothing" } else { "there is nothing more to grant" };
         say!("{name} {}: {nothing}", shown(&described.info.version));
         return Ok(());
     }
@@ -79,19 +80,19 @@ fn read(toml: &Path) -> anyhow::Result<Option<String>> {
     PluginConfig::text(toml).map_err(anyhow::Error::msg)
 }
 
-fn not_granted(wish: &Wish) -> Option<&Scope> {
+fn not_granted(wish: &CapabilityRequest) -> Option<&Scope> {
     match &wish.standing {
-        Standing::NotGranted(scope) => Some(scope),
-        Standing::Granted(_) | Standing::Senseless(_) => None,
+        GrantState::NotGranted(scope) => Some(scope),
+        GrantState::Granted(_) | GrantState::Senseless(_) => None,
     }
 }
 
-fn sentence(name: &str, wish: &Wish) -> String {
+fn sentence(name: &str, wish: &CapabilityRequest) -> String {
     let why = shown(&wish.why);
     let (scope, granted) = match &wish.standing {
-        Standing::Granted(scope) => (scope, " (granted)"),
-        Standing::NotGranted(scope) => (scope, ""),
-        Standing::Senseless(problem) => {
+        GrantState::Granted(scope) => (scope, " (granted)"),
+        GrantState::NotGranted(scope) => (scope, ""),
+        GrantState::Senseless(problem) => {
             let (capability, scope) = (shown(&wish.capability), shown(&wish.scope));
             return format!(
                 "{name} asks for {capability} {scope} ({why}), which cannot be granted: {}",

@@ -8,7 +8,7 @@ use clap::Args;
 use config::{Capability, HostConfig, PluginConfig, secret_heading};
 use contract::metadata::PluginInfo;
 use event::text::shown;
-use sandbox::{Loader, Standing, Wish, wishes};
+use sandbox::{CapabilityRequest, GrantState, Loader, capability_requests};
 use serde_json::json;
 use state::digest::Digest;
 
@@ -34,7 +34,7 @@ struct Inspection {
     kind: &'static str,
     info: PluginInfo,
     imports: Vec<String>,
-    wishes: Vec<Wish>,
+    capability_requests: Vec<CapabilityRequest>,
     settings: Vec<Setting>,
     /// What is wrong with the toml, or with the schema.
     problems: Vec<String>,
@@ -68,7 +68,7 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
         // As the format has it: a component says 1 there.
         kind: if content.get(6) == Some(&0) { "core module" } else { "component" },
         imports: described.imports(),
-        wishes: wishes(&described.info, &config.grants),
+        capability_requests: capability_requests(&described.info, &config.grants),
         info: described.info,
         settings,
         problems,
@@ -111,7 +111,7 @@ impl Inspection {
         for (at, events) in self.events().iter().enumerate() {
             line(if at == 0 { "gets" } else { "" }, events)?;
         }
-        for (at, wish) in self.wishes.iter().enumerate() {
+        for (at, wish) in self.capability_requests.iter().enumerate() {
             line(if at == 0 { "asks for" } else { "" }, &wish_sentence(wish))?;
         }
         for (at, setting) in self.settings.iter().enumerate() {
@@ -189,21 +189,21 @@ impl Inspection {
 
     /// What it asks for, and why.
     fn secrets(&self) -> Vec<(String, String)> {
-        let secret = |wish: &Wish| match &wish.standing {
-            Standing::Granted(scope) | Standing::NotGranted(scope) if scope.capability == Capability::Secret => {
+        let secret = |wish: &CapabilityRequest| match &wish.standing {
+            GrantState::Granted(scope) | GrantState::NotGranted(scope) if scope.capability == Capability::Secret => {
                 Some((scope.to_string(), wish.why.clone()))
             }
-            Standing::Granted(_) | Standing::NotGranted(_) | Standing::Senseless(_) => None,
+            GrantState::Granted(_) | GrantState::NotGranted(_) | GrantState::Senseless(_) => None,
         };
-        self.wishes.iter().filter_map(secret).collect()
+        self.capability_requests.iter().filter_map(secret).collect()
     }
 
     fn grant_lines(&self, capability: Capability) -> Option<Vec<String>> {
-        let asked = self.wishes.iter().filter_map(|wish| match &wish.standing {
-            Standing::Granted(scope) | Standing::NotGranted(scope) if scope.capability == capability => {
+        let asked = self.capability_requests.iter().filter_map(|wish| match &wish.standing {
+            GrantState::Granted(scope) | GrantState::NotGranted(scope) if scope.capability == capability => {
                 Some((format!("{:?}", scope.to_string()), format!("# {scope}: {}", shown(&wish.why))))
             }
-            Standing::Granted(_) | Standing::NotGranted(_) | Standing::Senseless(_) => None,
+            GrantState::Granted(_) | GrantState::NotGranted(_) | GrantState::Senseless(_) => None,
         });
         let (scopes, mut lines): (Vec<_>, Vec<_>) = asked.unzip();
         if scopes.is_empty() {
@@ -223,16 +223,16 @@ impl Inspection {
                 "event_type": subscription.event_type, "source": subscription.source, "subject": subscription.subject,
             })
         });
-        let requests = self.wishes.iter().map(|wish| {
+        let requests = self.capability_requests.iter().map(|wish| {
             let problem = match &wish.standing {
-                Standing::Senseless(problem) => Some(problem),
-                Standing::Granted(_) | Standing::NotGranted(_) => None,
+                GrantState::Senseless(problem) => Some(problem),
+                GrantState::Granted(_) | GrantState::NotGranted(_) => None,
             };
             json!({
                 "capability": wish.capability,
                 "scope": wish.scope,
                 "why": wish.why,
-                "granted": matches!(wish.standing, Standing::Granted(_)),
+                "granted": matches!(wish.standing, GrantState::Granted(_)),
                 "problem": problem,
             })
         });
@@ -255,11 +255,11 @@ impl Inspection {
     }
 }
 
-fn wish_sentence(wish: &Wish) -> String {
+fn wish_sentence(wish: &CapabilityRequest) -> String {
     let standing = match &wish.standing {
-        Standing::Granted(_) => "granted".to_owned(),
-        Standing::NotGranted(_) => "not granted".to_owned(),
-        Standing::Senseless(problem) => format!("cannot be granted: {problem}"),
+        GrantState::Granted(_) => "granted".to_owned(),
+        GrantState::NotGranted(_) => "not granted".to_owned(),
+        GrantState::Senseless(problem) => format!("cannot be granted: {problem}"),
     };
     format!("{} {} ({}): {standing}", wish.capability, wish.scope, wish.why)
 }

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use config::BadConfig;
 use config::{HostConfig, Layers, PluginConfig};
-use sandbox::capability::{Outside, Preview};
+use sandbox::capability::{HostServices, Preview};
 use sandbox::{Engine, Loader};
 use tracing::level_filters::LevelFilter;
 
@@ -107,11 +107,11 @@ pub(crate) struct PluginFolder {
 
 impl PluginFolder {
     /// The host's settings with these in them.
-    pub(crate) fn settle(&self) -> Result<HostConfig, String> {
+    pub(crate) fn resolve(&self) -> Result<HostConfig, String> {
         let mut layers = Layers::of_process(self.config.as_deref());
         layers.flag("plugins", "--plugins", self.plugins.as_ref());
         layers.flag("state", "--state", self.state.as_ref());
-        Ok(layers.settle()?.config)
+        Ok(layers.resolve()?.config)
     }
 }
 
@@ -143,7 +143,7 @@ fn loader(config: &HostConfig) -> anyhow::Result<Loader> {
 
 /// The same, with a watch on what the plugins send.
 fn loader_with(config: &HostConfig, preview: Option<Preview>) -> anyhow::Result<Loader> {
-    Loader::new(Engine::new()?, config.state_folder().as_deref(), Outside::new(config)?, preview)
+    Loader::new(Engine::new()?, config.state_folder().as_deref(), HostServices::new(config)?, preview)
 }
 
 /// What a plugin in this file would be called.

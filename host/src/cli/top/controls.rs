@@ -21,7 +21,7 @@ pub(super) struct Controls {
 
 /// What a key asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum KeyAction {
     Nothing,
     Quit,
     Do(Act, String),
@@ -35,25 +35,25 @@ impl Controls {
         place.or_else(|| (!snapshot.plugins.is_empty()).then_some(0))
     }
 
-    pub(super) fn press(&mut self, key: KeyEvent, snapshot: &Snapshot) -> Wish {
+    pub(super) fn press(&mut self, key: KeyEvent, snapshot: &Snapshot) -> KeyAction {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return if key.code == KeyCode::Char('c') { Wish::Quit } else { Wish::Nothing };
+            return if key.code == KeyCode::Char('c') { KeyAction::Quit } else { KeyAction::Nothing };
         }
         self.said = None;
         if let Some((act, plugin)) = self.asking.take() {
             let yes = matches!(key.code, KeyCode::Char('y' | 'Y'));
             if yes {
-                return Wish::Do(act, plugin);
+                return KeyAction::Do(act, plugin);
             }
             self.said = Some(format!("{plugin}: left as it is"));
-            return Wish::Nothing;
+            return KeyAction::Nothing;
         }
         if self.help {
             self.help = false;
-            return Wish::Nothing;
+            return KeyAction::Nothing;
         }
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Wish::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return KeyAction::Quit,
             KeyCode::Char('?' | 'h') => self.help = true,
             KeyCode::Down | KeyCode::Char('j') => self.go(snapshot, |place| place.map_or(0, |place| place + 1)),
             KeyCode::Up | KeyCode::Char('k') => {
@@ -67,7 +67,7 @@ impl Controls {
             KeyCode::Char('r') => self.ask(Act::Resume, snapshot),
             _ => {}
         }
-        Wish::Nothing
+        KeyAction::Nothing
     }
 
     /// From nowhere, as long as none is selected.
@@ -90,25 +90,25 @@ mod tests {
     use super::*;
     use crate::cli::top::snapshot::tests::sample;
 
-    fn press(controls: &mut Controls, codes: &[KeyCode]) -> Wish {
-        let mut wish = Wish::Nothing;
+    fn press(controls: &mut Controls, codes: &[KeyCode]) -> KeyAction {
+        let mut action = KeyAction::Nothing;
         for code in codes {
-            wish = controls.press(KeyEvent::from(*code), &sample());
+            action = controls.press(KeyEvent::from(*code), &sample());
         }
-        wish
+        action
     }
 
     #[test]
     fn a_plugin_is_paused_only_when_it_is_selected_and_after_a_yes() {
         let mut controls = Controls::default();
-        assert_eq!(press(&mut controls, &[KeyCode::Char('p')]), Wish::Nothing);
+        assert_eq!(press(&mut controls, &[KeyCode::Char('p')]), KeyAction::Nothing);
         assert_eq!((controls.asking.as_ref(), controls.said.is_some()), (None, true));
         press(&mut controls, &[KeyCode::Down, KeyCode::Down, KeyCode::Char('p')]);
         assert_eq!(controls.asking, Some((Act::Pause, "logger".to_owned())));
-        assert_eq!(press(&mut controls, &[KeyCode::Char('n')]), Wish::Nothing);
+        assert_eq!(press(&mut controls, &[KeyCode::Char('n')]), KeyAction::Nothing);
         assert_eq!(controls.asking, None);
-        let wish = press(&mut controls, &[KeyCode::Char('r'), KeyCode::Char('y')]);
-        assert_eq!(wish, Wish::Do(Act::Resume, "logger".to_owned()));
+        let action = press(&mut controls, &[KeyCode::Char('r'), KeyCode::Char('y')]);
+        assert_eq!(action, KeyAction::Do(Act::Resume, "logger".to_owned()));
     }
 
     #[test]
@@ -131,10 +131,10 @@ mod tests {
         let mut controls = Controls::default();
         press(&mut controls, &[KeyCode::Char('?')]);
         assert!(controls.help);
-        assert_eq!(press(&mut controls, &[KeyCode::Char('q')]), Wish::Nothing, "the key closes the help");
-        assert_eq!(press(&mut controls, &[KeyCode::Char('q')]), Wish::Quit);
+        assert_eq!(press(&mut controls, &[KeyCode::Char('q')]), KeyAction::Nothing, "the key closes the help");
+        assert_eq!(press(&mut controls, &[KeyCode::Char('q')]), KeyAction::Quit);
         let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         press(&mut controls, &[KeyCode::Down, KeyCode::Char('p')]);
-        assert_eq!(controls.press(interrupt, &sample()), Wish::Quit);
+        assert_eq!(controls.press(interrupt, &sample()), KeyAction::Quit);
     }
 }

@@ -25,7 +25,7 @@ use url::Url;
 use crate::cli::command::{unless_cut_off, write_json, write_table};
 pub(crate) use crate::cli::top::client::Client;
 use crate::cli::top::client::{Act, read_token};
-use crate::cli::top::controls::{Controls, Wish};
+use crate::cli::top::controls::{Controls, KeyAction};
 use crate::cli::top::screen::{COLUMNS, Look, cells, draw, throughput};
 use crate::cli::top::snapshot::{Before, Snapshot};
 
@@ -167,11 +167,11 @@ impl Watching {
         let mut acts = JoinSet::new();
         loop {
             terminal.draw(|frame| draw(frame, &self.snapshot, &self.controls, self.look))?;
-            let wish = tokio::select! {
+            let action = tokio::select! {
                 () = signals.any() => return Ok(()),
                 input = keys.recv() => match input {
                     Some(Input::Key(key)) => self.controls.press(key, &self.snapshot),
-                    Some(Input::Resized) => Wish::Nothing,
+                    Some(Input::Resized) => KeyAction::Nothing,
                     Some(Input::Ended) | None => return Ok(()),
                 },
                 Some(looked) = snapshots.recv() => {
@@ -179,17 +179,17 @@ impl Watching {
                         Ok(snapshot) => self.snapshot = snapshot,
                         Err(problem) => self.snapshot.problem = Some(problem),
                     }
-                    Wish::Nothing
+                    KeyAction::Nothing
                 }
                 Some(said) = acts.join_next() => {
                     self.controls.said = Some(said?);
-                    Wish::Nothing
+                    KeyAction::Nothing
                 }
             };
-            match wish {
-                Wish::Nothing => {}
-                Wish::Quit => return Ok(()),
-                Wish::Do(act, plugin) => {
+            match action {
+                KeyAction::Nothing => {}
+                KeyAction::Quit => return Ok(()),
+                KeyAction::Do(act, plugin) => {
                     self.controls.said = Some(doing(act, &plugin));
                     let client = self.client.clone();
                     acts.spawn(

@@ -47,7 +47,7 @@ impl Host {
     /// Who asks its admin surface, once there is one.
     pub(crate) fn admin(&self) -> Client {
         let at = eventually_some(SOON, "the admin surface's address in the log", || {
-            let log = self.leash.stderr();
+            let log = self.child_guard.stderr();
             let (_, rest) = log.split_once("admin surface: http://")?;
             Some(rest.split_once('"')?.0.to_owned())
         });

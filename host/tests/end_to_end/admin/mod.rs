@@ -109,7 +109,7 @@ fn nobody_is_let_in_who_should_not_be() {
         assert!(!answer.headers.iter().any(|line| line.starts_with("access-control")), "{answer:?}");
     }
     assert!(!host.logged("paused by the operator"), "nothing was done that was refused");
-    assert!(!host.leash.stderr().contains("correct-horse"), "the token is in no log");
+    assert!(!host.child_guard.stderr().contains("correct-horse"), "the token is in no log");
     host.stop();
 }
 
@@ -118,12 +118,12 @@ fn an_address_that_others_reach_needs_a_token_and_one_that_is_taken_is_told() {
     let world = World::on_sqlite();
     world.plug_logger();
     let host = world.host_with(&["--admin", "0.0.0.0:0"]);
-    assert_eq!(host.leash.wait_timeout(SOON).expect("it ends").code(), Some(78));
-    assert!(host.leash.stderr().contains("a token is needed"), "{}", host.leash.stderr());
+    assert_eq!(host.child_guard.wait_timeout(SOON).expect("it ends").code(), Some(78));
+    assert!(host.child_guard.stderr().contains("a token is needed"), "{}", host.child_guard.stderr());
     let (first, admin) = world.host_with_admin(&[]);
     let second = world.host_with(&["--admin", &admin.at]);
-    assert_eq!(second.leash.wait_timeout(SOON).expect("it ends").code(), Some(1));
-    assert!(second.logged(&format!("cannot listen at {}", admin.at)), "{}", second.leash.stderr());
+    assert_eq!(second.child_guard.wait_timeout(SOON).expect("it ends").code(), Some(1));
+    assert!(second.logged(&format!("cannot listen at {}", admin.at)), "{}", second.child_guard.stderr());
     first.stop();
 }
 
@@ -160,9 +160,9 @@ fn a_host_that_drains_says_so_and_is_not_ready() {
     host.wait_for("begun with");
     assert_eq!(value(&admin.get("/metrics").body, "notify_calls_in_flight{plugin=\"slow\"}"), Some(1.0));
     assert_eq!(value(&admin.get("/metrics").body, "notify_unacknowledged_messages"), Some(1.0));
-    host.leash.terminate();
+    host.child_guard.terminate();
     await_readiness(&admin, Some("the host is stopping"));
     assert_eq!(admin.get("/healthz").status, 200);
-    let status = host.leash.wait_timeout(SOON).expect("it stops");
-    assert!(status.success(), "{}", host.leash.stderr());
+    let status = host.child_guard.wait_timeout(SOON).expect("it stops");
+    assert!(status.success(), "{}", host.child_guard.stderr());
 }

@@ -189,7 +189,7 @@ fn the_readmes_tomls_load_as_they_stand() {
     }
     assert_eq!(names.len(), 9, "{names:?}");
     let host = world.host();
-    let ready = host.leash.stderr();
+    let ready = host.child_guard.stderr();
     assert!(ready.contains("with 9 plugins"), "{ready}");
     for name in names {
         assert!(ready.contains(name) && !ready.contains(&format!("{name}.toml:")), "{ready}");

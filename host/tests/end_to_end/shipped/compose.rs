@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testbed::rabbitmq::Node;
-use testbed::{Leash, eventually, eventually_some, free_port};
+use testbed::{ChildGuard, eventually, eventually_some, free_port};
 
 use crate::admin::client::Client;
 use crate::shipped::container::{Container, stop};
@@ -96,11 +96,11 @@ fn health_check(service: &Value, own: &[String]) -> Vec<String> {
     }
 }
 
-fn start_mail_catcher(port: u16) -> Leash {
+fn start_mail_catcher(port: u16) -> ChildGuard {
     let python = std::env::var_os("NOTIFY_TEST_PYTHON").expect("run the tests by `cargo xtask test`");
     let mut command = Command::new(python);
     command.arg(project().join("host/tests/mail/relay.py")).args(["--port", &port.to_string()]);
-    let catcher = Leash::spawn(command);
+    let catcher = ChildGuard::spawn(command);
     eventually(SOON, "the mail catcher listens", || catcher.stdout().contains("ready"));
     catcher
 }

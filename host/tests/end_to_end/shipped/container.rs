@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use testbed::{Leash, free_port};
+use testbed::{ChildGuard, free_port};
 
 use crate::shipped::image::Image;
 use crate::world::built;
@@ -115,8 +115,8 @@ impl Container {
         translated
     }
 
-    pub(super) fn start(&self, line: &[String]) -> Leash {
-        Leash::spawn(self.command(line))
+    pub(super) fn start(&self, line: &[String]) -> ChildGuard {
+        ChildGuard::spawn(self.command(line))
     }
 
     /// Runs it in the container to its end, as `docker exec` would.
@@ -160,7 +160,7 @@ impl Container {
 }
 
 /// Ends it by the signal that the file names, which must do within the time that it gives.
-pub(super) fn stop(host: &Leash, signal: &str, grace: Duration) {
+pub(super) fn stop(host: &ChildGuard, signal: &str, grace: Duration) {
     assert_eq!(signal, "SIGTERM", "the tests know how to send that one");
     host.terminate();
     let status = host.wait_timeout(grace).unwrap_or_else(|| panic!("it runs on after {grace:?}: {}", host.stderr()));

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use testbed::rabbitmq::Node;
-use testbed::{Leash, eventually, eventually_some, free_port};
+use testbed::{ChildGuard, eventually, eventually_some, free_port};
 
 use crate::shipped::{READY, shipped};
 use crate::world::{SOON, World, built};
@@ -46,7 +46,7 @@ fn commands(document: &str) -> Vec<String> {
 struct Place {
     world: World,
     node: Node,
-    host: Leash,
+    host: ChildGuard,
     admin_port: u16,
 }
 
@@ -70,7 +70,7 @@ impl Place {
         }
         fs::copy(built("NOTIFY_TEST_PLUGINS", "logger.wasm"), world.path("slack.wasm")).unwrap();
         let admin_port = free_port();
-        let host = Leash::spawn(shell(&world, admin_port, "exec notify-host run --log-format json"));
+        let host = ChildGuard::spawn(shell(&world, admin_port, "exec notify-host run --log-format json"));
         eventually(READY, "the host is ready", || host.stderr().contains("ready: "));
         let place = Self { world, node, host, admin_port };
         // Order 4711.
@@ -143,7 +143,7 @@ fn the_commands_in_the_documents_work() {
                 continue;
             }
             let line = place.prepared(&command);
-            let process = Leash::spawn(place.shell(&line));
+            let process = ChildGuard::spawn(place.shell(&line));
             ran += 1;
             if is_endless(&command) {
                 // A wrong option ends it at once, and this waits for as long as that takes.

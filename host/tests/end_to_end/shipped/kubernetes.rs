@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testbed::rabbitmq::Node;
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::admin::client::Client;
 use crate::shipped::container::{Container, stop};
@@ -112,7 +112,7 @@ impl Manifest {
             && (200..400).contains(&kubelet.ask("GET", text(&request["path"]), &[("host", &called)], "").status)
     }
 
-    fn wait_until_well(&self, probe: &str, port: u16, host: &Leash, patience: Duration) {
+    fn wait_until_well(&self, probe: &str, port: u16, host: &ChildGuard, patience: Duration) {
         eventually(patience, &format!("the {probe} succeeds"), || {
             assert!(host.wait_timeout(Duration::ZERO).is_none(), "{}", host.stderr());
             self.is_well(probe, port)
@@ -167,7 +167,8 @@ fn the_pods_of_the_manifest_work_with_its_own_values() {
     assert!(ordered.status.success(), "{ordered:?}");
     let orders = String::from_utf8(ordered.stdout).unwrap();
     for id in orders.lines() {
-        let tells = |host: &Leash| host.stderr().lines().any(|line| line.contains("\"logger\"") && line.contains(id));
+        let tells =
+            |host: &ChildGuard| host.stderr().lines().any(|line| line.contains("\"logger\"") && line.contains(id));
         eventually(SOON, "one of the pods tells of the order", || pods.iter().any(|(_, host)| tells(host)));
         assert_eq!(pods.iter().filter(|(_, host)| tells(host)).count(), 1, "each event is handled by one");
     }

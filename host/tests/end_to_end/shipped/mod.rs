@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use testbed::rabbitmq::Node;
-use testbed::{Leash, eventually};
+use testbed::{ChildGuard, eventually};
 
 use crate::shipped::container::Container;
 
@@ -48,7 +48,7 @@ fn admit(node: &Node, user: &str, password: &str) {
 }
 
 /// Until this command of the container's succeeds, as a probe.
-fn wait_until_well(container: &Container, host: &Leash, probe: &[String]) {
+fn wait_until_well(container: &Container, host: &ChildGuard, probe: &[String]) {
     eventually(READY, &format!("{probe:?} succeeds"), || {
         assert!(host.wait_timeout(Duration::ZERO).is_none(), "{}", host.stderr());
         container.run(probe).status.success()
@@ -56,7 +56,7 @@ fn wait_until_well(container: &Container, host: &Leash, probe: &[String]) {
 }
 
 /// What the host warned of.
-fn warnings(host: &Leash) -> Vec<String> {
+fn warnings(host: &ChildGuard) -> Vec<String> {
     let log = host.stderr();
     log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).map(str::to_owned).collect()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use dead_letters::{Changed, Desk, DeskError, Selection};
+use dead_letters::{Changed, DeadLetterError, DeadLetterService, Selection};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const LIMIT_MAX: usize = 1000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wish {
+pub(super) struct DeadLettersQuery {
     plugin: Option<String>,
     reason: Option<String>,
     limit: Option<usize>,
@@ -39,28 +39,31 @@ struct Which {
     all: bool,
 }
 
-impl From<DeskError> for Refusal {
-    fn from(error: DeskError) -> Self {
+impl From<DeadLetterError> for Refusal {
+    fn from(error: DeadLetterError) -> Self {
         match error {
-            DeskError::Unknown(sentence) => Self::not_found(sentence),
-            DeskError::Refused(sentence) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentence),
-            DeskError::Busy => {
+            DeadLetterError::Unknown(sentence) => Self::not_found(sentence),
+            DeadLetterError::Refused(sentence) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentence),
+            DeadLetterError::Busy => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "others are at the dead letters: try again in a moment")
             }
-            DeskError::Failed(error) => Self::new(StatusCode::BAD_GATEWAY, format!("{error:#}")),
+            DeadLetterError::Failed(error) => Self::new(StatusCode::BAD_GATEWAY, format!("{error:#}")),
         }
     }
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Asked(wish): Asked<Wish>) -> Result<Json<Value>, Refusal> {
-    let limit = wish.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    let selection = selection(wish.plugin, wish.reason);
-    let (total, letters) = at_the_desk(&admin, |desk| async move { desk.list(&selection, limit).await }).await?;
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Asked(query): Asked<DeadLettersQuery>,
+) -> Result<Json<Value>, Refusal> {
+    let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
+    let selection = selection(query.plugin, query.reason);
+    let (total, letters) = with_service(&admin, |desk| async move { desk.list(&selection, limit).await }).await?;
     Ok(Json(json!({ "total": total, "letters": letters })))
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    Ok(Json(at_the_desk(&admin, |desk| async move { desk.show(&id).await }).await?))
+    Ok(Json(with_service(&admin, |desk| async move { desk.show(&id).await }).await?))
 }
 
 pub(super) async fn replay_one(
@@ -71,7 +74,7 @@ pub(super) async fn replay_one(
     let Replay { body } = body.read()?;
     let how = if body.is_some() { "replaced by an event with what you wrote" } else { "replayed" };
     let done = format!("dead letter {id} is {how}");
-    at_the_desk(&admin, |desk| async move { desk.replay_one(&id, body.as_deref()).await }).await?;
+    with_service(&admin, |desk| async move { desk.replay_one(&id, body.as_deref()).await }).await?;
     Ok(Json(json!({ "done": done })))
 }
 
@@ -80,26 +83,26 @@ pub(super) async fn remove_one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
     let done = format!("dead letter {id} is deleted");
-    at_the_desk(&admin, |desk| async move { desk.remove_one(&id).await }).await?;
+    with_service(&admin, |desk| async move { desk.remove_one(&id).await }).await?;
     Ok(Json(json!({ "done": done })))
 }
 
 pub(super) async fn replay(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
     let meant = meant(&body)?;
-    Ok(told(&at_the_desk(&admin, |desk| async move { desk.replay(&meant).await }).await?))
+    Ok(told(&with_service(&admin, |desk| async move { desk.replay(&meant).await }).await?))
 }
 
 pub(super) async fn purge(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
     let meant = meant(&body)?;
-    Ok(told(&at_the_desk(&admin, |desk| async move { desk.purge(&meant).await }).await?))
+    Ok(told(&with_service(&admin, |desk| async move { desk.purge(&meant).await }).await?))
 }
 
 /// Goes on to its end, whether or not somebody still waits for the answer: what was begun with letters in hand must not be
 /// left lying.
-async fn at_the_desk<T, W>(admin: &Admin, work: impl FnOnce(Arc<Desk>) -> W) -> Result<T, Refusal>
+async fn with_service<T, W>(admin: &Admin, work: impl FnOnce(Arc<DeadLetterService>) -> W) -> Result<T, Refusal>
 where
     T: Send + 'static,
-    W: Future<Output = Result<T, DeskError>> + Send + 'static,
+    W: Future<Output = Result<T, DeadLetterError>> + Send + 'static,
 {
     match admin.tasks.spawn(work(Arc::clone(&admin.letters))).await {
         Ok(done) => Ok(done?),

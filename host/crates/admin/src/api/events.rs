@@ -40,7 +40,7 @@ const NEWS_MAX: usize = 100;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wish {
+pub(super) struct EventsQuery {
     plugin: Option<String>,
     /// Several, with commas between them.
     outcome: Option<String>,
@@ -69,7 +69,7 @@ struct Wanted {
     limit: usize,
 }
 
-impl Wish {
+impl EventsQuery {
     fn read(self, now: i64) -> Result<Wanted, Refusal> {
         // A page leaves empty what nobody filled in.
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -160,8 +160,11 @@ impl Wanted {
     }
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Asked(wish): Asked<Wish>) -> Result<Json<Value>, Refusal> {
-    let wanted = wish.read(now())?;
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Asked(query): Asked<EventsQuery>,
+) -> Result<Json<Value>, Refusal> {
+    let wanted = query.read(now())?;
     let (events, is_complete) = ask(&admin, move |journal| wanted.find(&journal)).await?.unwrap_or((Vec::new(), true));
     Ok(Json(json!({ "events": events, "complete": is_complete })))
 }
@@ -183,8 +186,11 @@ pub(super) async fn explain(
     Ok(Json(json!({ "events": found.iter().map(|line| journal::json::timeline(line, now)).collect::<Vec<_>>() })))
 }
 
-pub(super) async fn stream(State(admin): State<Arc<Admin>>, Asked(wish): Asked<Wish>) -> Result<Response, Refusal> {
-    let wanted = wish.read(now())?;
+pub(super) async fn stream(
+    State(admin): State<Arc<Admin>>,
+    Asked(query): Asked<EventsQuery>,
+) -> Result<Response, Refusal> {
+    let wanted = query.read(now())?;
     let news = admin.follower.listen(journal(&admin)?).await.map_err(|error| failed(&error))?;
     let lines = heard(news).flat_map(move |news: News| stream::iter(select(&wanted, &news)));
     admin.streams.answer_named(lines)
@@ -234,33 +240,36 @@ mod tests {
     #[test]
     fn a_wish_is_read_or_refused_with_what_was_expected() {
         let now = 1_800_000_000_000;
-        let wish = Wish {
+        let query = EventsQuery {
             outcome: Some("done,dead-letter".to_owned()),
             since: Some("10m".to_owned()),
             until: Some("2027-01-15T08:00:00Z".to_owned()),
             plugin: Some(String::new()),
-            ..Wish::default()
+            ..EventsQuery::default()
         };
-        let wanted = wish.read(now).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let wanted = query.read(now).unwrap_or_else(|refusal| panic!("{refusal:?}"));
         assert_eq!(wanted.filter.outcome, [OutcomeFilter::Done, OutcomeFilter::DeadLetter]);
         assert_eq!((wanted.since, wanted.until, wanted.limit), (now - 600_000, now, LIMIT));
         assert_eq!(wanted.filter.plugin, None);
-        for (wish, expected) in [
+        for (query, expected) in [
             (
-                Wish { outcome: Some("good".to_owned()), ..Wish::default() },
+                EventsQuery { outcome: Some("good".to_owned()), ..EventsQuery::default() },
                 "no outcome \"good\"; there are done, skipped",
             ),
-            (Wish { since: Some("soon".to_owned()), ..Wish::default() }, "since: expected a time such as"),
-            (Wish { limit: Some(1001), ..Wish::default() }, "limit: expected up to 1000, got 1001"),
+            (
+                EventsQuery { since: Some("soon".to_owned()), ..EventsQuery::default() },
+                "since: expected a time such as",
+            ),
+            (EventsQuery { limit: Some(1001), ..EventsQuery::default() }, "limit: expected up to 1000, got 1001"),
         ] {
-            let refusal = wish.read(now).map(|_| ()).unwrap_err();
+            let refusal = query.read(now).map(|_| ()).unwrap_err();
             assert!(refusal.sentence.contains(expected), "{refusal:?}");
         }
     }
 
     #[test]
     fn a_stream_says_what_it_left_out() {
-        let wanted = Wish::default().read(0).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let wanted = EventsQuery::default().read(0).unwrap_or_else(|refusal| panic!("{refusal:?}"));
         let record = Record {
             at: 1,
             id: "a".into(),

@@ -10,7 +10,7 @@ use crate::{Admin, rfc_3339};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let (sources, reasons) = (&admin.sources, admin.reasons());
-    let (url, since) = match sources.vitals.look().connected {
+    let (url, since) = match sources.status.look().connected {
         Some((url, since)) => (url.to_string(), Some(rfc_3339(since))),
         None => (sources.broker.to_string(), None),
     };

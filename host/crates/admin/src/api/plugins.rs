@@ -25,11 +25,11 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Value> {
 fn show(admin: &Admin, depths: &Depths, report: &PluginReport) -> Value {
     let mut plugin = json!(report);
     let runner = admin.sources.control.registry.get(&report.name);
-    let meters = runner.as_ref().map(|runner| Arc::clone(&runner.meters)).unwrap_or_default();
+    let metrics = runner.as_ref().map(|runner| Arc::clone(&runner.metrics)).unwrap_or_default();
     let queue = depths.plugins.get(&report.name);
-    let age = queue.and_then(|depth| depth.age_max(meters.queued_at(), now()));
-    let of = |ended| meters.attempts(ended);
-    let times = admin.samples.times_of(&report.name, &meters.attempt_times.tally());
+    let age = queue.and_then(|depth| depth.age_max(metrics.queued_at(), now()));
+    let of = |ended| metrics.attempts(ended);
+    let times = admin.samples.times_of(&report.name, &metrics.attempt_times.tally());
     for (name, value) in [
         ("grants", {
             let plugin = runner.and_then(|runner| runner.plugin());
@@ -50,8 +50,8 @@ fn show(admin: &Admin, depths: &Depths, report: &PluginReport) -> Value {
                 "retry": of(Ended::Retry),
                 "reject": of(Ended::Reject),
                 "misconfigured": of(Ended::Misconfigured),
-                "spilled": SpillReason::ALL.iter().map(|why| meters.spills(*why)).sum::<u64>(),
-                "dead": GivenUp::ALL.iter().map(|why| meters.dead_letters(*why)).sum::<u64>(),
+                "spilled": SpillReason::ALL.iter().map(|why| metrics.spills(*why)).sum::<u64>(),
+                "dead": GivenUp::ALL.iter().map(|why| metrics.dead_letters(*why)).sum::<u64>(),
             }),
         ),
         ("p50_micros", json!(times.percentile(50))),

@@ -157,9 +157,13 @@ mod tests {
             let path = folder.path().join("mark");
             fs::write(&path, "").unwrap();
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args(["--exact", "quarantine::crash_mark::tests::a_crash_leaves_a_mark_and_a_kill_none", "--nocapture"]);
+            command.args([
+                "--exact",
+                "quarantine::crash_mark::tests::a_crash_leaves_a_mark_and_a_kill_none",
+                "--nocapture",
+            ]);
             command.env(INNER, how).env(FILE_NAME, &path);
-            let child = testbed::Leash::spawn(command);
+            let child = testbed::ChildGuard::spawn(command);
             if let Some(signal) = sent {
                 let soon = std::time::Duration::from_secs(30);
                 testbed::eventually(soon, "it marks", || child.stdout().contains("marking"));

@@ -52,15 +52,15 @@ struct Spent {
 
 /// Whether a message may be handled.
 pub(crate) enum Admission {
-    Handle(Pass),
+    Handle(AdmittedMessage),
     /// It is to go to the dead letters as it is.
-    SetAside(Pass, Verdict),
+    SetAside(AdmittedMessage, Verdict),
     /// The host stops: it is to be given back.
     NotNow,
 }
 
 /// A message in hand.
-pub(crate) struct Pass {
+pub(crate) struct AdmittedMessage {
     caution: Arc<Caution>,
     suspect: Option<Fingerprint>,
     turn: Option<Turn>,
@@ -140,7 +140,7 @@ impl Caution {
         let Some(suspect) = suspect else {
             // Nothing is known of it, and it gets no turn of its own.
             self.look_whether_over();
-            return Admission::Handle(Pass::new(self, None, None));
+            return Admission::Handle(AdmittedMessage::new(self, None, None));
         };
         let (alone_max, conviction, needs_a_control) = self
             .quarantine
@@ -154,7 +154,7 @@ impl Caution {
         let mut in_hand = self.in_hand.subscribe();
         // The sender is in `self`, so there is no error.
         let is_alone = timeout(alone_max, in_hand.wait_for(|count| *count == 0)).await.is_ok() && !alone_max.is_zero();
-        let mut pass = Pass::new(self, Some(suspect), None);
+        let mut pass = AdmittedMessage::new(self, Some(suspect), None);
         let is_set_aside = conviction.is_some();
         let take = move |record: &mut super::Record| record.take(suspect, is_alone, is_set_aside);
         if self.quarantine.change(self.session, take).await == Some(true) {
@@ -211,7 +211,7 @@ impl Caution {
     }
 }
 
-impl Pass {
+impl AdmittedMessage {
     fn new(caution: &Arc<Caution>, suspect: Option<Fingerprint>, turn: Option<Turn>) -> Self {
         caution.in_hand.send_modify(|count| *count += 1);
         Self { caution: Arc::clone(caution), suspect, turn }
@@ -255,7 +255,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for AdmittedMessage {
     /// Without a word before, the message stays on record as in hand: its session is ending, maybe because of it.
     fn drop(&mut self) {
         self.caution.in_hand.send_modify(|count| *count -= 1);
@@ -283,7 +283,7 @@ mod tests {
         Some(Fingerprint::of_number(number))
     }
 
-    async fn handle(caution: &Arc<Caution>, suspect: Option<Fingerprint>) -> Pass {
+    async fn handle(caution: &Arc<Caution>, suspect: Option<Fingerprint>) -> AdmittedMessage {
         match caution.take(suspect).await {
             Admission::Handle(pass) => pass,
             Admission::SetAside(..) | Admission::NotNow => panic!("not to be handled"),

@@ -43,7 +43,7 @@ pub(super) enum Broken {
     Unsent(Box<http::Request<Full<Bytes>>>),
     Failed(hyper::Error),
     /// There is an answer whose body cannot be taken; a fragment says why.
-    Unwanted(String),
+    UnmatchedTypes(String),
 }
 
 impl Connection {
@@ -77,7 +77,7 @@ impl Connection {
                 // Trailers are left out.
                 let Ok(data) = frame.map_err(Broken::Failed)?.into_data() else { continue };
                 if !std::mem::replace(&mut has_begun, true) {
-                    body.begin(&head.headers).map_err(Broken::Unwanted)?;
+                    body.begin(&head.headers).map_err(Broken::UnmatchedTypes)?;
                 }
                 if !body.take(&data) {
                     is_truncated = true;

@@ -18,7 +18,7 @@ pub enum EgressError {
     Unavailable { target: String, step: Step, problem: String },
     /// There is an answer, and nobody may have its body.
     #[error("{target}: {problem}")]
-    Unwanted { target: String, problem: String },
+    UnmatchedTypes { target: String, problem: String },
 }
 
 /// Where an exchange was.

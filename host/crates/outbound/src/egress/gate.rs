@@ -165,8 +165,8 @@ impl Gate {
                     continue;
                 }
                 Err(Broken::Unsent(_)) => "it closed the connection at once".to_owned(),
-                Err(Broken::Unwanted(problem)) => {
-                    return Err(EgressError::Unwanted { target: origin.to_string(), problem });
+                Err(Broken::UnmatchedTypes(problem)) => {
+                    return Err(EgressError::UnmatchedTypes { target: origin.to_string(), problem });
                 }
                 // Whether the request has arrived nobody knows: to repeat it is for the plugin to decide.
                 Err(Broken::Failed(error)) => told(&error),

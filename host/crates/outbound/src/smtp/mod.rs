@@ -33,7 +33,7 @@ pub use crate::smtp::failure::{Hide, MailFailure};
 /// A connection that was not used for so long is closed: relays close them, too, and some without a word.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
-pub struct Relay {
+pub struct SmtpRelay {
     config: MailConfig,
     /// Of authorities that are trusted besides the system's.
     extra_roots: Vec<CertificateDer<'static>>,
@@ -61,7 +61,7 @@ impl Progress {
     }
 }
 
-impl Relay {
+impl SmtpRelay {
     /// Opens nothing.
     pub fn new(config: &MailConfig, extra_roots: Vec<CertificateDer<'static>>) -> Self {
         let hello = match &config.hello {
@@ -223,7 +223,7 @@ impl Relay {
     }
 }
 
-impl std::fmt::Debug for Relay {
+impl std::fmt::Debug for SmtpRelay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Relay").field("relay", &self.config.relay.to_string()).finish_non_exhaustive()
     }

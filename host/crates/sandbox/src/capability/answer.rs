@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use outbound::egress::{Body, Head};
 use outbound::redact::{Redaction, Redactor};
 
-use crate::capability::secret_store::Vault;
+use crate::capability::secret_store::SecretStore;
 
 /// Request headers that make a server leave a part of a value out or write it another way. The host does not send them for a
 /// plugin with secrets.
@@ -26,18 +26,18 @@ pub(super) const OTHER_FORMS: [HeaderName; 6] = [
 const CODINGS: [&str; 8] = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb"];
 
 /// Takes in an answer's body for a plugin with secrets.
-pub(super) struct Redacted<'vault> {
-    vault: &'vault Vault,
+pub(super) struct Redacted<'secret_store> {
+    secret_store: &'secret_store SecretStore,
     redactor: Arc<Redactor>,
     redaction: Redaction,
     body: Vec<u8>,
     bytes_max: usize,
 }
 
-impl<'vault> Redacted<'vault> {
-    pub(super) fn new(vault: &'vault Vault, bytes_max: usize) -> Self {
-        let (redactor, redaction) = (vault.redactor(), Redaction::default());
-        Self { vault, redactor, redaction, body: Vec::new(), bytes_max }
+impl<'secret_store> Redacted<'secret_store> {
+    pub(super) fn new(secret_store: &'secret_store SecretStore, bytes_max: usize) -> Self {
+        let (redactor, redaction) = (secret_store.redactor(), Redaction::default());
+        Self { secret_store, redactor, redaction, body: Vec::new(), bytes_max }
     }
 
     /// The body, and whether it was cut.
@@ -60,7 +60,7 @@ impl Body for Redacted<'_> {
             ));
         }
         // A new value may have been sent meanwhile.
-        self.redactor = self.vault.redactor();
+        self.redactor = self.secret_store.redactor();
         Ok(())
     }
 
@@ -102,13 +102,13 @@ mod tests {
         all.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
-    fn vault(value: &str) -> Vault {
-        Vault::of("token", value)
+    fn secret_store(value: &str) -> SecretStore {
+        SecretStore::of("token", value)
     }
 
     /// Returns what a plugin sees of an answer that comes in these pieces.
-    fn view(vault: &Vault, pieces: &[&[u8]], bytes_max: usize) -> (Vec<u8>, bool) {
-        let mut body = Redacted::new(vault, bytes_max);
+    fn view(secret_store: &SecretStore, pieces: &[&[u8]], bytes_max: usize) -> (Vec<u8>, bool) {
+        let mut body = Redacted::new(secret_store, bytes_max);
         let is_truncated = !pieces.iter().all(|piece| body.take(piece));
         body.finish(&Head { status: StatusCode::OK, headers: HeaderMap::new(), is_truncated })
     }
@@ -122,13 +122,13 @@ mod tests {
             after in 0usize..3000, bytes_max in 1usize..100, piece in 1usize..50,
         ) {
             prop_assume!(one != other);
-            let (vaults, mut views) = ([vault(&one), vault(&other)], Vec::new());
+            let (vaults, mut views) = ([secret_store(&one), secret_store(&other)], Vec::new());
             for guess in [&one, &other] {
                 let guess = if is_end { &guess[guessed + 1 - guessed.min(1)..] } else { &guess[..guessed] };
                 let answer = format!("{}{guess}{}", "-".repeat(before), "-".repeat(after));
                 let pieces: Vec<_> = answer.as_bytes().chunks(piece).collect();
-                for vault in &vaults {
-                    let (body, is_truncated) = view(vault, &pieces, bytes_max);
+                for secret_store in &vaults {
+                    let (body, is_truncated) = view(secret_store, &pieces, bytes_max);
                     prop_assert_eq!(body.len(), answer.len().min(bytes_max));
                     prop_assert!(answer.as_bytes().starts_with(&body));
                     prop_assert_eq!(is_truncated, answer.len() > bytes_max);
@@ -146,7 +146,7 @@ mod tests {
             let views = [&one, &other].map(|value| {
                 let written = percent_encoding::percent_encode(value.as_bytes(), percent_encoding::NON_ALPHANUMERIC);
                 let answer = format!("{}{written}{}", "-".repeat(before), "-".repeat(after));
-                view(&vault(value), &answer.as_bytes().chunks(7).collect::<Vec<_>>(), bytes_max)
+                view(&secret_store(value), &answer.as_bytes().chunks(7).collect::<Vec<_>>(), bytes_max)
             });
             prop_assert_eq!(&views[0], &views[1]);
         }

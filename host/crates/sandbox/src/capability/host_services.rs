@@ -1,57 +1,57 @@
 //! The outside is what plugins reach through the host: HTTP, secrets, the mail relay.
 //!
-//! The host has one [`Outside`]; each version of a plugin has its [`Reach`] into it, which its grants
+//! The host has one [`HostServices`]; each version of a plugin has its [`PluginAccess`] into it, which its grants
 //! make, and which all of its attempts share.
 
 use std::sync::Arc;
 
 use config::{Grants, HostConfig, PluginConfig};
 use outbound::egress::{Bounds, Egress, EgressError, Gate, Head, Request, Resolver, Response, Target, Trust};
-use outbound::smtp::Relay;
+use outbound::smtp::SmtpRelay;
 use telemetry::log_writer::LogStatus;
-use telemetry::metrics::{Meters, PluginMeters, Requested};
+use telemetry::metrics::{Metrics, PluginMetrics, Requested};
 
 use crate::capability::answer::{OTHER_FORMS, Redacted, set_length};
 use crate::capability::preview::Preview;
-use crate::capability::secret_store::Vault;
+use crate::capability::secret_store::SecretStore;
 
 /// What all plugins share.
 #[derive(Clone, Debug, Default)]
-pub struct Outside {
+pub struct HostServices {
     egress: Egress,
     /// `None`: the operator names none.
-    relay: Option<Arc<Relay>>,
+    relay: Option<Arc<SmtpRelay>>,
     /// Where it is counted what they send.
-    meters: Meters,
+    metrics: Metrics,
     log: LogStatus,
 }
 
 /// What one plugin may reach.
 #[derive(Debug, Default)]
-pub struct Reach {
+pub struct PluginAccess {
     /// The values of its secrets.
-    pub vault: Arc<Vault>,
+    pub secret_store: Arc<SecretStore>,
     pub grants: Grants,
-    pub relay: Option<Arc<Relay>>,
+    pub relay: Option<Arc<SmtpRelay>>,
     preview: Option<Preview>,
     pub gate: Gate,
-    pub meters: Arc<PluginMeters>,
+    pub metrics: Arc<PluginMetrics>,
     /// How the log stands that its lines go to.
     pub log: LogStatus,
 }
 
-impl Outside {
+impl HostServices {
     /// Opens nothing and reaches nobody. The error is one sentence.
     pub fn new(config: &HostConfig) -> anyhow::Result<Self> {
         let trust = Arc::new(Trust::with(&config.egress_ca)?);
-        let relay = config.mail.as_ref().map(|mail| Arc::new(Relay::new(mail, trust.extra_roots())));
+        let relay = config.mail.as_ref().map(|mail| Arc::new(SmtpRelay::new(mail, trust.extra_roots())));
         Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay, ..Self::default() })
     }
 
     /// The same, counted here.
     #[must_use]
-    pub fn metered(self, meters: Meters) -> Self {
-        Self { meters, ..self }
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The same, with the log of a host.
@@ -66,26 +66,34 @@ impl Outside {
     }
 
     /// The metrics of the plugin with this name.
-    pub fn meters_of(&self, plugin: &str) -> Arc<PluginMeters> {
-        self.meters.of_plugin(plugin)
+    pub fn metrics_of(&self, plugin: &str) -> Arc<PluginMetrics> {
+        self.metrics.of_plugin(plugin)
     }
 
     /// What a plugin with this toml may reach.
-    pub fn reach(
+    pub fn access(
         &self,
         plugin: &str,
         config: &PluginConfig,
-        vault: Arc<Vault>,
+        secret_store: Arc<SecretStore>,
         preview: Option<Preview>,
-    ) -> Arc<Reach> {
-        let preview = preview.map(|preview| preview.hiding(Arc::clone(&vault)));
+    ) -> Arc<PluginAccess> {
+        let preview = preview.map(|preview| preview.hiding(Arc::clone(&secret_store)));
         let gate = Gate::new(self.egress.clone(), config.grants.origins(), config.grants.networks.clone());
         let (grants, relay, log) = (config.grants.clone(), self.relay.clone(), self.log.clone());
-        Arc::new(Reach { vault, grants, relay, preview, gate, meters: self.meters.of_plugin(plugin), log })
+        Arc::new(PluginAccess {
+            secret_store,
+            grants,
+            relay,
+            preview,
+            gate,
+            metrics: self.metrics.of_plugin(plugin),
+            log,
+        })
     }
 }
 
-impl Reach {
+impl PluginAccess {
     /// Somebody watches what goes out, or keeps it in.
     pub(super) fn preview(&self) -> Option<&Preview> {
         self.preview.as_ref().filter(|preview| preview.is_needed())
@@ -95,7 +103,7 @@ impl Reach {
     pub(super) fn target(&self, url: &str) -> Result<Target, EgressError> {
         self.gate.target(url).map_err(|error| {
             // A plugin that was shown a value may have put it there, and what is told of a URL is cut.
-            let shown = self.vault.redact(url.to_owned());
+            let shown = self.secret_store.redact(url.to_owned());
             let is_told = matches!(error, EgressError::Invalid(_)) && shown != url;
             if is_told { EgressError::Invalid("the URL is none, and has a secret in it".to_owned()) } else { error }
         })
@@ -103,22 +111,22 @@ impl Reach {
 
     /// Whether a plugin's header is not sent, because the host asks for answers in which it finds the plugin's secrets.
     pub(super) fn leaves_out(&self, header: &str) -> bool {
-        self.vault.has_secrets() && OTHER_FORMS.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
+        self.secret_store.has_secrets() && OTHER_FORMS.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
     }
 
     /// Whether the gate would let it out.
     pub(super) fn check(&self, url: &Target) -> Result<(), EgressError> {
-        self.gate.check(url).inspect_err(|error| self.meters.requested(result_of(error)))
+        self.gate.check(url).inspect_err(|error| self.metrics.requested(result_of(error)))
     }
 
     /// Through the gate, and counted. No value of the plugin's secrets is in the body that comes back.
     pub(super) async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
-        let response = if self.vault.has_secrets() {
+        let response = if self.secret_store.has_secrets() {
             self.send_with_secrets(request, bounds).await
         } else {
             self.gate.send(request, bounds).await
         };
-        self.meters.requested(match &response {
+        self.metrics.requested(match &response {
             Ok(response) => match response.status.as_u16() {
                 0..200 => Requested::Informational,
                 200..300 => Requested::Success,
@@ -134,11 +142,11 @@ impl Reach {
     async fn send_with_secrets(&self, mut request: Request, bounds: Bounds) -> Result<Response, EgressError> {
         request.wants_identity(&OTHER_FORMS);
         let method = request.method.clone();
-        let mut body = Redacted::new(&self.vault, bounds.body_bytes_max);
+        let mut body = Redacted::new(&self.secret_store, bounds.body_bytes_max);
         let head = self.gate.exchange(request, bounds.deadline, &mut body).await.map_err(|error| match error {
             // It may repeat what a server said.
             EgressError::Unavailable { target, step, problem } => {
-                EgressError::Unavailable { target, step, problem: self.vault.redact(problem) }
+                EgressError::Unavailable { target, step, problem: self.secret_store.redact(problem) }
             }
             other => other,
         })?;
@@ -156,7 +164,7 @@ pub(super) fn result_of(error: &EgressError) -> Requested {
         EgressError::Invalid(_) => Requested::Invalid,
         EgressError::Quota(_) => Requested::Quota,
         EgressError::TimedOut { .. } => Requested::TimedOut,
-        EgressError::Unavailable { .. } | EgressError::Unwanted { .. } => Requested::Unavailable,
+        EgressError::Unavailable { .. } | EgressError::UnmatchedTypes { .. } => Requested::Unavailable,
     }
 }
 
@@ -166,12 +174,15 @@ mod tests {
 
     #[test]
     fn what_is_told_of_a_url_has_no_part_of_a_secret_in_it() {
-        let reach = Reach { vault: Arc::new(Vault::of("token", "a-secret-value")), ..Reach::default() };
+        let access = PluginAccess {
+            secret_store: Arc::new(SecretStore::of("token", "a-secret-value")),
+            ..PluginAccess::default()
+        };
         for before in 180..200 {
             let url = format!("http://[{}a-secret-value", "x".repeat(before));
-            let told = reach.target(&url).unwrap_err().to_string();
+            let told = access.target(&url).unwrap_err().to_string();
             assert!(!told.contains("a-s") && told.contains("has a secret in it"), "{told}");
         }
-        assert!(reach.target("http://[").unwrap_err().to_string().contains("http://["));
+        assert!(access.target("http://[").unwrap_err().to_string().contains("http://["));
     }
 }

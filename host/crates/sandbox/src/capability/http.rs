@@ -34,24 +34,24 @@ impl Guest {
         let target = if url.has_secrets() {
             Target::new(url.without_secrets()?)?
         } else {
-            self.call.reach.target(&request.url)?
+            self.call.access.target(&request.url)?
         };
         let mut outgoing = egress::Request::to(&request.method, target, request.body)?;
         // Before anything is done with a secret.
-        self.call.reach.check(&outgoing.url)?;
+        self.call.access.check(&outgoing.url)?;
         let mut shown = Vec::new();
         for (name, value) in request.headers {
-            if self.call.reach.leaves_out(&name) {
+            if self.call.access.leaves_out(&name) {
                 continue;
             }
             let Header { value, bytes, shown: text } = self.header_value(&name, value, &outgoing.url)?;
-            if self.call.reach.preview().is_some() {
+            if self.call.access.preview().is_some() {
                 shown.push((name.clone(), text));
             }
             outgoing.counted_header(&name, value, bytes)?;
         }
         let dialled = self.with_secrets(&url, &outgoing.url).await?;
-        let preview = self.call.reach.preview().map(|preview| {
+        let preview = self.call.access.preview().map(|preview| {
             let departure = Departure::Http {
                 method: outgoing.method.to_string(),
                 url: if url.has_secrets() { url.text().to_owned() } else { outgoing.url.to_string() },
@@ -68,15 +68,15 @@ impl Guest {
         outgoing.url = dialled;
         let deadline = deadline(Instant::now(), self.call.deadline, request.timeout);
         let bounds = Bounds { deadline, body_bytes_max: self.limits.response_bytes };
-        let response = self.call.reach.send(outgoing, bounds).await;
+        let response = self.call.access.send(outgoing, bounds).await;
         if let Some((preview, departure)) = preview.filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
             preview.note(departure);
         }
         ended(&mut span, &response);
         let response = response?;
-        let vault = &self.call.reach.vault;
+        let secret_store = &self.call.access.secret_store;
         let header = |(name, value): (&http::HeaderName, &HeaderValue)| {
-            (vault.redact(name.to_string()), vault.redact_bytes(value.as_bytes()).into_owned())
+            (secret_store.redact(name.to_string()), secret_store.redact_bytes(value.as_bytes()).into_owned())
         };
         Ok(Response {
             status: response.status.as_u16(),
@@ -156,7 +156,7 @@ impl From<EgressError> for ExchangeError {
             EgressError::TimedOut { .. } => HostError::Timeout,
             error @ EgressError::Unavailable { .. } => HostError::Unavailable(error.to_string()),
             // The request had its effect, so a retry would only repeat that.
-            error @ EgressError::Unwanted { .. } => HostError::Refused(error.to_string()),
+            error @ EgressError::UnmatchedTypes { .. } => HostError::Refused(error.to_string()),
         })
     }
 }

@@ -12,8 +12,8 @@ use telemetry::log_writer::RequiredLines;
 use tracing::{Level, event, warn};
 
 use crate::Guest;
-use crate::capability::secret_store::Vault;
-use crate::capability::stdio::{Lines, Stream};
+use crate::capability::secret_store::SecretStore;
+use crate::capability::stdio::{Lines, StdioStream};
 
 /// The target of these lines, by which the operator may filter them.
 pub const LOG_TARGET: &str = "plugin";
@@ -41,7 +41,7 @@ struct Book {
     /// They are kept, for who asks for them when the call has ended.
     kept: Option<Kept>,
     /// Whose values nobody sees.
-    vault: Arc<Vault>,
+    secret_store: Arc<SecretStore>,
     /// Waits for required lines to be written.
     required: Option<Arc<RequiredLines>>,
 }
@@ -183,15 +183,15 @@ impl PluginLog {
             error: Lines::default(),
             shown,
             kept,
-            vault: Arc::default(),
+            secret_store: Arc::default(),
             required: None,
         };
         Self { book: Arc::new(Mutex::new(book)) }
     }
 
     /// The same, without the values of these secrets in it.
-    pub(crate) fn hiding(self, vault: &Arc<Vault>) -> Self {
-        self.book().vault = Arc::clone(vault);
+    pub(crate) fn hiding(self, secret_store: &Arc<SecretStore>) -> Self {
+        self.book().secret_store = Arc::clone(secret_store);
         self
     }
 
@@ -222,26 +222,26 @@ impl PluginLog {
     }
 
     /// What the guest wrote to its console.
-    pub fn print(&self, stream: Stream, bytes: &[u8]) {
+    pub fn print(&self, stream: StdioStream, bytes: &[u8]) {
         let mut book = self.book();
         let mut lines = std::mem::take(book.lines_of(stream));
-        let vault = Arc::clone(&book.vault);
-        lines.push(bytes, &vault, |line| book.print(stream, line));
+        let secret_store = Arc::clone(&book.secret_store);
+        lines.push(bytes, &secret_store, |line| book.print(stream, line));
         *book.lines_of(stream) = lines;
     }
 
     /// What the host has to say to whoever wrote the plugin, beside what the guest writes to its standard error.
     pub(crate) fn complain(&self, line: &str) {
-        self.book().print(Stream::Error, line);
+        self.book().print(StdioStream::Error, line);
     }
 
     /// Writes what is left of the console, and says what did not fit.
     pub fn close(&self) {
         let mut book = self.book();
-        for stream in [Stream::Output, Stream::Error] {
+        for stream in [StdioStream::Output, StdioStream::Error] {
             let mut lines = std::mem::take(book.lines_of(stream));
-            let vault = Arc::clone(&book.vault);
-            lines.finish(&vault, |line| book.print(stream, line));
+            let secret_store = Arc::clone(&book.secret_store);
+            lines.finish(&secret_store, |line| book.print(stream, line));
         }
         if book.lines_dropped > 0 && book.shown {
             let (plugin, event_id, lines) = (&*book.plugin, &*book.event_id, book.lines_dropped);
@@ -262,21 +262,21 @@ impl Book {
         true
     }
 
-    fn lines_of(&mut self, stream: Stream) -> &mut Lines {
+    fn lines_of(&mut self, stream: StdioStream) -> &mut Lines {
         match stream {
-            Stream::Output => &mut self.output,
-            Stream::Error => &mut self.error,
+            StdioStream::Output => &mut self.output,
+            StdioStream::Error => &mut self.error,
         }
     }
 
-    fn print(&mut self, stream: Stream, line: &str) {
+    fn print(&mut self, stream: StdioStream, line: &str) {
         if !self.admit(line.len()) {
             return;
         }
         if let Some(kept) = &mut self.kept {
             let level = named(match stream {
-                Stream::Output => GuestLevel::Info,
-                Stream::Error => GuestLevel::Warn,
+                StdioStream::Output => GuestLevel::Info,
+                StdioStream::Error => GuestLevel::Warn,
             });
             kept.push(level, line.to_owned(), Vec::new(), None);
         }
@@ -286,9 +286,13 @@ impl Book {
         let (plugin, event_id) = (&*self.plugin, &*self.event_id);
         let _mark = self.required.as_ref().map(RequiredLines::mark);
         match stream {
-            Stream::Output => event!(target: LOG_TARGET, Level::INFO, plugin, event_id, stream = "stdout", "{line}"),
+            StdioStream::Output => {
+                event!(target: LOG_TARGET, Level::INFO, plugin, event_id, stream = "stdout", "{line}")
+            }
             // Where a panic or an uncaught exception says what it is.
-            Stream::Error => event!(target: LOG_TARGET, Level::WARN, plugin, event_id, stream = "stderr", "{line}"),
+            StdioStream::Error => {
+                event!(target: LOG_TARGET, Level::WARN, plugin, event_id, stream = "stderr", "{line}")
+            }
         }
     }
 }
@@ -306,10 +310,10 @@ impl Host for Guest {
         if !book.admit(bytes) {
             return;
         }
-        let vault = Arc::clone(&book.vault);
-        let message = vault.redact(message);
+        let secret_store = Arc::clone(&book.secret_store);
+        let message = secret_store.redact(message);
         let fields: Vec<_> =
-            fields.into_iter().map(|(name, value)| (vault.redact(name), vault.redact(value))).collect();
+            fields.into_iter().map(|(name, value)| (secret_store.redact(name), secret_store.redact(value))).collect();
         let data = data(&fields);
         if book.shown {
             let (plugin, event_id) = (&*book.plugin, &*book.event_id);
@@ -346,8 +350,8 @@ fn data(fields: &[(String, String)]) -> Option<String> {
     }
     let shown = &fields[..fields.len().min(FIELDS_MAX)];
     let beyond = (fields.len() > FIELDS_MAX).then(|| ("…", format!("{} more", fields.len() - FIELDS_MAX)));
-    let named_once = shown.iter().enumerate().filter_map(|(place, (name, value))| {
-        let is_the_last = !shown[place + 1..].iter().any(|(later, _)| later == name);
+    let named_once = shown.iter().enumerate().filter_map(|(index, (name, value))| {
+        let is_the_last = !shown[index + 1..].iter().any(|(later, _)| later == name);
         is_the_last.then_some((name.as_str(), value.as_str()))
     });
     let all = named_once.chain(beyond.iter().map(|(name, value)| (*name, value.as_str())));
@@ -375,9 +379,9 @@ mod tests {
     fn the_console_shares_the_quota_of_the_log() {
         let limits = Limits { log_lines: 2, ..Limits::default() };
         let log = PluginLog::keeping("p".into(), "e".into(), &limits, false);
-        log.print(Stream::Output, b"one\ntwo");
-        log.print(Stream::Error, b"half");
-        log.print(Stream::Output, b"!\nthree\n");
+        log.print(StdioStream::Output, b"one\ntwo");
+        log.print(StdioStream::Error, b"half");
+        log.print(StdioStream::Output, b"!\nthree\n");
         log.close();
         assert_eq!(log.book().lines_dropped, 2, "what had no end counts as well");
         let kept: Vec<_> = log.take_lines().into_iter().map(|line| line.message).collect();
@@ -387,7 +391,7 @@ mod tests {
     fn beginning(lines: &[String]) -> (Vec<String>, usize) {
         let log = PluginLog::keeping_the_beginning("p".into(), "e".into(), &Limits::default());
         for line in lines {
-            log.print(Stream::Output, format!("{line}\n").as_bytes());
+            log.print(StdioStream::Output, format!("{line}\n").as_bytes());
         }
         log.close();
         let Beginning { lines, beyond, .. } = log.take_beginning();

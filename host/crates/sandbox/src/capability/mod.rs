@@ -19,11 +19,11 @@ use contract::types;
 
 use crate::Guest;
 pub use crate::capability::config::PluginSettings;
-pub use crate::capability::host_services::{Outside, Reach};
+pub use crate::capability::host_services::{HostServices, PluginAccess};
 pub use crate::capability::log::{Beginning, LOG_TARGET, LogLine, PluginLog, SeenLine};
 pub use crate::capability::preview::{Departure, Preview};
-pub use crate::capability::secret_store::{NoValue, Vault};
-pub use crate::capability::stdio::{Console, Stream};
+pub use crate::capability::secret_store::{NoValue, SecretStore};
+pub use crate::capability::stdio::{GuestStdio, StdioStream};
 pub use crate::capability::wasi_http::WasiHttp;
 
 impl types::Host for Guest {}

@@ -66,7 +66,7 @@ impl<'a> Template<'a> {
     /// they look beside what the plugin wrote: with [`Self::without_secrets`] and [`SecretValue::check_for_url`] all is said.
     pub(super) fn with_secrets(&self, values: &[&SecretValue]) -> Result<Url, EgressError> {
         let shape = self.without_secrets()?;
-        let value = |place: usize, is_in_query: bool| match values.get(place) {
+        let value = |index: usize, is_in_query: bool| match values.get(index) {
             Some(value) if is_in_query => value.in_query(),
             Some(value) => value.in_path(),
             None => String::new(),
@@ -82,9 +82,9 @@ impl<'a> Template<'a> {
     /// `value` is told which placeholder it is, and whether that is in the query.
     fn filled(&self, value: impl Fn(usize, bool) -> String) -> String {
         let mut text = String::with_capacity(self.text.len());
-        for (place, (before, _)) in self.parts.iter().enumerate() {
+        for (index, (before, _)) in self.parts.iter().enumerate() {
             text.push_str(before);
-            text.push_str(&value(place, text.contains('?')));
+            text.push_str(&value(index, text.contains('?')));
         }
         text + self.rest
     }

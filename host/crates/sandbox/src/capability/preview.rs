@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::capability::secret_store::Vault;
+use crate::capability::secret_store::SecretStore;
 
 /// One thing that would leave the host. No secret is in it: where one goes, its name stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +23,9 @@ pub enum Departure {
 }
 
 impl Departure {
-    fn without(self, vault: &Vault) -> Self {
-        let text = |text| vault.redact(text);
-        let bytes = |bytes| vault.redact_all(bytes);
+    fn without(self, secret_store: &SecretStore) -> Self {
+        let text = |text| secret_store.redact(text);
+        let bytes = |bytes| secret_store.redact_all(bytes);
         match self {
             Self::Http { method, url, headers, body } => Self::Http {
                 method: text(method),
@@ -49,17 +49,17 @@ pub struct Preview {
     pub is_dry: bool,
     /// `None`: nobody looks any more.
     seen: Arc<Mutex<Option<Vec<Departure>>>>,
-    vault: Arc<Vault>,
+    secret_store: Arc<SecretStore>,
 }
 
 impl Preview {
     pub fn new(is_dry: bool) -> Self {
-        Self { is_dry, seen: Arc::new(Mutex::new(Some(Vec::new()))), vault: Arc::default() }
+        Self { is_dry, seen: Arc::new(Mutex::new(Some(Vec::new()))), secret_store: Arc::default() }
     }
 
     /// The same, for the plugin of this vault: where a value of its secrets would be seen, the secret's name stands.
-    pub(super) fn hiding(self, vault: Arc<Vault>) -> Self {
-        Self { vault, ..self }
+    pub(super) fn hiding(self, secret_store: Arc<SecretStore>) -> Self {
+        Self { secret_store, ..self }
     }
 
     /// Whether it must be told: it keeps what goes out, or keeps it from going out.
@@ -70,7 +70,7 @@ impl Preview {
     /// Takes note, once it is certain that the plugin is allowed to send it.
     pub fn note(&self, departure: Departure) {
         if let Some(seen) = &mut *self.seen() {
-            seen.push(departure.without(&self.vault));
+            seen.push(departure.without(&self.secret_store));
         }
     }
 

@@ -35,7 +35,7 @@ pub struct NoValue {
 
 /// The secrets of one version of a plugin.
 #[derive(Debug, Default)]
-pub struct Vault {
+pub struct SecretStore {
     plugin: String,
     secrets: Vec<Arc<Held>>,
     redactor: RwLock<Arc<Redactor>>,
@@ -60,7 +60,7 @@ struct State {
     is_stale: bool,
 }
 
-impl Vault {
+impl SecretStore {
     /// Reads the values, which must all be there, unless they may be made up because nothing is sent. The error is one
     /// sentence. Beside the vault: what the operator might want to change, in sentences.
     pub async fn open(
@@ -89,9 +89,9 @@ impl Vault {
                 warnings.extend(held.warnings());
                 secrets.push(Arc::new(held));
             }
-            let mut vault = Self { plugin, secrets, redactor: RwLock::default() };
-            vault.redactor = RwLock::new(vault.redactor_with(None));
-            Ok((Arc::new(vault), warnings))
+            let mut secret_store = Self { plugin, secrets, redactor: RwLock::default() };
+            secret_store.redactor = RwLock::new(secret_store.redactor_with(None));
+            Ok((Arc::new(secret_store), warnings))
         })
         .await
     }
@@ -103,18 +103,19 @@ impl Vault {
         let grant =
             SecretGrant { name: name.to_owned(), source, to: Vec::new(), reveal: false, place: "p.toml:1".to_owned() };
         let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
-        let mut vault = Self { secrets: vec![Arc::new(Held::with(&grant, Arc::new(value), None))], ..Self::default() };
-        vault.redactor = RwLock::new(vault.redactor_with(None));
-        vault
+        let mut secret_store =
+            Self { secrets: vec![Arc::new(Held::with(&grant, Arc::new(value), None))], ..Self::default() };
+        secret_store.redactor = RwLock::new(secret_store.redactor_with(None));
+        secret_store
     }
 
     /// The secret of this name, with its value as it is now.
     pub(super) async fn take(self: &Arc<Self>, name: &str) -> Option<(Arc<Held>, Arc<SecretValue>)> {
         let held = self.secrets.iter().find(|held| held.grant.name == name)?;
         if held.is_due() {
-            let (vault, held) = (Arc::clone(self), Arc::clone(held));
+            let (secret_store, held) = (Arc::clone(self), Arc::clone(held));
             // All of it apart, so that it is done even if who asked is gone.
-            apart(move || vault.renew(&held)).await;
+            apart(move || secret_store.renew(&held)).await;
         }
         let value = Arc::clone(&held.state().value);
         Some((Arc::clone(held), value))
@@ -289,7 +290,7 @@ mod tests {
     }
 
     async fn problem(source: SecretSource) -> String {
-        Vault::open("p", &[grant(source)], false).await.unwrap_err().to_string()
+        SecretStore::open("p", &[grant(source)], false).await.unwrap_err().to_string()
     }
 
     #[tokio::test]
@@ -319,8 +320,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         fs::write(&path, "first value\n").unwrap();
-        let (vault, _) = Vault::open("p", &[file(&path)], false).await.unwrap();
-        let now = async || vault.take("token").await.unwrap().1.text().unwrap().to_owned();
+        let (secret_store, _) = SecretStore::open("p", &[file(&path)], false).await.unwrap();
+        let now = async || secret_store.take("token").await.unwrap().1.text().unwrap().to_owned();
         assert_eq!(now().await, "first value");
         let becomes = async |expected: &str| {
             while now().await != expected {
@@ -336,25 +337,25 @@ mod tests {
 
         // While it is gone or empty, the old one is used.
         fs::remove_file(&path).unwrap();
-        vault.secrets[0].look();
-        assert!(vault.secrets[0].state().is_stale);
+        secret_store.secrets[0].look();
+        assert!(secret_store.secrets[0].state().is_stale);
         assert_eq!(now().await, "second value");
         fs::write(&path, "").unwrap();
-        vault.secrets[0].look();
+        secret_store.secrets[0].look();
         assert_eq!(now().await, "second value");
         fs::write(&path, "third value").unwrap();
         // Nobody has it before it is hidden.
-        assert_eq!(vault.secrets[0].look().unwrap().text(), Some("third value"));
-        assert_eq!(vault.secrets[0].state().value.text(), Some("second value"));
-        vault.secrets[0].state().stamp = None;
-        vault.renew(&vault.secrets[0]);
-        assert_eq!(vault.redact("third value".to_owned()), "[secret token]");
+        assert_eq!(secret_store.secrets[0].look().unwrap().text(), Some("third value"));
+        assert_eq!(secret_store.secrets[0].state().value.text(), Some("second value"));
+        secret_store.secrets[0].state().stamp = None;
+        secret_store.renew(&secret_store.secrets[0]);
+        assert_eq!(secret_store.redact("third value".to_owned()), "[secret token]");
         tokio::time::timeout(soon, becomes("third value")).await.unwrap();
-        assert!(!vault.secrets[0].state().is_stale);
+        assert!(!secret_store.secrets[0].state().is_stale);
 
         let text = "first value, second value, third value".to_owned();
         eventually(soon, "the redactor knows them", || {
-            vault.redact(text.clone()) == "[secret token], [secret token], [secret token]"
+            secret_store.redact(text.clone()) == "[secret token], [secret token], [secret token]"
         });
     }
 
@@ -364,13 +365,13 @@ mod tests {
         let path = folder.path().join("token");
         fs::write(&path, "short").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let (vault, warnings) = Vault::open("p", &[file(&path)], false).await.unwrap();
+        let (secret_store, warnings) = SecretStore::open("p", &[file(&path)], false).await.unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("p.toml:3: secrets.token: a value of 5 bytes can be guessed"), "{warnings:?}");
         assert!(warnings[1].contains("everybody on this machine may read the file"), "{warnings:?}");
-        assert!(!format!("{vault:?}").contains("short"));
+        assert!(!format!("{secret_store:?}").contains("short"));
         fs::write(&path, "long enough").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(Vault::open("p", &[file(&path)], false).await.unwrap().1, Vec::<String>::new());
+        assert_eq!(SecretStore::open("p", &[file(&path)], false).await.unwrap().1, Vec::<String>::new());
     }
 }

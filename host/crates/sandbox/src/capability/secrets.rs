@@ -90,10 +90,10 @@ impl OpenSecret {
 impl Guest {
     /// A secret of this name, if there is a grant of it.
     pub(crate) async fn granted_secret(&mut self, name: &str) -> Result<OpenSecret, HostError> {
-        let vault = Arc::clone(&self.call.reach.vault);
-        let Some((held, value)) = vault.take(name).await else {
+        let secret_store = Arc::clone(&self.call.access.secret_store);
+        let Some((held, value)) = secret_store.take(name).await else {
             // A plugin that was shown a value may take it for a name.
-            let name: String = vault.redact(name.to_owned()).chars().take(NAME_CHARACTERS_MAX).collect();
+            let name: String = secret_store.redact(name.to_owned()).chars().take(NAME_CHARACTERS_MAX).collect();
             return Err(HostError::Denied(format!(
                 "the secret {name:?} is not granted: write {} in the plugin's toml, and below it env = \"VARIABLE\", file = \
                  \"PATH\" or credential = \"NAME\"",

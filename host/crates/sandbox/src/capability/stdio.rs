@@ -10,7 +10,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::capability::log::PluginLog;
-use crate::capability::secret_store::Vault;
+use crate::capability::secret_store::SecretStore;
 
 /// Bytes that a guest may write at once; it writes more in several calls.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -19,31 +19,31 @@ const LINE_BYTES_MAX: usize = 4 << 10;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub enum StdioStream {
     Output,
     Error,
 }
 
 /// One of the two, of one call.
 #[derive(Clone, Debug)]
-pub struct Console {
+pub struct GuestStdio {
     log: PluginLog,
-    stream: Stream,
+    stream: StdioStream,
 }
 
-impl Console {
-    pub fn new(log: PluginLog, stream: Stream) -> Self {
+impl GuestStdio {
+    pub fn new(log: PluginLog, stream: StdioStream) -> Self {
         Self { log, stream }
     }
 }
 
-impl IsTerminal for Console {
+impl IsTerminal for GuestStdio {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Console {
+impl StdoutStream for GuestStdio {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
         Box::new(self.clone())
     }
@@ -54,7 +54,7 @@ impl StdoutStream for Console {
     }
 }
 
-impl OutputStream for Console {
+impl OutputStream for GuestStdio {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.log.print(self.stream, &bytes);
         Ok(())
@@ -69,7 +69,7 @@ impl OutputStream for Console {
     }
 }
 
-impl Pollable for Console {
+impl Pollable for GuestStdio {
     // The trait's own form of an async function that is ready at once.
     fn ready<'life, 'made>(&'life mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'made>>
     where
@@ -91,8 +91,8 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Takes more bytes, and hands each line that they end to `line`.
-    pub(super) fn push(&mut self, bytes: &[u8], vault: &Vault, mut line: impl FnMut(&str)) {
-        let redactor = vault.has_secrets().then(|| vault.redactor());
+    pub(super) fn push(&mut self, bytes: &[u8], secret_store: &SecretStore, mut line: impl FnMut(&str)) {
+        let redactor = secret_store.has_secrets().then(|| secret_store.redactor());
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             match &redactor {
@@ -107,9 +107,9 @@ impl Lines {
     }
 
     /// Hands over what has no end.
-    pub(super) fn finish(&mut self, vault: &Vault, mut line: impl FnMut(&str)) {
-        if vault.has_secrets() {
-            self.redaction.finish(&vault.redactor(), &mut self.begun);
+    pub(super) fn finish(&mut self, secret_store: &SecretStore, mut line: impl FnMut(&str)) {
+        if secret_store.has_secrets() {
+            self.redaction.finish(&secret_store.redactor(), &mut self.begun);
             self.cut(&mut line);
         }
         if !self.begun.is_empty() {
@@ -149,11 +149,11 @@ mod tests {
     use super::*;
 
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut found, vault) = (Lines::default(), Vec::new(), Vault::default());
+        let (mut lines, mut found, secret_store) = (Lines::default(), Vec::new(), SecretStore::default());
         for piece in pieces {
-            lines.push(piece, &vault, |line| found.push(line.to_owned()));
+            lines.push(piece, &secret_store, |line| found.push(line.to_owned()));
         }
-        lines.finish(&vault, |line| found.push(line.to_owned()));
+        lines.finish(&secret_store, |line| found.push(line.to_owned()));
         found
     }
 

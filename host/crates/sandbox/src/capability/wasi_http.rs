@@ -21,8 +21,8 @@ use wasmtime_wasi_http::{Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
 use crate::CallContext;
 use crate::capability::http::{deadline, ended};
 use crate::capability::preview::Departure;
-use crate::capability::secret_store::Vault;
-use crate::capability::{PluginLog, Reach};
+use crate::capability::secret_store::SecretStore;
+use crate::capability::{PluginAccess, PluginLog};
 
 /// Exchanges of one call that are under way at once; the others wait.
 const EXCHANGES_AT_ONCE_MAX: usize = 4;
@@ -48,13 +48,13 @@ pub(crate) struct Exchanges {
 }
 
 struct Shared {
-    reach: Arc<Reach>,
+    access: Arc<PluginAccess>,
     within: Within,
     deadline: Instant,
     log: PluginLog,
     request_bytes_max: usize,
     response_bytes_max: usize,
-    turns: Semaphore,
+    cpu_slices: Semaphore,
     /// Room for answers that the guest has not read yet.
     room: Arc<Semaphore>,
 }
@@ -63,13 +63,13 @@ impl WasiHttp {
     pub fn new(limits: &Limits, log: &PluginLog, call: &CallContext) -> Self {
         let room = ANSWERS_HELD_MAX * limits.response_bytes.div_ceil(HELD_UNIT);
         let shared = Shared {
-            reach: Arc::clone(&call.reach),
+            access: Arc::clone(&call.access),
             within: call.within.clone(),
             deadline: call.deadline,
             log: log.clone(),
             request_bytes_max: limits.host_call_bytes,
             response_bytes_max: limits.response_bytes,
-            turns: Semaphore::new(EXCHANGES_AT_ONCE_MAX),
+            cpu_slices: Semaphore::new(EXCHANGES_AT_ONCE_MAX),
             room: Arc::new(Semaphore::new(room)),
         };
         Self { context: WasiHttpCtx::new(), exchanges: Exchanges { count: 0, shared: Arc::new(shared) } }
@@ -100,7 +100,7 @@ impl WasiHttpHooks for Exchanges {
                 Ok(answer) => Ok((answer, Box::new(async { Ok(()) }) as Rest)),
                 Err(error) => {
                     // All that a guest sees of it is a code, and of that `fetch` shows nothing.
-                    shared.log.complain(&shared.reach.vault.redact(error.to_string()));
+                    shared.log.complain(&shared.access.secret_store.redact(error.to_string()));
                     Err(code_of(error))
                 }
             }
@@ -119,26 +119,26 @@ impl Shared {
         let wanted = first_byte.map(|time| u64::try_from((time + connect).as_millis()).unwrap_or(u64::MAX));
         let deadline = deadline(Instant::now(), self.deadline, wanted);
         let (head, body) = request.into_parts();
-        let target = self.reach.target(&head.uri.to_string())?;
+        let target = self.access.target(&head.uri.to_string())?;
         let mut outgoing = egress::Request::to(head.method.as_str(), target, Bytes::new())?;
-        self.reach.check(&outgoing.url)?;
+        self.access.check(&outgoing.url)?;
         let length = length_of(&head.headers)?;
         let mut shown = Vec::new();
-        let is_sent = |name: &HeaderName| *name != header::CONTENT_LENGTH && !self.reach.leaves_out(name.as_str());
+        let is_sent = |name: &HeaderName| *name != header::CONTENT_LENGTH && !self.access.leaves_out(name.as_str());
         for (name, value) in head.headers.iter().filter(|(name, _)| is_sent(name)) {
             outgoing.header(name.as_str(), parse_value(name.as_str(), value.as_bytes())?)?;
-            if self.reach.preview().is_some() {
+            if self.access.preview().is_some() {
                 shown.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
             }
         }
         let late = |step| EgressError::TimedOut { target: outgoing.url.origin().ascii_serialization(), step };
-        let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| late(Step::Waiting))?;
+        let cpu_slice = timeout_at(deadline, self.cpu_slices.acquire()).await.map_err(|_| late(Step::Waiting))?;
         let collected = timeout_at(deadline, collect(body, self.request_bytes_max));
         outgoing.body = collected.await.map_err(|_| late(Step::Exchanging))??;
         if length.is_some_and(|length| length != outgoing.body.len()) {
             return Err(EgressError::Invalid("the body is of another length than its header says".to_owned()));
         }
-        let preview = self.reach.preview().map(|preview| {
+        let preview = self.access.preview().map(|preview| {
             let departure = Departure::Http {
                 method: outgoing.method.to_string(),
                 url: outgoing.url.to_string(),
@@ -155,10 +155,10 @@ impl Shared {
         }
         let bounds = Bounds { deadline, body_bytes_max: self.response_bytes_max };
         let mut span = self.within.http(&outgoing.method, &outgoing.url);
-        let response = self.reach.send(outgoing, bounds).await;
+        let response = self.access.send(outgoing, bounds).await;
         ended(&mut span, &response);
         drop(span);
-        drop(turn);
+        drop(cpu_slice);
         if let Some((preview, departure)) = preview.filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
             preview.note(departure);
         }
@@ -183,7 +183,7 @@ impl Shared {
         });
         let mut answer = http::Response::new(StreamBody::new(stream::iter(frames)).boxed_unsync());
         *answer.status_mut() = response.status;
-        *answer.headers_mut() = without_secrets(&self.reach.vault, &response.headers);
+        *answer.headers_mut() = without_secrets(&self.access.secret_store, &response.headers);
         Ok(answer)
     }
 }
@@ -210,10 +210,10 @@ async fn collect(mut body: WasiBody, bytes_max: usize) -> Result<Bytes, EgressEr
 }
 
 /// Whoever got a secret may send it back, and the plugin must not see it.
-fn without_secrets(vault: &Vault, headers: &HeaderMap) -> HeaderMap {
+fn without_secrets(secret_store: &SecretStore, headers: &HeaderMap) -> HeaderMap {
     let clean = |(name, value): (&HeaderName, &HeaderValue)| {
-        let is_clean = vault.redact(name.to_string()) == name.as_str();
-        let value = HeaderValue::from_bytes(&vault.redact_bytes(value.as_bytes())).ok()?;
+        let is_clean = secret_store.redact(name.to_string()) == name.as_str();
+        let value = HeaderValue::from_bytes(&secret_store.redact_bytes(value.as_bytes())).ok()?;
         is_clean.then(|| (name.clone(), value))
     };
     let mut cleaned = HeaderMap::new();
@@ -235,7 +235,7 @@ fn code_of(error: EgressError) -> Error {
             Step::Connecting | Step::Securing => Error::ConnectionTimeout,
             Step::Exchanging => Error::HttpResponseTimeout,
         },
-        EgressError::Unwanted { .. } => Error::HttpResponseContentCoding(None),
+        EgressError::UnmatchedTypes { .. } => Error::HttpResponseContentCoding(None),
         EgressError::Unavailable { step, .. } => match step {
             Step::Waiting => Error::ConnectionLimitReached,
             Step::Resolving => Error::DnsError { rcode: None, info_code: None },

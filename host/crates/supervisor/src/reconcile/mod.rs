@@ -364,8 +364,8 @@ impl Reconciler {
     fn keep_its_events(&mut self, entry: &Entry) {
         // What is no name of a plugin cannot be a part of a queue's.
         if is_plugin_name(&entry.name) && self.runner(&entry.name).is_none() {
-            let meters = self.loader.meters_of(&entry.name);
-            self.put(Arc::new(Runner::new(entry.name.as_str().into(), meters, entry.toml.clone())));
+            let metrics = self.loader.metrics_of(&entry.name);
+            self.put(Arc::new(Runner::new(entry.name.as_str().into(), metrics, entry.toml.clone())));
         }
     }
 
@@ -386,7 +386,7 @@ impl Reconciler {
         let is_first = !runner.as_ref().is_some_and(|runner| runner.is_loaded());
         let (runner, is_new) = match runner {
             Some(runner) => (runner, false),
-            None => (Arc::new(Runner::new(Arc::clone(&name), plugin.meters(), entry.toml.clone())), true),
+            None => (Arc::new(Runner::new(Arc::clone(&name), plugin.metrics(), entry.toml.clone())), true),
         };
         // Before anything is taken for it.
         if held && is_first {

@@ -30,15 +30,15 @@ impl Count {
 
 /// All of one host. Its copies are the same meters.
 #[derive(Clone, Debug, Default)]
-pub struct Meters {
-    pub host: Arc<HostMeters>,
+pub struct Metrics {
+    pub host: Arc<HostMetrics>,
     /// Those of plugins that are no more go with them.
-    plugins: Arc<Mutex<BTreeMap<String, Weak<PluginMeters>>>>,
+    plugins: Arc<Mutex<BTreeMap<String, Weak<PluginMetrics>>>>,
 }
 
 /// What is counted whatever the plugin.
 #[derive(Debug, Default)]
-pub struct HostMeters {
+pub struct HostMetrics {
     /// Events that some plugin wanted.
     pub routed: Count,
     pub unmatched: Count,
@@ -59,7 +59,7 @@ pub struct HostMeters {
 
 /// What is counted of one plugin, whatever its version.
 #[derive(Debug, Default)]
-pub struct PluginMeters {
+pub struct PluginMetrics {
     attempts: [Count; Ended::ALL.len()],
     pub attempt_times: Times,
     spills: [Count; SpillReason::ALL.len()],
@@ -67,7 +67,7 @@ pub struct PluginMeters {
     requests: [Count; Requested::ALL.len()],
     /// When what was taken last from its queue had come there, in milliseconds since 1970, as far as that is known.
     queued_at: AtomicI64,
-    host: Arc<HostMeters>,
+    host: Arc<HostMetrics>,
 }
 
 /// A closed set of words, each with a number of its own.
@@ -138,21 +138,21 @@ words! {
     }
 }
 
-impl Meters {
+impl Metrics {
     /// Those of the plugin of this name, for as long as somebody has them.
-    pub fn of_plugin(&self, name: &str) -> Arc<PluginMeters> {
+    pub fn of_plugin(&self, name: &str) -> Arc<PluginMetrics> {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        plugins.retain(|_, meters| meters.strong_count() > 0);
-        if let Some(meters) = plugins.get(name).and_then(Weak::upgrade) {
-            return meters;
+        plugins.retain(|_, metrics| metrics.strong_count() > 0);
+        if let Some(metrics) = plugins.get(name).and_then(Weak::upgrade) {
+            return metrics;
         }
-        let meters = Arc::new(PluginMeters { host: Arc::clone(&self.host), ..PluginMeters::default() });
-        plugins.insert(name.to_owned(), Arc::downgrade(&meters));
-        meters
+        let metrics = Arc::new(PluginMetrics { host: Arc::clone(&self.host), ..PluginMetrics::default() });
+        plugins.insert(name.to_owned(), Arc::downgrade(&metrics));
+        metrics
     }
 }
 
-impl PluginMeters {
+impl PluginMetrics {
     pub fn attempted(&self, ended: Ended, took: Duration) {
         self.attempts[ended as usize].one_more();
         self.attempt_times.took(took);
@@ -207,17 +207,17 @@ mod tests {
 
     #[test]
     fn a_plugins_numbers_live_as_long_as_one_of_its_versions() {
-        let meters = Meters::default();
-        let first = meters.of_plugin("a");
+        let metrics = Metrics::default();
+        let first = metrics.of_plugin("a");
         first.attempted(Ended::Skipped, Duration::from_millis(1));
         first.gave_up(GivenUp::TooOld);
-        let second = meters.of_plugin("a");
+        let second = metrics.of_plugin("a");
         drop(first);
         assert_eq!(second.attempts(Ended::Skipped), 1);
-        assert_eq!((meters.host.succeeded.get(), meters.host.failed.get(), meters.host.dead.get()), (1, 0, 1));
+        assert_eq!((metrics.host.succeeded.get(), metrics.host.failed.get(), metrics.host.dead.get()), (1, 0, 1));
         drop(second);
-        assert_eq!(meters.of_plugin("a").attempts(Ended::Skipped), 0);
-        assert_eq!(meters.host.succeeded.get(), 1, "the host's own go on");
+        assert_eq!(metrics.of_plugin("a").attempts(Ended::Skipped), 0);
+        assert_eq!(metrics.host.succeeded.get(), 1, "the host's own go on");
         assert_eq!(Ended::ALL.iter().position(|ended| *ended == Ended::Reject), Some(Ended::Reject as usize));
     }
 }

@@ -5,7 +5,7 @@ use config::mail_address;
 use contract::mail;
 use lettre::Address;
 use lettre::message::header::{self, ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
-use lettre::message::{Attachment as Part, Body, Mailbox, Mailboxes, Message, MultiPart, SinglePart};
+use lettre::message::{Attachment as TopologyItem, Body, Mailbox, Mailboxes, Message, MultiPart, SinglePart};
 
 /// Of texts and attachments together, before they are encoded.
 const CONTENT_BYTES_MAX: usize = 10 << 20;
@@ -80,17 +80,17 @@ pub(super) fn compose(message: mail::Message, frame: &Frame<'_>) -> Result<Compo
     // Whatever the headers say; those that get a hidden copy stand in none.
     let envelope = lettre::address::Envelope::new(Some(frame.from.email.clone()), recipients.clone());
     builder = builder.envelope(envelope.map_err(|error| error.to_string())?);
-    let part = content(message.text, message.html)?;
+    let item = content(message.text, message.html)?;
     let built = if message.attachments.is_empty() {
-        match part {
-            Content::Single(part) => builder.singlepart(part),
-            Content::Alternative(parts) => builder.multipart(parts),
+        match item {
+            Content::Single(item) => builder.singlepart(item),
+            Content::Alternative(items) => builder.multipart(items),
         }
     } else {
         let mixed = MultiPart::mixed();
-        let mut mixed = match part {
-            Content::Single(part) => mixed.singlepart(part),
-            Content::Alternative(parts) => mixed.multipart(parts),
+        let mut mixed = match item {
+            Content::Single(item) => mixed.singlepart(item),
+            Content::Alternative(items) => mixed.multipart(items),
         };
         for attachment in message.attachments {
             mixed = mixed.singlepart(attached(attachment)?);
@@ -178,7 +178,7 @@ enum Content {
 }
 
 fn content(text: Option<String>, html: Option<String>) -> Result<Content, String> {
-    let part = |content_type: ContentType, text: String| -> Result<SinglePart, String> {
+    let item = |content_type: ContentType, text: String| -> Result<SinglePart, String> {
         if text.contains('\0') {
             return Err("the text of the mail has a NUL in it".to_owned());
         }
@@ -187,13 +187,13 @@ fn content(text: Option<String>, html: Option<String>) -> Result<Content, String
         Ok(SinglePart::builder().header(content_type).body(lines))
     };
     match (text, html) {
-        (Some(text), None) => Ok(Content::Single(part(ContentType::TEXT_PLAIN, text)?)),
-        (None, Some(html)) => Ok(Content::Single(part(ContentType::TEXT_HTML, html)?)),
+        (Some(text), None) => Ok(Content::Single(item(ContentType::TEXT_PLAIN, text)?)),
+        (None, Some(html)) => Ok(Content::Single(item(ContentType::TEXT_HTML, html)?)),
         // The better one comes last.
         (Some(text), Some(html)) => Ok(Content::Alternative(
             MultiPart::alternative()
-                .singlepart(part(ContentType::TEXT_PLAIN, text)?)
-                .singlepart(part(ContentType::TEXT_HTML, html)?),
+                .singlepart(item(ContentType::TEXT_PLAIN, text)?)
+                .singlepart(item(ContentType::TEXT_HTML, html)?),
         )),
         (None, None) => Err("the mail has neither text nor HTML".to_owned()),
     }
@@ -215,7 +215,7 @@ fn attached(attachment: mail::Attachment) -> Result<SinglePart, String> {
     // Whatever else could be, the bytes arrive as they are.
     let body = Body::new_with_encoding(attachment.content, ContentTransferEncoding::Base64)
         .map_err(|_| "an attachment cannot be encoded".to_owned())?;
-    Ok(Part::new(name).body(body, content_type))
+    Ok(TopologyItem::new(name).body(body, content_type))
 }
 
 #[cfg(test)]

@@ -23,15 +23,15 @@ impl Host for Guest {
         self.calls.count("mail.send");
         let mut mails = self.calls.iter().filter(|(name, _)| *name == "mail.send");
         let number = mails.next().map_or(1, |(_, count)| count);
-        let reach = &self.call.reach;
-        if reach.grants.of(Capability::Mail).next().is_none() {
+        let access = &self.call.access;
+        if access.grants.of(Capability::Mail).next().is_none() {
             return Err(HostError::Denied(
                 "this plugin has no grant for mail: write mail = [\"ops@example.com\"] or [\"*@example.com\"] below [grants] in \
                  its toml"
                     .to_owned(),
             ));
         }
-        let Some(relay) = &reach.relay else {
+        let Some(relay) = &access.relay else {
             return Err(HostError::Denied(
                 "this host has no mail relay: write [mail] with relay and from into the host's file, and name it by --config"
                     .to_owned(),
@@ -40,7 +40,7 @@ impl Host for Guest {
         let all = recipients(&message).map_err(HostError::Invalid)?;
         for (written, address) in &all {
             let scope = Scope::new(Capability::Mail, address.as_ref()).map_err(HostError::Invalid)?;
-            if !reach.grants.cover(&scope) {
+            if !access.grants.cover(&scope) {
                 return Err(HostError::Denied(format!(
                     "the recipient {written} is not granted to this plugin: add \"{scope}\" or \"*@{}\" to mail below [grants] in \
                      its toml",
@@ -53,7 +53,7 @@ impl Host for Guest {
         let frame = Frame { from: relay.from(), message_id: &message_id, date: SystemTime::now() };
         let Composed { recipients, bytes } = compose(message, &frame).map_err(HostError::Invalid)?;
         let bytes = relay.signed(bytes).await.map_err(host_error)?;
-        if let Some(preview) = reach.preview() {
+        if let Some(preview) = access.preview() {
             let recipients = recipients.iter().map(ToString::to_string).collect();
             preview.note(Departure::Mail { recipients, message: bytes.clone(), html });
             if preview.is_dry {
@@ -63,8 +63,8 @@ impl Host for Guest {
         let deadline = self.call.deadline.checked_sub(MARGIN).unwrap_or(self.call.deadline);
         let address = relay.address();
         let mut span = self.call.within.mail(&address.host, address.port, recipients.len());
-        let vault = Arc::clone(&reach.vault);
-        let sent = relay.send(&recipients, &bytes, deadline, &move |text| vault.redact(text)).await;
+        let secret_store = Arc::clone(&access.secret_store);
+        let sent = relay.send(&recipients, &bytes, deadline, &move |text| secret_store.redact(text)).await;
         match &sent {
             Ok(()) => span.done(),
             Err(failure) => span.failed(failure.code(), ""),

@@ -7,7 +7,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind as AmqpExchangeKind, Queue};
 
-use crate::amqp::link::{Link, refusal, refused_name};
+use crate::amqp::connection::{AmqpConnection, refusal, refused_name};
 use crate::{BrokerError, ExchangeKind, GivesUp, Object};
 
 const ACCESS_REFUSED: u16 = 403;
@@ -18,8 +18,8 @@ const PRECONDITION_FAILED: u16 = 406;
 const NEVER_LIMIT: i64 = i32::MAX as i64;
 
 /// A channel, and a new one after a refusal.
-pub(super) struct Desk<'a> {
-    link: &'a Link,
+pub(super) struct Declarer<'a> {
+    connection: &'a AmqpConnection,
     channel: Option<Channel>,
     /// This user was refused once: then it is cheaper to look first.
     refused: bool,
@@ -34,9 +34,9 @@ pub(super) enum Made {
     Differs,
 }
 
-impl<'a> Desk<'a> {
-    pub(super) fn new(link: &'a Link) -> Self {
-        Self { link, channel: None, refused: false }
+impl<'a> Declarer<'a> {
+    pub(super) fn new(connection: &'a AmqpConnection) -> Self {
+        Self { connection, channel: None, refused: false }
     }
 
     /// Makes it, durable. If there is one of that name already, it stays as it is.
@@ -69,7 +69,7 @@ impl<'a> Desk<'a> {
     async fn channel(&mut self) -> Result<&Channel, BrokerError> {
         let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
-            None => self.link.channel().await?,
+            None => self.connection.channel().await?,
         };
         Ok(self.channel.insert(channel))
     }
@@ -93,7 +93,7 @@ impl<'a> Desk<'a> {
                     Err(may_not_make("exchange", name, &text))
                 }
             }
-            _ => Err(self.link.explain(&error)),
+            _ => Err(self.connection.explain(&error)),
         }
     }
 
@@ -122,7 +122,7 @@ impl<'a> Desk<'a> {
                     None => Err(may_not_make("queue", name, &text)),
                 }
             }
-            _ => Err(self.link.explain(&error)),
+            _ => Err(self.connection.explain(&error)),
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a> Desk<'a> {
         let queue: ShortString = refused_name("queue name", queue)?;
         let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
         let bound = self.channel().await?.queue_bind(queue, exchange, routing_key, options, arguments).await;
-        bound.map_err(|error| self.link.explain(&error))
+        bound.map_err(|error| self.connection.explain(&error))
     }
 
     fn unless_absent<T>(&self, result: lapin::Result<T>) -> Result<Option<T>, BrokerError> {
@@ -146,7 +146,7 @@ impl<'a> Desk<'a> {
             {
                 Ok(None)
             }
-            Err(error) => Err(self.link.explain(&error)),
+            Err(error) => Err(self.connection.explain(&error)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::amqp::differences::{Differences, is};
-use crate::part::kind_note;
+use crate::topology_item::kind_note;
 use crate::{ExchangeKind, Warning};
 
 /// Warnings, and notes.

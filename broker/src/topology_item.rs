@@ -9,7 +9,7 @@ use crate::{ExchangeKind, QueueNames, QueueState, RETRY_TIERS, RetryTier, Source
 
 /// One thing that a host needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct TopologyItem {
     /// What it is for.
     pub role: Role,
     /// What it is.
@@ -74,7 +74,7 @@ pub enum GivesUp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The part.
-    pub part: Part,
+    pub item: TopologyItem,
     /// Whether it is there.
     pub presence: Presence,
     /// Whether all about it could be seen. RabbitMQ says nothing of bindings, and nothing of the properties of
@@ -98,9 +98,9 @@ pub enum Presence {
 }
 
 impl Finding {
-    pub(crate) fn new(part: &Part, presence: Presence) -> Self {
+    pub(crate) fn new(item: &TopologyItem, presence: Presence) -> Self {
         let seen = presence != Presence::Unknown;
-        Self { part: part.clone(), presence, seen, warnings: Vec::new(), notes: Vec::new() }
+        Self { item: item.clone(), presence, seen, warnings: Vec::new(), notes: Vec::new() }
     }
 }
 
@@ -113,34 +113,34 @@ pub(crate) fn kind_note(name: &str, found: &str, meant: ExchangeKind) -> String 
 impl Source {
     /// What the source itself needs. The dead letters come first, for what is given up elsewhere
     /// goes there.
-    pub fn parts(&self) -> Vec<Part> {
-        let part = |object| Part { role: Role::Source, object };
+    pub fn items(&self) -> Vec<TopologyItem> {
+        let item = |object| TopologyItem { role: Role::Source, object };
         let queue = self.names.source().to_owned();
-        let mut parts = vec![self.names.dead_part()];
+        let mut items = vec![self.names.dead_part()];
         // The exchange without a name always exists, and nothing can be bound to it.
         let named = !self.exchange.is_empty();
         if named {
-            parts.push(part(Object::Exchange { name: self.exchange.clone(), kind: self.kind }));
+            items.push(item(Object::Exchange { name: self.exchange.clone(), kind: self.kind }));
         }
-        parts.push(part(Object::Queue { name: queue.clone(), gives_up: GivesUp::To(self.names.dead()) }));
+        items.push(item(Object::Queue { name: queue.clone(), gives_up: GivesUp::To(self.names.dead()) }));
         for routing_key in self.bindings.iter().filter(|_| named) {
             let (exchange, routing_key) = (self.exchange.clone(), routing_key.clone());
-            parts.push(part(Object::Binding { exchange, routing_key, queue: queue.clone() }));
+            items.push(item(Object::Binding { exchange, routing_key, queue: queue.clone() }));
         }
-        parts
+        items
     }
 }
 
 impl QueueNames {
     /// What these plugins need: each its queue, and together the waits and the way back from them.
-    pub fn plugins_parts(&self, plugins: &[&str]) -> Vec<Part> {
+    pub fn plugins_items(&self, plugins: &[&str]) -> Vec<TopologyItem> {
         let own = plugins.iter().flat_map(|plugin| self.plugin_parts(plugin));
         self.shared_parts().into_iter().chain(own).collect()
     }
 
-    fn shared_parts(&self) -> Vec<Part> {
+    fn shared_parts(&self) -> Vec<TopologyItem> {
         let deliver = Object::Exchange { name: self.deliver(), kind: ExchangeKind::Direct };
-        let mut parts = vec![self.dead_part(), Part { role: Role::Deliver, object: deliver }];
+        let mut items = vec![self.dead_part(), TopologyItem { role: Role::Deliver, object: deliver }];
         for tier in RETRY_TIERS {
             let name = self.retry(tier);
             for object in [
@@ -148,22 +148,22 @@ impl QueueNames {
                 Object::Queue { name: name.clone(), gives_up: GivesUp::After(tier.delay(), self.deliver()) },
                 Object::Binding { exchange: name.clone(), routing_key: String::new(), queue: name },
             ] {
-                parts.push(Part { role: Role::Retry(tier), object });
+                items.push(TopologyItem { role: Role::Retry(tier), object });
             }
         }
-        parts
+        items
     }
 
-    fn plugin_parts(&self, plugin: &str) -> [Part; 2] {
+    fn plugin_parts(&self, plugin: &str) -> [TopologyItem; 2] {
         let queue = self.plugin(plugin);
         let binding =
             Object::Binding { exchange: self.deliver(), routing_key: plugin.to_owned(), queue: queue.clone() };
         [Object::Queue { name: queue, gives_up: GivesUp::To(self.dead()) }, binding]
-            .map(|object| Part { role: Role::Plugin(plugin.to_owned()), object })
+            .map(|object| TopologyItem { role: Role::Plugin(plugin.to_owned()), object })
     }
 
-    fn dead_part(&self) -> Part {
-        Part { role: Role::Dead, object: Object::Queue { name: self.dead(), gives_up: GivesUp::Never } }
+    fn dead_part(&self) -> TopologyItem {
+        TopologyItem { role: Role::Dead, object: Object::Queue { name: self.dead(), gives_up: GivesUp::Never } }
     }
 }
 
@@ -182,15 +182,15 @@ mod tests {
 
     #[test]
     fn a_source_without_an_exchange_of_its_own_has_a_queue_only() {
-        let names = |parts: Vec<Part>| -> Vec<String> {
-            let name = |part: Part| match part.object {
+        let names = |items: Vec<TopologyItem>| -> Vec<String> {
+            let name = |item: TopologyItem| match item.object {
                 Object::Exchange { name, .. } | Object::Queue { name, .. } => name,
                 Object::Binding { exchange, routing_key, queue } => format!("{exchange}-{routing_key}-{queue}"),
             };
-            parts.into_iter().map(name).collect()
+            items.into_iter().map(name).collect()
         };
-        assert_eq!(names(source("orders").parts()), ["n.dead", "orders", "n", "orders-a.*-n", "orders-b-n"]);
-        assert_eq!(names(source("").parts()), ["n.dead", "n"]);
+        assert_eq!(names(source("orders").items()), ["n.dead", "orders", "n", "orders-a.*-n", "orders-b-n"]);
+        assert_eq!(names(source("").items()), ["n.dead", "n"]);
         assert_eq!(names(source("").names.plugin_parts("p").into()), ["n.plugin.p", "n.deliver-p-n.plugin.p"]);
     }
 }

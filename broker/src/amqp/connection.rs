@@ -21,7 +21,7 @@ pub(super) const REPLY_SUCCESS: u16 = 200;
 const CHANNEL_NUMBERS_MAX: usize = u16::MAX as usize;
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct AmqpConnection {
     connection: Connection,
     socket: SocketHandle,
     lost: OnceLock<String>,
@@ -31,7 +31,7 @@ pub(super) struct Link {
     gone: CancellationToken,
 }
 
-impl Link {
+impl AmqpConnection {
     pub(super) fn new((connection, socket): (Connection, SocketHandle)) -> Self {
         Self {
             connection,

@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 
 /// The bell of one database.
 #[derive(Debug)]
-pub(super) struct Doorbell {
+pub(super) struct Wakeup {
     path: PathBuf,
     file: Option<File>,
     watcher: Option<RecommendedWatcher>,
     rung: Arc<Notify>,
 }
 
-impl Doorbell {
+impl Wakeup {
     /// Of the database at this path.
     pub(super) fn of(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();

@@ -16,7 +16,7 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A child process with its descendants, in a process group of their own. Dropping kills them.
 #[derive(Debug)]
-pub struct Leash {
+pub struct ChildGuard {
     name: String,
     id: u32,
     child: Mutex<Child>,
@@ -25,7 +25,7 @@ pub struct Leash {
     folder: TempDir,
 }
 
-impl Leash {
+impl ChildGuard {
     /// Starts the command. Standard input is empty, unless the command says otherwise before;
     /// standard output and standard error are kept, see [`Self::stdout`] and [`Self::stderr`].
     pub fn spawn(command: Command) -> Self {
@@ -119,7 +119,7 @@ impl Leash {
     }
 }
 
-impl Drop for Leash {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         self.kill();
     }
@@ -139,10 +139,10 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn shell(script: &str) -> Leash {
+    fn shell(script: &str) -> ChildGuard {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Leash::spawn(command)
+        ChildGuard::spawn(command)
     }
 
     fn alive(id: &str) -> bool {
@@ -188,7 +188,7 @@ mod tests {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "leash::tests::a_child_dies_with_a_test_process_that_is_killed", "--nocapture"]);
         command.env(INNER, "1");
-        let process = Leash::spawn(command);
+        let process = ChildGuard::spawn(command);
         let (id, folder) = eventually_some(SOON, "the inner child", || {
             let text = process.stdout();
             let line = text.split_inclusive('\n').find_map(|line| line.split_once("leashed ")?.1.strip_suffix('\n'))?;

@@ -2,27 +2,30 @@
 
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::amqp::desk::{Desk, arguments, kind_in_amqp};
-use crate::amqp::link::Link;
-use crate::amqp::{differences, judge, state_of};
-use crate::{BrokerError, Finding, Object, Part, Presence, Role, Warning};
+use crate::amqp::connection::AmqpConnection;
+use crate::amqp::declarer::{Declarer, arguments, kind_in_amqp};
+use crate::amqp::{diagnosis, differences, state_of};
+use crate::{BrokerError, Finding, Object, Presence, Role, TopologyItem, Warning};
 
-pub(super) async fn survey(link: &Link, parts: &[Part]) -> Result<Vec<Finding>, BrokerError> {
-    let mut desk = Desk::new(link);
+pub(super) async fn inspect_topology(
+    connection: &AmqpConnection,
+    items: &[TopologyItem],
+) -> Result<Vec<Finding>, BrokerError> {
+    let mut declarer = Declarer::new(connection);
     let mut findings = Vec::new();
-    for part in parts {
-        let presence = match &part.object {
-            Object::Exchange { name, .. } if desk.exchange_exists(name).await? => Presence::There(None),
+    for item in items {
+        let presence = match &item.object {
+            Object::Exchange { name, .. } if declarer.exchange_exists(name).await? => Presence::There(None),
             Object::Exchange { .. } => Presence::Missing,
-            Object::Queue { name, .. } => match desk.find_queue(name).await? {
+            Object::Queue { name, .. } => match declarer.find_queue(name).await? {
                 Some(queue) => Presence::There(Some(state_of(&queue))),
                 None => Presence::Missing,
             },
             Object::Binding { .. } => Presence::Unknown,
         };
-        let mut finding = Finding::new(part, presence);
+        let mut finding = Finding::new(item, presence);
         if matches!(presence, Presence::There(_)) {
-            let Examined { warnings, notes, all } = examine(link, part).await;
+            let Examined { warnings, notes, all } = examine(connection, item).await;
             (finding.warnings, finding.notes, finding.seen) = (warnings, notes, all);
         }
         findings.push(finding);
@@ -38,29 +41,29 @@ pub(super) struct Examined {
     pub(super) all: bool,
 }
 
-pub(super) async fn examine(link: &Link, part: &Part) -> Examined {
-    let somebody_elses = part.role == Role::Source;
-    let (learned, (warnings, mut notes)) = match &part.object {
+pub(super) async fn examine(connection: &AmqpConnection, item: &TopologyItem) -> Examined {
+    let somebody_elses = item.role == Role::Source;
+    let (learned, (warnings, mut notes)) = match &item.object {
         Object::Exchange { name, kind } => {
-            let learned = differences::of_exchange(link, name, kind_in_amqp(*kind)).await;
+            let learned = differences::of_exchange(connection, name, kind_in_amqp(*kind)).await;
             let found = &learned.differences;
             let judgement = if somebody_elses {
-                judge::source_exchange(name, *kind, found)
+                diagnosis::source_exchange(name, *kind, found)
             } else {
                 let mut meant = FieldTable::default();
                 meant.insert("type".into(), AMQPValue::LongString(kind.as_str().into()));
-                judge::own("exchange", name, &meant, found)
+                diagnosis::own("exchange", name, &meant, found)
             };
             (learned, judgement)
         }
         Object::Queue { name, gives_up } => {
             let arguments = arguments(gives_up);
-            let learned = differences::of_queue(link, name, &arguments).await;
+            let learned = differences::of_queue(connection, name, &arguments).await;
             let found = &learned.differences;
             let judgement = if !somebody_elses {
-                judge::own("queue", name, &arguments, found)
+                diagnosis::own("queue", name, &arguments, found)
             } else if learned.all || !found.is_empty() {
-                judge::source_queue(name, found)
+                diagnosis::source_queue(name, found)
             } else {
                 (Vec::new(), Vec::new())
             };

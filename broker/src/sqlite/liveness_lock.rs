@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 /// This session's lock.
 #[derive(Debug)]
-pub(super) struct Presence {
+pub(super) struct LivenessLock {
     name: String,
     path: PathBuf,
     _lock: File,
 }
 
-impl Presence {
+impl LivenessLock {
     /// Takes it, in a folder beside the database.
     pub(super) fn take(database: &Path) -> io::Result<Self> {
         let folder = folder_of(database);
@@ -35,7 +35,7 @@ impl Presence {
     }
 }
 
-impl Drop for Presence {
+impl Drop for LivenessLock {
     fn drop(&mut self) {
         // Whoever finds no file knows as much as whoever finds it unlocked.
         let _ = std::fs::remove_file(&self.path);
@@ -72,10 +72,10 @@ mod tests {
     fn a_session_has_ended_once_nobody_holds_its_lock() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("queue.db");
-        let presence = Presence::take(&database).unwrap();
-        let name = presence.name().to_owned();
+        let liveness_lock = LivenessLock::take(&database).unwrap();
+        let name = liveness_lock.name().to_owned();
         assert!(!has_ended(&database, &name));
-        drop(presence);
+        drop(liveness_lock);
         assert!(has_ended(&database, &name));
 
         // What a killed process leaves: the file, and no lock.
