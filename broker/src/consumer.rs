@@ -1,9 +1,9 @@
-//! A consumer hands out deliveries; each is acknowledged through its receipt.
+//! A consumer yields deliveries; each one is acknowledged through its receipt.
 //!
-//! The engine feeds the consumer through a channel that holds at most the prefetch window, and
-//! gathers the acknowledgements from another, so that it can settle many at once. A receipt
-//! that is dropped leaves its message unacknowledged: the broker offers it again when the
-//! consumer closes or dies. Nothing here can acknowledge by accident.
+//! The engine feeds the consumer through a channel that holds at most the prefetch window. It
+//! collects acknowledgements from a second channel, so that it can send many at once. Dropping a
+//! receipt leaves its message unacknowledged: the broker offers it again when the consumer closes
+//! or dies. Nothing here can acknowledge by accident.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,33 +11,34 @@ use tokio::sync::mpsc;
 
 use crate::{BrokerError, Message};
 
-/// One message on its way to a consumer.
+/// One message handed to a consumer.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The message, as it was published.
+    /// The message as it was published.
     pub message: Message,
-    /// The exchange it was published to; empty for a queue's own name.
+    /// Exchange that the message was published to; empty if it was published to a queue by name.
     pub exchange: String,
-    /// The routing key it was published with.
+    /// Routing key that the message was published with.
     pub routing_key: String,
-    /// It was offered before, and not acknowledged.
+    /// Whether the message was delivered before without being acknowledged.
     pub redelivered: bool,
-    /// Present if not all of its properties could be read; `message` has those that could.
+    /// Set if some properties could not be read; `message` has the readable ones.
     pub unreadable: Option<Box<Unreadable>>,
-    /// What acknowledges it.
+    /// Acknowledges this delivery.
     pub receipt: Receipt,
 }
 
 /// The properties of a message that cannot be read in full.
 ///
-/// AMQP lets a publisher send headers that no program can take in, such as lists nested 10,000 deep; a row of a file can
-/// be damaged. The message can be acknowledged and passed on like any other, without them.
+/// AMQP lets a publisher send headers that no program can take in, such as lists nested 10,000
+/// deep, and a row of a file can be damaged. The message can still be acknowledged and passed on
+/// like any other, without them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The part that cannot be read, as a sentence that begins with "its".
+    /// Names the unreadable part, as a sentence that begins with "its".
     pub problem: String,
-    /// The bytes as they came: from RabbitMQ the flags and properties in the form of AMQP 0-9-1's content header, from a file
-    /// what stood in its column.
+    /// The raw bytes. From RabbitMQ: the flags and properties of the AMQP 0-9-1 content header.
+    /// From a file: the contents of the column.
     pub properties: Bytes,
 }
 
@@ -54,10 +55,10 @@ impl Receipt {
         Self { tag, acks }
     }
 
-    /// The message is done with. Returns at once; the engine settles in batches. If the session
-    /// is lost first, the message is offered again.
+    /// Acknowledges the message. Returns at once; the engine sends acknowledgements in batches. If
+    /// the session is lost first, the message is offered again.
     pub fn ack(self) {
-        // An error means the consumer is gone, and the message with it back in its queue.
+        // An error means that the consumer is gone and the message is back in its queue.
         let _ = self.acks.send(self.tag);
     }
 }
@@ -69,7 +70,8 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// `close` stops the intake, settles what was acknowledged and gives the rest back.
+    /// Creates a consumer. `close` stops the deliveries, sends the acknowledgements given so far and
+    /// returns the other messages to the queue.
     pub(crate) fn new(
         deliveries: mpsc::Receiver<Result<Delivery, BrokerError>>,
         close: BoxFuture<'static, Result<(), BrokerError>>,
@@ -77,14 +79,14 @@ impl Consumer {
         Self { deliveries, close: Some(close) }
     }
 
-    /// The next delivery. An error is the last item: the session, or this consumer, is lost.
-    /// `None` after that. Cancel-safe.
+    /// Returns the next delivery. An error is the last item, and means that the session or this
+    /// consumer is lost. `None` after that. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Delivery, BrokerError>> {
         self.deliveries.recv().await
     }
 
-    /// Stops the intake, sends off every acknowledgement given so far, waits until the broker has
-    /// them, and gives back what was not acknowledged.
+    /// Stops the deliveries, sends every acknowledgement given so far, waits until the broker has
+    /// them, and returns the unacknowledged messages to the queue.
     pub async fn close(mut self) -> Result<(), BrokerError> {
         match self.close.take() {
             Some(close) => close.await,

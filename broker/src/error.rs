@@ -1,61 +1,61 @@
-//! What can go wrong with a broker, by what the caller can do about it.
+//! Broker errors, grouped by how the caller can react.
 
-/// A broker URL that makes no sense.
+/// A malformed broker URL.
 #[derive(Debug, thiserror::Error)]
 #[error("broker URL {url:?}: {problem}; expected amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH")]
 pub struct UrlError {
     /// The URL, without its password.
     pub url: String,
-    /// What is wrong with it.
+    /// The problem with the URL.
     pub problem: String,
 }
 
-/// A session could not be opened. `broker` is the URL without its password.
+/// The session could not be opened. `broker` is the URL without its password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Nothing answers.
     #[error("cannot reach the broker at {broker}: {problem}")]
     Unreachable {
-        /// Where.
+        /// URL of the broker.
         broker: String,
-        /// Refused, name not found, no route, … and what to look at.
+        /// Refused, name not found, no route and the like, with a hint on where to look.
         problem: String,
     },
-    /// User or password is wrong.
+    /// The user or the password is wrong.
     #[error("the broker at {broker} refused the login of user {user:?}: check the user and password in the URL")]
     LoginRefused {
-        /// Where.
+        /// URL of the broker.
         broker: String,
-        /// Who.
+        /// Name of the user.
         user: String,
     },
-    /// The virtual host does not exist, or the user may not enter it.
+    /// The virtual host does not exist, or the user has no access to it.
     #[error(
         "the broker at {broker} has no virtual host {vhost:?} for this user: create it, or correct the end of the URL"
     )]
     NoVhost {
-        /// Where.
+        /// URL of the broker.
         broker: String,
-        /// Which.
+        /// Name of the virtual host.
         vhost: String,
     },
-    /// It took too long.
+    /// The time limit was reached.
     #[error("the broker at {broker} did not answer within {seconds} s")]
     TimedOut {
-        /// Where.
+        /// URL of the broker.
         broker: String,
-        /// The limit.
+        /// Time limit in seconds.
         seconds: u64,
     },
-    /// Of the nodes of a cluster none can be used; each with its own reason.
+    /// No node of the cluster can be used; each has its own reason.
     #[error("no node of the cluster can be used: {}", list(.0))]
     NoNode(Vec<ConnectError>),
-    /// Anything else, TLS and a damaged file among them.
+    /// Any other failure, including TLS and a damaged file.
     #[error("cannot open the broker {broker}: {problem}")]
     Failed {
-        /// Where.
+        /// URL of the broker.
         broker: String,
-        /// What.
+        /// The problem.
         problem: String,
     },
 }
@@ -70,56 +70,56 @@ pub enum BrokerError {
     /// The session is gone: open a new one.
     #[error("lost the broker: {0}")]
     Lost(String),
-    /// The consumer was cancelled by the broker (its queue was deleted, say).
+    /// The broker cancelled the consumer, for example because its queue was deleted.
     #[error("the broker ended the consumer of queue {queue:?}: {problem}")]
     ConsumerCancelled {
-        /// The queue.
+        /// Name of the queue.
         queue: String,
-        /// Why.
+        /// Reason for the cancellation.
         problem: String,
     },
-    /// The broker said no: a permission, an argument that differs, a queue that is absent.
+    /// The broker refused: a missing permission, a different argument, a queue that does not exist.
     #[error("the broker refused: {0}")]
     Refused(String),
 }
 
-/// A message was not published, or nobody can say that it was.
+/// A message was not published, or it is unknown whether it was.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
-    /// No queue would have got it.
+    /// No queue would have received it.
     #[error(
         "no queue takes messages from exchange {exchange:?} with routing key {routing_key:?}: \
          bind one (the host does, by its `bindings`), or correct the routing key"
     )]
     Unroutable {
-        /// The exchange.
+        /// Name of the exchange.
         exchange: String,
-        /// The routing key.
+        /// Routing key of the message.
         routing_key: String,
     },
-    /// The exchange, or the queue, does not exist.
+    /// The exchange or the queue does not exist.
     #[error("there is no {what} {name:?}: start notify-host once, which makes it, or correct the name")]
     NotFound {
         /// `exchange` or `queue`.
         what: &'static str,
-        /// Its name.
+        /// Name of the missing object.
         name: String,
     },
-    /// The broker said no to this message.
+    /// The broker refused this message.
     #[error("the broker refused the message: {0}")]
     Refused(String),
-    /// The broker's message format cannot express it; [`crate::Message::make_expressible`] finds a form that it can.
+    /// The broker's message format cannot express it; [`crate::Message::make_expressible`] converts it.
     #[error("the broker cannot carry the message: {0}")]
     Inexpressible(String),
-    /// Its headers do not fit into one frame beside its other properties.
+    /// The headers do not fit into one frame next to the other properties.
     #[error("the broker cannot carry the message: its headers have {bytes} bytes, and may have {bytes_max}")]
     HeadersTooLarge {
-        /// The size of the headers.
+        /// Size of the headers in bytes.
         bytes: usize,
-        /// The limit on this connection, with this message's other properties.
+        /// Maximum bytes on this connection, with this message's other properties.
         bytes_max: usize,
     },
-    /// The session was lost before the broker confirmed; the message may be there or not.
+    /// The session was lost before the broker confirmed; the message may or may not be in a queue.
     #[error("not confirmed: {0}")]
     Unconfirmed(#[from] BrokerError),
 }

@@ -1,15 +1,16 @@
-//! How messages travel: publish, consume, acknowledge, over one of two engines.
+//! Publishes, consumes and acknowledges messages, over one of two engines.
 //!
-//! - `amqp://…`, `amqps://…`: RabbitMQ, for work that outgrows one machine.
-//! - `sqlite:PATH`: one file, for one machine with no broker.
+//! - `amqp://…` and `amqps://…`: RabbitMQ, for work that outgrows one machine.
+//! - `sqlite:PATH`: one file, for a single machine without a broker.
 //!
-//! Both keep the same promises, and one suite of tests (`tests/contract.rs`) holds them to it:
-//! a publish that returned is durable and reached a queue; a delivery that was not acknowledged
-//! is offered again once its consumer is gone, however it went.
+//! Both engines keep the same promises, and one test suite (`tests/contract.rs`) runs against both.
+//! A publish that has returned is durable and has reached a queue. A delivery that was not
+//! acknowledged is offered again once its consumer is gone, for whatever reason.
 //!
-//! A [`Broker`] is one session. It does not reconnect: when it is lost every call fails with
-//! [`BrokerError::Lost`], and the owner opens a new one. That keeps a delivery of an old session
-//! from being acknowledged on a new one. Nothing here knows events or plugins beyond their names.
+//! A [`Broker`] is one session. It does not reconnect: once the session is lost, every call fails
+//! with [`BrokerError::Lost`], and the owner opens a new one. A delivery of an old session can
+//! therefore never be acknowledged on a new one. This crate knows nothing about events, and plugins
+//! only by name.
 
 mod amqp;
 mod consumer;
@@ -43,30 +44,29 @@ pub enum Broker {
     Sqlite(sqlite::Session),
 }
 
-/// How a session is opened.
+/// Options for opening a session.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// What the broker's own tools show for this session, e.g. `notify-host`.
+    /// Name that the broker's own tools show for this session, e.g. `notify-host`.
     pub name: String,
-    /// The whole of opening: name look-up, connection, TLS, login.
+    /// Time limit for opening as a whole: name lookup, connection, TLS and login.
     pub timeout: Duration,
 }
 
-/// Where a message is published to.
+/// Destination of a publish.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
-    /// An exchange, which routes it to queues by its routing key.
+    /// An exchange, which routes the message to queues by its routing key.
     Exchange {
-        /// Its name; it must exist.
+        /// Name of the exchange, which must exist.
         exchange: &'a str,
-        /// Up to 255 bytes.
+        /// Routing key, at most 255 bytes.
         routing_key: &'a str,
     },
-    /// One queue, by its name.
+    /// One queue, by name.
     Queue(&'a str),
-    /// A plugin's own queue, once the delay is over. The wait is durable, at least as long as
-    /// wanted, and on RabbitMQ rounded up to a [`RetryTier`]; past the longest tier it is cut
-    /// to that.
+    /// A plugin's own queue, after a delay. The wait is durable and at least as long as requested.
+    /// RabbitMQ rounds it up to a [`RetryTier`], and cuts anything longer to the longest tier.
     PluginLater {
         /// The names of the source's queues.
         names: &'a QueueNames,
@@ -77,20 +77,20 @@ pub enum Target<'a> {
     },
 }
 
-/// What a queue holds.
+/// Message and consumer counts of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueState {
-    /// Messages that a consumer could be given now.
+    /// Messages that can be delivered now.
     pub ready: u64,
-    /// Messages that wait for their time, on an engine that keeps them in the queue itself.
+    /// Messages that are not due yet, on an engine that keeps them in the queue itself.
     pub delayed: u64,
     /// Consumers, in all processes.
     pub consumers: u64,
 }
 
 impl Broker {
-    /// Opens a session. Of the nodes of a cluster it takes one that can be used, in no particular
-    /// order, so that many hosts spread over them.
+    /// Opens a session. For a cluster, tries the nodes in random order and takes the first that
+    /// works, so that many hosts spread over the nodes.
     pub async fn connect(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self, ConnectError> {
         match url {
             BrokerUrl::Amqp(nodes) => Ok(Self::Amqp(amqp::Session::connect(nodes, options).await?)),
@@ -98,7 +98,7 @@ impl Broker {
         }
     }
 
-    /// Where this session is: of the nodes of a cluster, the one that it has taken.
+    /// Returns the URL of this session. For a cluster, it is the URL of the node in use.
     pub fn url(&self) -> &BrokerUrl {
         match self {
             Self::Amqp(session) => session.url(),
@@ -106,8 +106,8 @@ impl Broker {
         }
     }
 
-    /// Makes the source's exchange and queue where they do not exist, and the dead-letter queue.
-    /// What exists is used as it is; the warnings say what about it can lose messages.
+    /// Declares the source's exchange and queue, and the dead-letter queue, where they do not exist.
+    /// Existing ones are used unchanged; the warnings describe anything about them that can lose messages.
     pub async fn declare_source(&self, source: &Source) -> Result<Vec<Warning>, BrokerError> {
         match self {
             Self::Amqp(session) => session.declare_source(source).await,
@@ -115,8 +115,8 @@ impl Broker {
         }
     }
 
-    /// Makes the queues of these plugins, and the exchanges and tiers by which retries reach them. What
-    /// exists is used as it is; the warnings name what differs from what would be made.
+    /// Declares the queues of these plugins, and the exchanges and tiers that bring retries back to them.
+    /// Existing ones are used unchanged; the warnings name each one that differs from its intended declaration.
     pub async fn declare_plugins(&self, names: &QueueNames, plugins: &[&str]) -> Result<Vec<Warning>, BrokerError> {
         match self {
             Self::Amqp(session) => session.declare_plugins(names, plugins).await,
@@ -124,7 +124,7 @@ impl Broker {
         }
     }
 
-    /// Looks at each of these parts, and changes nothing.
+    /// Inspects each of these items, and changes nothing.
     pub async fn inspect_topology(&self, items: &[TopologyItem]) -> Result<Vec<Finding>, BrokerError> {
         match self {
             Self::Amqp(session) => session.inspect_topology(items).await,
@@ -132,8 +132,8 @@ impl Broker {
         }
     }
 
-    /// How many bytes the headers of a message may have in this session. In RabbitMQ all properties travel in one frame;
-    /// the file has no limit of its own.
+    /// Returns the maximum size of a message's headers in this session, in bytes. RabbitMQ carries
+    /// all properties in one frame; the file has no limit of its own.
     pub fn headers_bytes_max(&self) -> usize {
         match self {
             Self::Amqp(session) => session.headers_bytes_max(),
@@ -141,10 +141,10 @@ impl Broker {
         }
     }
 
-    /// Publishes, and returns once the broker has the message safe in at least one queue.
+    /// Publishes a message, and returns once the broker has stored it in at least one queue.
     ///
-    /// Calls may overlap, and should where speed matters: confirmations are batched. Messages go out
-    /// in the order in which their calls began to be awaited.
+    /// Calls may overlap, and should where speed matters: confirmations are batched. Messages go
+    /// out in the order in which their calls were first polled.
     pub async fn publish(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         match self {
             Self::Amqp(session) => session.publish(target, message).await,
@@ -152,10 +152,12 @@ impl Broker {
         }
     }
 
-    /// The same for a copy of a message that came from this broker, and that is acknowledged only once this has returned.
+    /// Publishes a copy of a message from this broker. The caller must acknowledge the original
+    /// only after this returns.
     ///
-    /// A file need not wait for the disk then: after a power cut it has the copy, or the message as it was, which it keeps
-    /// until the acknowledgement is on the disk, and the copy with it.
+    /// SQLite can then skip the wait for the disk. After a power cut the file has either the copy
+    /// or the original message: it keeps the original until the acknowledgement is on disk, and the
+    /// copy reaches the disk with it.
     pub async fn forward(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
         match self {
             Self::Amqp(session) => session.publish(target, message).await,
@@ -163,7 +165,7 @@ impl Broker {
         }
     }
 
-    /// Starts to consume a queue, with at most `prefetch` deliveries unacknowledged.
+    /// Starts to consume a queue, with at most `prefetch` unacknowledged deliveries.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         match self {
             Self::Amqp(session) => session.consume(queue, prefetch).await,
@@ -171,7 +173,7 @@ impl Broker {
         }
     }
 
-    /// What a queue holds; `None` when there is no such queue.
+    /// Returns the counts of a queue, or `None` if it does not exist.
     pub async fn inspect(&self, queue: &str) -> Result<Option<QueueState>, BrokerError> {
         match self {
             Self::Amqp(session) => session.inspect(queue).await,
@@ -179,7 +181,7 @@ impl Broker {
         }
     }
 
-    /// Removes every message that is not with a consumer, and says how many those were.
+    /// Removes every message that no consumer holds, and returns their number.
     pub async fn purge(&self, queue: &str) -> Result<u64, BrokerError> {
         match self {
             Self::Amqp(session) => session.purge(queue).await,
@@ -187,9 +189,10 @@ impl Broker {
         }
     }
 
-    /// Why the session was lost, if a message can be the cause: the broker found what it was sent unreadable, or sent
-    /// something unreadable itself, or a task of this session panicked. `None` while the session is there, and when the
-    /// network, the broker's own end or the disk is the cause.
+    /// Returns why the session was lost, if a message may be the cause: the broker could not
+    /// read what it was sent, or sent something unreadable itself, or a task of this session
+    /// panicked. `None` while the session is up, and when the cause is the network, the broker's
+    /// own shutdown or the disk.
     pub fn broken_by_message(&self) -> Option<String> {
         match self {
             Self::Amqp(session) => session.broken_by_message(),
@@ -197,7 +200,7 @@ impl Broker {
         }
     }
 
-    /// Ends the session in good order. Consumers are closed before; see [`Consumer::close`].
+    /// Closes the session in good order. Close its consumers first; see [`Consumer::close`].
     pub async fn close(self) {
         match self {
             Self::Amqp(session) => session.close().await,

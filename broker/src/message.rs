@@ -1,8 +1,7 @@
-//! A message is an event as bytes and headers on a queue.
+//! A message: an event as bytes and headers on a queue.
 //!
-//! It carries every AMQP 0-9-1 property and every type of header value that RabbitMQ knows, so
-//! that a message which passes through the host loses nothing on the way
-//! (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
+//! It carries every AMQP 0-9-1 property and every type of header value that RabbitMQ knows, so that a message which
+//! passes through the host loses nothing on the way (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
 
 use std::collections::BTreeMap;
 
@@ -12,17 +11,17 @@ use serde::{Deserialize, Serialize};
 /// Headers by name.
 pub type Headers = BTreeMap<String, Value>;
 
-/// What is published, and what comes back.
+/// A message to publish, or one that was delivered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
     /// Any bytes.
     pub body: Bytes,
-    /// What is said about them.
+    /// Properties and headers of the body.
     pub properties: Properties,
 }
 
-/// The properties of AMQP 0-9-1's class `basic`. Messages are always published as persistent,
-/// so `delivery-mode` is not among them.
+/// The properties of the AMQP 0-9-1 class `basic`. All messages are published as persistent, so
+/// `delivery-mode` is missing here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Properties {
@@ -35,7 +34,7 @@ pub struct Properties {
     /// Application headers.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: Headers,
-    /// 0 to 255.
+    /// Priority, 0 to 255.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
     /// Application use.
@@ -47,27 +46,27 @@ pub struct Properties {
     /// Time to live in milliseconds, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
-    /// Application use; the plain-JSON rules take it for the event's id.
+    /// Application use; the plain-JSON rules use it as the event's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// Seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<u64>,
-    /// Application use; the plain-JSON rules take it for the event's type.
+    /// Application use; the plain-JSON rules use it as the event's type.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub message_type: Option<String>,
-    /// RabbitMQ refuses any but the name of the publishing connection's user.
+    /// RabbitMQ accepts only the user name of the publishing connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// Application use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_id: Option<String>,
-    /// Not for applications, but carried along.
+    /// Not for applications, but passed on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
 }
 
-/// A header's value, with its exact AMQP type.
+/// A header value with its exact AMQP type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Value {
@@ -89,15 +88,15 @@ pub enum Value {
     U32(u32),
     /// `l`
     I64(i64),
-    /// `f`; as bits, because JSON has no NaN.
+    /// `f`; kept as bits, because JSON has no NaN.
     F32(u32),
-    /// `d`; as bits, because JSON has no NaN.
+    /// `d`; kept as bits, because JSON has no NaN.
     F64(u64),
     /// `D`: scale and unscaled value.
     Decimal(u8, u32),
-    /// `S` that is UTF-8, as practically all are.
+    /// `S` in UTF-8, as almost all are.
     Text(String),
-    /// `S` that is not.
+    /// `S` in any other encoding.
     LongString(Vec<u8>),
     /// `x`
     Bytes(Vec<u8>),
@@ -110,7 +109,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The value as text, where it has an obvious one (text, numbers, booleans).
+    /// Returns the value as text, if it has an obvious form (text, numbers, booleans).
     pub fn to_text(&self) -> Option<String> {
         Some(match self {
             Self::Text(text) => text.clone(),
@@ -145,7 +144,7 @@ impl From<String> for Value {
 }
 
 impl Message {
-    /// A message of JSON text.
+    /// Creates a message with a JSON body.
     pub fn json(body: impl Into<Bytes>) -> Self {
         Self {
             body: body.into(),
@@ -153,11 +152,10 @@ impl Message {
         }
     }
 
-    /// Makes a message that came from a publisher fit to be published again by somebody else,
-    /// to one place only: `user-id` (which must name the connection's own user), `expiration`
-    /// (which would delete it from where it is kept) and the headers `CC` and `BCC` (which would
-    /// route copies elsewhere) move to `x-original-…` headers. RabbitMQ's own dead-lettering
-    /// does the like (<https://www.rabbitmq.com/docs/dlx#effects>).
+    /// Makes a publisher's message safe to publish again under another user, to one destination only.
+    /// `user-id` (must name the connection's own user), `expiration` (would delete the message from its new
+    /// queue) and the headers `CC` and `BCC` (would route copies elsewhere) move to `x-original-…` headers.
+    /// RabbitMQ's own dead-lettering does much the same (<https://www.rabbitmq.com/docs/dlx#effects>).
     pub fn defuse(&mut self) {
         let properties = &mut self.properties;
         let moved = [
@@ -174,22 +172,25 @@ impl Message {
     }
 }
 
-/// The limit of AMQP's short strings, which names of headers and most properties are.
+/// Maximum bytes of an AMQP short string; header names and most properties are short strings.
 const SHORT_STRING_BYTES_MAX: usize = 255;
-/// Lists and tables within each other that can be read again: each takes two levels of the 128 that `serde_json` reads.
+/// Maximum depth of nested lists and tables that can be read back: each takes two of the 128
+/// levels that `serde_json` accepts.
 const DEPTH_MAX: usize = 60;
 
 impl Message {
-    /// Whether its headers can be read again from a file.
+    /// Returns whether the headers can be read back from a file.
     pub(crate) fn is_shallow(&self) -> bool {
         self.properties.headers.values().all(|value| is_shallow(value, DEPTH_MAX))
     }
 
-    /// Puts what a broker cannot express into a form that it can: a number that is not finite becomes its text, as does
-    /// what is nested too deeply, a property of more than 255 bytes moves to a header `x-original-…`, and a header's name
-    /// is cut to that length. The body stays as it is. Whether anything was changed.
+    /// Rewrites anything that a broker cannot express, and returns whether it changed something. A
+    /// number that is not finite becomes text, and so does a value that is nested too deeply. A
+    /// property of more than 255 bytes moves to an `x-original-…` header, and a header name is cut
+    /// to 255 bytes. The body stays as it is.
     ///
-    /// RabbitMQ never hands out such a number; a file does. A text in another encoding grows when it is read.
+    /// RabbitMQ never delivers such numbers, but a file can. Text in another encoding grows when it
+    /// is converted to UTF-8.
     pub fn make_expressible(&mut self) -> bool {
         let properties = &mut self.properties;
         let mut changed = make_headers_expressible(&mut properties.headers, 0);
@@ -223,7 +224,7 @@ fn is_shallow(value: &Value, depth_max: usize) -> bool {
     }
 }
 
-/// `depth`: in how many lists and tables they are.
+/// `depth` is the number of lists and tables around these headers.
 fn make_headers_expressible(headers: &mut Headers, depth: usize) -> bool {
     let mut changed = false;
     let long: Vec<_> = headers.keys().filter(|name| name.len() > SHORT_STRING_BYTES_MAX).cloned().collect();
@@ -239,13 +240,14 @@ fn make_headers_expressible(headers: &mut Headers, depth: usize) -> bool {
     changed
 }
 
-/// The beginning of the name, with a number behind it where another header has that already.
+/// Cuts a name to the limit, and appends a number if another header has the short name already.
 fn short_name(name: &str, others: &Headers) -> String {
     let begin = |bytes| &name[..name.floor_char_boundary(bytes)];
-    // One more than there are others, so that one of them is free.
+    // One more candidate than there are other headers, so that at least one is free.
     (1..=others.len() + 1)
         .map(|number| match number {
             1 => begin(SHORT_STRING_BYTES_MAX).to_owned(),
+            // 21 bytes: `~` and the 20 digits of the largest number.
             number => format!("{}~{number}", begin(SHORT_STRING_BYTES_MAX - 21)),
         })
         .find(|short| !others.contains_key(short))
@@ -319,7 +321,7 @@ mod tests {
         assert_eq!(headers["fine"], Value::F64(1.5_f64.to_bits()));
         assert_eq!(headers["x-original-message-id"], long.clone().into());
         assert_eq!((&message.properties.message_id, &message.properties.app_id), (&None, &Some("kept".to_owned())));
-        // Both have the same beginning, and both are there.
+        // Both names start alike, and both headers are kept.
         assert_eq!(headers[&long[..254]], Value::Bool(true));
         assert_eq!(headers[&format!("{}~2", &long[..234])], Value::Bool(false));
         assert!(!message.clone().make_expressible(), "there is nothing left to do");

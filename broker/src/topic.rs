@@ -1,8 +1,7 @@
-//! Topic patterns: dotted words, where `*` stands for one word and `#` for any number of them
-//! (<https://www.rabbitmq.com/tutorials/tutorial-five-rust>). Used for bindings and for the
-//! subscriptions of plugins.
+//! Topic patterns: dotted words, where `*` stands for one word and `#` for any number of words
+//! (<https://www.rabbitmq.com/tutorials/tutorial-five-rust>). Used for bindings and for plugin subscriptions.
 
-/// Whether a routing key (or any dotted name) matches a pattern.
+/// Returns whether a routing key (or any dotted name) matches a pattern.
 ///
 /// ```
 /// assert!(broker::topic_matches("order.*", "order.created"));
@@ -12,8 +11,8 @@
 pub fn matches(pattern: &str, key: &str) -> bool {
     let mut words = words_of(key);
     let mut parts = words_of(pattern);
-    // Where to go on when a later part fails: after the last `#`, with one more word in it.
-    // One such place is enough, because a later `#` can take over all that an earlier one could.
+    // Where to resume when a later part fails: after the last `#`, with one more word taken by it.
+    // One such position is enough, because a later `#` can take over all words of an earlier one.
     let mut retry = None;
     loop {
         let at = words.clone();
@@ -38,7 +37,7 @@ pub fn matches(pattern: &str, key: &str) -> bool {
     }
 }
 
-/// The empty text has no words, as in RabbitMQ; `split` alone would give it one.
+/// Splits a name into words. Empty text has no words, as in RabbitMQ; `split` alone would yield one.
 fn words_of(text: &str) -> std::iter::Skip<std::str::Split<'_, char>> {
     text.split('.').skip(usize::from(text.is_empty()))
 }
@@ -49,7 +48,7 @@ mod tests {
 
     use super::matches;
 
-    /// The definition, word by word.
+    /// The definition of matching, word by word.
     fn model(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,

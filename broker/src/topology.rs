@@ -1,10 +1,10 @@
-//! The exchanges and queues of one source of events, and their names.
+//! The exchanges and queues of one event source, and their names.
 //!
 //! | object | for |
 //! |---|---|
 //! | `QUEUE` | the source's queue, bound to the source's exchange |
-//! | `QUEUE.plugin.NAME` | a plugin's own backlog: spilled and due-again deliveries |
-//! | `QUEUE.deliver` | direct exchange that routes by plugin name to those |
+//! | `QUEUE.plugin.NAME` | a plugin's own backlog: spilled deliveries and retries that are due |
+//! | `QUEUE.deliver` | direct exchange that routes to the plugin queues by plugin name |
 //! | `QUEUE.retry.5s` … `.1h` | the wait between attempts |
 //! | `QUEUE.dead` | dead letters |
 
@@ -14,34 +14,34 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Where events come from, as the operator configured it.
+/// The source of events, as the operator configured it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The exchange that publishers publish to.
+    /// Exchange that publishers publish to.
     pub exchange: String,
-    /// Its kind, if it must be made.
+    /// Type to declare the exchange with if it is missing.
     pub kind: ExchangeKind,
-    /// The queue, and the stem of all other names.
+    /// Name of the queue, and the prefix of all other names.
     pub names: QueueNames,
-    /// Routing keys, as patterns on a topic exchange. Bound in any case: to bind again changes nothing.
+    /// Routing keys, or patterns on a topic exchange. Always bound: binding again changes nothing.
     pub bindings: Vec<String>,
 }
 
-/// How an exchange picks queues.
+/// How an exchange selects queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExchangeKind {
     /// By a pattern on the routing key.
     #[default]
     Topic,
-    /// By the routing key, exactly.
+    /// By the exact routing key.
     Direct,
-    /// Every queue.
+    /// All bound queues.
     Fanout,
 }
 
 impl ExchangeKind {
-    /// As AMQP writes it.
+    /// Returns the type as AMQP spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Topic => "topic",
@@ -71,40 +71,40 @@ pub struct QueueNames {
 }
 
 impl QueueNames {
-    /// `source` is the name of the source's queue.
+    /// Creates the names; `source` is the name of the source's queue.
     pub fn new(source: impl Into<String>) -> Self {
         Self { source: source.into() }
     }
 
-    /// The source's queue.
+    /// Returns the name of the source's queue.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// A plugin's own queue.
+    /// Returns the name of a plugin's own queue.
     pub fn plugin(&self, plugin: &str) -> String {
         format!("{}.plugin.{plugin}", self.source)
     }
 
-    /// The exchange that routes by plugin name to the plugins' own queues.
+    /// Returns the name of the exchange that routes to the plugins' own queues by plugin name.
     pub fn deliver(&self) -> String {
         format!("{}.deliver", self.source)
     }
 
-    /// The exchange, and the queue, of one retry tier.
+    /// Returns the name shared by the exchange and the queue of one retry tier.
     pub fn retry(&self, tier: RetryTier) -> String {
         format!("{}.retry.{tier}", self.source)
     }
 
-    /// The dead-letter queue.
+    /// Returns the name of the dead-letter queue.
     pub fn dead(&self) -> String {
         format!("{}.dead", self.source)
     }
 }
 
-/// One of the delays that RabbitMQ keeps a queue for. A time to live per message would make it
-/// wait behind the head of its queue (<https://www.rabbitmq.com/docs/ttl#per-message-ttl-caveats>);
-/// one per queue does not.
+/// One of the delays for which RabbitMQ has a queue. With a TTL per message, a message would wait
+/// behind the head of its queue (<https://www.rabbitmq.com/docs/ttl#per-message-ttl-caveats>); with
+/// a TTL per queue it does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RetryTier {
     seconds: u32,
@@ -123,12 +123,12 @@ pub const RETRY_TIERS: [RetryTier; 10] = {
 };
 
 impl RetryTier {
-    /// The shortest tier that is not shorter than the delay; the longest, if all are.
+    /// Returns the shortest tier that is not shorter than the delay, or the longest tier if all are.
     pub fn for_delay(delay: Duration) -> Self {
         RETRY_TIERS.into_iter().find(|tier| tier.delay() >= delay).unwrap_or(RETRY_TIERS[RETRY_TIERS.len() - 1])
     }
 
-    /// How long a message stays in this tier.
+    /// Returns how long a message stays in this tier.
     pub fn delay(self) -> Duration {
         Duration::from_secs(u64::from(self.seconds))
     }
@@ -144,7 +144,7 @@ impl fmt::Display for RetryTier {
     }
 }
 
-/// Something about an existing exchange or queue that can lose messages.
+/// A setting of an existing exchange or queue that can lose messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning(pub String);
 

@@ -1,99 +1,99 @@
-//! A part is one exchange, queue or binding that a host needs in its broker.
+//! A topology item is one exchange, queue or binding that a host needs in its broker.
 //!
-//! Which parts there are is a pure function of the source and the plugins. Making them and looking
-//! at them is the engines' business; both go by this one list.
+//! The list of items is a pure function of the source and the plugins. The engines declare and
+//! inspect them, all from this one list.
 
 use std::time::Duration;
 
 use crate::{ExchangeKind, QueueNames, QueueState, RETRY_TIERS, RetryTier, Source, Warning};
 
-/// One thing that a host needs.
+/// One exchange, queue or binding that a host needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopologyItem {
-    /// What it is for.
+    /// Purpose of the item.
     pub role: Role,
-    /// What it is.
+    /// The object itself.
     pub object: Object,
 }
 
-/// What a part is for.
+/// Purpose of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The events that come in.
+    /// Incoming events.
     Source,
-    /// What a plugin has still to do.
+    /// A plugin's backlog.
     Plugin(String),
-    /// The way from a wait to the plugin's queue.
+    /// The exchange that routes messages from a retry tier to the plugin's queue.
     Deliver,
-    /// A wait.
+    /// The wait between two attempts.
     Retry(RetryTier),
-    /// What was given up.
+    /// Dead letters.
     Dead,
 }
 
-/// What a part is, by its name.
+/// An object in the broker, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// An exchange.
     Exchange {
-        /// Its name.
+        /// Name of the exchange.
         name: String,
-        /// Its kind, if it must be made.
+        /// Type to declare it with if it is missing.
         kind: ExchangeKind,
     },
     /// A queue.
     Queue {
-        /// Its name.
+        /// Name of the queue.
         name: String,
-        /// When a message leaves it without having been acknowledged.
+        /// When a message leaves the queue without having been acknowledged.
         gives_up: GivesUp,
     },
     /// A binding.
     Binding {
-        /// From this exchange
+        /// Exchange to bind from.
         exchange: String,
-        /// by this key, or pattern on a topic exchange,
+        /// Routing key, or a pattern on a topic exchange.
         routing_key: String,
-        /// to this queue.
+        /// Queue to bind.
         queue: String,
     },
 }
 
-/// What becomes of a message that its queue gives up.
+/// When a queue gives up a message, and where the message then goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GivesUp {
-    /// There is no other place for it.
+    /// Never: there is no other place for it.
     Never,
-    /// If the broker itself will not deliver it any more, it goes to this queue.
+    /// To this queue, once the broker itself no longer delivers it.
     To(String),
-    /// It goes to this exchange when it has waited for so long.
+    /// To this exchange, after it has waited for this long.
     After(Duration, String),
 }
 
-/// What there is of a part.
+/// The result of inspecting one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The part.
+    /// The inspected item.
     pub item: TopologyItem,
-    /// Whether it is there.
+    /// Whether it exists.
     pub presence: Presence,
-    /// Whether all about it could be seen. RabbitMQ says nothing of bindings, and nothing of the properties of
-    /// a queue to a user that may not configure it.
+    /// Whether all of its settings are visible. RabbitMQ exposes no bindings over AMQP, and no
+    /// queue properties to a user without configure permission.
     pub seen: bool,
-    /// What about it loses messages, or keeps a host from working.
+    /// Settings that lose messages, or keep a host from working.
     pub warnings: Vec<Warning>,
-    /// What else is worth knowing.
+    /// Other facts worth knowing.
     pub notes: Vec<String>,
 }
 
-/// Whether a part is there.
+/// Whether an item exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It is not.
+    /// It does not exist.
     Missing,
-    /// It is; of a queue, what it holds.
+    /// It exists; a queue comes with its counts.
     There(Option<QueueState>),
-    /// The broker does not tell: RabbitMQ says nothing of bindings over AMQP.
+    /// The broker does not say: AMQP does not expose bindings.
     Unknown,
 }
 
@@ -104,20 +104,20 @@ impl Finding {
     }
 }
 
-/// That an exchange is of another kind than was meant.
+/// Describes an exchange whose type differs from the intended one.
 pub(crate) fn kind_note(name: &str, found: &str, meant: ExchangeKind) -> String {
     let meant = meant.as_str();
     format!("exchange {name:?} is of type {found}, not {meant}: it routes as a {found} exchange does")
 }
 
 impl Source {
-    /// What the source itself needs. The dead letters come first, for what is given up elsewhere
-    /// goes there.
+    /// Returns the items that the source itself needs. The dead-letter queue comes first, because
+    /// the others dead-letter to it.
     pub fn items(&self) -> Vec<TopologyItem> {
         let item = |object| TopologyItem { role: Role::Source, object };
         let queue = self.names.source().to_owned();
-        let mut items = vec![self.names.dead_part()];
-        // The exchange without a name always exists, and nothing can be bound to it.
+        let mut items = vec![self.names.dead_item()];
+        // The default exchange always exists, and nothing can be bound to it.
         let named = !self.exchange.is_empty();
         if named {
             items.push(item(Object::Exchange { name: self.exchange.clone(), kind: self.kind }));
@@ -132,15 +132,16 @@ impl Source {
 }
 
 impl QueueNames {
-    /// What these plugins need: each its queue, and together the waits and the way back from them.
+    /// Returns the items that these plugins need: a queue for each, and the shared retry tiers with
+    /// the exchange that leads back from them.
     pub fn plugins_items(&self, plugins: &[&str]) -> Vec<TopologyItem> {
-        let own = plugins.iter().flat_map(|plugin| self.plugin_parts(plugin));
-        self.shared_parts().into_iter().chain(own).collect()
+        let own = plugins.iter().flat_map(|plugin| self.plugin_items(plugin));
+        self.shared_items().into_iter().chain(own).collect()
     }
 
-    fn shared_parts(&self) -> Vec<TopologyItem> {
+    fn shared_items(&self) -> Vec<TopologyItem> {
         let deliver = Object::Exchange { name: self.deliver(), kind: ExchangeKind::Direct };
-        let mut items = vec![self.dead_part(), TopologyItem { role: Role::Deliver, object: deliver }];
+        let mut items = vec![self.dead_item(), TopologyItem { role: Role::Deliver, object: deliver }];
         for tier in RETRY_TIERS {
             let name = self.retry(tier);
             for object in [
@@ -154,7 +155,7 @@ impl QueueNames {
         items
     }
 
-    fn plugin_parts(&self, plugin: &str) -> [TopologyItem; 2] {
+    fn plugin_items(&self, plugin: &str) -> [TopologyItem; 2] {
         let queue = self.plugin(plugin);
         let binding =
             Object::Binding { exchange: self.deliver(), routing_key: plugin.to_owned(), queue: queue.clone() };
@@ -162,7 +163,7 @@ impl QueueNames {
             .map(|object| TopologyItem { role: Role::Plugin(plugin.to_owned()), object })
     }
 
-    fn dead_part(&self) -> TopologyItem {
+    fn dead_item(&self) -> TopologyItem {
         TopologyItem { role: Role::Dead, object: Object::Queue { name: self.dead(), gives_up: GivesUp::Never } }
     }
 }
@@ -191,6 +192,6 @@ mod tests {
         };
         assert_eq!(names(source("orders").items()), ["n.dead", "orders", "n", "orders-a.*-n", "orders-b-n"]);
         assert_eq!(names(source("").items()), ["n.dead", "n"]);
-        assert_eq!(names(source("").names.plugin_parts("p").into()), ["n.plugin.p", "n.deliver-p-n.plugin.p"]);
+        assert_eq!(names(source("").names.plugin_items("p").into()), ["n.plugin.p", "n.deliver-p-n.plugin.p"]);
     }
 }

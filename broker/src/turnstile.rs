@@ -1,8 +1,8 @@
-//! Where calls that overlap pass one after the other, in the order in which they began.
+//! Lets overlapping calls pass one by one, in the order in which they began.
 //!
-//! A channel alone does not keep that order. A sender that had to wait for room, and is woken, is
-//! overtaken by one that just comes and finds room; and tokio holds up whoever has done much in
-//! one go, and wakes the last of these first.
+//! A channel alone does not keep this order. A sender that waits for space can be overtaken, when
+//! it is woken, by one that has just arrived and finds space. Tokio's cooperative budget also
+//! suspends a task after a burst of work; of several suspended tasks, it wakes the last one first.
 
 use tokio::sync::Mutex;
 use tokio::task::unconstrained;
@@ -11,11 +11,11 @@ use tokio::task::unconstrained;
 pub(crate) struct Turnstile(Mutex<()>);
 
 impl Turnstile {
-    /// Does it when its turn has come. A turn is taken when this is first polled, and given up when
-    /// it is dropped.
+    /// Runs the future when its turn comes. The turn is taken when this future is first polled, and
+    /// given up when it is dropped.
     pub(crate) async fn pass<T>(&self, enter: impl Future<Output = T>) -> T {
         unconstrained(async {
-            // Fair: who waits longest is next.
+            // The mutex is fair: the longest waiter is next.
             let _turn = self.0.lock().await;
             enter.await
         })

@@ -1,4 +1,4 @@
-//! Which broker: one URL for both engines.
+//! The URL that selects a broker; one type for both engines.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,21 +8,21 @@ use url::Url;
 
 use crate::UrlError;
 
-/// Where to find a broker, checked. Shows without passwords.
+/// The checked location of a broker. Displays without passwords.
 #[derive(Clone, PartialEq, Eq)]
 pub enum BrokerUrl {
     /// `amqp://USER:PASSWORD@HOST:PORT/VHOST` or `amqps://…`; see
-    /// <https://www.rabbitmq.com/docs/uri-spec>. Several, with commas between them, are the nodes of
-    /// one cluster; there is at least one.
+    /// <https://www.rabbitmq.com/docs/uri-spec>. Several URLs, separated by commas, are the
+    /// nodes of one cluster. The list is never empty.
     Amqp(Vec<Url>),
-    /// `sqlite:PATH`, the path taken as it stands, relative to the working directory.
+    /// `sqlite:PATH`. The path is taken literally, relative to the working directory.
     Sqlite(PathBuf),
 }
 
 impl BrokerUrl {
-    /// The queue that the host and order-cli share when nobody names one: a file in the user's
-    /// state directory (`$XDG_STATE_HOME/notify-host/queue.db` on Linux), the same from whatever
-    /// directory they start. `None` when the user has no home directory.
+    /// Returns the queue that host and order-cli share by default: a file in the user's state
+    /// directory (`$XDG_STATE_HOME/notify-host/queue.db` on Linux), the same for every working
+    /// directory. `None` if the user has no home directory.
     pub fn default_for_user() -> Option<Self> {
         use etcetera::BaseStrategy as _;
         let directories = etcetera::choose_base_strategy().ok()?;
@@ -30,8 +30,8 @@ impl BrokerUrl {
         Some(Self::Sqlite(state.join("notify-host").join("queue.db")))
     }
 
-    /// The nodes of one cluster, from several URLs; one URL is itself. The error says why they do
-    /// not belong together.
+    /// Joins several URLs into the nodes of one cluster; a single URL stays as it is. The error
+    /// explains why the URLs do not belong together.
     pub fn together(urls: Vec<Self>) -> Result<Self, String> {
         let (mut nodes, mut files) = (Vec::new(), Vec::new());
         for url in urls {
@@ -55,7 +55,7 @@ impl FromStr for BrokerUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let wrong = |problem: String| UrlError { url: redact(text), problem };
         if let Some(path) = text.strip_prefix("sqlite:") {
-            // `sqlite:///var/lib/x.db` is how many tools write an absolute path.
+            // Many tools write an absolute path as `sqlite:///var/lib/x.db`.
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() {
                 return Err(wrong("the path is missing".to_owned()));
@@ -66,7 +66,8 @@ impl FromStr for BrokerUrl {
     }
 }
 
-/// The URLs of a list. A comma within one, in a password, say, is none that an `amqp` follows.
+/// Splits a list of URLs. Only a comma before `amqp://` or `amqps://` separates two; any other
+/// belongs to a URL, for example to its password.
 fn nodes(text: &str) -> Vec<&str> {
     let (mut nodes, mut start) = (Vec::new(), 0);
     for (at, _) in text.match_indices(',') {
@@ -117,10 +118,10 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
-/// Takes the password out of a URL, even of one that does not parse.
+/// Removes the password from a URL, even from one that does not parse.
 fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    // The last `@`: a password with an unescaped one in it must not show its tail.
+    // Split at the last `@`, so that a password with an unescaped `@` does not show its tail.
     let Some((login, place)) = rest.rsplit_once('@') else { return text.to_owned() };
     let user = login.split(':').next().unwrap_or_default();
     let password = if login.contains(':') { ":***" } else { "" };

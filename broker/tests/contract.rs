@@ -1,4 +1,4 @@
-//! The contract that both engines keep, as one suite that runs on each; RabbitMQ in two releases.
+//! The contract of both engines: one suite that runs on each of them, and on two releases of RabbitMQ.
 
 #![allow(clippy::unwrap_used, reason = "in a test, that is how a failure is told")]
 
@@ -11,7 +11,7 @@ mod publishing;
 #[path = "contract/topology.rs"]
 mod topology;
 
-/// Makes one test per engine out of each promise.
+/// Generates one test for each promise and engine.
 macro_rules! on_each_engine {
     ($($module:ident: $($promise:ident)*;)*) => {
         mod on_rabbitmq {

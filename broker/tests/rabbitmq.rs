@@ -1,4 +1,4 @@
-//! What holds for RabbitMQ only: other people's topology, and a server that refuses or goes away.
+//! Tests for RabbitMQ only: topology of other programs, and a server that refuses or goes away.
 
 #![allow(clippy::unwrap_used, reason = "in a test, that is how a failure is told")]
 
@@ -28,7 +28,7 @@ async fn connect(node: &Node) -> Broker {
     try_connect(&node.url(), SOON).await.unwrap()
 }
 
-/// Somebody else's program, in whatever language.
+/// Connects as another program, in whatever language.
 async fn stranger(node: &Node) -> (Connection, Channel) {
     let connection = Connection::connect(&node.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -82,7 +82,7 @@ async fn the_topology_of_the_tutorial_is_used_as_it_is_and_warned_about() {
     delivery.receipt.ack();
     consumer.close().await.unwrap();
 
-    // It is what it was: the tutorial's own declarations still fit.
+    // Nothing has changed: the tutorial's own declarations still match.
     tutorial.exchange_declare("orders".into(), lapin::ExchangeKind::Fanout, transient, empty.clone()).await.unwrap();
     tutorial.queue_declare("notifications".into(), QueueDeclareOptions::default(), empty).await.unwrap();
 }
@@ -181,7 +181,7 @@ async fn a_user_that_may_not_configure_is_served_once_everything_is_there() {
     let mut consumer = worker.consume(&source.names.plugin("mail"), 1).await.unwrap();
     next(&mut consumer).await.unwrap().unwrap().receipt.ack();
     consumer.close().await.unwrap();
-    // What it cannot see it does not vouch for.
+    // A user without configure permission sees no settings, and so does not vouch for them.
     let queues = |finding: &&broker::Finding| matches!(finding.item.object, broker::Object::Queue { .. });
     let parts = source.names.plugins_items(&["mail"]);
     assert!(worker.inspect_topology(&parts).await.unwrap().iter().filter(queues).all(|finding| !finding.seen));
@@ -195,7 +195,7 @@ async fn of_several_nodes_one_that_can_be_used_is_used() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap().port();
     let bad = format!("amqp://guest:guest@127.0.0.1:{closed},amqp://guest:guest@127.0.0.1:{silent}");
-    // They are taken in no particular order, so try it several times.
+    // Nodes are tried in random order, so connect several times.
     for _ in 0..3 {
         let broker = try_connect(&format!("{bad},{good}"), SOON).await.unwrap();
         assert_eq!(*broker.url(), good.parse().unwrap());
@@ -261,7 +261,7 @@ async fn a_peer_that_never_answers_costs_the_time_limit_and_nothing_after() {
     assert_eq!(error.to_string(), format!("the broker at amqp://127.0.0.1:{port} did not answer within 1 s"));
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 
-    // Otherwise a host that tries for days would collect sockets and threads.
+    // Otherwise a host that retries for days would collect sockets and threads.
     let (mut accepted, _) = silent.accept().unwrap();
     accepted.set_read_timeout(Some(SOON)).unwrap();
     let mut greeting = Vec::new();
@@ -310,7 +310,7 @@ async fn a_session_that_loses_one_connection_does_not_wait_for_the_other() {
         try_connect(&node.url().replace(&node.port().to_string(), &proxy.port().to_string()), SOON).await.unwrap();
     broker.declare_source(&source("severed", "severed", ExchangeKind::Topic, &["#"])).await.unwrap();
     let mut consumer = broker.consume("severed", 10).await.unwrap();
-    // Nobody answers any more, and one end is seen, before any heartbeat is missed.
+    // From now on nobody answers, and one connection ends before any heartbeat is missed.
     proxy.set(Mode::Stall);
     proxy.drop_oldest_connection();
     let error = next(&mut consumer).await.unwrap().unwrap_err();
@@ -453,7 +453,7 @@ async fn a_full_queue_refuses_a_message() {
 
 #[tokio::test]
 async fn a_session_goes_on_when_the_numbers_of_its_channels_have_gone_round() {
-    // RabbitMQ's default for channel_max is 2047.
+    // Longer than a round of channel numbers: RabbitMQ's default for channel_max is 2047.
     const ROUND: usize = 2100;
     let node = rabbitmq::shared();
     let broker = connect(node).await;

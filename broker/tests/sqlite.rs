@@ -1,4 +1,4 @@
-//! What only the SQLite engine promises: processes that share a file, and die at any moment.
+//! Promises of the SQLite engine alone: processes that share a file, and die at any moment.
 //!
 //! The other processes are this test program itself, started again with a role to play.
 
@@ -36,14 +36,14 @@ async fn open(file: &Path) -> Broker {
     broker
 }
 
-/// This program, in another process, at one of the roles below.
+/// Starts this program again in another process, with one of the roles below.
 fn play(role: &str, file: &Path) -> ChildGuard {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "roles", "--nocapture"]).env(ROLE, role).env(FILE, file);
     ChildGuard::spawn(command)
 }
 
-/// Not a test of its own: what the other processes do. Without a role there is nothing to do.
+/// Not a test of its own, but the code of the other processes. Without a role it does nothing.
 #[tokio::test]
 async fn roles() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -68,7 +68,7 @@ async fn roles() {
 }
 
 fn confirmed(publisher: &ChildGuard) -> Vec<u64> {
-    // A line counts when it is whole.
+    // Only complete lines count.
     let text = publisher.stdout();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().filter_map(|line| line.rsplit_once("confirmed ")?.1.parse().ok()).collect()
@@ -111,7 +111,8 @@ async fn what_a_killed_consumer_had_goes_to_another() {
     let hoarder = play("hoard", &file);
     eventually(SOON, "it has them all", || hoarder.stdout().contains("has 10"));
     let mut consumer = broker.consume("queue", 10).await.unwrap();
-    // While it lives they are its own, however long that takes: this waits over two looks for the dead.
+    // While the process lives, the messages stay with it, however long that takes. This waits for
+    // more than two looks for dead sessions.
     let early = tokio::time::timeout(Duration::from_millis(2500), consumer.next()).await;
     assert!(early.is_err(), "{early:?}");
     hoarder.kill();
@@ -138,7 +139,7 @@ async fn a_consumer_hears_the_doorbell_of_another_session() {
         publisher.publish(Target::Queue("queue"), &Message::json("{}")).await.unwrap();
         consumer.next().await.unwrap().unwrap().receipt.ack();
     }
-    // Without the bell each round takes the second until the next look.
+    // Without a wakeup, each round takes a second until the next look.
     assert!(started.elapsed() < Duration::from_millis(500) * ROUNDS, "{:?}", started.elapsed());
 }
 

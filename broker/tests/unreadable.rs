@@ -1,4 +1,4 @@
-//! Messages whose properties client libraries cannot read, and RabbitMQ takes.
+//! Messages whose properties client libraries cannot read, but RabbitMQ accepts.
 
 #![allow(clippy::unwrap_used, reason = "in a test, that is how a failure is told")]
 
@@ -13,7 +13,7 @@ use testbed::raw_publisher::{RawPublisher, headers_and_id, nested_entry, short};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A session on the shared node, with a topic exchange and a queue of this name.
+/// Opens a session on the shared node, with a topic exchange and a queue of this name.
 async fn connect(name: &str, binding: &str) -> Broker {
     let url: BrokerUrl = rabbitmq::shared().url().parse().unwrap();
     let options = ConnectOptions { name: "unreadable test".to_owned(), timeout: SOON };
@@ -64,7 +64,7 @@ async fn messages_that_a_client_library_cannot_read_are_handed_out_and_the_sessi
             assert_eq!(unreadable.problem, "its header \"deep\" cannot be read: it is nested deeper than 32 levels");
             assert_eq!(unreadable.properties, headers_and_id(&nested_entry(b"deep", levels), b"2"));
         } else {
-            // A message that can be read can be passed on, and comes back the same.
+            // A readable message can be passed on, and comes back unchanged.
             broker.publish(Target::Queue("unreadable"), &delivery.message).await.unwrap();
         }
         delivery.receipt.ack();

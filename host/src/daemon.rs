@@ -1,4 +1,5 @@
-//! The daemon: load the plugins and follow their folder, hold sessions with the broker, dispatch, drain.
+//! The daemon: loads the plugins and follows their folder, holds sessions with the broker, dispatches events, and
+//! drains on shutdown.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use tracing::warn;
 use crate::otlp::Export;
 use crate::{memory, systemd};
 
-/// Runs until `stop`. An error means that it never got to work.
+/// Runs until `stop`. An error means that the host never started to work.
 pub(crate) async fn run(started: Started, broker: BrokerUrl, stop: &CancellationToken) -> anyhow::Result<()> {
     let config = &started.resolved.config;
     let services = HostServices::new(config)?;
@@ -38,7 +39,7 @@ pub(crate) async fn run(started: Started, broker: BrokerUrl, stop: &Cancellation
     ended
 }
 
-/// What the host is started with, and what of that can be changed.
+/// The settings and the log that the host starts with, and handles to change them.
 pub(crate) struct Started {
     pub(crate) resolved: Resolved,
     pub(crate) layers: Layers,
@@ -84,7 +85,7 @@ async fn serve(
         duplicates: duplicates.clone(),
         drain_timeout: drain_timeout.clone(),
     });
-    // Dropped, and so ended, with this function.
+    // Dropped at the end of this function, which ends the tasks.
     let mut helpers = JoinSet::new();
     helpers.spawn(reload::on_hangup(Arc::clone(&settings), stop.clone())?);
     let control = control::Server { registry: Arc::clone(&registry), catalog, reloads, settings };
@@ -102,7 +103,7 @@ async fn serve(
     });
     let _informed = systemd::inform(Arc::clone(&admin), config.broker_timeout.is_some());
     if let Some(listening) = listening {
-        // Not ended by `stop`: it tells how the stop goes.
+        // Not cancelled by `stop`: it reports how the shutdown proceeds.
         helpers.spawn(admin.run(listening));
     }
     hear_commands(&mut helpers, control, folder_state.as_deref(), stop);
@@ -131,7 +132,7 @@ async fn serve(
     Sessions::new(broker, &config, &dispatcher.registry, &status).hold(&dispatcher, stop).await
 }
 
-/// Lets commands reach this host, if there is a place where they can.
+/// Listens for commands, if there is a place for the socket.
 fn hear_commands(helpers: &mut JoinSet<()>, control: control::Server, folder: Option<&Path>, stop: &CancellationToken) {
     match folder.map(control::listen) {
         Some(Ok(listening)) => {
@@ -144,7 +145,8 @@ fn hear_commands(helpers: &mut JoinSet<()>, control: control::Server, folder: Op
     }
 }
 
-/// The journal's last records are written, and the quarantine knows that this is no crash, however the daemon ends.
+/// Closes the journal, which writes its last records, and the quarantine, which must not take this end for a crash. As
+/// a guard it runs however the daemon ends.
 struct Closing(Journal, Quarantine);
 
 impl Drop for Closing {

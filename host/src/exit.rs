@@ -1,30 +1,30 @@
-//! Exit codes: 0 is success, 2 is clap's own for wrong arguments.
+//! Exit codes. 0 means success, and clap exits with 2 for wrong arguments.
 
 use config::BadConfig;
 
-/// It could not do its work.
+/// The command failed.
 pub(crate) const FAILED: u8 = 1;
-/// The configuration is wrong: `EX_CONFIG` of sysexits.h. A supervisor need not try again.
+/// The configuration is wrong: `EX_CONFIG` of sysexits.h. A supervisor need not restart the process.
 pub(crate) const BAD_CONFIG: u8 = 78;
-/// A second signal ended it: 128 + SIGINT, as shells count.
+/// A second signal ended the process: 128 + SIGINT, as shells count.
 pub(crate) const INTERRUPTED: i32 = 130;
-/// As clap exits, for what only the command itself can see.
+/// The arguments are wrong in a way that only the command itself can detect. The code is clap's.
 pub(crate) const WRONG_ARGUMENTS: u8 = 2;
 
-/// A command that compares found a difference.
+/// A comparing command found a difference.
 pub(crate) const DIFFERS: u8 = 3;
 
-/// The broker does not have all that a host needs; what lacks.
+/// The broker lacks something that a host needs. The text says what.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotAsNeeded(pub(crate) String);
 
-/// The arguments make no sense together; why, and what would.
+/// The arguments contradict each other. The text says why, and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct WrongArguments(pub(crate) String);
 
-/// The code for what went wrong.
+/// Returns the exit code for an error.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<WrongArguments>() {
         WRONG_ARGUMENTS

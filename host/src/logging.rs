@@ -1,6 +1,7 @@
-//! The log: for people, one line of text per event; for machines, one JSON object per line.
+//! Logging: one line of text per event for people, or one JSON object per line for machines.
 //!
-//! It goes to standard error: a command writes each line at once, a host by its [`LogWriter`], which keeps nobody waiting.
+//! Log lines go to standard error. A command writes each line directly; a host writes through [`LogWriter`], which
+//! never blocks its callers.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
@@ -22,12 +23,12 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Starts it for a command. `None`: for people.
+/// Starts logging for a command. Without a format, lines are for people.
 pub(crate) fn start(format: Option<LogFormat>, level: LevelFilter) -> LogLevelHandle {
     start_at(format, level, Destination::AtOnce)
 }
 
-/// Starts it for a host that holds up to so many messages.
+/// Starts logging for a host that holds up to `prefetch` messages.
 pub(crate) fn start_host(format: Option<LogFormat>, level: LevelFilter, prefetch: u16) -> (LogLevelHandle, HostLog) {
     let status = LogStatus::new(usize::from(prefetch));
     let writer = LogWriter::start(status.clone());
@@ -38,26 +39,26 @@ pub(crate) fn start_host(format: Option<LogFormat>, level: LevelFilter, prefetch
     }
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
-        // By the log, because whoever writes to standard error himself waits for its reader.
+        // Through the log writer: a direct write to standard error would wait for its reader.
         error!("thread {:?} {panic}{}", thread.name().unwrap_or("without a name"), backtrace());
     }));
     (level, HostLog { status, writer: writer.ok() })
 }
 
-/// If the environment asks for one (`RUST_BACKTRACE`).
+/// Returns a backtrace if the environment asks for one (`RUST_BACKTRACE`).
 fn backtrace() -> String {
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured { format!("\n{backtrace}") } else { String::new() }
 }
 
-/// The log of a host. However the host ends, what is left of its log is written, unless that takes too long.
+/// The log of a host. Dropping it writes the remaining lines, within a time limit.
 pub(crate) struct HostLog {
     pub(crate) status: LogStatus,
     writer: Option<LogWriter>,
 }
 
 impl HostLog {
-    /// Writes what is left; for who ends the process himself.
+    /// Returns a function that writes the remaining lines, for code that exits the process itself.
     pub(crate) fn closer(&self) -> impl FnOnce() + Send + use<> {
         let writer = self.writer.clone();
         move || writer.iter().for_each(|writer| writer.close(CLOSE_TIME_MAX))
@@ -84,15 +85,15 @@ fn start_at(format: Option<LogFormat>, level: LevelFilter, destination: Destinat
             registry.with(layer.map_event_format(Json)).try_init()
         }
     };
-    // It is started once, at the top of the program; an embedding program may have its own.
+    // Fails if logging has been started already, as in an embedding program. Then that one stays.
     drop(started);
-    // The only error is that the log is gone.
+    // Reloading fails only if the subscriber is gone.
     LogLevelHandle::new(move |level| drop(handle.reload(targets(level))))
 }
 
-/// Where lines go. Each comes in one piece.
+/// Destination of log lines. Each line arrives in one piece.
 enum Destination {
-    /// Standard error.
+    /// Standard error, written directly.
     AtOnce,
     Queue(LogWriter),
 }
@@ -108,7 +109,7 @@ impl<'a> MakeWriter<'a> for Destination {
 impl io::Write for &Destination {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self {
-            // There is nowhere else to tell that it cannot be written.
+            // A failed write to the log cannot be reported anywhere.
             Destination::AtOnce => drop(io::Write::write_all(&mut io::stderr(), line)),
             Destination::Queue(writer) => writer.push(line),
         }
@@ -120,7 +121,7 @@ impl io::Write for &Destination {
     }
 }
 
-/// The crates whose lines are the host's own.
+/// Crates whose lines are the host's own.
 const OWN_CRATES: [&str; 14] = [
     "admin",
     "broker",
@@ -139,18 +140,18 @@ const OWN_CRATES: [&str; 14] = [
 ];
 
 fn targets(level: LevelFilter) -> Targets {
-    // Of the libraries only what may need a look; their rest is for who debugs them.
+    // Libraries log warnings only; their other lines serve whoever debugs them.
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        // It reports as errors what the broker crate expects and handles.
+        // lapin logs errors that the broker crate expects and handles.
         .with_target("lapin", LevelFilter::OFF)
-        // What it says of a certificate the gate says, too, to whom it concerns.
+        // The HTTP gate reports certificate problems itself, to those concerned.
         .with_target("rustls_platform_verifier", LevelFilter::OFF)
         .with_target(LOG_TARGET, level)
         .with_targets(OWN_CRATES.map(|name| (name, level)))
 }
 
-/// `2026-11-24T12:00:00.123Z INFO  message key=value`, with a plugin's name in front of its own lines.
+/// Formats `2026-11-24T12:00:00.123Z INFO  message key=value`. A plugin's own lines begin with the plugin's name.
 struct Human {
     colour: bool,
 }
@@ -161,7 +162,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut line = Line::default();
+        let mut line = LogLine::default();
         event.record(&mut line);
         let level = *event.metadata().level();
         write!(out, "{:.3} ", jiff::Timestamp::now())?;
@@ -171,7 +172,7 @@ where
             write!(out, "{level:<5} ")?;
         }
         if event.metadata().target() == LOG_TARGET {
-            // Its own fields say what the event was; ours would repeat it on every line.
+            // A plugin's line has fields of its own. The event's would repeat on every line.
             write!(out, "[{}] ", line.plugin)?;
             writeln!(out, "{}{}", line.message, line.data)
         } else {
@@ -183,8 +184,8 @@ where
     }
 }
 
-/// One JSON object per line. JSON itself leaves some characters as they are that drive a terminal,
-/// and an operator looks at such a log, too.
+/// Formats one JSON object per line. JSON leaves some terminal control characters unescaped, and operators view such
+/// logs in terminals, so they are escaped here.
 struct Json<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Json<F>
@@ -216,16 +217,16 @@ fn colour_of(level: Level) -> u8 {
     }
 }
 
-/// The parts of one event.
+/// The parts of one log line.
 #[derive(Default)]
-struct Line {
+struct LogLine {
     message: String,
     plugin: String,
     data: String,
     fields: String,
 }
 
-impl Line {
+impl LogLine {
     fn put(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         let part = match field.name() {
             "message" => &mut self.message,
@@ -244,7 +245,7 @@ impl Line {
     }
 }
 
-impl Visit for Line {
+impl Visit for LogLine {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field, format_args!("{value:?}"));
     }

@@ -1,6 +1,6 @@
 //! The notification host: a daemon that consumes a queue and hands each event to sandboxed WebAssembly plugins.
 //!
-//! This program is the wiring and the command line. What it wires together is in the crates below `crates/`.
+//! This program is the wiring and the command line. The parts are in the crates below `crates/`.
 
 mod cli;
 mod daemon;

@@ -1,7 +1,7 @@
-//! Memory that a burst took, and that nobody uses any more, goes back to the system once the burst is over.
+//! Returns unused memory to the system after a burst.
 //!
-//! What is freed the C library keeps for later, in a heap for each thread: three times of what is in use, after 20,000
-//! events. While there is much to do that is as it should be. Nothing here bounds what is in use.
+//! The C library keeps freed memory for later, in one heap per thread: after 20,000 events, three times as much as is
+//! in use. Under load that is right. Nothing here limits memory in use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +10,25 @@ use state::file;
 use telemetry::metrics::HostMetrics;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// Attempts between two looks: with no more, which is a hundredth of what a host can do, it is quiet.
+/// Maximum number of attempts per interval at which a host counts as quiet: a hundredth of what it can do.
 const QUIET_MAX: u64 = 1000;
-/// Attempts since memory was given back. A host that always has a little to do gives some back every minute or so.
+/// Minimum number of attempts since memory was last returned. A host with a steady trickle returns some every minute or
+/// so.
 const BURST_MIN: u64 = 5000;
 
-/// As long as it is polled.
+/// Returns memory after each burst, for as long as the future is polled.
 pub(crate) async fn give_back(metrics: Arc<HostMetrics>) {
     let mut burst = Burst::default();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         if burst.is_over(metrics.succeeded.get() + metrics.failed.get()) {
-            // The heaps are locked meanwhile, one after the other; a quiet host has time for that.
+            // Trimming locks the heaps one after the other; a quiet host has time for that.
             file::apart(trim).await;
         }
     }
 }
 
-/// What was attempted since memory was given back.
+/// Counts attempts since memory was last returned.
 #[derive(Debug)]
 struct Burst {
     attempts: u64,
@@ -35,14 +36,14 @@ struct Burst {
 }
 
 impl Default for Burst {
-    /// The start is one, though nothing is attempted: plugins are read and loaded.
+    /// The start counts as a burst without attempts, because plugins are read and loaded.
     fn default() -> Self {
         Self { attempts: BURST_MIN, looked_at: 0 }
     }
 }
 
 impl Burst {
-    /// Whether now is the time. `attempts` are all since the start.
+    /// Whether a burst has just ended. `attempts` is the total since the start.
     fn is_over(&mut self, attempts: u64) -> bool {
         let new = attempts.saturating_sub(self.looked_at);
         self.looked_at = attempts;
@@ -55,7 +56,7 @@ impl Burst {
     }
 }
 
-/// Other C libraries have no such function.
+/// Returns free memory of the C library. Does nothing where the library has no such function.
 fn trim() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "the C library's function has no safe name")]
@@ -101,7 +102,7 @@ mod tests {
         const PIECES: usize = 4096;
         const NAME: &str = "memory::tests::what_is_free_between_what_is_in_use_goes_back";
         const ALONE: &str = "NOTIFY_TEST_ALONE";
-        // In a process of its own: other tests take memory meanwhile.
+        // In a process of its own, because other tests allocate memory at the same time.
         if std::env::var_os(ALONE).is_none() {
             let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
             let output = alone.args(["--exact", NAME]).env(ALONE, "").output().unwrap();
@@ -115,7 +116,7 @@ mod tests {
             line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
         };
         let mut pieces: Vec<_> = (0..PIECES).map(|_| vec![1_u8; PIECE_BYTES]).collect();
-        // The last one is on top of the heap, which goes by itself where nothing in use lies above.
+        // Keep the last piece: it is at the top of the heap, and the library frees the top by itself.
         let last = pieces.pop();
         drop(pieces);
         let before = resident();

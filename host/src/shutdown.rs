@@ -7,12 +7,12 @@ use tracing::{info, warn};
 
 use crate::exit;
 
-/// A token that is cancelled by the first SIGINT or SIGTERM. `last` is done before the second one ends the process.
+/// Returns a token that the first SIGINT or SIGTERM cancels. `last` runs before the second one ends the process.
 pub(crate) fn on_signals(last: impl FnOnce() + Send + 'static) -> std::io::Result<CancellationToken> {
     let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let asked = stop.clone();
-    // Lives as long as the process, which it may end.
+    // Not joined: the task lives as long as the process, which it may end.
     tokio::spawn(async move {
         let name = signals.next().await;
         info!("{name}: stopping; once more to end at once");
@@ -56,7 +56,7 @@ impl Signals {
     }
 
     async fn next(&mut self) -> &'static str {
-        // Without the handler there is nothing to wait for.
+        // Without the handler no signal can arrive.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,8 +1,8 @@
-//! The service manager that started this host: systemd, or another that names a socket in `NOTIFY_SOCKET`.
+//! Talks to the service manager that started this host: systemd, or another one that sets `NOTIFY_SOCKET`.
 //!
-//! It is told when the start is over, how the host stands, and when it stops. While work goes on it is
-//! pinged, as often as its watchdog wants; a host that is stalled pings no more, and is started anew.
-//! Without such a manager nothing here does anything.
+//! Reports when the start is complete, the host's status, and when it stops. While work proceeds it sends watchdog
+//! pings, as often as the manager wants; a stalled host sends none and is restarted. Without such a manager this module
+//! does nothing.
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,42 +22,42 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
-/// Where the manager listens, as it says.
+/// Variable in which the manager names its socket.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
-/// Between two looks at how the host stands.
+/// Interval of status checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The same, as long as somebody may wait for the start.
+/// Interval of status checks during the start, which others may wait for.
 const LOOK_AT_START: Duration = Duration::from_millis(100);
-/// How often it pings within the time that the watchdog grants.
+/// Number of pings per watchdog timeout.
 const PINGS: u32 = 3;
-/// How long a session may take to get its plugins' queues before the start is over without them.
+/// How long a session may take to set up the plugins' queues before the start counts as complete without them.
 const QUEUES_TIME_MAX: Duration = Duration::from_secs(5);
-/// Of the line that says how the host stands.
+/// Maximum characters of the status line.
 const STATUS_CHARACTERS_MAX: usize = 400;
 
-/// The manager is informed for as long as this lives, and told of the stop at the latest when it ends.
+/// Keeps the manager informed. Dropping it reports the stop, if that has not happened yet.
 pub(crate) struct Informed {
     task: JoinHandle<()>,
-    line: Arc<Line>,
+    socket: Arc<ManagerSocket>,
 }
 
 impl Drop for Informed {
     fn drop(&mut self) {
         self.task.abort();
-        self.line.stopping();
+        self.socket.stopping();
     }
 }
 
-/// Begins to inform the manager, if there is one. A start that may fail because the broker is away
-/// (`broker_must_answer`) is not over before the broker has answered.
+/// Starts to inform the manager, if there is one. If the host may give up on an absent broker (`broker_must_answer`),
+/// the start is complete only after the broker has answered.
 pub(crate) fn inform(host: Arc<Admin>, broker_must_answer: bool) -> Option<Informed> {
     std::env::var_os(SOCKET_VARIABLE)?;
-    let line = Arc::new(Line::default());
-    let task = tokio::spawn(watch(host, Arc::clone(&line), broker_must_answer));
-    Some(Informed { task, line })
+    let socket = Arc::new(ManagerSocket::default());
+    let task = tokio::spawn(watch(host, Arc::clone(&socket), broker_must_answer));
+    Some(Informed { task, socket })
 }
 
-async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
+async fn watch(host: Arc<Admin>, socket: Arc<ManagerSocket>, broker_must_answer: bool) {
     let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
     let ping_every = watchdog.map(|time| time / PINGS);
     let mut pinged: Option<Instant> = None;
@@ -81,8 +81,8 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
             pinged = Some(Instant::now());
             news.push(NotifyState::Watchdog);
         }
-        let is_told = news.is_empty() || line.say(&news);
-        // A manager that did not hear it hears it with the next look.
+        let is_told = news.is_empty() || socket.say(&news);
+        // A message that was not delivered is sent again at the next check.
         if is_told {
             (told, is_ready_told) = (status, started);
         } else {
@@ -92,13 +92,13 @@ async fn watch(host: Arc<Admin>, line: Arc<Line>, broker_must_answer: bool) {
         let pause = tokio::time::sleep(ping_every.map_or(look, |every| every.min(look)));
         tokio::select! {
             () = pause => {}
-            () = host.sources.stop.cancelled(), if !line.is_stopping.load(Ordering::Relaxed) => line.stopping(),
+            () = host.sources.stop.cancelled(), if !socket.is_stopping.load(Ordering::Relaxed) => socket.stopping(),
         }
     }
 }
 
-/// Whether the manager may go on with what waits for this host. A broker that is away is none of its business:
-/// the host goes on trying, and to start it again would make nothing better.
+/// Whether the start is complete, so that the manager can start dependent services. An absent broker does not delay it:
+/// the host keeps trying, and a restart would not help.
 fn start_is_over(
     delivery_state: &DeliveryState,
     is_ready: bool,
@@ -114,7 +114,7 @@ fn start_is_over(
     }
 }
 
-/// How the host stands, on one line.
+/// Describes the host's condition on one line.
 fn status(host: &Admin, reasons: &[String]) -> String {
     let text = if reasons.is_empty() {
         let (queue, plugins) =
@@ -133,21 +133,21 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// The socket.
+/// The manager's socket.
 #[derive(Default)]
-struct Line {
+struct ManagerSocket {
     is_stopping: AtomicBool,
     has_failed: AtomicBool,
 }
 
-impl Line {
+impl ManagerSocket {
     fn stopping(&self) {
         if !self.is_stopping.swap(true, Ordering::Relaxed) {
             self.say(&[NotifyState::Stopping]);
         }
     }
 
-    /// A datagram, which waits for nobody. Whether the manager has it.
+    /// Sends a datagram without blocking. Returns whether the manager got it.
     fn say(&self, states: &[NotifyState<'_>]) -> bool {
         let said = send(states);
         if let Err(error) = &said
@@ -160,7 +160,7 @@ impl Line {
     }
 }
 
-/// Not by the crate's own function: that waits for a manager that hangs and whose socket is full.
+/// Sends the states. The crate's own function would block if the manager hangs and its socket is full.
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let Some(at) = std::env::var_os(SOCKET_VARIABLE) else { return Ok(()) };
     let socket = UnixDatagram::unbound()?;

@@ -9,10 +9,11 @@ use broker::BrokerUrl;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Failure;
-use crate::load::{Mix, OWN_EXCHANGE, Plan};
+use crate::load::{Mix, Plan};
 use crate::manual::Manual;
 use crate::order::{Currency, Details, OrderEvent, Price, Status, new_order_id};
 use crate::output::Format;
+use crate::own_exchange::OWN_EXCHANGE;
 use crate::publish::Destination;
 use crate::trace::Trace;
 

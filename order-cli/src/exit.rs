@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use broker::{BrokerError, ConnectError, PublishError, UrlError};
 
-use crate::load::OWN_EXCHANGE;
+use crate::own_exchange::OWN_EXCHANGE;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

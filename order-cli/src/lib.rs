@@ -12,13 +12,14 @@ mod load;
 mod manual;
 mod order;
 mod output;
+mod own_exchange;
 mod publish;
 mod send;
 mod trace;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Arguments, Command, Publish};
@@ -47,7 +48,7 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { global, command } = arguments;
     let command = match command {
         // Needs no broker.
-        Command::Manual(manual) => return manual.make(),
+        Command::Manual(manual) => return manual.make(Arguments::command()),
         Command::Publish(publish) => publish,
     };
     let mut output = Output::stdout(global.format());

@@ -4,10 +4,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{CommandFactory as _, Subcommand};
+use clap::{Command, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::Arguments;
 use crate::exit::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -27,16 +26,16 @@ pub(crate) enum Manual {
 }
 
 impl Manual {
-    pub(crate) fn make(self) -> Result<(), Failure> {
+    pub(crate) fn make(self, mut command: Command) -> Result<(), Failure> {
         match self {
             Self::Completions { shell } => {
                 let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Arguments::command(), "order-cli", &mut script);
+                clap_complete::generate(shell, &mut command, "order-cli", &mut script);
                 let mut out = std::io::stdout().lock();
                 out.write_all(&script).and_then(|()| out.flush()).map_err(Failure::Output)
             }
             Self::Man { folder } => fs::create_dir_all(&folder)
-                .and_then(|()| clap_mangen::generate_to(Arguments::command(), &folder))
+                .and_then(|()| clap_mangen::generate_to(command, &folder))
                 .map_err(|problem| Failure::Pages { folder, problem }),
         }
     }

@@ -76,18 +76,16 @@ enum Task {
     /// webhooks errs and hangs, plugins' files change. Prints what the host uses of memory, handles and threads, and fails
     /// if that grows after the warm-up or if an event is neither done nor a dead letter at a plugin that wanted it.
     Soak(soak::Arguments),
-    /// Installs what the tests need, builds everything, runs every test
+    /// Installs what the tests need, builds everything, runs the tests
     ///
-    /// The tests want a RabbitMQ server (from Debian's packages; each test starts a private node
-    /// of its own), and a Python that has `pika`, `standardwebhooks`, `cloudevents`, `aiosmtpd` and `dkimpy` (in target/test-venv). What
-    /// lacks is installed where that needs no password, else one sentence says what to do. RabbitMQ 4 is set up as
-    /// well (in target/rabbitmq-4), where debootstrap can be had and we are root; elsewhere the
-    /// tests that want it are left out, and in CI that is an error. What makes plugins of JavaScript,
-    /// Python and C comes from npm and PyPI (in target/languages), with Debian's nodejs and npm where
-    /// there is none. The alert rules are tried with Debian's Prometheus, and the Debian package
-    /// in the system that was set up for RabbitMQ 4. The dashboard is looked at by Debian's chromium, which `playwright-core` and
-    /// `axe-core` from npm drive and judge (in target/browser); where it cannot be had those tests are
-    /// left out, and in CI that is an error.
+    /// Without --all: the unit tests, the broker contract, and the core end-to-end tests on SQLite and RabbitMQ. They want a
+    /// RabbitMQ server (each test starts a private node) and a Python with `pika`, `standardwebhooks`, `cloudevents`,
+    /// `aiosmtpd` and `dkimpy` (in target/test-venv). Missing tools are installed where that asks for no password. Where one
+    /// cannot be had, its tests are left out, and the last line says so and how to get it; with CI set that is an error.
+    ///
+    /// With --all, besides: RabbitMQ 4 and the Debian package (in target/rabbitmq-4, by debootstrap, as root); plugins in
+    /// JavaScript, Python and C (npm and PyPI, in target/languages); Debian's Prometheus; the dashboard in Debian's
+    /// chromium, driven by `playwright-core` and judged by `axe-core` (in target/browser).
     ///
     /// The tests find what they need by these variables:
     ///
@@ -135,7 +133,10 @@ struct GuestsArguments {
 
 #[derive(Args)]
 struct TestArguments {
-    /// Handed to `cargo test`: `-- -p broker`, `-- --test delivery`, …
+    /// Run everything: RabbitMQ 4, clusters, browser, languages, packages, kill loops. Takes some 20 minutes
+    #[arg(long)]
+    all: bool,
+    /// Handed to `cargo test`, which then runs this selection of all tests: `-- -p broker`, `-- --test end_to_end -- orders::`
     #[arg(last = true)]
     cargo_test: Vec<String>,
 }
@@ -168,7 +169,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo => demo::run(&project, &Progress::new(false)),
         Task::Bench(arguments) => bench::run(&project, &Progress::new(false), &arguments),
         Task::Soak(arguments) => soak::run(&project, &Progress::new(false), &arguments),
-        Task::Test(arguments) => test::run(&project, &Progress::new(false), &arguments.cargo_test),
+        Task::Test(arguments) => test::run(&project, &Progress::new(false), arguments.all, &arguments.cargo_test),
         Task::Package(Package::Deb { unoptimised }) => {
             println!("{}", package::deb(&project, &Progress::new(false), unoptimised)?.display());
             Ok(())

@@ -34,6 +34,8 @@ pub(crate) struct Package {
 struct Target {
     name: String,
     crate_types: Vec<String>,
+    kind: Vec<String>,
+    src_path: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -98,6 +100,24 @@ impl Project {
         guests
     }
 
+    /// The root of each library and program, with the name of its package.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = (&str, PathBuf)> {
+        let is_ours =
+            |target: &&Target| target.kind.iter().any(|kind| matches!(kind.as_str(), "lib" | "bin" | "cdylib"));
+        self.packages.iter().flat_map(move |package| {
+            package.targets.iter().filter(is_ours).map(|target| (package.name.as_str(), target.src_path.clone()))
+        })
+    }
+
+    /// The names of the integration tests of all packages that are built for this machine.
+    pub(crate) fn test_targets(&self) -> Vec<&str> {
+        let targets = self.packages.iter().flat_map(|package| &package.targets);
+        targets
+            .filter(|target| target.kind.iter().any(|kind| kind == "test"))
+            .map(|target| target.name.as_str())
+            .collect()
+    }
+
     /// `--workspace`, less the guests.
     pub(crate) fn without_guests(&self) -> Vec<String> {
         let mut arguments = vec!["--workspace".to_owned()];
@@ -141,13 +161,13 @@ pub(crate) mod tests {
                 "packages": [
                     {"name": "broker", "manifest_path": "/p/broker/Cargo.toml", "dependencies": [
                         {"name": "lapin", "kind": null}, {"name": "testbed", "kind": "dev"}],
-                     "targets": [{"name": "broker", "crate_types": ["lib"]}]},
+                     "targets": [{"name": "broker", "kind": ["lib"], "crate_types": ["lib"], "src_path": "/p/lib.rs"}]},
                     {"name": "web-hook", "manifest_path": "/p/plugins/web-hook/Cargo.toml", "dependencies": [],
-                     "targets": [{"name": "web_hook", "crate_types": ["cdylib"]}]},
+                     "targets": [{"name": "web_hook", "kind": ["cdylib"], "crate_types": ["cdylib"], "src_path": "/p/lib.rs"}]},
                     {"name": "notify-plugin", "manifest_path": "/p/plugins/sdk/Cargo.toml", "dependencies": [],
-                     "targets": [{"name": "notify_plugin", "crate_types": ["lib"]}]},
+                     "targets": [{"name": "notify_plugin", "kind": ["lib"], "crate_types": ["lib"], "src_path": "/p/lib.rs"}]},
                     {"name": "looping", "manifest_path": "/p/host/tests/guests/looping/Cargo.toml", "dependencies": [],
-                     "targets": [{"name": "looping", "crate_types": ["cdylib", "rlib"]}]}
+                     "targets": [{"name": "looping", "kind": ["cdylib", "rlib"], "crate_types": ["cdylib", "rlib"], "src_path": "/p/lib.rs"}]}
                 ]
             }"#,
         )

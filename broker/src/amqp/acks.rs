@@ -1,60 +1,60 @@
-//! Which acknowledgements to send, and when.
+//! Decides which acknowledgements to send, and when.
 //!
-//! RabbitMQ takes one acknowledgement for all deliveries up to a tag several times faster than one
-//! for each. The tracker therefore waits a moment for the longest run of settled deliveries from
-//! the oldest one on. A delivery that stays unsettled must not hold up those behind it, though:
-//! once one of them has waited long enough it is acknowledged alone.
+//! RabbitMQ processes one acknowledgement for all deliveries up to a tag several times faster than
+//! one for each. So the tracker waits a moment for the longest run of settled deliveries, starting
+//! at the oldest. An unsettled delivery must not hold up the ones behind it, though: a settled
+//! delivery that has waited long enough is acknowledged alone.
 //!
-//! It remembers only what is delivered and not acknowledged, which is at most the prefetch window.
-//! It has no clock and sends nothing.
+//! The tracker remembers only unacknowledged deliveries, which are at most the prefetch window. It
+//! has no clock and sends nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How long a run of settled deliveries may grow.
 pub(super) const GATHER_TIME: Duration = Duration::from_millis(5);
-/// How long a settled delivery waits for an older one that is not settled.
+/// How long a settled delivery waits for an older, unsettled one.
 pub(super) const STUCK_TIME: Duration = Duration::from_millis(50);
 
 /// One acknowledgement to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ack {
     pub(super) tag: u64,
-    /// It is for all older deliveries too.
+    /// Whether it also covers all older deliveries.
     pub(super) multiple: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct AckTracker {
-    /// Delivered and not acknowledged, by tag, with the time at which it was settled.
+    /// Unacknowledged deliveries by tag, with the time at which each was settled.
     outstanding: BTreeMap<u64, Option<Instant>>,
     run: Option<Run>,
     run_length_max: usize,
-    /// Settled out of order, oldest first; may name some that have been acknowledged since.
+    /// Settled out of order, oldest first. May contain tags that have been acknowledged since.
     stuck: VecDeque<(Instant, u64)>,
 }
 
-/// The oldest outstanding deliveries, as far as they are settled without a gap.
+/// The oldest outstanding deliveries, as long as they are settled without a gap.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     last: u64,
     length: usize,
-    /// When the first of them was settled: what waited for an older one has waited enough.
+    /// When the first of them was settled. A delivery that has waited for an older one has waited long enough.
     since: Instant,
 }
 
 impl AckTracker {
-    /// `run_length_max` is how many settled deliveries are acknowledged without waiting for more.
+    /// Creates a tracker; `run_length_max` settled deliveries are acknowledged without waiting for more.
     pub(super) fn new(run_length_max: usize) -> Self {
         Self { outstanding: BTreeMap::new(), run: None, run_length_max: run_length_max.max(1), stuck: VecDeque::new() }
     }
 
-    /// A delivery came; tags only grow.
+    /// Records a new delivery; tags only grow.
     pub(super) fn deliver(&mut self, tag: u64) {
         self.outstanding.insert(tag, None);
     }
 
-    /// A delivery is done with.
+    /// Records that a delivery is settled.
     pub(super) fn settle(&mut self, tag: u64, now: Instant) {
         let Some(settled) = self.outstanding.get_mut(&tag) else { return };
         *settled = Some(now);
@@ -63,7 +63,7 @@ impl AckTracker {
         }
     }
 
-    /// What to send now.
+    /// Returns the acknowledgements to send now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Ack> {
         let is_due = |run: &Run| run.length >= self.run_length_max || now >= run.since + GATHER_TIME;
         let mut acks: Vec<_> = self.run.filter(is_due).map(|run| self.take_run(run)).into_iter().collect();
@@ -80,7 +80,7 @@ impl AckTracker {
         acks
     }
 
-    /// All that is settled, at once.
+    /// Returns acknowledgements for all settled deliveries, at once.
     pub(super) fn flush(&mut self) -> Vec<Ack> {
         let mut acks: Vec<_> = self.run.map(|run| self.take_run(run)).into_iter().collect();
         self.stuck.clear();
@@ -89,14 +89,14 @@ impl AckTracker {
         acks
     }
 
-    /// When [`Self::due`] has something to say, if nothing happens before.
+    /// Returns when [`Self::due`] has something to send, if nothing happens before.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let run = self.run.map(|run| run.since + GATHER_TIME);
         let stuck = self.stuck.front().map(|(since, _)| *since + STUCK_TIME);
         run.into_iter().chain(stuck).min()
     }
 
-    /// Whether the run became longer.
+    /// Extends the run, and returns whether it became longer.
     fn extend_run(&mut self) -> bool {
         let first = self.run.map_or(0, |run| run.last + 1);
         let mut run = self.run;
@@ -116,7 +116,7 @@ impl AckTracker {
         Ack { tag: run.last, multiple: run.length > 1 }
     }
 
-    /// Settled, not acknowledged, and not in the run.
+    /// Returns whether a delivery is settled, unacknowledged and outside the run.
     fn is_stuck(&self, tag: u64) -> bool {
         self.run.is_none_or(|run| run.last < tag) && self.outstanding.contains_key(&tag)
     }
@@ -174,7 +174,7 @@ mod tests {
         tracker.settle(4, now);
         assert_eq!(tracker.due(now + GATHER_TIME), []);
         assert_eq!(tracker.due(now + STUCK_TIME), [one(2), one(4)]);
-        // The last tag of a cumulative acknowledgement must itself be outstanding.
+        // The tag of a cumulative acknowledgement must itself be outstanding.
         tracker.settle(1, now + STUCK_TIME);
         assert_eq!(tracker.due(now + STUCK_TIME + GATHER_TIME), [one(1)]);
         tracker.settle(3, now + STUCK_TIME);
@@ -191,21 +191,21 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum TrackerStep {
         Deliver,
-        /// Settles one of the unsettled ones, by a number that picks it.
+        /// Settles one of the unsettled deliveries, picked by this index.
         Settle(prop::sample::Index),
         Pass(u64),
         Flush,
     }
 
-    /// What RabbitMQ does with acknowledgements, by its rules.
+    /// A model of RabbitMQ's rules for acknowledgements.
     #[derive(Default)]
-    struct Broker {
+    struct BrokerModel {
         unacknowledged: BTreeSet<u64>,
     }
 
-    impl Broker {
+    impl BrokerModel {
         fn acknowledge(&mut self, ack: Ack) -> Vec<u64> {
             assert!(self.unacknowledged.contains(&ack.tag), "unknown delivery tag {}", ack.tag);
             let gone = |tag: &u64| *tag == ack.tag || (ack.multiple && *tag < ack.tag);
@@ -219,41 +219,41 @@ mod tests {
             run_length_max in 1_usize..6,
             steps in proptest::collection::vec(
                 prop_oneof![
-                    4 => Just(Step::Deliver),
-                    4 => any::<prop::sample::Index>().prop_map(Step::Settle),
-                    2 => (0_u64..80).prop_map(Step::Pass),
-                    1 => Just(Step::Flush),
+                    4 => Just(TrackerStep::Deliver),
+                    4 => any::<prop::sample::Index>().prop_map(TrackerStep::Settle),
+                    2 => (0_u64..80).prop_map(TrackerStep::Pass),
+                    1 => Just(TrackerStep::Flush),
                 ],
                 0..200,
             ),
         ) {
             let mut tracker = AckTracker::new(run_length_max);
-            let mut broker = Broker::default();
+            let mut broker = BrokerModel::default();
             let (mut unsettled, mut settled_at) = (BTreeSet::new(), BTreeMap::new());
             let (mut next, mut now) = (1, Instant::now());
-            let check = |broker: &mut Broker, settled_at: &mut BTreeMap<u64, Instant>, acks: Vec<Ack>| {
+            let check = |broker: &mut BrokerModel, settled_at: &mut BTreeMap<u64, Instant>, acks: Vec<Ack>| {
                 for tag in acks.into_iter().flat_map(|ack| broker.acknowledge(ack)) {
                     assert!(settled_at.remove(&tag).is_some(), "{tag} was acknowledged, but not settled");
                 }
             };
-            for step in steps.into_iter().chain([Step::Flush]) {
+            for step in steps.into_iter().chain([TrackerStep::Flush]) {
                 match step {
-                    Step::Deliver => {
+                    TrackerStep::Deliver => {
                         tracker.deliver(next);
                         broker.unacknowledged.insert(next);
                         unsettled.insert(next);
                         next += 1;
                     }
-                    Step::Settle(index) if !unsettled.is_empty() => {
+                    TrackerStep::Settle(index) if !unsettled.is_empty() => {
                         let tag = *index.get(&unsettled.iter().copied().collect::<Vec<_>>());
                         unsettled.remove(&tag);
                         settled_at.insert(tag, now);
                         tracker.settle(tag, now);
                         check(&mut broker, &mut settled_at, tracker.due(now));
                     }
-                    Step::Settle(_) => {}
-                    // The caller wakes at `next_due` and not before, so that must be enough.
-                    Step::Pass(millis) => {
+                    TrackerStep::Settle(_) => {}
+                    // The caller wakes only at `next_due`, so this must be enough.
+                    TrackerStep::Pass(millis) => {
                         let end = now + Duration::from_millis(millis);
                         while let Some(due) = tracker.next_due().filter(|due| *due <= end) {
                             now = now.max(due);
@@ -264,7 +264,7 @@ mod tests {
                             prop_assert!(now < *since + STUCK_TIME, "{} still waits", tag);
                         }
                     }
-                    Step::Flush => {
+                    TrackerStep::Flush => {
                         check(&mut broker, &mut settled_at, tracker.flush());
                         prop_assert!(settled_at.is_empty());
                     }

@@ -1,4 +1,4 @@
-//! Opening a connection, and what can keep it from opening.
+//! Opens a connection, and explains why it cannot be opened.
 
 use std::io;
 use std::net::Shutdown;
@@ -16,17 +16,20 @@ use url::Url;
 use crate::amqp::guard::{Guarded, guarded_runtime};
 use crate::{BrokerUrl, ConnectError, ConnectOptions};
 
-/// A peer that is silent for two of these is taken for dead, unless the URL says otherwise.
+/// Heartbeat interval in seconds, unless the URL sets one. A peer that is silent for two intervals
+/// is considered dead.
 const HEARTBEAT_SECONDS: u16 = 20;
-/// RabbitMQ's own default (<https://www.rabbitmq.com/docs/configure>), unless the URL says otherwise. lapin makes its buffers by
-/// what it asks for, 32 frames each: it would make them larger once RabbitMQ has answered, and write to all of it.
+/// Maximum bytes of a frame, unless the URL sets one. RabbitMQ's own default
+/// (<https://www.rabbitmq.com/docs/configure>). lapin sizes its buffers by the requested value, 32
+/// frames each. Without a request it would enlarge them once RabbitMQ has answered, and write to
+/// all of that memory.
 const FRAME_BYTES_MAX: u32 = 128 << 10;
 const DEFAULT_VHOST: &str = "/";
 
-/// A handle on the socket below a connection, once there is one: to close it when a peer is silent.
+/// The socket below a connection, once it exists; used to close the connection when a peer is silent.
 pub(super) type SocketHandle = Arc<OnceLock<Socket>>;
 
-/// Opens a connection, with a handle on its socket.
+/// Opens a connection, and returns it with its socket.
 pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<(Connection, SocketHandle), ConnectError> {
     use_aws_lc();
     let broker = BrokerUrl::Amqp(vec![url.clone()]).to_string();
@@ -47,13 +50,14 @@ pub(super) async fn open(url: &Url, options: &ConnectOptions) -> Result<(Connect
             hang_up(&socket);
             Err(ConnectError::TimedOut {
                 broker,
+                // Rounded up, so that a limit below one second is not reported as 0 s.
                 seconds: options.timeout.as_secs() + u64::from(options.timeout.subsec_nanos() > 0),
             })
         }
     }
 }
 
-/// Ends the connection without a good-bye.
+/// Closes the connection without a handshake.
 pub(super) fn hang_up(socket: &SocketHandle) {
     if let Some(socket) = socket.get() {
         // An error means that it is closed already.
@@ -61,8 +65,8 @@ pub(super) fn hang_up(socket: &SocketHandle) {
     }
 }
 
-/// Connects, as lapin does by itself, but puts the guard in between and keeps a handle on the socket. lapin's thread
-/// does not end when its caller gives up: it waits for a silent peer for ever, unless the socket is closed.
+/// Connects as lapin does by itself, but inserts the guard and keeps the socket. lapin's thread does
+/// not end when its caller gives up: it waits forever for a silent peer, unless the socket is closed.
 async fn dial(
     uri: AMQPUri,
     properties: ConnectionProperties,
@@ -85,7 +89,7 @@ async fn dial(
                     AMQPScheme::AMQP => stream,
                     AMQPScheme::AMQPS => stream.into_tls(host, TLSConfig::default()).await?,
                 };
-                // To lapin it is plain: the encryption is below.
+                // Declared as plain to lapin: TLS runs below the guard.
                 Ok::<_, io::Error>(AsyncTcpStream::Plain(Guarded::new(stream)))
             };
             let connected = tokio::time::timeout(limit, connect).await;
@@ -96,7 +100,8 @@ async fn dial(
     .await
 }
 
-/// Another part of the program may have chosen one already, which is as good.
+/// Installs aws-lc as rustls's crypto provider. An error means that the program has installed one
+/// already, which is just as good.
 fn use_aws_lc() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -106,8 +111,8 @@ fn use_aws_lc() {
 
 fn to_uri(url: &Url) -> Result<AMQPUri, String> {
     let mut uri: AMQPUri = url.as_str().parse()?;
-    // By the letter, a closing slash names the virtual host "". Nobody means that one, and the
-    // client libraries of other languages read it as the default, too.
+    // Strictly read, a trailing slash names the virtual host "". Nobody means that one, and the
+    // client libraries of other languages also read it as the default.
     if uri.vhost.is_empty() {
         DEFAULT_VHOST.clone_into(&mut uri.vhost);
     }
@@ -122,7 +127,7 @@ fn explain(broker: String, user: String, vhost: String, error: &lapin::Error) ->
             let problem = error.get_message().to_string();
             match error.kind() {
                 AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::LoginRefused { broker, user },
-                // The same code stands for limits on connections.
+                // RabbitMQ uses the same code for connection limits.
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
                     if problem.contains("vhost") && !problem.contains("limit") =>
                 {
@@ -143,7 +148,7 @@ fn explain(broker: String, user: String, vhost: String, error: &lapin::Error) ->
                     .to_owned();
                 ConnectError::Unreachable { broker, problem }
             }
-            // What TLS reports: an unknown issuer, a wrong name, a peer without TLS.
+            // TLS errors: an unknown issuer, a wrong name, a peer without TLS.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
                 ConnectError::Failed { broker, problem: format!("it cannot be reached by TLS: {error}") }
             }

@@ -1,4 +1,4 @@
-//! A link is the connection of one session, with the reason it was lost, once it is.
+//! One of a session's two connections, with the reason it was lost once it is.
 
 use std::io;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::BrokerError;
 use crate::amqp::connect::{SocketHandle, hang_up};
 use crate::amqp::convert::short_string;
 
-/// How long a peer may take to answer a good-bye.
+/// Time limit for a peer to answer a close.
 pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const REPLY_SUCCESS: u16 = 200;
 const CHANNEL_NUMBERS_MAX: usize = u16::MAX as usize;
@@ -25,9 +25,9 @@ pub(super) struct AmqpConnection {
     connection: Connection,
     socket: SocketHandle,
     lost: OnceLock<String>,
-    /// The reason is one that a message can be the cause of.
+    /// Whether a message may have caused the loss.
     by_message: AtomicBool,
-    /// That nothing comes by it any more.
+    /// Cancelled once nothing more arrives on this connection.
     gone: CancellationToken,
 }
 
@@ -42,11 +42,11 @@ impl AmqpConnection {
         }
     }
 
-    /// A new channel. It closes when its last clone is dropped.
+    /// Opens a new channel. It closes when its last clone is dropped.
     ///
-    /// RabbitMQ never refuses just a channel. But lapin keeps the error that closed a channel under
-    /// its number for as long as the connection lives, and tells it again when the numbers have gone
-    /// round. Then the next number will do.
+    /// RabbitMQ never refuses only a channel. But lapin stores the error that closed a channel
+    /// under the channel's number for as long as the connection lives, and reports it again when
+    /// the number is reused. In this case the next number works.
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
         for _ in 0..CHANNEL_NUMBERS_MAX {
             match self.connection.create_channel().await {
@@ -66,7 +66,7 @@ impl AmqpConnection {
         usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
     }
 
-    /// Why something failed: the link is lost, or RabbitMQ said no and closed only the channel.
+    /// Explains a failure: the connection is lost, or RabbitMQ refused and closed only the channel.
     pub(super) fn explain(&self, error: &lapin::Error) -> BrokerError {
         match refusal(error) {
             Some((_, text)) => BrokerError::Refused(text),
@@ -74,10 +74,10 @@ impl AmqpConnection {
         }
     }
 
-    /// That the link is lost, with the best reason there is so far.
+    /// Returns the error for a lost connection, with the best reason known so far.
     pub(super) fn lost(&self, error: Option<&lapin::Error>) -> BrokerError {
         if let Some((error, reason)) = error.and_then(|error| Some((error, reason(error)?))) {
-            // The first one is the cause, later ones its effects.
+            // The first error is the cause, later ones are its effects.
             if self.lost.set(reason).is_ok() {
                 self.by_message.store(is_about_content(error), Ordering::Relaxed);
             }
@@ -85,25 +85,26 @@ impl AmqpConnection {
         BrokerError::Lost(self.lost.get().cloned().unwrap_or_else(|| "the connection was closed".to_owned()))
     }
 
-    /// A task that works on what comes by this link has panicked.
+    /// Records that a task which handles data from this connection has panicked.
     pub(super) fn failed(&self, task: &str) {
         if self.lost.set(format!("{task} panicked")).is_ok() {
             self.by_message.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Why the link was lost, if a message can be the cause of that.
+    /// Returns why the connection was lost, if a message may be the cause.
     pub(super) fn broken_by_message(&self) -> Option<String> {
         if self.by_message.load(Ordering::Relaxed) { self.lost.get().cloned() } else { None }
     }
 
-    /// What RabbitMQ says about the connection from now on. Ends with it.
+    /// Returns RabbitMQ's events about this connection from now on. The stream ends with the connection.
     pub(super) fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
         self.connection.events_listener()
     }
 
-    /// Ends, because the other connection of the session is lost; for the same reason. At once: lapin waits for
-    /// the answer to a good-bye for ever, and its consumers with it, and the peer may be silent here too.
+    /// Closes this connection at once, because the session's other one is lost, and for the same
+    /// reason. lapin would wait forever for the answer to a close, and so would its consumers; the
+    /// peer may be silent on this connection too.
     pub(super) fn lose_with(&self, other: &Self) {
         if let BrokerError::Lost(reason) = other.lost(None) {
             let _ = self.lost.set(reason);
@@ -111,25 +112,25 @@ impl AmqpConnection {
         hang_up(&self.socket);
     }
 
-    /// Whoever waits for an answer need not wait any longer.
+    /// Releases all callers that wait in `gone`.
     pub(super) fn go(&self) {
         self.gone.cancel();
     }
 
-    /// Waits until nothing comes any more.
+    /// Waits until nothing more arrives on this connection.
     pub(super) async fn gone(&self) {
         self.gone.cancelled().await;
     }
 
     pub(super) async fn close(&self) {
         let close = self.connection.close(REPLY_SUCCESS, "OK".into());
-        // One that is lost is closed already; one that does not answer is not waited for.
+        // A lost connection is closed already, and one that does not answer is not waited for.
         let _ = tokio::time::timeout(CLOSE_LIMIT, close).await;
         hang_up(&self.socket);
     }
 }
 
-/// RabbitMQ's code and text, where it closed no more than the channel.
+/// Returns RabbitMQ's code and text, if it closed only the channel.
 pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, String)> {
     match error.kind() {
         ErrorKind::ProtocolError(error) if matches!(error.kind(), AMQPErrorKind::Soft(_)) => {
@@ -139,13 +140,13 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, String)> {
     }
 }
 
-/// A name that AMQP can express.
+/// Converts a name to an AMQP short string; a name that does not fit counts as refused.
 pub(super) fn refused_name(what: &str, name: &str) -> Result<ShortString, BrokerError> {
     short_string(what, name).map_err(BrokerError::Refused)
 }
 
-/// Whether what was sent over the connection ended it, in either direction, and not the network, the broker's own end
-/// or a rule about connections.
+/// Returns whether data sent over the connection, in either direction, ended it, rather than the
+/// network, the broker's own shutdown or a rule about connections.
 fn is_about_content(error: &lapin::Error) -> bool {
     match error.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
@@ -155,7 +156,7 @@ fn is_about_content(error: &lapin::Error) -> bool {
                 | AMQPHardError::COMMANDINVALID
                 | AMQPHardError::UNEXPECTEDFRAME
                 | AMQPHardError::NOTIMPLEMENTED
-                // A process of RabbitMQ's that handles the connection has failed.
+                // The RabbitMQ process that handles the connection has failed.
                 | AMQPHardError::INTERNALERROR,
             ) => true,
             AMQPErrorKind::Hard(
@@ -181,7 +182,7 @@ fn reason(error: &lapin::Error) -> Option<String> {
         }
         ErrorKind::MissingHeartbeatError => Some("it has been silent for too long (no heartbeat)".to_owned()),
         ErrorKind::ParsingError(_) => Some("it sent something that cannot be read as AMQP".to_owned()),
-        // Only says that it is over, not why.
+        // These only say that the connection is over, not why.
         ErrorKind::InvalidChannel(_) | ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_) => {
             None
         }

@@ -1,8 +1,8 @@
-//! A consumer has a channel of its own and a task that owns it: deliveries go out, acknowledgements
-//! come in and are gathered by an [`AckTracker`].
+//! A consumer has its own channel, and a task that owns it. The task hands out deliveries, and
+//! collects acknowledgements in an [`AckTracker`].
 //!
-//! The task ends when the consumer is closed or dropped, or the channel is lost. Closing the channel
-//! is what gives back the deliveries that were not acknowledged.
+//! The task ends when the consumer is closed or dropped, or when the channel is lost. Closing the
+//! channel returns the unacknowledged deliveries to the queue.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::amqp::acks::{Ack, AckTracker};
 use crate::amqp::connection::{AmqpConnection, CLOSE_LIMIT, REPLY_SUCCESS, refusal, refused_name};
-use crate::amqp::convert::{self, Arrived};
+use crate::amqp::guard::arrived::{Arrived, from_guard};
 use crate::amqp::guard::preamble::Names;
 use crate::{BrokerError, Consumer, Delivery, Receipt};
 
@@ -26,21 +26,21 @@ pub(super) async fn start(
     prefetch: u16,
 ) -> Result<Consumer, BrokerError> {
     let name = refused_name("queue name", queue)?;
-    // To RabbitMQ, 0 means no limit.
+    // A prefetch of 0 means unlimited to RabbitMQ.
     let prefetch = prefetch.max(1);
     let channel = connection.channel().await?;
     let explain = |error: lapin::Error| connection.explain(&error);
     channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(explain)?;
-    let intake = channel
+    let consumer = channel
         .basic_consume(name, ShortString::default(), BasicConsumeOptions::default(), FieldTable::default())
         .await
         .map_err(explain)?;
 
-    // One more than can be unacknowledged, for the error at the end.
+    // One more than can be unacknowledged, for the final error.
     let (deliveries, receiver) = mpsc::channel(usize::from(prefetch) + 1);
     let (acks, acked) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel();
-    let task = Task {
+    let task = ConsumerTask {
         connection: Arc::clone(connection),
         channel,
         queue: queue.to_owned(),
@@ -49,7 +49,7 @@ pub(super) async fn start(
         acked,
         tracker: AckTracker::new(usize::from(prefetch) / 2),
     };
-    let task = tokio::spawn(task.run(intake, stopped));
+    let task = tokio::spawn(task.run(consumer, stopped));
     let close = async move {
         drop(stop);
         task.await.unwrap_or_else(|error| Err(BrokerError::Lost(format!("the consumer's task failed: {error}"))))
@@ -57,38 +57,38 @@ pub(super) async fn start(
     Ok(Consumer::new(receiver, Box::pin(close)))
 }
 
-struct Task {
+struct ConsumerTask {
     connection: Arc<AmqpConnection>,
     channel: Channel,
     queue: String,
     deliveries: mpsc::Sender<Result<Delivery, BrokerError>>,
-    /// For the receipts; there is at most one in it for each outstanding delivery.
+    /// For the receipts. Holds at most one tag for each outstanding delivery.
     acks: mpsc::UnboundedSender<u64>,
     acked: mpsc::UnboundedReceiver<u64>,
     tracker: AckTracker,
 }
 
-impl Task {
-    async fn run(mut self, mut intake: AmqpConsumer, mut stopped: oneshot::Receiver<()>) -> Result<(), BrokerError> {
+impl ConsumerTask {
+    async fn run(mut self, mut consumer: AmqpConsumer, mut stopped: oneshot::Receiver<()>) -> Result<(), BrokerError> {
         loop {
             let done = tokio::select! {
-                // Acknowledgements before deliveries, so that the window has room again.
+                // Acknowledgements before deliveries, to make room in the prefetch window.
                 biased;
-                // Sent by nobody: the other end is dropped, with the consumer or by its closing.
-                _ = &mut stopped => return self.finish(intake.tag()).await,
+                // No value is ever sent. The other end is dropped, by dropping or closing the consumer.
+                _ = &mut stopped => return self.finish(consumer.tag()).await,
                 Some(tag) = self.acked.recv() => {
                     self.settle(tag);
                     self.send_due().await
                 }
                 () = sleep_until(self.tracker.next_due()) => self.send_due().await,
-                arrived = intake.next() => match arrived {
+                arrived = consumer.next() => match arrived {
                     Some(Ok(delivery)) => self.hand_out(delivery),
                     Some(Err(error)) => Err(self.ended(Some(&error))),
                     None => Err(self.ended(None)),
                 },
             };
             if let Err(error) = done {
-                // There is room for it; it fails only when nobody listens any more.
+                // There is room for it; sending fails only when the consumer has been dropped.
                 let _ = self.deliveries.try_send(Err(error.clone()));
                 return Err(error);
             }
@@ -96,8 +96,8 @@ impl Task {
     }
 
     fn hand_out(&mut self, delivery: AmqpDelivery) -> Result<(), BrokerError> {
-        // Every connection is made with the guard.
-        let Some(Arrived { message, names, unreadable }) = convert::from_guard(delivery.data) else {
+        // Every connection has the guard.
+        let Some(Arrived { message, names, unreadable }) = from_guard(delivery.data) else {
             return Err(BrokerError::Lost(
                 "a delivery came around the guard, which is a fault of this program".to_owned(),
             ));
@@ -115,13 +115,13 @@ impl Task {
             unreadable,
             receipt: Receipt::new(delivery.delivery_tag, self.acks.clone()),
         };
-        // RabbitMQ keeps to the window, so there is room. When nobody listens any more the consumer
-        // has been dropped, and the delivery goes back when the channel closes.
+        // RabbitMQ keeps to the prefetch window, so there is room. An error means that the consumer
+        // has been dropped: the delivery returns to the queue when the channel closes.
         let _ = self.deliveries.try_send(Ok(delivery));
         Ok(())
     }
 
-    /// Takes this acknowledgement and all that wait behind it.
+    /// Records this acknowledgement and all that have arrived since.
     fn settle(&mut self, tag: u64) {
         let now = Instant::now();
         self.tracker.settle(tag, now);
@@ -143,8 +143,8 @@ impl Task {
         Ok(())
     }
 
-    /// Sends the last acknowledgements, sees to it that the queue has them, and closes the channel,
-    /// which gives back the rest.
+    /// Sends the last acknowledgements, makes sure that the queue has them, and closes the channel,
+    /// which returns the other deliveries.
     async fn finish(mut self, tag: ShortString) -> Result<(), BrokerError> {
         while let Ok(tag) = self.acked.try_recv() {
             self.tracker.settle(tag, Instant::now());
@@ -160,17 +160,19 @@ impl Task {
         })
     }
 
-    /// RabbitMQ's channel keeps acknowledgements back while a quorum queue has some 30 of them to
-    /// work off, and forgets them when it closes. The answer to the cancellation comes from the queue
-    /// itself, after all that it was sent before; then the channel sends the rest, and has done so
-    /// when it answers once more.
+    /// Waits until the queue has all acknowledgements, and closes the channel.
+    ///
+    /// RabbitMQ's channel holds acknowledgements back while a quorum queue has some 30 of them to
+    /// process, and forgets them when it closes. The reply to the cancellation comes from the queue
+    /// itself, after everything sent to it before. Only then does the channel send the rest, and it
+    /// has done so once it replies to one more request.
     async fn reach_the_queue(&self, tag: ShortString) -> lapin::Result<()> {
         self.channel.basic_cancel(tag, BasicCancelOptions::default()).await?;
         self.channel.basic_qos(1, BasicQosOptions::default()).await?;
         self.channel.close(REPLY_SUCCESS, "OK".into()).await
     }
 
-    /// Why there will be no more deliveries: the link is lost, or only this consumer is.
+    /// Explains why there are no more deliveries: the connection is lost, or only this consumer is.
     fn ended(&self, error: Option<&lapin::Error>) -> BrokerError {
         let refused = error.and_then(refusal).map(|(_, text)| text);
         if refused.is_none() && !self.connection.is_up() {
@@ -181,7 +183,7 @@ impl Task {
     }
 }
 
-impl Drop for Task {
+impl Drop for ConsumerTask {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.connection.failed("the task of a consumer");

@@ -1,25 +1,25 @@
-//! Messages, to AMQP's types and from what the guard makes of those. What RabbitMQ can carry passes through unchanged.
+//! Converts messages to AMQP's types, and back from the guard's output. Anything that RabbitMQ can
+//! carry passes through unchanged.
 
 use std::fmt::Display;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
 
-use crate::amqp::guard::preamble::{self, Content, Names};
-use crate::amqp::guard::properties::{self, Reading};
-use crate::{Headers, Message, Properties, Unreadable, Value};
+use crate::{Headers, Properties, Value};
 
-/// The limit of AMQP's short strings, which names, keys and most properties are.
+/// Maximum bytes of an AMQP short string; names, keys and most properties are short strings.
 const SHORT_STRING_BYTES_MAX: usize = 255;
 const PERSISTENT: u8 = 2;
 
-/// An AMQP short string, or a sentence about why not. `what` is its role.
+/// Converts text to an AMQP short string, or returns a sentence that says why it cannot. `what` is
+/// the role of the text.
 pub(super) fn short_string(what: &str, text: &str) -> Result<ShortString, String> {
     ShortString::try_new(text)
         .map_err(|_| format!("its {what} has {} bytes, and may have {SHORT_STRING_BYTES_MAX}", text.len()))
 }
 
-/// The properties to publish a message with; a sentence when AMQP cannot express them.
+/// Converts properties for publishing, or returns a sentence that says why AMQP cannot express them.
 pub(super) fn to_amqp(properties: &Properties) -> Result<BasicProperties, String> {
     type Set = fn(BasicProperties, ShortString) -> BasicProperties;
     let texts: [(&str, &Option<String>, Set); 10] = [
@@ -85,7 +85,7 @@ fn to_value(value: &Value) -> Result<AMQPValue, String> {
     })
 }
 
-/// RabbitMQ cannot read any other, and closes the whole connection over it.
+/// Rejects a number that is not finite. RabbitMQ cannot read it, and closes the whole connection over it.
 fn finite<T: Copy + Display>(number: T, is_finite: fn(T) -> bool) -> Result<T, String> {
     if is_finite(number) {
         Ok(number)
@@ -94,14 +94,14 @@ fn finite<T: Copy + Display>(number: T, is_finite: fn(T) -> bool) -> Result<T, S
     }
 }
 
-/// How many bytes the headers take on the wire. All properties must fit into one frame, because a
-/// larger one makes RabbitMQ close the whole connection.
+/// Returns the bytes that the headers take on the wire. All properties must fit into one frame,
+/// because RabbitMQ closes the whole connection over a larger one.
 pub(super) fn headers_bytes(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| 1 + name.len() + value_bytes(value)).sum::<usize>() + 4
 }
 
-/// How many bytes a content header's frame has besides the headers: the frame's own 8, class, weight, body size and
-/// flags, and the other properties (AMQP 0-9-1, sections 4.2.3 and 4.2.6).
+/// Returns the bytes of a content header frame without the headers: the frame's own 8, class,
+/// weight, body size and flags, and the other properties (AMQP 0-9-1, sections 4.2.3 and 4.2.6).
 pub(super) fn frame_bytes_without_headers(properties: &Properties) -> usize {
     const FIXED: usize = 8 + 2 + 2 + 8 + 2;
     const DELIVERY_MODE_AND_PRIORITY: usize = 2;
@@ -137,27 +137,12 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
-/// Takes a delivery as the guard hands it on: body and properties, and the names in its method frame where lapin could
-/// not read those. `None`: it did not come by the guard.
-pub(super) fn from_guard(data: Vec<u8>) -> Option<Arrived> {
-    let Content { body, properties: raw, names } = preamble::split(data)?;
-    let Reading { properties, problem } = properties::read(&raw);
-    let unreadable = problem.map(|problem| Box::new(Unreadable { problem, properties: raw }));
-    Some(Arrived { message: Message { body, properties }, names, unreadable })
-}
-
-#[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) message: Message,
-    pub(super) names: Option<Names>,
-    pub(super) unreadable: Option<Box<Unreadable>>,
-}
-
 #[cfg(test)]
 mod tests {
     use amq_protocol::protocol::basic::gen_properties;
 
     use super::*;
+    use crate::amqp::guard::properties::{self, Reading};
 
     #[test]
     fn every_property_and_every_type_of_header_comes_back_as_it_went() {

@@ -1,17 +1,17 @@
-//! Making what a host needs: what exists is used as it is, what does not is made. Two hosts may declare
-//! at the same time: whoever comes second finds what the first one made.
+//! Declares what a host needs. Existing objects are used unchanged, missing ones are created. Two
+//! hosts may declare at the same time: the second finds what the first has created.
 
 use crate::amqp::connection::AmqpConnection;
-use crate::amqp::declarer::{Declarer, Made};
+use crate::amqp::declarer::{DeclareOutcome, Declarer};
 use crate::amqp::inspect::examine;
 use crate::{BrokerError, Object, QueueNames, Role, Source, TopologyItem, Warning};
 
-/// Makes what the source lacks. The warnings are about what was there before.
+/// Declares what the source lacks. The warnings are about objects that existed before.
 pub(super) async fn source(connection: &AmqpConnection, source: &Source) -> Result<Vec<Warning>, BrokerError> {
     let mut declarer = Declarer::new(connection);
     let (mut found, mut queue_existed) = (Vec::new(), false);
     for item in source.items() {
-        // Somebody else's, for all we know.
+        // The object may belong to someone else.
         let exists = item.role == Role::Source
             && match &item.object {
                 Object::Exchange { name, .. } => declarer.exchange_exists(name).await?,
@@ -26,9 +26,9 @@ pub(super) async fn source(connection: &AmqpConnection, source: &Source) -> Resu
             continue;
         }
         match (declarer.make(&item.object).await, &item.object) {
-            (Ok(Made::Fits), _) => {}
-            (Ok(Made::Differs), _) => found.push(differs(&item)),
-            // Somebody else made the queue, bound it as they saw fit, and keeps us from more.
+            (Ok(DeclareOutcome::Fits), _) => {}
+            (Ok(DeclareOutcome::Differs), _) => found.push(differs(&item)),
+            // Someone else created the queue, bound it as they saw fit, and does not allow more bindings.
             (Err(BrokerError::Refused(problem)), Object::Binding { exchange, routing_key, queue }) if queue_existed => {
                 found.push(Warning(format!(
                     "queue {queue:?} could not be bound to exchange {exchange:?} by {routing_key:?}: {problem}"
@@ -40,7 +40,7 @@ pub(super) async fn source(connection: &AmqpConnection, source: &Source) -> Resu
     Ok(found)
 }
 
-/// Makes what these plugins lack.
+/// Declares what these plugins lack.
 pub(super) async fn plugins(
     connection: &AmqpConnection,
     names: &QueueNames,
@@ -49,7 +49,7 @@ pub(super) async fn plugins(
     let mut declarer = Declarer::new(connection);
     let mut found = Vec::new();
     for item in names.plugins_items(plugins) {
-        if declarer.make(&item.object).await? == Made::Differs {
+        if declarer.make(&item.object).await? == DeclareOutcome::Differs {
             found.push(differs(&item));
         }
     }

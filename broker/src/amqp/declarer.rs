@@ -1,7 +1,7 @@
-//! The desk is where questions are asked and exchanges and queues are made.
+//! Declares exchanges and queues, and looks them up.
 //!
-//! RabbitMQ answers a look at something absent, and a declaration that differs from what exists or
-//! is not allowed, by closing the channel. So all of this happens on channels that can be lost.
+//! RabbitMQ closes the channel when a lookup finds nothing, and when a declaration is not allowed
+//! or differs from an existing object. So all of this happens on channels that can be lost.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -13,24 +13,24 @@ use crate::{BrokerError, ExchangeKind, GivesUp, Object};
 const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const PRECONDITION_FAILED: u16 = 406;
-/// How often a message may come back to a queue that never gives up. RabbitMQ 4 drops a message after
-/// 20 times where nothing else is said, and from there is no other place to go.
+/// Delivery limit of a queue that never gives up a message. RabbitMQ 4 drops a message after 20
+/// redeliveries unless a limit is set, and this queue has nowhere to dead-letter to.
 const NEVER_LIMIT: i64 = i32::MAX as i64;
 
-/// A channel, and a new one after a refusal.
+/// A channel that is replaced after a refusal.
 pub(super) struct Declarer<'a> {
     connection: &'a AmqpConnection,
     channel: Option<Channel>,
-    /// This user was refused once: then it is cheaper to look first.
+    /// Whether this user was refused once; from then on, looking first is cheaper.
     refused: bool,
 }
 
-/// What making a part came to.
+/// The result of declaring an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Made {
-    /// It is there, and as it should be as far as can be seen.
+pub(super) enum DeclareOutcome {
+    /// It exists, and matches the declaration as far as is visible.
     Fits,
-    /// It was there, and is otherwise.
+    /// It existed before, with other settings.
     Differs,
 }
 
@@ -39,13 +39,13 @@ impl<'a> Declarer<'a> {
         Self { connection, channel: None, refused: false }
     }
 
-    /// Makes it, durable. If there is one of that name already, it stays as it is.
-    pub(super) async fn make(&mut self, object: &Object) -> Result<Made, BrokerError> {
+    /// Declares the object as durable. An existing one of the same name stays unchanged.
+    pub(super) async fn make(&mut self, object: &Object) -> Result<DeclareOutcome, BrokerError> {
         match object {
             Object::Exchange { name, kind } => self.make_exchange(name, *kind).await,
             Object::Queue { name, gives_up } => self.make_queue(name, gives_up).await,
             Object::Binding { exchange, routing_key, queue } => {
-                self.bind(exchange, routing_key, queue).await.map(|()| Made::Fits)
+                self.bind(exchange, routing_key, queue).await.map(|()| DeclareOutcome::Fits)
             }
         }
     }
@@ -53,7 +53,7 @@ impl<'a> Declarer<'a> {
     pub(super) async fn exchange_exists(&mut self, name: &str) -> Result<bool, BrokerError> {
         let exchange = refused_name("exchange name", name)?;
         let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        // Only the name counts in a passive declaration.
+        // A passive declaration checks only the name.
         let kind = AmqpExchangeKind::Direct;
         let found = self.channel().await?.exchange_declare(exchange, kind, options, FieldTable::default()).await;
         Ok(self.unless_absent(found)?.is_some())
@@ -74,21 +74,21 @@ impl<'a> Declarer<'a> {
         Ok(self.channel.insert(channel))
     }
 
-    async fn make_exchange(&mut self, name: &str, kind: ExchangeKind) -> Result<Made, BrokerError> {
+    async fn make_exchange(&mut self, name: &str, kind: ExchangeKind) -> Result<DeclareOutcome, BrokerError> {
         if self.refused && self.exchange_exists(name).await? {
-            return Ok(Made::Fits);
+            return Ok(DeclareOutcome::Fits);
         }
         let exchange = refused_name("exchange name", name)?;
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let kind = kind_in_amqp(kind);
         let made = self.channel().await?.exchange_declare(exchange, kind, options, FieldTable::default()).await;
-        let Err(error) = made else { return Ok(Made::Fits) };
+        let Err(error) = made else { return Ok(DeclareOutcome::Fits) };
         match refusal(&error) {
-            Some((PRECONDITION_FAILED, _)) => Ok(Made::Differs),
+            Some((PRECONDITION_FAILED, _)) => Ok(DeclareOutcome::Differs),
             Some((ACCESS_REFUSED, text)) => {
                 self.refused = true;
                 if self.exchange_exists(name).await? {
-                    Ok(Made::Fits)
+                    Ok(DeclareOutcome::Fits)
                 } else {
                     Err(may_not_make("exchange", name, &text))
                 }
@@ -97,19 +97,19 @@ impl<'a> Declarer<'a> {
         }
     }
 
-    async fn make_queue(&mut self, name: &str, gives_up: &GivesUp) -> Result<Made, BrokerError> {
+    async fn make_queue(&mut self, name: &str, gives_up: &GivesUp) -> Result<DeclareOutcome, BrokerError> {
         if self.refused && self.find_queue(name).await?.is_some() {
-            return Ok(Made::Fits);
+            return Ok(DeclareOutcome::Fits);
         }
         let queue = refused_name("queue name", name)?;
         let (options, arguments) = (QueueDeclareOptions::durable(), arguments(gives_up));
         let made = self.channel().await?.queue_declare(queue, options, arguments).await;
-        let Err(error) = made else { return Ok(Made::Fits) };
+        let Err(error) = made else { return Ok(DeclareOutcome::Fits) };
         match refusal(&error) {
-            // Either it exists and differs, or RabbitMQ cannot make such a queue.
+            // Either the queue exists and differs, or RabbitMQ cannot create such a queue.
             Some((PRECONDITION_FAILED, text)) => {
                 if self.find_queue(name).await?.is_some() {
-                    return Ok(Made::Differs);
+                    return Ok(DeclareOutcome::Differs);
                 }
                 let hint =
                     if text.contains("invalid arg") { "; such a queue needs RabbitMQ 3.10 or newer" } else { "" };
@@ -118,7 +118,7 @@ impl<'a> Declarer<'a> {
             Some((ACCESS_REFUSED, text)) => {
                 self.refused = true;
                 match self.find_queue(name).await? {
-                    Some(_) => Ok(Made::Fits),
+                    Some(_) => Ok(DeclareOutcome::Fits),
                     None => Err(may_not_make("queue", name, &text)),
                 }
             }
@@ -138,7 +138,8 @@ impl<'a> Declarer<'a> {
     fn unless_absent<T>(&self, result: lapin::Result<T>) -> Result<Option<T>, BrokerError> {
         match result {
             Ok(value) => Ok(Some(value)),
-            // It says so, too, of a queue that it has and cannot reach, as its node is down.
+            // RabbitMQ also answers 404 for a queue that exists but is unreachable because its node
+            // is down. Only these texts mean that the object does not exist.
             Err(error)
                 if refusal(&error).is_some_and(|(code, text)| {
                     code == NOT_FOUND && (text.contains("no queue '") || text.contains("no exchange '"))
@@ -151,7 +152,8 @@ impl<'a> Declarer<'a> {
     }
 }
 
-/// A user that may read and write and not configure is good practice, once everything is there.
+/// The error for a missing object that this user may not create. Withholding the configure
+/// permission is good practice once everything exists.
 fn may_not_make(what: &str, name: &str, text: &str) -> BrokerError {
     BrokerError::Refused(format!(
         "there is no {what} {name:?}, and this user may not make it ({text}): run `notify-host topology apply` as a \
@@ -167,8 +169,8 @@ pub(super) fn kind_in_amqp(kind: ExchangeKind) -> AmqpExchangeKind {
     }
 }
 
-/// The arguments of a queue that survives the loss of a node, and that hands over what it gives up
-/// with a confirmation. With the default strategy a broker that is killed in the act loses messages.
+/// Returns the arguments of a queue that survives the loss of a node and dead-letters with confirmation.
+/// With the default strategy, a broker that is killed while dead-lettering loses messages.
 pub(super) fn arguments(gives_up: &GivesUp) -> FieldTable {
     let text = |text: &str| AMQPValue::LongString(text.into());
     let number = |number: i64| AMQPValue::LongLongInt(number);
@@ -176,20 +178,20 @@ pub(super) fn arguments(gives_up: &GivesUp) -> FieldTable {
         [
             ("x-dead-letter-exchange", text(exchange)),
             ("x-dead-letter-strategy", text("at-least-once")),
-            // The strategy demands it.
+            // Required by the strategy.
             ("x-overflow", text("reject-publish")),
         ]
     };
     let mut all = vec![("x-queue-type", text("quorum"))];
     match gives_up {
         GivesUp::Never => all.push(("x-delivery-limit", number(NEVER_LIMIT))),
-        // The exchange without a name routes to every queue by its name.
+        // The default exchange routes to every queue by its name.
         GivesUp::To(queue) => {
             all.extend(at_least_once(""));
             all.push(("x-dead-letter-routing-key", text(queue)));
         }
-        // No routing key: each message keeps its own, which is the name of its plugin. So all plugins
-        // share a tier.
+        // No routing key: each message keeps its own, which is the name of its plugin. So all
+        // plugins share a tier.
         GivesUp::After(wait, exchange) => {
             all.extend(at_least_once(exchange));
             all.push(("x-message-ttl", number(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))));

@@ -1,4 +1,4 @@
-//! What the differences of an exchange or a queue mean to an operator. Pure.
+//! Explains to an operator what differences in an exchange or a queue mean. Pure functions, no I/O.
 
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -6,11 +6,11 @@ use crate::amqp::differences::{Differences, is};
 use crate::topology_item::kind_note;
 use crate::{ExchangeKind, Warning};
 
-/// Warnings, and notes.
-type Judgement = (Vec<Warning>, Vec<String>);
+/// Warnings and notes.
+type Diagnosis = (Vec<Warning>, Vec<String>);
 
-/// Of the exchange that publishers publish to.
-pub(super) fn source_exchange(name: &str, kind: ExchangeKind, found: &Differences) -> Judgement {
+/// Diagnoses the exchange that publishers publish to.
+pub(super) fn source_exchange(name: &str, kind: ExchangeKind, found: &Differences) -> Diagnosis {
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
     if is(found, "durable", "false") {
         warnings.push(format!(
@@ -30,8 +30,8 @@ pub(super) fn source_exchange(name: &str, kind: ExchangeKind, found: &Difference
     (warnings.into_iter().map(Warning).collect(), notes)
 }
 
-/// Of the queue that events are taken from.
-pub(super) fn source_queue(name: &str, found: &Differences) -> Judgement {
+/// Diagnoses the queue that events are consumed from.
+pub(super) fn source_queue(name: &str, found: &Differences) -> Diagnosis {
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
     let transient = is(found, "durable", "false");
     if transient {
@@ -55,7 +55,7 @@ pub(super) fn source_queue(name: &str, found: &Differences) -> Judgement {
             warnings.push(format!("queue {name:?} has {argument} {value}: {loss}"));
         }
     }
-    // Where the type does not differ it is what we would have made.
+    // If the type is not among the differences, it is the one that the host would declare.
     let quorum = !transient && !is(found, "auto_delete", "true") && !found.contains_key("x-queue-type");
     if quorum {
         warnings.extend(delivery_limit(name, found));
@@ -77,10 +77,10 @@ pub(super) fn source_queue(name: &str, found: &Differences) -> Judgement {
     (warnings.into_iter().map(Warning).collect(), notes)
 }
 
-/// A quorum queue gives up a message that came back too often; without a dead-letter exchange it drops it
-/// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
+/// Warns about messages that a quorum queue drops. It gives up a message that was returned too often, and drops it
+/// if there is no dead-letter exchange (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
 fn delivery_limit(name: &str, found: &Differences) -> Option<String> {
-    // Not among the differences means that it is set, and to what we set.
+    // An argument that is not among the differences is set, and to the host's own value.
     let dropped = matches!(found.get("x-dead-letter-exchange"), Some(None));
     let limit = match found.get("x-delivery-limit") {
         Some(Some(limit)) if limit.starts_with('-') => return None,
@@ -95,8 +95,8 @@ fn delivery_limit(name: &str, found: &Differences) -> Option<String> {
     })
 }
 
-/// Of what the host makes for itself: whatever differs.
-pub(super) fn own(what: &str, name: &str, meant: &FieldTable, found: &Differences) -> Judgement {
+/// Diagnoses an object that the host itself declares: any difference is worth a warning.
+pub(super) fn own(what: &str, name: &str, meant: &FieldTable, found: &Differences) -> Diagnosis {
     if found.is_empty() {
         return (Vec::new(), Vec::new());
     }

@@ -1,9 +1,11 @@
-//! How an existing exchange or queue differs from what was meant.
+//! How an existing exchange or queue differs from the intended declaration.
 //!
-//! AMQP has no question for that. But RabbitMQ refuses a declaration that differs from what exists,
-//! and says what differs. So this declares, learns one difference from the refusal, declares
-//! again with that, and so on until RabbitMQ agrees, which changes nothing (unless the queue went away
-//! just now: then it is made anew). All of it is done to tell only. What a policy sets is not seen.
+//! AMQP cannot list the settings of an object. But RabbitMQ refuses a declaration that differs from
+//! an existing object, and names one difference. So this module declares, learns one difference
+//! from the refusal, declares again with that difference, and repeats until RabbitMQ agrees.
+//!
+//! The last declaration changes nothing, unless the queue was deleted in the meantime: then it is
+//! created again. The result is for reporting only. Settings from a policy are not visible.
 
 use std::collections::BTreeMap;
 
@@ -14,33 +16,33 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::BrokerError;
 use crate::amqp::connection::{AmqpConnection, refusal, refused_name};
 
-/// More than there are properties and arguments to differ in.
+/// Maximum number of differences to learn; more than an object has properties and arguments.
 const DIFFERENCES_MAX: usize = 16;
 
-/// The real value of each property or argument that differs; none if it is not set.
+/// The actual value of each property or argument that differs; `None` if it is not set.
 pub(super) type Differences = BTreeMap<String, Option<String>>;
 
-/// Whether a property differs, and is this.
+/// Returns whether a property differs and has this value.
 pub(super) fn is(differences: &Differences, property: &str, value: &str) -> bool {
     differences.get(property).and_then(Option::as_deref) == Some(value)
 }
 
-/// What was learned.
+/// The differences found so far.
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     pub(super) differences: Differences,
-    /// RabbitMQ agreed in the end. It tells nothing to a user that may not configure.
+    /// Whether RabbitMQ agreed in the end. It reveals nothing to a user without configure permission.
     pub(super) all: bool,
 }
 
-/// The exchange must exist.
+/// Finds how an exchange differs. The exchange must exist.
 pub(super) async fn of_exchange(connection: &AmqpConnection, name: &str, kind: ExchangeKind) -> Learned {
     let mut learned = Learned::default();
     while learned.go_on(declare_exchange(connection, name, &kind, &learned.differences).await) {}
     learned
 }
 
-/// The queue must exist.
+/// Finds how a queue differs. The queue must exist.
 pub(super) async fn of_queue(connection: &AmqpConnection, name: &str, arguments: &FieldTable) -> Learned {
     let mut learned = Learned::default();
     while learned.go_on(declare_queue(connection, name, arguments, &learned.differences).await) {}
@@ -48,7 +50,7 @@ pub(super) async fn of_queue(connection: &AmqpConnection, name: &str, arguments:
 }
 
 impl Learned {
-    /// Takes what a declaration came to. Whether there may be more to learn.
+    /// Records the result of one declaration. Returns whether there may be more to learn.
     fn go_on(&mut self, declared: Result<(), Refused>) -> bool {
         match declared {
             Ok(()) => self.all = true,
@@ -62,7 +64,7 @@ impl Learned {
     }
 }
 
-/// With the difference that RabbitMQ tells, if it is one.
+/// A refused declaration, with the difference that RabbitMQ reported, if any.
 struct Refused(Option<(String, Option<String>)>);
 
 impl From<BrokerError> for Refused {
@@ -107,7 +109,7 @@ async fn declare_queue(
     let transient = is(differences, "durable", "false") || is(differences, "auto_delete", "true");
     let mut known = FieldTable::default();
     for (argument, value) in arguments {
-        // Only a durable queue can be a quorum queue, and only that has these arguments.
+        // Only a durable queue can be a quorum queue, and only quorum queues have these arguments.
         if !transient && !differences.contains_key(argument.as_str()) {
             known.insert(argument.clone(), value.clone());
         }
@@ -132,14 +134,14 @@ async fn declare_queue(
     Ok(())
 }
 
-/// Reads one difference out of RabbitMQ's words: the name, and the value that it really has.
+/// Parses one difference from RabbitMQ's message: the name, and the actual value.
 fn difference(text: &str) -> Option<(String, Option<String>)> {
     let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
     if let Some((_, rest)) = text.split_once("inequivalent arg ") {
         let (_, current) = rest.split_once("but current is ")?;
         return Some((quoted(rest)?, quoted(current)));
     }
-    // An argument that this type of queue does not know.
+    // An argument that this queue type does not support.
     let (_, rest) = text.split_once("invalid arg ")?;
     Some((quoted(rest)?, None))
 }

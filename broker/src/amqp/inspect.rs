@@ -1,4 +1,4 @@
-//! Looking at what a host needs: whether it is there, and what about it differs.
+//! Inspects what a host needs: whether it exists, and how it differs from the intended declaration.
 
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -33,11 +33,11 @@ pub(super) async fn inspect_topology(
     Ok(findings)
 }
 
-/// What is to be said of a part that exists.
+/// The result of examining an item that exists.
 pub(super) struct Examined {
     pub(super) warnings: Vec<Warning>,
     pub(super) notes: Vec<String>,
-    /// All about it could be seen.
+    /// Whether all of its settings were visible.
     pub(super) all: bool,
 }
 
@@ -47,27 +47,27 @@ pub(super) async fn examine(connection: &AmqpConnection, item: &TopologyItem) ->
         Object::Exchange { name, kind } => {
             let learned = differences::of_exchange(connection, name, kind_in_amqp(*kind)).await;
             let found = &learned.differences;
-            let judgement = if somebody_elses {
+            let diagnosis = if somebody_elses {
                 diagnosis::source_exchange(name, *kind, found)
             } else {
                 let mut meant = FieldTable::default();
                 meant.insert("type".into(), AMQPValue::LongString(kind.as_str().into()));
                 diagnosis::own("exchange", name, &meant, found)
             };
-            (learned, judgement)
+            (learned, diagnosis)
         }
         Object::Queue { name, gives_up } => {
             let arguments = arguments(gives_up);
             let learned = differences::of_queue(connection, name, &arguments).await;
             let found = &learned.differences;
-            let judgement = if !somebody_elses {
+            let diagnosis = if !somebody_elses {
                 diagnosis::own("queue", name, &arguments, found)
             } else if learned.all || !found.is_empty() {
                 diagnosis::source_queue(name, found)
             } else {
                 (Vec::new(), Vec::new())
             };
-            (learned, judgement)
+            (learned, diagnosis)
         }
         Object::Binding { .. } => return Examined { warnings: Vec::new(), notes: Vec::new(), all: false },
     };

@@ -1,12 +1,11 @@
 //! RabbitMQ as a broker, through lapin.
 //!
-//! A session is two connections to one node, which are lost together: one that publishes, and one for all
-//! else, because RabbitMQ stops reading from a connection that publishes while it is short of
-//! memory or disk (<https://www.rabbitmq.com/docs/alarms>), acknowledgements and all.
+//! A session has two connections to one node, which are lost together. One publishes, the other does
+//! everything else. RabbitMQ stops reading from a publishing connection while it is short of memory or
+//! disk (<https://www.rabbitmq.com/docs/alarms>), and so would read no acknowledgements either.
 //!
-//! Publishing has a channel of its own, with confirmations; so has each consumer; what may be
-//! refused, and so close its channel, is asked on a channel made for it.
-//! Nothing here reconnects, see [`crate::Broker`].
+//! Publishing has its own channel, with confirms, and so does each consumer. A request that may be refused, and
+//! would close its channel, runs on a channel opened for it. Nothing here reconnects, see [`crate::Broker`].
 
 mod acks;
 mod connect;
@@ -23,8 +22,6 @@ mod publish;
 mod watch;
 
 #[doc(hidden)]
-pub use crate::amqp::guard::GuardBench;
-
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,6 +31,7 @@ use url::Url;
 
 use crate::amqp::connection::{AmqpConnection, refused_name};
 use crate::amqp::declarer::Declarer;
+pub use crate::amqp::guard::GuardBench;
 use crate::amqp::publish::Publisher;
 use crate::{
     BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, PublishError, QueueNames,
@@ -43,10 +41,10 @@ use crate::{
 /// One session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Of the node that was taken.
+    /// URL of the node in use.
     url: Arc<BrokerUrl>,
     publishing: Arc<AmqpConnection>,
-    /// Consumes, declares and asks.
+    /// Consumes, declares and inspects.
     connection: Arc<AmqpConnection>,
     publisher: Arc<Publisher>,
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -54,7 +52,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) async fn connect(nodes: &[Url], options: &ConnectOptions) -> Result<Self, ConnectError> {
-        // A node that does not answer leaves time for the others.
+        // Divide the time limit, so that a silent node leaves time for the others.
         let timeout = options.timeout / u32::try_from(nodes.len().max(1)).unwrap_or(u32::MAX);
         let options = ConnectOptions { timeout, ..options.clone() };
         let mut errors: Vec<Option<ConnectError>> = nodes.iter().map(|_| None).collect();
@@ -66,7 +64,7 @@ impl Session {
                 Err(error) => errors[at] = Some(error),
             }
         }
-        // In the order of the URLs, so that the same trouble is told in the same words.
+        // In the order of the URLs, so that the same trouble always gives the same message.
         let mut errors: Vec<_> = errors.into_iter().flatten().collect();
         Err(if errors.len() == 1 { errors.remove(0) } else { ConnectError::NoNode(errors) })
     }
@@ -78,7 +76,7 @@ impl Session {
             let options = ConnectOptions { name: format!("{} ({what})", options.name), timeout };
             Ok::<_, ConnectError>(Arc::new(AmqpConnection::new(connect::open(url, &options).await?)))
         };
-        // One after the other, so that what is wrong is found out once.
+        // One after the other, so that a problem is found only once.
         let publishing = open("publishing").await?;
         let connection = open("consuming").await?;
         let publisher = Arc::new(Publisher::start(Arc::clone(&publishing)));
@@ -140,7 +138,7 @@ impl Session {
     }
 }
 
-/// What waits for its time is in the queues of the tiers, not in the plugin's.
+/// Converts the counts of a queue. Delayed messages are in the tier queues, not in the plugin's queue.
 fn state_of(queue: &lapin::Queue) -> QueueState {
     QueueState { ready: queue.message_count().into(), delayed: 0, consumers: queue.consumer_count().into() }
 }

@@ -1,13 +1,13 @@
-//! Publishing with confirmations.
+//! Publishes messages with publisher confirms.
 //!
-//! One task, the lane, owns the channel that messages are published on. RabbitMQ answers a bad
-//! publish by closing its channel, and with it everything that is not confirmed yet. So the lane
-//! keeps what is likely to be refused off that channel; and what was in flight when it closed all
-//! the same is published again, each message on a channel of its own, so that only the bad one
-//! fails. A repetition is possible then, a loss is not.
+//! One task, [`PublishTask`], owns the channel that messages are published on. RabbitMQ answers a
+//! bad publish by closing its channel, together with everything that is not confirmed yet. So the
+//! task keeps messages that are likely to be refused off that channel. If it closes all the same,
+//! the messages in flight are published again, each on a channel of its own, so that only the bad
+//! one fails. A message may then be published twice, but none is lost.
 //!
-//! The lane is also needed because lapin hands a returned message to whichever confirmation comes
-//! next, which need not be its own: see [`Lane::settle`].
+//! The task is also needed because lapin attaches a returned message to the next confirmation,
+//! which may belong to another message: see [`PublishTask::settle`].
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,19 +25,22 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::amqp::connection::{AmqpConnection, refusal};
 use crate::amqp::convert::{self, short_string};
 use crate::amqp::declarer::Declarer;
+use crate::amqp::guard::arrived;
 use crate::turnstile::Turnstile;
 use crate::{BrokerError, Message, PublishError, RetryTier, Target};
 
-/// Messages that are published and not confirmed; beyond that callers wait.
+/// Maximum number of published, unconfirmed messages; further callers wait.
 const UNCONFIRMED_MAX: usize = 4096;
-/// Their bodies together; a larger one waits until it is alone.
+/// Maximum bytes of their bodies together. A larger body waits until it is alone.
 const UNCONFIRMED_BYTES_MAX: u32 = 64 << 20;
-/// A body beyond this is published on a channel of its own, because RabbitMQ may find it too large.
+/// Maximum bytes of a body on the shared channel. A larger one gets a channel of its own, because
+/// RabbitMQ may refuse it as too large.
 const SHARED_BODY_BYTES_MAX: usize = 1 << 20;
-/// Channels for one message each, at a time.
+/// Maximum number of single-message channels at a time.
 const SINGLE_CHANNELS_MAX: usize = 8;
 const NOT_FOUND: u16 = 404;
-/// A frame's own bytes, and the properties that are not headers: flags and 13 of at most 256 bytes.
+/// Bytes reserved in a frame: its own, and the properties other than headers (flags, and 13
+/// properties of at most 256 bytes).
 const FRAME_BYTES_RESERVED: usize = 4096;
 
 #[derive(Debug)]
@@ -46,18 +49,18 @@ pub(super) struct Publisher {
     jobs: mpsc::Sender<Job>,
     slots: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// Exchanges that are known to exist, so that a missing one closes no channel in use.
+    /// Exchanges that are known to exist, so that publishing to a missing one closes no channel in use.
     exchanges: Mutex<HashSet<String>>,
-    /// None overtakes one whose exchange is still looked for. It spares looks, too: each that finds
-    /// nothing uses up a channel.
+    /// Keeps a message from overtaking one whose exchange is still being checked. It also saves
+    /// checks: each one that finds nothing uses up a channel.
     turnstile: Turnstile,
-    _lane: AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Publisher {
     pub(super) fn start(connection: Arc<AmqpConnection>) -> Self {
         let (jobs, receiver) = mpsc::channel(UNCONFIRMED_MAX);
-        let lane = Lane {
+        let task = PublishTask {
             connection: Arc::clone(&connection),
             channel: None,
             in_flight: FuturesUnordered::new(),
@@ -72,7 +75,7 @@ impl Publisher {
             bytes: Arc::new(Semaphore::new(UNCONFIRMED_BYTES_MAX as usize)),
             exchanges: Mutex::new(HashSet::new()),
             turnstile: Turnstile::default(),
-            _lane: AbortOnDropHandle::new(tokio::spawn(lane.run(receiver))),
+            _task: AbortOnDropHandle::new(tokio::spawn(task.run(receiver))),
         }
     }
 
@@ -84,56 +87,56 @@ impl Publisher {
         tokio::select! {
             biased;
             published = self.publish_and_wait(target, message) => published,
-            // What is begun on a connection that is just breaking, a channel for one, lapin may wait for for ever.
+            // lapin may wait forever for anything started on a connection that is breaking, such as a channel.
             () = self.connection.gone() => Err(self.connection.lost(None).into()),
         }
     }
 
     async fn publish_and_wait(&self, target: Target<'_>, message: &Message) -> Result<(), PublishError> {
-        let place = Place::of(target);
-        let envelope = Envelope::new(&place, message, self.connection.frame_bytes_max())?;
-        let (verdict, answer) = oneshot::channel();
-        self.turnstile.pass(self.enter(&place, envelope, verdict)).await?;
+        let destination = Destination::of(target);
+        let envelope = Envelope::new(&destination, message, self.connection.frame_bytes_max())?;
+        let (outcome, answer) = oneshot::channel();
+        self.turnstile.pass(self.enter(&destination, envelope, outcome)).await?;
         match answer.await.map_err(|_| self.connection.lost(None))? {
-            Verdict::Confirmed => Ok(()),
-            Verdict::Returned => Err(place.unroutable()),
-            Verdict::Rejected => Err(PublishError::Refused(
+            PublishOutcome::Confirmed => Ok(()),
+            PublishOutcome::Returned => Err(destination.unroutable()),
+            PublishOutcome::Rejected => Err(PublishError::Refused(
                 "it could not be put into a queue, which may be full or without a leader".to_owned(),
             )),
-            Verdict::Failed(Failure::Refused(NOT_FOUND, _)) => {
-                self.exchanges().remove(&place.exchange);
-                Err(PublishError::NotFound { what: "exchange", name: place.exchange })
+            PublishOutcome::Failed(Failure::Refused(NOT_FOUND, _)) => {
+                self.exchanges().remove(&destination.exchange);
+                Err(PublishError::NotFound { what: "exchange", name: destination.exchange })
             }
-            Verdict::Failed(Failure::Refused(_, text)) => Err(PublishError::Refused(text)),
-            Verdict::Failed(Failure::Lost(error)) => Err(PublishError::Unconfirmed(error)),
+            PublishOutcome::Failed(Failure::Refused(_, text)) => Err(PublishError::Refused(text)),
+            PublishOutcome::Failed(Failure::Lost(error)) => Err(PublishError::Unconfirmed(error)),
         }
     }
 
-    /// Hands the message to the lane.
+    /// Hands the message to the publish task.
     async fn enter(
         &self,
-        place: &Place,
+        destination: &Destination,
         envelope: Envelope,
-        verdict: oneshot::Sender<Verdict>,
+        outcome: oneshot::Sender<PublishOutcome>,
     ) -> Result<(), PublishError> {
-        self.look_for(place).await?;
+        self.look_for(destination).await?;
         let bytes = u32::try_from(envelope.body.len()).unwrap_or(u32::MAX).min(UNCONFIRMED_BYTES_MAX);
-        // The semaphores are never closed, so an error cannot come.
+        // The semaphores are never closed, so they cannot return an error.
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| self.connection.lost(None))?;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| self.connection.lost(None))?;
-        let job = Job { envelope, verdict, _room: (slot, bytes) };
+        let job = Job { envelope, outcome, _room: (slot, bytes) };
         self.jobs.send(job).await.map_err(|_| self.connection.lost(None).into())
     }
 
-    /// Fails if there is no such exchange.
-    async fn look_for(&self, place: &Place) -> Result<(), PublishError> {
-        if place.exchange.is_empty() || self.exchanges().contains(&place.exchange) {
+    /// Fails if the exchange does not exist.
+    async fn look_for(&self, destination: &Destination) -> Result<(), PublishError> {
+        if destination.exchange.is_empty() || self.exchanges().contains(&destination.exchange) {
             return Ok(());
         }
-        if !Declarer::new(&self.connection).exchange_exists(&place.exchange).await? {
-            return Err(PublishError::NotFound { what: "exchange", name: place.exchange.clone() });
+        if !Declarer::new(&self.connection).exchange_exists(&destination.exchange).await? {
+            return Err(PublishError::NotFound { what: "exchange", name: destination.exchange.clone() });
         }
-        self.exchanges().insert(place.exchange.clone());
+        self.exchanges().insert(destination.exchange.clone());
         Ok(())
     }
 
@@ -142,19 +145,19 @@ impl Publisher {
     }
 }
 
-/// Where to, in AMQP's terms.
-struct Place {
+/// A publish target in AMQP's terms.
+struct Destination {
     exchange: String,
     routing_key: String,
 }
 
-impl Place {
+impl Destination {
     fn of(target: Target<'_>) -> Self {
         let (exchange, routing_key) = match target {
             Target::Exchange { exchange, routing_key } => (exchange.to_owned(), routing_key),
-            // The exchange without a name routes to every queue by its name.
+            // The default exchange routes to every queue by its name.
             Target::Queue(queue) => (String::new(), queue),
-            // The tier's exchange takes any key, and the key is what leads on to the plugin's queue.
+            // The tier's exchange accepts any key. The key then leads from the tier to the plugin's queue.
             Target::PluginLater { names, plugin, delay } => (names.retry(RetryTier::for_delay(delay)), plugin),
         };
         Self { exchange, routing_key: routing_key.to_owned() }
@@ -168,19 +171,19 @@ impl Place {
     }
 }
 
-/// A message as it is sent.
+/// A message in the form in which it is sent.
 #[derive(Debug)]
 struct Envelope {
     exchange: ShortString,
     routing_key: ShortString,
     properties: BasicProperties,
     body: Bytes,
-    /// RabbitMQ looks into it and may refuse it.
+    /// Whether RabbitMQ inspects this message and may refuse it.
     risky: bool,
 }
 
 impl Envelope {
-    fn new(place: &Place, message: &Message, frame_bytes_max: usize) -> Result<Self, PublishError> {
+    fn new(destination: &Destination, message: &Message, frame_bytes_max: usize) -> Result<Self, PublishError> {
         let Message { properties, body } = message;
         let bytes = convert::headers_bytes(&properties.headers);
         let bytes_max = frame_bytes_max.saturating_sub(convert::frame_bytes_without_headers(properties));
@@ -192,20 +195,20 @@ impl Envelope {
             || ["CC", "BCC"].iter().any(|name| properties.headers.contains_key(*name))
             || body.len() > SHARED_BODY_BYTES_MAX;
         Ok(Self {
-            exchange: short_string("exchange name", &place.exchange).map_err(PublishError::Refused)?,
-            routing_key: short_string("routing key", &place.routing_key).map_err(PublishError::Refused)?,
+            exchange: short_string("exchange name", &destination.exchange).map_err(PublishError::Refused)?,
+            routing_key: short_string("routing key", &destination.routing_key).map_err(PublishError::Refused)?,
             properties: convert::to_amqp(properties).map_err(PublishError::Inexpressible)?,
             body: body.clone(),
             risky,
         })
     }
 
-    /// Whether this came back. What goes by the same route to the same place with the same content
-    /// shares its fate, so that it need not be told apart.
+    /// Returns whether this message was the returned one. Messages with the same exchange, routing
+    /// key and content share their fate, so it does not matter which of them it was.
     fn is(&self, returned: &BasicReturnMessage) -> bool {
         self.exchange == returned.exchange
             && self.routing_key == returned.routing_key
-            && convert::from_guard(returned.data.clone()).is_some_and(|arrived| {
+            && arrived::from_guard(returned.data.clone()).is_some_and(|arrived| {
                 self.body == arrived.message.body
                     && convert::to_amqp(&arrived.message.properties)
                         .is_ok_and(|properties| properties == self.properties)
@@ -221,18 +224,18 @@ impl Envelope {
 
 struct Job {
     envelope: Envelope,
-    verdict: oneshot::Sender<Verdict>,
+    outcome: oneshot::Sender<PublishOutcome>,
     _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 impl Job {
-    fn answer(self, verdict: Verdict) {
-        // Whoever asked may have given up waiting.
-        let _ = self.verdict.send(verdict);
+    fn answer(self, outcome: PublishOutcome) {
+        // The caller may have stopped waiting.
+        let _ = self.outcome.send(outcome);
     }
 }
 
-enum Verdict {
+enum PublishOutcome {
     Confirmed,
     Returned,
     Rejected,
@@ -240,7 +243,7 @@ enum Verdict {
 }
 
 enum Failure {
-    /// The code and the text.
+    /// Reply code and text.
     Refused(u16, String),
     Lost(BrokerError),
 }
@@ -252,35 +255,35 @@ impl Failure {
     }
 }
 
-type Landed = (Job, lapin::Result<Confirmation>);
+type FinishedJob = (Job, lapin::Result<Confirmation>);
 
-struct Lane {
+struct PublishTask {
     connection: Arc<AmqpConnection>,
-    /// Opened when first needed, and again after RabbitMQ closed it.
+    /// Opened on first use, and again after RabbitMQ has closed it.
     channel: Option<Channel>,
-    in_flight: FuturesUnordered<BoxFuture<'static, Landed>>,
-    single: FuturesUnordered<BoxFuture<'static, (Job, Verdict)>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, FinishedJob>>,
+    single: FuturesUnordered<BoxFuture<'static, (Job, PublishOutcome)>>,
     single_channels: Arc<Semaphore>,
-    /// Came back, and their own confirmation did not come yet.
+    /// Returned messages whose own confirmation has not arrived yet.
     returned: Vec<BasicReturnMessage>,
 }
 
-impl Lane {
+impl PublishTask {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         const BATCH: usize = 256;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
-                // New messages first, so that they leave together. Their number is bounded by
-                // the slots, which only confirmations free.
+                // New messages first, so that they leave together. Their number is bounded by the
+                // slots, which only confirmations free.
                 biased;
                 _ = jobs.recv_many(&mut batch, BATCH), if !jobs.is_closed() || !jobs.is_empty() => {
                     for job in batch.drain(..) {
                         self.dispatch(job).await;
                     }
                 }
-                Some(landed) = self.in_flight.next() => self.settle(landed),
-                Some((job, verdict)) = self.single.next() => job.answer(verdict),
+                Some(finished) = self.in_flight.next() => self.settle(finished),
+                Some((job, outcome)) = self.single.next() => job.answer(outcome),
                 else => return,
             }
         }
@@ -294,12 +297,12 @@ impl Lane {
             Some(channel) => channel,
             None => match open(&self.connection).await {
                 Ok(channel) => channel,
-                Err(failure) => return job.answer(Verdict::Failed(failure)),
+                Err(failure) => return job.answer(PublishOutcome::Failed(failure)),
             },
         };
         self.channel = Some(channel.clone());
-        // One task polls these, in the order they came: so the numbers that lapin and RabbitMQ give
-        // to messages agree.
+        // One task polls these futures, in the order in which they arrived. So lapin and RabbitMQ
+        // give the messages the same numbers.
         self.in_flight.push(Box::pin(async move {
             let confirmation = job.envelope.send(&channel).await;
             (job, confirmation)
@@ -309,60 +312,60 @@ impl Lane {
     fn dispatch_single(&mut self, job: Job) {
         let (connection, channels) = (Arc::clone(&self.connection), Arc::clone(&self.single_channels));
         self.single.push(Box::pin(async move {
-            // Never closed, so an error cannot come.
+            // The semaphore is never closed, so it cannot return an error.
             let _room = channels.acquire_owned().await;
-            let verdict = match open(&connection).await {
-                Err(failure) => Verdict::Failed(failure),
+            let outcome = match open(&connection).await {
+                Err(failure) => PublishOutcome::Failed(failure),
                 Ok(channel) => match job.envelope.send(&channel).await {
-                    // Nothing else is published there, so what came back is this message.
-                    Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Verdict::Returned,
-                    Ok(Confirmation::Ack(None)) => Verdict::Confirmed,
-                    Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => Verdict::Rejected,
-                    Err(error) => Verdict::Failed(Failure::of(&connection, &error)),
+                    // Nothing else is published on this channel, so a returned message is this one.
+                    Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => PublishOutcome::Returned,
+                    Ok(Confirmation::Ack(None)) => PublishOutcome::Confirmed,
+                    Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => PublishOutcome::Rejected,
+                    Err(error) => PublishOutcome::Failed(Failure::of(&connection, &error)),
                 },
             };
-            (job, verdict)
+            (job, outcome)
         }));
     }
 
-    /// Takes one confirmation, with all others that are there, and says what became of their
-    /// messages.
+    /// Takes one confirmation, with all others that have arrived, and answers their callers.
     ///
-    /// RabbitMQ sends a message back before it confirms it, but it may confirm others in between or
-    /// in the same frame, and lapin gives what came back to the first confirmation that it completes.
-    /// That one is completed no later than the right one: so once all that are complete are taken,
-    /// whatever belongs to one of them is here.
-    fn settle(&mut self, landed: Landed) {
+    /// RabbitMQ returns a message before it confirms it, but may confirm others in between or in
+    /// the same frame. lapin attaches the returned message to the first confirmation that it
+    /// completes, which is completed no later than the right one. So once all completed
+    /// confirmations are taken, any returned message that belongs to one of them is here too.
+    fn settle(&mut self, finished: FinishedJob) {
         let mut confirmed = Vec::new();
-        let mut next = Some(landed);
+        let mut next = Some(finished);
         while let Some((job, result)) = next {
             match result {
                 Ok(Confirmation::Ack(returned)) => {
                     self.returned.extend(returned);
-                    confirmed.push((job, Verdict::Confirmed));
+                    confirmed.push((job, PublishOutcome::Confirmed));
                 }
                 Ok(Confirmation::Nack(returned)) => {
                     self.returned.extend(returned);
-                    confirmed.push((job, Verdict::Rejected));
+                    confirmed.push((job, PublishOutcome::Rejected));
                 }
-                Ok(Confirmation::NotRequested) => job.answer(Verdict::Rejected),
-                // Only the channel was closed, by another message or by this one: alone it will tell.
+                Ok(Confirmation::NotRequested) => job.answer(PublishOutcome::Rejected),
+                // Only the channel was closed, by this message or another one. Published alone,
+                // each gets its own answer.
                 Err(_) if self.connection.is_up() => self.dispatch_single(job),
                 Err(error) => {
                     let failure = Failure::of(&self.connection, &error);
-                    job.answer(Verdict::Failed(failure));
+                    job.answer(PublishOutcome::Failed(failure));
                 }
             }
             next = self.in_flight.next().now_or_never().flatten();
         }
-        for (job, verdict) in confirmed {
+        for (job, outcome) in confirmed {
             let position = self.returned.iter().position(|returned| job.envelope.is(returned));
             match position {
                 Some(position) => {
                     self.returned.swap_remove(position);
-                    job.answer(Verdict::Returned);
+                    job.answer(PublishOutcome::Returned);
                 }
-                None => job.answer(verdict),
+                None => job.answer(outcome),
             }
         }
         if self.in_flight.is_empty() {

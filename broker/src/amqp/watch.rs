@@ -1,5 +1,5 @@
-//! Watching the two connections of a session: they are lost together, and what RabbitMQ says about
-//! them is passed on.
+//! Watches the two connections of a session. They are lost together, and RabbitMQ's notices about
+//! them go to the log.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::amqp::connection::{AmqpConnection, refusal};
 
-/// Ends when one is gone, and the other with it.
+/// Returns when one connection is lost, after closing the other.
 pub(super) async fn watch(publishing: Arc<AmqpConnection>, consuming: Arc<AmqpConnection>) {
     let (publishing_events, consuming_events) = (publishing.events(), consuming.events());
     tokio::select! {
@@ -25,7 +25,7 @@ async fn until_lost(connection: &AmqpConnection, events: impl Stream<Item = Even
     let mut blocked = false;
     while let Some(event) = events.next().await {
         match event {
-            // https://www.rabbitmq.com/docs/connection-blocked
+            // See <https://www.rabbitmq.com/docs/connection-blocked>.
             Event::ConnectionBlocked(reason) if !blocked => {
                 blocked = true;
                 warn!("the broker takes no messages for now ({reason}); what is to be published waits");
@@ -34,13 +34,13 @@ async fn until_lost(connection: &AmqpConnection, events: impl Stream<Item = Even
                 blocked = false;
                 info!("the broker takes messages again");
             }
-            // A refusal closes no more than a channel.
+            // A refusal closes only a channel.
             Event::Error(error) if refusal(&error).is_none() => {
-                // Remembers the reason.
+                // Records the reason.
                 let _ = connection.lost(Some(&error));
                 return;
             }
-            // The set is open.
+            // The enum is non-exhaustive.
             _ => {}
         }
     }

@@ -1,11 +1,11 @@
-//! What a session asks of its thread.
+//! Commands from a session to its thread.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{BrokerError, Delivery, Finding, PublishError, QueueState, TopologyItem};
 
-/// What a session asks for. An answer is sent after the commit.
+/// A command from a session. Replies are sent after the commit.
 pub(super) enum Command {
     Declare {
         items: Vec<TopologyItem>,
@@ -48,7 +48,7 @@ pub(super) type Deliveries = mpsc::Sender<Result<Delivery, BrokerError>>;
 
 /// A message on its way into the file.
 pub(super) struct Publication {
-    pub(super) place: Place,
+    pub(super) target: PublicationTarget,
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) due_at: Option<i64>,
@@ -56,13 +56,13 @@ pub(super) struct Publication {
     pub(super) body: Bytes,
 }
 
-pub(super) enum Place {
-    /// Where its exchange and routing key lead.
+pub(super) enum PublicationTarget {
+    /// Routed by exchange and routing key.
     Exchange,
     Queue(String),
 }
 
-/// A consumer's life. Dropping it gives back what the consumer has.
+/// The registration of one consumer. Dropping it gives back the consumer's messages.
 pub(super) struct Ticket {
     pub(super) id: i64,
     pub(super) dropped: mpsc::UnboundedSender<i64>,
@@ -76,7 +76,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // An error means that the thread has ended, and given everything back.
+        // An error means that the thread has ended, and has given everything back.
         let _ = self.dropped.send(self.id);
     }
 }

@@ -1,7 +1,7 @@
-//! Who is alive: each session that consumes holds a lock on a file of its own.
+//! Shows which sessions are alive: each session that consumes holds a lock on a file of its own.
 //!
-//! The system releases the lock when the process ends, however it ends. So the others can tell
-//! the messages of the dead, and nobody has to guess by time.
+//! The operating system releases the lock when the process ends, for whatever reason. So other
+//! sessions can recognize the messages of a dead one without guessing by time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// This session's lock.
+/// The lock of this session.
 #[derive(Debug)]
 pub(super) struct LivenessLock {
     name: String,
@@ -18,7 +18,7 @@ pub(super) struct LivenessLock {
 }
 
 impl LivenessLock {
-    /// Takes it, in a folder beside the database.
+    /// Takes the lock, in a folder beside the database.
     pub(super) fn take(database: &Path) -> io::Result<Self> {
         let folder = folder_of(database);
         std::fs::create_dir_all(&folder)?;
@@ -29,7 +29,7 @@ impl LivenessLock {
         Ok(Self { name, path, _lock: lock })
     }
 
-    /// What the table `consumer` calls it.
+    /// Returns the lock's name in the table `consumer`.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -37,16 +37,17 @@ impl LivenessLock {
 
 impl Drop for LivenessLock {
     fn drop(&mut self) {
-        // Whoever finds no file knows as much as whoever finds it unlocked.
+        // A missing file tells other sessions as much as an unlocked one.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Whether the session of this name has ended. Its file is removed.
+/// Returns whether the session with this lock name has ended, and removes its file if so.
 pub(super) fn has_ended(database: &Path, name: &str) -> bool {
     let path = folder_of(database).join(name);
     let Ok(file) = File::open(&path) else {
-        // It is made before its name is written anywhere, so its absence is no accident.
+        // The file is created before its name is written anywhere, so a missing file means that the
+        // session has ended.
         return !path.exists();
     };
     match file.try_lock() {
@@ -78,7 +79,7 @@ mod tests {
         drop(liveness_lock);
         assert!(has_ended(&database, &name));
 
-        // What a killed process leaves: the file, and no lock.
+        // A killed process leaves the file without a lock.
         File::create(folder_of(&database).join("killed")).unwrap();
         assert!(has_ended(&database, "killed"));
         assert!(!folder_of(&database).join("killed").exists());

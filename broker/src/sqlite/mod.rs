@@ -1,14 +1,14 @@
 //! One SQLite file as a broker, for the processes of one machine.
 //!
-//! Each session has one thread, which owns the connection and does all that is asked of it. What
-//! comes in while one transaction is written goes into the next one together, so that a burst of
-//! publishes costs a few disk flushes rather than one each. Consumers of other processes are woken
-//! by a [`doorbell`]; the messages of a process that died are found by its [`presence`].
+//! Each session has one thread, which owns the connection and does all the work. Requests that
+//! arrive while a transaction is written go into the next one together, so a burst of publishes
+//! costs a few disk flushes rather than one each. A [`wakeup`] notifies consumers in other
+//! processes, and a [`liveness_lock`] identifies the messages of a process that died.
 //!
-//! A publish is flushed to the disk before it is confirmed. Who has taken a message, and that it
-//! was acknowledged, is not: a power cut may repeat a delivery, and never loses one. Nor is a copy that is
-//! made before its message is acknowledged: what the log of the file has lost it has lost from its end, so that
-//! the acknowledgement never outlives the copy (<https://www.sqlite.org/wal.html>).
+//! A publish is flushed to disk before it is confirmed. Claims and acknowledgements are not
+//! flushed: a power cut may repeat a delivery, but never loses one. A copy that is made before its
+//! message is acknowledged is not flushed either. The write-ahead log loses entries only from its
+//! end, so the acknowledgement never outlives the copy (<https://www.sqlite.org/wal.html>).
 
 mod command;
 mod liveness_lock;
@@ -26,18 +26,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sqlite::command::{Command, Place, Publication};
+use crate::sqlite::command::{Command, Publication, PublicationTarget};
 use crate::turnstile::Turnstile;
 use crate::{
     BrokerError, BrokerUrl, ConnectError, ConnectOptions, Consumer, Finding, Message, PublishError, QueueNames,
     QueueState, Role, Source, Target, TopologyItem, Warning,
 };
 
-/// What callers may have waiting for the thread; beyond that they wait to hand it over.
+/// Maximum number of commands waiting for the thread; further callers wait to hand theirs over.
 const COMMANDS_WAITING_MAX: usize = 1024;
-/// RabbitMQ's own default limit before 4.0.
+/// Maximum bytes of a body: RabbitMQ's own default limit before 4.0.
 const BODY_BYTES_MAX: usize = 128 << 20;
-/// AMQP's limit, kept here so that a file's messages can move to RabbitMQ.
+/// Maximum bytes of a routing key: AMQP's limit, so that the messages of a file can move to RabbitMQ.
 const SHORT_STRING_BYTES_MAX: usize = 255;
 
 /// One session.
@@ -46,9 +46,9 @@ pub struct Session {
     url: Arc<BrokerUrl>,
     commands: mpsc::Sender<Command>,
     turnstile: Arc<Turnstile>,
-    /// Why the session was lost, once it is.
+    /// The reason the session was lost, once it is.
     lost: Arc<OnceLock<String>>,
-    /// Its thread panicked.
+    /// Whether the session's thread panicked.
     panicked: Arc<AtomicBool>,
 }
 
@@ -115,8 +115,9 @@ impl Session {
     }
 
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        // For the consumer's sake: while it is there, so is the thread.
+        // Keeps the session, and so its thread, alive as long as the consumer.
         let session = self.clone();
+        // One extra slot for the error that ends the stream.
         let (deliveries, receiver) = mpsc::channel(usize::from(prefetch) + 1);
         let queue = queue.to_owned();
         let ticket = self.ask(|reply| Command::Consume { queue, prefetch, deliveries, reply }).await??;
@@ -148,8 +149,8 @@ impl Session {
         let _ = self.ask(|reply| Command::Close { reply }).await;
     }
 
-    /// Hands the thread a command and waits for its answer. The thread drops the commands that it
-    /// could not carry out when it ends; that it ended is then the answer.
+    /// Hands the thread a command and waits for its reply. When the thread ends, it drops
+    /// commands that it could not carry out; the caller then gets the reason for its end.
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BrokerError> {
         let (reply, answer) = oneshot::channel();
         let lost = || {
@@ -161,7 +162,7 @@ impl Session {
     }
 }
 
-/// Remembers, when it is dropped, whether that was because of a panic.
+/// Records on drop whether the thread is panicking.
 struct Panicked(Arc<AtomicBool>);
 
 impl Drop for Panicked {
@@ -170,23 +171,26 @@ impl Drop for Panicked {
     }
 }
 
-/// What waits has a time at which it is due, and needs no place to wait in.
+/// Returns whether a file needs this item. Delayed messages carry the time at which they are due,
+/// so there are no retry tiers.
 fn is_needed(item: &TopologyItem) -> bool {
     !matches!(item.role, Role::Retry(_))
 }
 
 fn publication(target: Target<'_>, message: &Message) -> Result<Publication, PublishError> {
-    let (place, exchange, routing_key, delay) = match target {
+    let (target, exchange, routing_key, delay) = match target {
         Target::Exchange { exchange: "", routing_key } => {
-            (Place::Queue(routing_key.to_owned()), String::new(), routing_key.to_owned(), Duration::ZERO)
+            (PublicationTarget::Queue(routing_key.to_owned()), String::new(), routing_key.to_owned(), Duration::ZERO)
         }
         Target::Exchange { exchange, routing_key } => {
-            (Place::Exchange, exchange.to_owned(), routing_key.to_owned(), Duration::ZERO)
+            (PublicationTarget::Exchange, exchange.to_owned(), routing_key.to_owned(), Duration::ZERO)
         }
-        Target::Queue(queue) => (Place::Queue(queue.to_owned()), String::new(), queue.to_owned(), Duration::ZERO),
-        // What arrives looks as if it had come by the exchange, as it does on RabbitMQ.
+        Target::Queue(queue) => {
+            (PublicationTarget::Queue(queue.to_owned()), String::new(), queue.to_owned(), Duration::ZERO)
+        }
+        // A delayed message looks as if it came through the deliver exchange, as it does on RabbitMQ.
         Target::PluginLater { names, plugin, delay } => {
-            (Place::Queue(names.plugin(plugin)), names.deliver(), plugin.to_owned(), delay)
+            (PublicationTarget::Queue(names.plugin(plugin)), names.deliver(), plugin.to_owned(), delay)
         }
     };
     if routing_key.len() > SHORT_STRING_BYTES_MAX {
@@ -207,15 +211,15 @@ fn publication(target: Target<'_>, message: &Message) -> Result<Publication, Pub
     let properties = serde_json::to_string(&message.properties)
         .map_err(|error| PublishError::Refused(format!("its properties cannot be kept: {error}")))?;
     let due_at = (!delay.is_zero()).then(|| now().saturating_add(millis(delay)));
-    Ok(Publication { place, exchange, routing_key, due_at, properties, body: message.body.clone() })
+    Ok(Publication { target, exchange, routing_key, due_at, properties, body: message.body.clone() })
 }
 
-/// Milliseconds since 1970.
+/// Returns the time in milliseconds since 1970.
 fn now() -> i64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Rounded up, so that nothing is early.
+/// Converts to milliseconds, rounded up so that nothing is early.
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }

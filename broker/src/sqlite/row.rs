@@ -1,24 +1,25 @@
-//! Reads the content of one message, whatever is in its row.
+//! Reads the content of one message, whatever its row contains.
 //!
-//! Only this program writes these rows, but a file can be edited, restored in part or damaged. A row that cannot be
-//! read must not end the session: the row would be next again, and nothing behind it would ever be handled.
+//! Only this program writes these rows, but a file can be edited, partly restored or damaged. An
+//! unreadable row must not end the session: it would be the next row again, and nothing behind it
+//! would ever be handled.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension as _, Row, Statement};
 
 use crate::{Message, Unreadable};
 
-/// The content of a row, and the part that could not be read.
+/// The content of a row, with the part that could not be read.
 #[derive(Debug, Default)]
-pub(super) struct Content {
+pub(super) struct RowContent {
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) message: Message,
     pub(super) unreadable: Option<Box<Unreadable>>,
 }
 
-/// `content` selects exchange, routing key, properties and body by the message's id.
-pub(super) fn read(content: &mut Statement<'_>, id: i64) -> rusqlite::Result<Content> {
+/// Reads one message by its id; `content` selects exchange, routing key, properties and body.
+pub(super) fn read(content: &mut Statement<'_>, id: i64) -> rusqlite::Result<RowContent> {
     let read = content.query_row([id], |row| {
         let properties = bytes(row.get_ref(2)?);
         let (properties, mut problem) = match serde_json::from_slice(&properties) {
@@ -31,7 +32,7 @@ pub(super) fn read(content: &mut Statement<'_>, id: i64) -> rusqlite::Result<Con
         if matches!(body, ValueRef::Null) {
             problem.get_or_insert_with(|| ("its body is missing from the file".to_owned(), Vec::new()));
         }
-        Ok(Content {
+        Ok(RowContent {
             exchange: text(row, 0)?,
             routing_key: text(row, 1)?,
             message: Message { body: bytes(body).into(), properties },
@@ -39,16 +40,16 @@ pub(super) fn read(content: &mut Statement<'_>, id: i64) -> rusqlite::Result<Con
                 .map(|(problem, properties)| Box::new(Unreadable { problem, properties: properties.into() })),
         })
     });
-    Ok(read.optional()?.unwrap_or_else(|| Content {
+    Ok(read.optional()?.unwrap_or_else(|| RowContent {
         unreadable: Some(Box::new(Unreadable {
             problem: "its content is missing from the file".to_owned(),
             properties: bytes::Bytes::new(),
         })),
-        ..Content::default()
+        ..RowContent::default()
     }))
 }
 
-/// A column as text, of whatever type it is. Text that is not UTF-8 is read as Latin-1.
+/// Reads a column of any type as text. Text that is not UTF-8 is read as Latin-1.
 pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     let bytes = bytes(row.get_ref(column)?);
     Ok(String::from_utf8(bytes).unwrap_or_else(|error| error.as_bytes().iter().copied().map(char::from).collect()))

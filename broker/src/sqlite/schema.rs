@@ -1,26 +1,27 @@
-//! The file's layout, and how it is opened: made when new, checked when old, refused when foreign.
+//! The file's layout, and how it is opened: new files are created, old ones checked, foreign ones refused.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-/// Marks the file as ours (<https://www.sqlite.org/pragma.html#pragma_application_id>): "ntfy" in ASCII.
+/// Application id that marks the file as ours
+/// (<https://www.sqlite.org/pragma.html#pragma_application_id>): "ntfy" in ASCII.
 const APPLICATION_ID: i32 = 0x6e74_6679;
-/// Of the layout below.
+/// Version of the layout below.
 const LAYOUT_VERSION: i32 = 1;
-/// Between two tries of a transaction that waits for another process's, at first and at most. Most of ours take a fraction of a
-/// millisecond, and those that wait for the disk a few.
+/// Shortest and longest pause between two attempts to start a transaction while another process writes.
+/// Most of our transactions take a fraction of a millisecond, those that wait for the disk a few.
 const BUSY_INTERVAL_MIN: Duration = Duration::from_micros(100);
 const BUSY_INTERVAL_MAX: Duration = Duration::from_millis(1);
-/// How long it waits at most.
+/// Maximum total wait for another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of the log is kept in the file `-wal` after a checkpoint.
+/// Maximum bytes of the `-wal` file that remain after a checkpoint.
 const WAL_BYTES_KEPT: u32 = 64 << 20;
 
-/// The content lies apart from the small row that changes hands, so that claiming a message of
-/// 16 MiB does not write it again. The indexes are partial, so that finding the next message
-/// costs the same however many others wait, are delayed or are with consumers.
+/// The content is separate from the small row that changes hands, so that claiming a message of 16
+/// MiB does not write it again. The indexes are partial, so that finding the next message costs the
+/// same however many others are waiting, delayed or with consumers.
 const LAYOUT: &str = "
     CREATE TABLE exchange (
         name TEXT PRIMARY KEY,
@@ -67,18 +68,18 @@ const LAYOUT: &str = "
     ) STRICT;
 ";
 
-/// Opens the file, and makes it, its folder and its tables where they are absent. The error is
-/// the rest of a sentence that begins with the file's name.
+/// Opens the file, and creates it, its folder and its tables if they are missing. The error is the
+/// rest of a sentence that begins with the file's name.
 pub(super) fn open(path: &Path) -> Result<Connection, String> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
     }
-    // Without SQLITE_OPEN_URI: a path is a path, whatever characters it has.
+    // Without SQLITE_OPEN_URI: the path is never parsed as a URI, whatever characters it has.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_handler(Some(waiting())).map_err(explain)?;
-    // Look before the first write: a file of another program is left as it is.
+    // Check before the first write: a file of another program stays unchanged.
     check(&connection)?;
     use_write_ahead_log(&connection).map_err(explain)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT).map_err(explain)?;
@@ -89,8 +90,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, String> {
 
 fn make_tables(connection: &mut Connection) -> Result<(), String> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
-    // Again, now that nobody else can write: another process may have been faster.
-    if check(&transaction)? == Found::Nothing {
+    // Check again, now that no other process can write: one may have been faster.
+    if check(&transaction)? == FileKind::Empty {
         transaction.execute_batch(LAYOUT).map_err(explain)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(explain)?;
         transaction.pragma_update(None, "user_version", LAYOUT_VERSION).map_err(explain)?;
@@ -99,18 +100,18 @@ fn make_tables(connection: &mut Connection) -> Result<(), String> {
 }
 
 #[derive(PartialEq, Eq)]
-enum Found {
-    Nothing,
+enum FileKind {
+    Empty,
     OurQueue,
 }
 
-fn check(connection: &Connection) -> Result<Found, String> {
+fn check(connection: &Connection) -> Result<FileKind, String> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0)).map_err(explain);
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
     match (number("application_id")?, number("user_version")?) {
-        (0, 0) if tables == 0 => Ok(Found::Nothing),
-        (APPLICATION_ID, LAYOUT_VERSION) => Ok(Found::OurQueue),
+        (0, 0) if tables == 0 => Ok(FileKind::Empty),
+        (APPLICATION_ID, LAYOUT_VERSION) => Ok(FileKind::OurQueue),
         (APPLICATION_ID, version) if version > LAYOUT_VERSION => Err(format!(
             "it was made by a newer version of this program (layout {version}, this one knows {LAYOUT_VERSION}): \
              upgrade, or name another file"
@@ -120,7 +121,8 @@ fn check(connection: &Connection) -> Result<Found, String> {
     }
 }
 
-/// Two processes that switch a new file over at the same moment collide without asking the busy handler.
+/// Switches to the write-ahead log. Two processes that switch a new file at the same moment collide
+/// without calling the busy handler, so this retries by itself.
 fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
     let started = Instant::now();
     loop {
@@ -133,8 +135,9 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Another process is writing, which takes a few milliseconds. SQLite's own handler sleeps for up to
-/// 100 ms at a time, and so loses the lock again and again to whoever comes just in time.
+/// Returns the busy handler, which waits while another process writes, usually for a few
+/// milliseconds. SQLite's own handler sleeps for up to 100 ms at a time, and so keeps losing the
+/// lock to newcomers.
 fn waiting() -> impl FnMut(i32) -> bool + Send {
     let mut since = Instant::now();
     move |tries| {
@@ -151,7 +154,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// SQLite's words, and what to do where that is known.
+/// Returns SQLite's message, with advice where there is any.
 #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 pub(super) fn explain(error: rusqlite::Error) -> String {
     match error.sqlite_error_code() {

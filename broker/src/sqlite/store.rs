@@ -1,33 +1,33 @@
-//! What is in the file, and the statements that change it. Every method runs within the caller's
-//! transaction.
+//! The contents of the file, and the statements that change them. Everything that writes runs in
+//! the caller's transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::sqlite::row::{self, Content};
+use crate::sqlite::row::{self, RowContent};
 use crate::topology_item::kind_note;
 use crate::{Finding, Object, Presence, QueueState, TopologyItem, topic_matches};
 
-/// Beyond that nobody counts how often a message was given out. A number that only grows would end the consumer one day.
+/// Maximum delivery count of a message. A count without a limit would overflow one day and end the consumer.
 const DELIVERIES_MAX: i64 = 1 << 32;
 
-/// One row that a consumer was given.
+/// A message that a consumer has taken.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct TakenMessage {
     pub(super) id: i64,
     pub(super) redelivered: bool,
-    pub(super) content: Content,
+    pub(super) content: RowContent,
 }
 
-/// Where a message goes, once its target's names are known to exist.
+/// Where a message goes, or why it goes nowhere.
 pub(super) enum Routed {
-    /// The queues' ids.
+    /// Ids of the queues.
     To(Vec<i64>),
     NoExchange,
     NoQueue,
     Nowhere,
 }
 
-/// Makes it where it is missing; a binding with its queue.
+/// Creates the object if it is missing; a binding together with its queue.
 pub(super) fn declare(db: &Connection, object: &Object) -> rusqlite::Result<()> {
     match object {
         Object::Exchange { name, kind } => {
@@ -53,7 +53,7 @@ fn declare_queue(db: &Connection, name: &str) -> rusqlite::Result<i64> {
     db.prepare_cached("SELECT id FROM queue WHERE name = ?1")?.query_row([name], |row| row.get(0))
 }
 
-/// What there is of it.
+/// Inspects one topology item.
 pub(super) fn inspect_topology(db: &Connection, item: &TopologyItem, now: i64) -> rusqlite::Result<Finding> {
     let mut notes = Vec::new();
     let there = match &item.object {
@@ -103,7 +103,7 @@ pub(super) fn route_by_exchange(db: &Connection, exchange: &str, routing_key: &s
             _ => topic_matches(&bound, routing_key),
         };
         let queue = row.get(1)?;
-        // A queue gets one copy, by however many bindings.
+        // A queue gets one copy, however many of its bindings match.
         if matches && !queues.contains(&queue) {
             queues.push(queue);
         }
@@ -111,7 +111,7 @@ pub(super) fn route_by_exchange(db: &Connection, exchange: &str, routing_key: &s
     Ok(if queues.is_empty() { Routed::Nowhere } else { Routed::To(queues) })
 }
 
-/// Puts a message into a queue. `properties` is JSON; `due_at` in milliseconds since 1970.
+/// Puts a message into a queue. `properties` is JSON; `due_at` is in milliseconds since 1970.
 pub(super) fn insert(
     db: &Connection,
     queue: i64,
@@ -134,7 +134,7 @@ pub(super) fn add_consumer(db: &Connection, queue: i64, presence: &str) -> rusql
     Ok(db.last_insert_rowid())
 }
 
-/// Gives back what the consumer has, and forgets it. Whether it had anything.
+/// Removes a consumer and gives back its messages. Returns whether it had any.
 pub(super) fn remove_consumer(db: &Connection, consumer: i64) -> rusqlite::Result<bool> {
     let given_back =
         db.prepare_cached("UPDATE message SET consumer = NULL WHERE consumer = ?1")?.execute([consumer])?;
@@ -142,14 +142,14 @@ pub(super) fn remove_consumer(db: &Connection, consumer: i64) -> rusqlite::Resul
     Ok(given_back > 0)
 }
 
-/// The consumers of other sessions: id and presence.
+/// Returns the consumers of other sessions, each with the name of its liveness lock.
 pub(super) fn other_consumers(db: &Connection, presence: &str) -> rusqlite::Result<Vec<(i64, String)>> {
     db.prepare_cached("SELECT id, presence FROM consumer WHERE presence <> ?1")?
         .query_map([presence], |row| Ok((row.get(0)?, row::text(row, 1)?)))?
         .collect()
 }
 
-/// Whether a queue has a message that a consumer could be given now.
+/// Returns whether a queue has a message that is ready for a consumer.
 pub(super) fn has_ready(db: &Connection, queue: i64, now: i64) -> rusqlite::Result<bool> {
     db.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM message WHERE queue = ?1 AND consumer IS NULL AND due_at IS NULL)
@@ -158,14 +158,20 @@ pub(super) fn has_ready(db: &Connection, queue: i64, now: i64) -> rusqlite::Resu
     .query_row([queue, now], |row| row.get(0))
 }
 
-/// When the next delayed message of a queue is due.
+/// Returns when the next delayed message of a queue is due, in milliseconds since 1970.
 pub(super) fn next_due(db: &Connection, queue: i64) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached("SELECT min(due_at) FROM message WHERE queue = ?1 AND consumer IS NULL AND due_at IS NOT NULL")?
         .query_row([queue], |row| row.get(0))
 }
 
-/// Gives a consumer up to `count` messages: those that were delayed and are due, then the oldest.
-pub(super) fn take(db: &Connection, queue: i64, consumer: i64, count: usize, now: i64) -> rusqlite::Result<Vec<Taken>> {
+/// Assigns up to `count` messages to a consumer: delayed ones that are due, then the oldest.
+pub(super) fn take(
+    db: &Connection,
+    queue: i64,
+    consumer: i64,
+    count: usize,
+    now: i64,
+) -> rusqlite::Result<Vec<TakenMessage>> {
     let mut ids: Vec<i64> = Vec::new();
     let mut find = |sql: &str, now: Option<i64>| -> rusqlite::Result<()> {
         let left = i64::try_from(count - ids.len()).unwrap_or(i64::MAX);
@@ -192,7 +198,7 @@ pub(super) fn take(db: &Connection, queue: i64, consumer: i64, count: usize, now
     let mut taken = Vec::with_capacity(ids.len());
     for id in ids {
         let deliveries: i64 = update.query_row([id, consumer, DELIVERIES_MAX], |row| row.get(0))?;
-        taken.push(Taken { id, redelivered: deliveries > 1, content: row::read(&mut content, id)? });
+        taken.push(TakenMessage { id, redelivered: deliveries > 1, content: row::read(&mut content, id)? });
     }
     Ok(taken)
 }
@@ -223,7 +229,7 @@ pub(super) fn inspect(db: &Connection, queue: i64, now: i64) -> rusqlite::Result
     })
 }
 
-/// Removes what is not with a consumer.
+/// Removes all messages that no consumer holds.
 pub(super) fn purge(db: &Connection, queue: i64) -> rusqlite::Result<u64> {
     db.prepare_cached(
         "DELETE FROM content WHERE message IN (SELECT id FROM message WHERE queue = ?1 AND consumer IS NULL)",

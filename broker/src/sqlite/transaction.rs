@@ -1,4 +1,4 @@
-//! What one transaction does: the commands, and giving messages to consumers.
+//! The work of one transaction: commands, and assigning messages to consumers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -7,51 +7,51 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sqlite::command::{Command, Deliveries, Place, Publication, Ticket};
+use crate::sqlite::command::{Command, Deliveries, Publication, PublicationTarget, Ticket};
 use crate::sqlite::liveness_lock::{self, LivenessLock};
 use crate::sqlite::now;
-use crate::sqlite::store::{self, Routed, Taken};
+use crate::sqlite::store::{self, Routed, TakenMessage};
 use crate::sqlite::wakeup::Wakeup;
 use crate::{BrokerError, PublishError};
 
-/// What one consumer takes in one transaction at most, so that others share in a backlog.
+/// Maximum messages that one consumer takes in one transaction, so that others get a share of a backlog.
 const TAKEN_PER_TRANSACTION: usize = 128;
 
-type Answer = Box<dyn FnOnce()>;
+type PendingReply = Box<dyn FnOnce()>;
 
-/// What a transaction works with.
-pub(super) struct Hands<'a> {
+/// Everything that a transaction works with.
+pub(super) struct TransactionContext<'a> {
     pub(super) db: &'a Connection,
     pub(super) path: &'a Path,
     pub(super) liveness_lock: &'a mut Option<LivenessLock>,
     pub(super) wakeup: &'a mut Wakeup,
-    pub(super) consumers: &'a mut BTreeMap<i64, Intake>,
+    pub(super) consumers: &'a mut BTreeMap<i64, ConsumerFeed>,
     pub(super) holders: &'a mut HashMap<i64, i64>,
     pub(super) dropped: &'a mpsc::UnboundedSender<i64>,
 }
 
-/// What is to be done once a transaction is committed.
+/// Work that follows once the transaction is committed.
 #[derive(Default)]
 pub(super) struct Effects {
-    pub(super) answers: Vec<Answer>,
-    pub(super) taken: Vec<(i64, Vec<Taken>)>,
-    /// There is something for other processes.
-    pub(super) ring: bool,
+    pub(super) replies: Vec<PendingReply>,
+    pub(super) taken: Vec<(i64, Vec<TakenMessage>)>,
+    /// Whether other processes need a wakeup.
+    pub(super) wake_others: bool,
     pub(super) close: Option<oneshot::Sender<()>>,
 }
 
-/// A consumer, seen from the side that feeds it.
-pub(super) struct Intake {
+/// A consumer, as seen by the thread that feeds it.
+pub(super) struct ConsumerFeed {
     pub(super) queue: i64,
     pub(super) prefetch: usize,
     pub(super) held: usize,
     pub(super) deliveries: Deliveries,
-    /// The queue had no more at the last look, and nothing is heard of since: until then (milliseconds since 1970) there
-    /// is nothing in it.
+    /// Set if the queue was exhausted at the last look, and nothing new is known since. Until this
+    /// time (milliseconds since 1970) there is nothing to take.
     empty_until: Option<i64>,
 }
 
-impl Intake {
+impl ConsumerFeed {
     fn new(queue: i64, prefetch: u16, deliveries: Deliveries) -> Self {
         Self { queue, prefetch: prefetch.into(), held: 0, deliveries, empty_until: None }
     }
@@ -60,13 +60,13 @@ impl Intake {
         self.prefetch.saturating_sub(self.held).min(TAKEN_PER_TRANSACTION)
     }
 
-    /// How long it need not look for messages; `None` as long as it may not have any.
+    /// Returns how long the consumer need not look for messages; `None` while its prefetch window is full.
     pub(super) fn until_look(&self, now: i64) -> Option<Duration> {
         let until = self.empty_until.map_or(0, |due| due.saturating_sub(now).max(0));
         (self.room() > 0).then(|| Duration::from_millis(until.unsigned_abs()))
     }
 
-    /// There is nothing, before the next delayed message is due.
+    /// Records that the queue is exhausted until the next delayed message is due.
     pub(super) fn was_empty(&mut self, next_due: Option<i64>) {
         self.empty_until = Some(next_due.unwrap_or(i64::MAX));
     }
@@ -76,23 +76,23 @@ impl Intake {
     }
 }
 
-impl Hands<'_> {
+impl TransactionContext<'_> {
     pub(super) fn execute(&mut self, command: Command, effects: &mut Effects) -> rusqlite::Result<()> {
         match command {
             Command::Declare { items, reply } => {
-                for part in &items {
-                    store::declare(self.db, &part.object)?;
+                for item in &items {
+                    store::declare(self.db, &item.object)?;
                 }
                 answer(effects, reply, ());
             }
             Command::InspectTopology { items, reply } => {
                 self.forget_the_dead(effects)?;
-                let findings = items.iter().map(|part| store::inspect_topology(self.db, part, now())).collect();
+                let findings = items.iter().map(|item| store::inspect_topology(self.db, item, now())).collect();
                 answer(effects, reply, rusqlite::Result::<Vec<_>>::from(findings)?);
             }
             Command::Publish { publication, reply, .. } => {
                 let published = self.publish(publication)?;
-                effects.ring |= published.is_ok();
+                effects.wake_others |= published.is_ok();
                 answer(effects, reply, published);
             }
             Command::Consume { queue, prefetch, deliveries, reply } => {
@@ -128,7 +128,7 @@ impl Hands<'_> {
         Ok(())
     }
 
-    /// So that only those consumers are counted that are alive.
+    /// Removes the consumers of dead sessions, so that only live ones are counted.
     fn forget_the_dead(&mut self, effects: &mut Effects) -> rusqlite::Result<()> {
         let own = self.liveness_lock.as_ref().map_or("", LivenessLock::name);
         for consumer in dead_consumers(self.db, self.path, own)? {
@@ -137,30 +137,30 @@ impl Hands<'_> {
         Ok(())
     }
 
-    /// Forgets the consumer, and gives back what it has, to others here and elsewhere.
+    /// Removes a consumer and gives back its messages, to consumers here and in other processes.
     pub(super) fn give_back(&mut self, consumer: i64, effects: &mut Effects) -> rusqlite::Result<()> {
         if store::remove_consumer(self.db, consumer)? {
-            effects.ring = true;
-            self.consumers.values_mut().for_each(Intake::look_again);
+            effects.wake_others = true;
+            self.consumers.values_mut().for_each(ConsumerFeed::look_again);
         }
         Ok(())
     }
 
     fn publish(&mut self, publication: Publication) -> rusqlite::Result<Result<(), PublishError>> {
-        let Publication { place, exchange, routing_key, due_at, properties, body } = publication;
-        let routed = match &place {
-            Place::Exchange => store::route_by_exchange(self.db, &exchange, &routing_key)?,
-            Place::Queue(queue) => store::route_to_queue(self.db, queue)?,
+        let Publication { target, exchange, routing_key, due_at, properties, body } = publication;
+        let routed = match &target {
+            PublicationTarget::Exchange => store::route_by_exchange(self.db, &exchange, &routing_key)?,
+            PublicationTarget::Queue(queue) => store::route_to_queue(self.db, queue)?,
         };
-        Ok(match (routed, place) {
+        Ok(match (routed, target) {
             (Routed::To(queues), _) => {
                 for queue in queues {
                     store::insert(self.db, queue, due_at, (&exchange, &routing_key), &properties, &body)?;
-                    self.consumers.values_mut().filter(|intake| intake.queue == queue).for_each(Intake::look_again);
+                    self.consumers.values_mut().filter(|feed| feed.queue == queue).for_each(ConsumerFeed::look_again);
                 }
                 Ok(())
             }
-            (Routed::NoQueue, Place::Queue(name)) => Err(PublishError::NotFound { what: "queue", name }),
+            (Routed::NoQueue, PublicationTarget::Queue(name)) => Err(PublishError::NotFound { what: "queue", name }),
             (Routed::NoExchange, _) => Err(PublishError::NotFound { what: "exchange", name: exchange }),
             (Routed::Nowhere | Routed::NoQueue, _) => Err(PublishError::Unroutable { exchange, routing_key }),
         })
@@ -179,10 +179,10 @@ impl Hands<'_> {
                 return Ok(Err(BrokerError::Refused(format!("cannot lock a file beside the database: {error}"))));
             }
         };
-        // Before the first look, so that nothing is published unheard in between.
+        // Listen before the first look, so that no message published in between goes unnoticed.
         self.wakeup.listen();
         let consumer = store::add_consumer(self.db, id, liveness_lock.name())?;
-        self.consumers.insert(consumer, Intake::new(id, prefetch, deliveries));
+        self.consumers.insert(consumer, ConsumerFeed::new(id, prefetch, deliveries));
         Ok(Ok(Ticket { id: consumer, dropped: self.dropped.clone() }))
     }
 
@@ -195,14 +195,14 @@ impl Hands<'_> {
     }
 
     pub(super) fn take(&mut self, now: i64, effects: &mut Effects) -> rusqlite::Result<()> {
-        let worth_a_look = |intake: &Intake| intake.until_look(now) == Some(Duration::ZERO);
-        for (consumer, intake) in self.consumers.iter_mut().filter(|(_, intake)| worth_a_look(intake)) {
-            let room = intake.room();
-            let taken = store::take(self.db, intake.queue, *consumer, room, now)?;
+        let worth_a_look = |feed: &ConsumerFeed| feed.until_look(now) == Some(Duration::ZERO);
+        for (consumer, feed) in self.consumers.iter_mut().filter(|(_, feed)| worth_a_look(feed)) {
+            let room = feed.room();
+            let taken = store::take(self.db, feed.queue, *consumer, room, now)?;
             if taken.len() < room {
-                intake.was_empty(store::next_due(self.db, intake.queue)?);
+                feed.was_empty(store::next_due(self.db, feed.queue)?);
             }
-            intake.held += taken.len();
+            feed.held += taken.len();
             self.holders.extend(taken.iter().map(|taken| (taken.id, *consumer)));
             if !taken.is_empty() {
                 effects.taken.push((*consumer, taken));
@@ -213,8 +213,8 @@ impl Hands<'_> {
 }
 
 fn answer<T: 'static>(effects: &mut Effects, reply: oneshot::Sender<T>, value: T) {
-    effects.answers.push(Box::new(move || {
-        // Whoever asked may have given up waiting.
+    effects.replies.push(Box::new(move || {
+        // The caller may have stopped waiting.
         let _ = reply.send(value);
     }));
 }
@@ -223,7 +223,7 @@ fn no_queue(queue: &str) -> BrokerError {
     BrokerError::Refused(format!("there is no queue {queue:?}"))
 }
 
-/// The consumers of sessions that ended without good-bye; `own` is the session that asks.
+/// Returns the consumers of sessions that ended without closing them; `own` is the lock name of the calling session.
 pub(super) fn dead_consumers(db: &Connection, path: &Path, own: &str) -> rusqlite::Result<Vec<i64>> {
     let mut ended: HashMap<String, bool> = HashMap::new();
     let mut dead = Vec::new();

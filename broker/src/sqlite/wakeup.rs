@@ -1,6 +1,6 @@
-//! How one process tells the others that there is something new: it writes to a file that they watch.
+//! Wakes the consumers of other processes, by writing to a file that they watch.
 //!
-//! The bell only saves time. Whoever misses it looks by itself a second later.
+//! A wakeup only saves time. A consumer that misses one polls a second later.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
@@ -10,25 +10,25 @@ use std::sync::Arc;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-/// The bell of one database.
+/// The wakeup file of one database.
 #[derive(Debug)]
 pub(super) struct Wakeup {
     path: PathBuf,
     file: Option<File>,
     watcher: Option<RecommendedWatcher>,
-    rung: Arc<Notify>,
+    woken: Arc<Notify>,
 }
 
 impl Wakeup {
-    /// Of the database at this path.
+    /// Creates the wakeup for the database at this path.
     pub(super) fn of(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push("-doorbell");
-        Self { path: path.into(), file: None, watcher: None, rung: Arc::new(Notify::new()) }
+        Self { path: path.into(), file: None, watcher: None, woken: Arc::new(Notify::new()) }
     }
 
-    /// After a commit, not before: who hears it looks at once.
-    pub(super) fn ring(&mut self) {
+    /// Wakes the other processes. Call it after the commit: they look at once.
+    pub(super) fn wake_others(&mut self) {
         if self.file.is_none() {
             self.file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path).ok();
         }
@@ -41,12 +41,13 @@ impl Wakeup {
         }
     }
 
-    /// Starts to listen. Without a system that watches files there is the look once a second.
+    /// Starts to listen. On a system that cannot watch files, consumers poll once a second.
     pub(super) fn listen(&mut self) {
         if self.watcher.is_some() {
             return;
         }
-        let rung = Arc::clone(&self.rung);
+        let woken = Arc::clone(&self.woken);
+        // Create the file first: only an existing file can be watched.
         let listening = File::options()
             .write(true)
             .create(true)
@@ -55,9 +56,9 @@ impl Wakeup {
             .map_err(notify::Error::io)
             .and_then(|_| {
                 let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                    // Opening and closing the file are events as well.
+                    // Opening and closing the file also cause events.
                     if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
-                        rung.notify_one();
+                        woken.notify_one();
                     }
                 })?;
                 watcher.watch(&self.path, RecursiveMode::NonRecursive)?;
@@ -71,9 +72,9 @@ impl Wakeup {
         }
     }
 
-    /// Resolves once it has rung since the last time.
-    pub(super) fn rung(&self) -> impl Future<Output = ()> + use<> {
-        let rung = Arc::clone(&self.rung);
-        async move { rung.notified().await }
+    /// Resolves once a wakeup has arrived since the last call.
+    pub(super) fn woken(&self) -> impl Future<Output = ()> + use<> {
+        let woken = Arc::clone(&self.woken);
+        async move { woken.notified().await }
     }
 }

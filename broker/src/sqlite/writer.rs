@@ -1,5 +1,5 @@
-//! The thread that owns the connection: it gathers what there is to do, does it in one
-//! transaction, and answers once that is committed.
+//! The thread that owns the connection: it gathers requests, carries them out in one transaction,
+//! and replies once that is committed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,27 +12,27 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::sqlite::command::Command;
 use crate::sqlite::liveness_lock::LivenessLock;
-use crate::sqlite::row::Content;
-use crate::sqlite::store::{self, Taken};
-use crate::sqlite::transaction::{Effects, Hands, Intake, dead_consumers};
+use crate::sqlite::row::RowContent;
+use crate::sqlite::store::{self, TakenMessage};
+use crate::sqlite::transaction::{ConsumerFeed, Effects, TransactionContext, dead_consumers};
 use crate::sqlite::wakeup::Wakeup;
 use crate::sqlite::{now, schema};
 use crate::{BrokerError, Delivery, Receipt};
 
-/// What one transaction does at most, so that other processes have their turn.
+/// Maximum commands in one transaction, so that other processes get their turn.
 const COMMANDS_PER_TRANSACTION: usize = 1024;
-/// How often a consumer looks by itself: for the dead, and for what no doorbell announced.
+/// How often a consumer polls, for dead sessions and for messages that no wakeup announced.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Acknowledgements wait for others, while consumers have so many messages in hand: a transaction costs as much as some
-/// twenty messages in it.
+/// Minimum number of messages in hand for acknowledgements to wait for more. A transaction costs as
+/// much as some twenty messages in it.
 const IN_HAND_MIN: u32 = 32;
-/// How long, for each message in hand: nobody handles them faster than that, and so nobody waits for more of them.
+/// Time to wait for each message in hand. No consumer handles messages faster, so none runs out meanwhile.
 const WAIT_EACH: Duration = Duration::from_micros(16);
-/// What the timer can do.
+/// Shortest wait that the timer can do.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 const WAIT_MAX: Duration = Duration::from_millis(5);
 
-/// The thread's life. `opened` is told how opening went; `lost` gets the reason, if it fails later.
+/// Runs the thread. `opened` gets the result of opening; `lost` gets the reason if it fails later.
 pub(super) fn run(
     path: &Path,
     commands: mpsc::Receiver<Command>,
@@ -59,8 +59,8 @@ fn must_be_flushed(command: &Command) -> bool {
     matches!(command, Command::Publish { flushed: true, .. } | Command::Declare { .. } | Command::Purge { .. })
 }
 
-/// How long acknowledgements wait for others, with so many messages in the hands of consumers. `pause`: how long there is nothing
-/// to give them.
+/// Returns how long acknowledgements wait for more, with this many messages in hand. `pause` is how
+/// long there is nothing to assign.
 fn acks_wait(in_hand: usize, pause: Option<Duration>) -> Option<Duration> {
     let in_hand = u32::try_from(in_hand).unwrap_or(u32::MAX);
     (in_hand >= IN_HAND_MIN && pause != Some(Duration::ZERO))
@@ -70,7 +70,7 @@ fn acks_wait(in_hand: usize, pause: Option<Duration>) -> Option<Duration> {
 struct Writer {
     path: PathBuf,
     db: Connection,
-    /// As the connection is set: whether a commit waits for the disk.
+    /// The current setting of the connection: whether a commit waits for the disk.
     flushing: Option<bool>,
     commands: mpsc::Receiver<Command>,
     acks: (mpsc::UnboundedSender<u64>, mpsc::UnboundedReceiver<u64>),
@@ -78,24 +78,24 @@ struct Writer {
     lost: Arc<OnceLock<String>>,
     wakeup: Wakeup,
     liveness_lock: Option<LivenessLock>,
-    consumers: BTreeMap<i64, Intake>,
-    /// Which consumer has which message.
+    consumers: BTreeMap<i64, ConsumerFeed>,
+    /// Consumer of each message in hand, by message id.
     holders: HashMap<i64, i64>,
     looked: Option<Instant>,
 }
 
-/// What has come in since the last transaction.
+/// Requests that have arrived since the last transaction.
 #[derive(Default)]
 struct Work {
     commands: Vec<Command>,
     acks: Vec<u64>,
     dropped: Vec<i64>,
-    /// Nobody can ask for anything any more.
+    /// Nobody can send commands any more.
     ended: bool,
 }
 
 impl Work {
-    /// Nobody waits for it.
+    /// Returns whether nobody waits for this work.
     fn is_in_no_hurry(&self) -> bool {
         self.commands.is_empty() && self.dropped.is_empty() && !self.ended
     }
@@ -139,21 +139,21 @@ impl Writer {
         }
     }
 
-    /// The session is lost: tell everybody. Their messages are given back by the others, who find
-    /// the presence gone.
+    /// Reports the lost session to its consumers. Other sessions give back their messages once they
+    /// find the liveness lock released.
     fn fail(self, error: rusqlite::Error) {
         let reason = format!("sqlite:{}: {}", self.path.display(), schema::explain(error));
-        for intake in self.consumers.values() {
-            // One place is kept for this; if even that is taken, the end of the stream says it.
-            let _ = intake.deliveries.try_send(Err(BrokerError::Lost(reason.clone())));
+        for feed in self.consumers.values() {
+            // One slot is kept for this. If even that is taken, the end of the stream tells the consumer.
+            let _ = feed.deliveries.try_send(Err(BrokerError::Lost(reason.clone())));
         }
         let _ = self.lost.set(reason);
     }
 
-    /// How long there is nothing to do, unless something comes in.
+    /// Returns how long there is nothing to do, unless a request arrives.
     fn pause(&self) -> Option<Duration> {
         let now = now();
-        let looks = self.consumers.values().filter_map(|intake| intake.until_look(now));
+        let looks = self.consumers.values().filter_map(|feed| feed.until_look(now));
         (!self.consumers.is_empty()).then(|| looks.fold(LOOK_INTERVAL, Duration::min))
     }
 
@@ -169,17 +169,17 @@ impl Writer {
             self.wait(&mut work, Some(wait), false).await;
             self.gather_what_is_there(&mut work);
         }
-        // Also where there was no wait: it rings for queues that seemed empty.
-        if self.wakeup.rung().now_or_never().is_some() {
+        // Checked without a wait too: a wakeup is for queues that seemed empty.
+        if self.wakeup.woken().now_or_never().is_some() {
             self.look_again();
         }
         work
     }
 
-    /// Waits until something comes in, but no longer than that.
+    /// Waits until a request arrives, but no longer than `pause`.
     async fn wait(&mut self, work: &mut Work, pause: Option<Duration>, for_acks: bool) {
-        let rung = self.wakeup.rung();
-        let is_rung = tokio::select! {
+        let woken = self.wakeup.woken();
+        let is_woken = tokio::select! {
             command = self.commands.recv() => {
                 work.ended = command.is_none();
                 work.commands.extend(command);
@@ -193,10 +193,10 @@ impl Writer {
                 work.dropped.push(id);
                 false
             }
-            () = rung, if pause.is_some() => true,
+            () = woken, if pause.is_some() => true,
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => false,
         };
-        if is_rung {
+        if is_woken {
             self.look_again();
         }
     }
@@ -212,7 +212,7 @@ impl Writer {
                 }
             }
         }
-        // After the commands: what was acknowledged before a consumer was closed is among these.
+        // After the commands: acknowledgements given before a consumer was closed are among these.
         while let Ok(id) = self.acks.1.try_recv() {
             work.acks.push(id);
         }
@@ -221,13 +221,13 @@ impl Writer {
         }
     }
 
-    /// Queues that were empty need not be any more.
+    /// Forgets which queues were empty.
     fn look_again(&mut self) {
-        self.consumers.values_mut().for_each(Intake::look_again);
+        self.consumers.values_mut().for_each(ConsumerFeed::look_again);
     }
 
-    /// One transaction. Whatever goes wrong in it ends the session: what was asked is then not
-    /// done, and nobody is told that it was.
+    /// Carries out the work in one transaction. Any error ends the session: the requests are then
+    /// not done, and nobody is told that they were.
     fn carry_out(&mut self, work: Work) -> rusqlite::Result<Option<oneshot::Sender<()>>> {
         let now = now();
         let dead = self.look_around()?;
@@ -235,21 +235,22 @@ impl Writer {
         if idle && !self.something_to_take(now)? {
             return Ok(None);
         }
+        // SQLite does not change `synchronous` inside a transaction.
         self.set_flushing(work.commands.iter().any(must_be_flushed))?;
 
         let mut effects = Effects::default();
-        // The connection is this thread's alone, and no other transaction is open on it.
+        // Only this thread uses the connection, and no other transaction is open on it.
         let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         for tag in work.acks {
             let id = tag.cast_signed();
             if let Some(consumer) = self.holders.remove(&id) {
                 store::delete(&transaction, id)?;
-                if let Some(intake) = self.consumers.get_mut(&consumer) {
-                    intake.held -= 1;
+                if let Some(feed) = self.consumers.get_mut(&consumer) {
+                    feed.held -= 1;
                 }
             }
         }
-        let mut hands = Hands {
+        let mut context = TransactionContext {
             db: &transaction,
             path: &self.path,
             liveness_lock: &mut self.liveness_lock,
@@ -259,29 +260,29 @@ impl Writer {
             dropped: &self.dropped.0,
         };
         for consumer in dead {
-            hands.give_back(consumer, &mut effects)?;
+            context.give_back(consumer, &mut effects)?;
         }
         for command in work.commands {
-            hands.execute(command, &mut effects)?;
+            context.execute(command, &mut effects)?;
         }
         for consumer in work.dropped {
-            hands.remove_consumer(consumer, &mut effects)?;
+            context.remove_consumer(consumer, &mut effects)?;
         }
-        hands.take(now, &mut effects)?;
+        context.take(now, &mut effects)?;
         transaction.commit()?;
 
-        for answer in effects.answers {
-            answer();
+        for reply in effects.replies {
+            reply();
         }
-        if effects.ring {
-            self.wakeup.ring();
+        if effects.wake_others {
+            self.wakeup.wake_others();
         }
         self.hand_out(effects.taken);
         Ok(effects.close)
     }
 
-    /// Whether commits wait for the disk. Taking and acknowledging need not: lost in a power cut, they
-    /// repeat a delivery.
+    /// Sets whether commits wait for the disk. Taking and acknowledging need no wait: lost in a
+    /// power cut, they repeat a delivery.
     fn set_flushing(&mut self, flushing: bool) -> rusqlite::Result<()> {
         if self.flushing != Some(flushing) {
             self.db.pragma_update(None, "synchronous", if flushing { "FULL" } else { "NORMAL" })?;
@@ -290,7 +291,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Once in a while: the consumers of sessions that have ended without good-bye, and what no doorbell announced.
+    /// Looks for dead consumers, and for messages that no wakeup announced, once every [`LOOK_INTERVAL`].
     fn look_around(&mut self) -> rusqlite::Result<Vec<i64>> {
         let Some(liveness_lock) = &self.liveness_lock else { return Ok(Vec::new()) };
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
@@ -302,27 +303,27 @@ impl Writer {
         Ok(dead)
     }
 
-    /// Without a transaction, which would keep others from writing: most looks find nothing.
+    /// Looks without a transaction, which would keep others from writing: most looks find nothing.
     fn something_to_take(&mut self, now: i64) -> rusqlite::Result<bool> {
-        for intake in self.consumers.values_mut().filter(|intake| intake.until_look(now) == Some(Duration::ZERO)) {
-            if store::has_ready(&self.db, intake.queue, now)? {
+        for feed in self.consumers.values_mut().filter(|feed| feed.until_look(now) == Some(Duration::ZERO)) {
+            if store::has_ready(&self.db, feed.queue, now)? {
                 return Ok(true);
             }
-            intake.was_empty(store::next_due(&self.db, intake.queue)?);
+            feed.was_empty(store::next_due(&self.db, feed.queue)?);
         }
         Ok(false)
     }
 
-    fn hand_out(&self, taken: Vec<(i64, Vec<Taken>)>) {
+    fn hand_out(&self, taken: Vec<(i64, Vec<TakenMessage>)>) {
         for (consumer, taken) in taken {
-            let Some(intake) = self.consumers.get(&consumer) else { continue };
-            for Taken { id, redelivered, content } in taken {
-                let Content { exchange, routing_key, message, unreadable } = content;
+            let Some(feed) = self.consumers.get(&consumer) else { continue };
+            for TakenMessage { id, redelivered, content } in taken {
+                let RowContent { exchange, routing_key, message, unreadable } = content;
                 let receipt = Receipt::new(id.cast_unsigned(), self.acks.0.clone());
                 let delivery = Delivery { message, exchange, routing_key, redelivered, unreadable, receipt };
-                // There is a place for each, up to the prefetch. An error means that the consumer
-                // was dropped; what it has is given back when we hear of that.
-                let _ = intake.deliveries.try_send(Ok(delivery));
+                // There is a slot for each, up to the prefetch. An error means that the consumer
+                // was dropped; the thread gives its messages back once it hears of the drop.
+                let _ = feed.deliveries.try_send(Ok(delivery));
             }
         }
     }

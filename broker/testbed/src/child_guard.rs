@@ -1,4 +1,4 @@
-//! A leash holds a child process, which dies with it or with the test process.
+//! A guard for a child process, which is killed with the guard or with the test process.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -14,32 +14,32 @@ use crate::reaper::Reaper;
 
 const WAIT_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A child process with its descendants, in a process group of their own. Dropping kills them.
+/// A child process and its descendants, in their own process group. Dropping the guard kills them.
 #[derive(Debug)]
 pub struct ChildGuard {
     name: String,
     id: u32,
     child: Mutex<Child>,
-    // Dropped in this order: the reaper kills and removes, the folder finds nothing left to do.
+    // Dropped in this order: the reaper kills and removes, so the folder has nothing left to do.
     _reaper: Reaper,
     folder: TempDir,
 }
 
 impl ChildGuard {
-    /// Starts the command. Standard input is empty, unless the command says otherwise before;
-    /// standard output and standard error are kept, see [`Self::stdout`] and [`Self::stderr`].
+    /// Starts the command with empty standard input. Standard output and standard error are
+    /// captured, see [`Self::stdout`] and [`Self::stderr`].
     pub fn spawn(command: Command) -> Self {
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"));
         Self::spawn_in(command, folder)
     }
 
-    /// The same, with its standard error where the test wants it, rather than kept.
+    /// Like [`Self::spawn`], but sends standard error to the given place instead of capturing it.
     pub fn spawn_with_stderr(command: Command, stderr: impl Into<Stdio>) -> Self {
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"));
         Self::start(command, folder, Some(stderr.into()))
     }
 
-    /// The same, in a folder that is removed when the child is gone.
+    /// Like [`Self::spawn`], in a folder that is removed with the child.
     pub(crate) fn spawn_in(command: Command, folder: TempDir) -> Self {
         Self::start(command, folder, None)
     }
@@ -58,45 +58,45 @@ impl ChildGuard {
         Self { name, id, child: Mutex::new(child), _reaper: reaper, folder }
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// What it has written to standard output so far.
+    /// Returns what the child has written to standard output so far.
     pub fn stdout(&self) -> String {
         self.output("stdout")
     }
 
-    /// What it has written to standard error so far.
+    /// Returns what the child has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.output("stderr")
     }
 
-    /// The file that its standard error goes to, for who follows a long one.
+    /// Returns the file that captures standard error, for tests that follow a long one.
     pub fn stderr_file(&self) -> PathBuf {
         self.folder.path().join("stderr")
     }
 
-    /// Kills it and its descendants with SIGKILL, and waits until it is gone.
+    /// Kills the child and its descendants with SIGKILL, and waits until the child is gone.
     pub fn kill(&self) {
         signal("KILL", &format!("-{}", self.id));
         let _ = self.child().wait();
     }
 
-    /// Asks it to end, with SIGTERM. It alone: what becomes of its descendants is its business.
+    /// Asks the child to end, with SIGTERM. Its descendants get no signal.
     pub fn terminate(&self) {
         if self.wait_timeout(Duration::ZERO).is_none() {
             signal("TERM", &self.id.to_string());
         }
     }
 
-    /// Sends it this signal, such as `ABRT`. It alone.
+    /// Sends a signal such as `ABRT` to the child only.
     pub fn send(&self, name: &str) {
         signal(name, &self.id.to_string());
     }
 
-    /// Waits until it has ended by itself; `None` if that takes longer.
+    /// Waits until the child has ended by itself; `None` if that takes longer than `timeout`.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
         let started = Instant::now();
         loop {
@@ -125,9 +125,10 @@ impl Drop for ChildGuard {
     }
 }
 
-/// By the shell's own `kill`, because the program is not everywhere, and the system call is unsafe.
+/// Sends a signal through the shell's own `kill`: the program is not installed everywhere, and the
+/// system call is unsafe.
 fn signal(name: &str, target: &str) {
-    // A target that is gone already is as good.
+    // A process that is already gone is fine too.
     let _ =
         Command::new("sh").args(["-c", r#"kill -s "$1" -- "$2""#, "kill", name, target]).stderr(Stdio::null()).status();
 }
@@ -186,7 +187,7 @@ mod tests {
             }
         }
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "leash::tests::a_child_dies_with_a_test_process_that_is_killed", "--nocapture"]);
+        command.args(["--exact", "child_guard::tests::a_child_dies_with_a_test_process_that_is_killed", "--nocapture"]);
         command.env(INNER, "1");
         let process = ChildGuard::spawn(command);
         let (id, folder) = eventually_some(SOON, "the inner child", || {

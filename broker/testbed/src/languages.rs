@@ -1,5 +1,5 @@
-//! Plugins in other languages: projects of `notify-host plugin new`, built as their READMEs say, with the
-//! tools that `cargo xtask test` has installed in one folder.
+//! Plugins in other languages: projects of `notify-host plugin new`, built as their READMEs say,
+//! with tools that `cargo xtask test` has installed in one folder.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// Names the folder of the tools.
+/// Environment variable with the folder of the tools.
 pub const VARIABLE: &str = "NOTIFY_TEST_LANGUAGES";
 
-/// A way to write a plugin.
+/// A language, with its toolchain, for writing a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Language {
     /// Plain cargo, for wasm32-wasip2.
     Rust,
-    /// Zig's compiler: a core module.
+    /// Zig's compiler; builds a core module.
     C,
-    /// On `QuickJS`.
+    /// JavaScript on `QuickJS`.
     JavaScript,
-    /// On `StarlingMonkey`.
+    /// JavaScript on `StarlingMonkey`.
     JavaScriptFull,
-    /// All of `CPython`.
+    /// Python, with all of `CPython`.
     Python,
 }
 
 impl Language {
-    /// All of them, the smallest first.
+    /// All languages, smallest plugin first.
     pub const ALL: [Self; 5] = [Self::Rust, Self::C, Self::JavaScript, Self::JavaScriptFull, Self::Python];
 
-    /// For people.
+    /// Returns the name for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Rust => "Rust",
@@ -41,7 +41,7 @@ impl Language {
         }
     }
 
-    /// For `plugin new --lang`.
+    /// Returns the value for `plugin new --lang`.
     pub fn option(self) -> &'static str {
         match self {
             Self::Rust => "rust",
@@ -51,7 +51,7 @@ impl Language {
         }
     }
 
-    /// The command that builds the project, and where the plugin is then.
+    /// Returns the command that builds the project, and the path of the built plugin.
     fn build(self, name: &str) -> (String, PathBuf) {
         let wasm = PathBuf::from(format!("{name}.wasm"));
         match self {
@@ -76,41 +76,42 @@ impl Language {
 pub struct Tools(PathBuf);
 
 impl Tools {
-    /// In this folder.
+    /// Uses the tools in this folder.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
     }
 
-    /// What lies in a project once its README's installing is done, and where it lies here.
+    /// Returns what a project contains after its README's installation steps, and where each of
+    /// them is here.
     pub fn installed(&self) -> [(&'static str, PathBuf); 3] {
         [
             (".venv", self.0.join("venv")),
             ("node_modules", self.0.join("npm/node_modules")),
-            // So that what does not change is built once.
+            // Shared between projects, so that unchanged dependencies are built once.
             ("target", self.0.join("cargo")),
         ]
     }
 
-    /// The environment for commands in a project, and what must not be in it.
+    /// Returns the environment for commands in a project: variables to set, and variables to remove.
     pub fn environment(&self) -> ([(&'static str, PathBuf); 1], [&'static str; 2]) {
         ([("ZIG_GLOBAL_CACHE_DIR", self.0.join("zig"))], ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"])
     }
 
-    /// Makes a project in `folder` with the host's program, and builds it. Where the plugin is then.
+    /// Creates a project in `folder` with the host's program, and builds it. Returns the path of the plugin.
     ///
     /// # Errors
     ///
-    /// What the command that failed had to say.
+    /// Returns the output of the command that failed.
     pub fn make(&self, host: &Path, language: Language, name: &str, folder: &Path) -> Result<PathBuf, String> {
         let project = new_project(host, language, name, folder)?;
         self.build(language, name, &project)
     }
 
-    /// Builds a project. Where the plugin is then.
+    /// Builds a project. Returns the path of the plugin.
     ///
     /// # Errors
     ///
-    /// What the command that failed had to say.
+    /// Returns the output of the command that failed.
     pub fn build(&self, language: Language, name: &str, project: &Path) -> Result<PathBuf, String> {
         for (link, target) in self.installed() {
             let made = fs::create_dir_all(&target).and_then(|()| symlink(target, project.join(link)));
@@ -128,7 +129,7 @@ impl Tools {
         for variable in unset {
             build.env_remove(variable);
         }
-        // Projects of one name share their places in Zig's cache, which need not be tried with several at once.
+        // Projects of the same name share entries in Zig's cache, so they must not be built at the same time.
         let _alone = (language == Language::C).then(|| ZIG.lock().unwrap_or_else(PoisonError::into_inner));
         run(build)?;
         Ok(project.join(wasm))
@@ -137,11 +138,11 @@ impl Tools {
 
 static ZIG: Mutex<()> = Mutex::new(());
 
-/// Makes a project in `folder` with the host's program. Where it is then.
+/// Creates a project in `folder` with the host's program. Returns its path.
 ///
 /// # Errors
 ///
-/// What the host had to say.
+/// Returns the output of the host.
 pub fn new_project(host: &Path, language: Language, name: &str, folder: &Path) -> Result<PathBuf, String> {
     let mut new = Command::new(host);
     new.current_dir(folder).args(["plugin", "new", name, "--lang", language.option()]);

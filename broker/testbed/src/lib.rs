@@ -1,9 +1,8 @@
-//! The real things that tests run against: child processes on a leash, a private RabbitMQ node.
+//! Real dependencies for tests: guarded child processes, a private RabbitMQ node.
 //!
-//! What a test starts here ends with the test process, even when that is killed with SIGKILL,
-//! and leaves no folder behind. Everything panics with one sentence when it cannot do its work,
-//! because that is how a test fails. Nothing here is shared between test processes: tests of
-//! several packages may run side by side.
+//! Everything that a test starts here ends with the test process, even if that is killed with
+//! SIGKILL, and leaves no folder behind. A failure panics with one sentence, because this is how a
+//! test fails. Test processes share nothing: tests of several packages may run side by side.
 
 #![allow(clippy::missing_panics_doc, reason = "in a library for tests, panicking is how a failure is told")]
 

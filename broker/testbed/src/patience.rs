@@ -1,4 +1,4 @@
-//! Waiting for what is to come, with a limit. The only place in the tests that sleeps.
+//! Waits for a condition, with a time limit. The only place in the tests that sleeps.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 ///
-/// When it does not hold within `deadline`; the message names `what` was waited for.
+/// If it does not hold within `deadline`; the message contains `what`.
 pub fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     eventually_some(deadline, what, || condition().then_some(()));
 }
@@ -18,7 +18,7 @@ pub fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() ->
 ///
 /// # Panics
 ///
-/// When there is none within `deadline`; the message names `what` was waited for.
+/// If there is none within `deadline`; the message contains `what`.
 pub fn eventually_some<T>(deadline: Duration, what: &str, mut value: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {

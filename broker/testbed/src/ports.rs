@@ -1,17 +1,17 @@
-//! Ports that nobody listens on.
+//! Free ports.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the range that systems give to outgoing connections (32768 on Linux), so that a port
-/// stays free while a server that had it is down.
+/// First port to try. The range is below the one for outgoing connections (from 32768 on Linux),
+/// so that a port stays free while its server is down.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A port of 127.0.0.1 that nobody listens on, and that this process has not been given before.
+/// Returns a port of 127.0.0.1 that nobody listens on, and that this process has not received before.
 pub fn free_port() -> u16 {
     static USED: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run side by side start far from each other.
+    // Concurrent test processes start far apart.
     #[expect(clippy::cast_possible_truncation, reason = "the remainder is below COUNT")]
     let offset = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
     for _ in 0..COUNT {

@@ -1,4 +1,4 @@
-//! A TCP proxy that a test owns, to break connections in every way that networks do.
+//! A TCP proxy for one test, which breaks connections in every way that networks do.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -6,69 +6,69 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How often a thread that has nothing to do looks whether the mode has changed.
+/// How often an idle thread checks whether the mode has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What the proxy does with connections.
+/// How the proxy treats connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// All goes through.
+    /// Forwards everything.
     Forward,
-    /// Connections stay open, new ones are accepted, and nothing goes through either way.
+    /// Keeps connections open and accepts new ones, but forwards nothing in either direction.
     Stall,
-    /// New connections are closed at once. Those that are open go on.
+    /// Closes new connections at once. Existing ones go on.
     Refuse,
-    /// So many more bytes go to each client, and then the connection is reset.
+    /// Forwards this many more bytes to each client, and then closes the connection.
     CutAfter(usize),
-    /// The server sees the end of its connections; clients see nothing, and get no answer.
+    /// Closes the server's side of connections. Clients see nothing, and get no answer.
     HalfOpen,
 }
 
-/// A proxy on 127.0.0.1. Dropping it ends it.
+/// A proxy on 127.0.0.1. Dropping it stops it.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyShared {
     upstream: u16,
-    state: Mutex<State>,
+    state: Mutex<ProxyState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ProxyState {
     mode: Mode,
     ended: bool,
     streams: Vec<TcpStream>,
 }
 
 impl Proxy {
-    /// Forwards to this port of 127.0.0.1.
+    /// Starts a proxy that forwards to this port of 127.0.0.1.
     pub fn to(upstream: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let listener = listener.unwrap_or_else(|error| panic!("cannot listen: {error}"));
         let address = listener.local_addr().unwrap_or_else(|error| panic!("no address: {error}"));
-        let state = State { mode: Mode::Forward, ended: false, streams: Vec::new() };
-        let shared = Arc::new(Shared { upstream, state: Mutex::new(state) });
+        let state = ProxyState { mode: Mode::Forward, ended: false, streams: Vec::new() };
+        let shared = Arc::new(ProxyShared { upstream, state: Mutex::new(state) });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accept(&listener, &accepting));
         Self { port: address.port(), shared }
     }
 
-    /// Where clients connect.
+    /// Returns the port that clients connect to.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// From now on.
+    /// Changes the mode.
     pub fn set(&self, mode: Mode) {
         let mut state = self.shared.state();
         state.mode = mode;
     }
 
-    /// Closes the oldest connection, on the client's side.
+    /// Closes the client's side of the oldest connection.
     pub fn drop_oldest_connection(&self) {
         if let Some(client) = self.shared.state().streams.first() {
             // It may be closed already.
@@ -76,9 +76,10 @@ impl Proxy {
         }
     }
 
-    /// Sends these bytes to each client, as if the server had. Between two frames that is, if nothing else is under way.
+    /// Sends these bytes to each client, as if they came from the server. They arrive between two
+    /// frames if nothing else is under way.
     pub fn send_to_clients(&self, bytes: &[u8]) {
-        // A client and a server each, in turn.
+        // The list alternates between clients and servers.
         for mut client in self.shared.state().streams.iter().step_by(2) {
             // It may be closed already.
             let _ = client.write_all(bytes);
@@ -98,13 +99,13 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.state().ended = true;
         self.drop_connections();
-        // Wakes up the one that accepts.
+        // Wakes the accepting thread.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl ProxyShared {
+    fn state(&self) -> MutexGuard<'_, ProxyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,7 +114,7 @@ impl Shared {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<ProxyShared>) {
     for client in listener.incoming() {
         if shared.state().ended {
             return;
@@ -132,10 +133,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Until one side closes, or the mode says so.
-fn forward(mut from: TcpStream, mut to: TcpStream, to_client: bool, shared: &Shared) {
+/// Copies from one side to the other, until one closes or the mode changes.
+fn forward(mut from: TcpStream, mut to: TcpStream, to_client: bool, shared: &ProxyShared) {
     let mut buffer = [0; 16 << 10];
     let mut left = None;
+    // Without a timeout, a blocked read would never notice a new mode.
     if from.set_read_timeout(Some(LOOK_EVERY)).is_err() {
         return;
     }
@@ -151,7 +153,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, to_client: bool, shared: &Sha
             Mode::HalfOpen => {
                 let server = if to_client { &from } else { &to };
                 let _ = server.shutdown(Shutdown::Both);
-                // The client's end stays with the proxy's list, so that it stays open.
+                // The proxy's list keeps the client's side open.
                 return;
             }
             Mode::CutAfter(bytes) if to_client => left = left.or(Some(bytes)),
@@ -170,7 +172,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, to_client: bool, shared: &Sha
         left = left.map(|left| left - read);
     }
     if shared.mode() == Mode::HalfOpen {
-        // It was the other direction that closed the server's end: the client must not hear of it.
+        // The other direction has closed the server's side. The client must not notice.
         return;
     }
     let _ = to.shutdown(Shutdown::Both);

@@ -1,5 +1,5 @@
-//! A publisher that writes AMQP's frames by hand, because client libraries refuse what the protocol's own types allow:
-//! text that is not UTF-8, lists nested thousands deep, flags that nobody defined.
+//! A publisher that writes AMQP frames by hand. Client libraries refuse what the protocol allows:
+//! text that is not UTF-8, lists nested thousands deep, undefined flags.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ const BODY: u8 = 3;
 const FRAME_END: u8 = 0xCE;
 const BODY_BYTES_MAX: usize = 100 << 10;
 
-/// One connection as user `guest`, with a channel in confirm mode.
+/// A connection as user `guest`, with one channel in confirm mode.
 #[derive(Debug)]
 pub struct RawPublisher {
     stream: TcpStream,
@@ -29,7 +29,7 @@ impl RawPublisher {
         let login = [&[0; 4][..], &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")].concat();
         publisher.method(0, [10, 11], &login);
         let tune = publisher.expect([10, 30]);
-        // Its own limits, without heartbeats.
+        // Accepts the server's limits, without heartbeats.
         publisher.method(0, [10, 31], &[&tune[..6], &[0, 0]].concat());
         publisher.method(0, [10, 40], &[&short(b"/")[..], &[0, 0]].concat());
         publisher.expect([10, 41]);
@@ -40,7 +40,8 @@ impl RawPublisher {
         publisher
     }
 
-    /// Publishes a message and waits until RabbitMQ has confirmed it. `properties` are the flags and what follows them.
+    /// Publishes a message and waits until RabbitMQ has confirmed it. `properties` holds the flags
+    /// and the properties after them.
     pub fn publish(&mut self, exchange: &[u8], routing_key: &[u8], properties: &[u8], body: &[u8]) {
         self.method(1, [60, 40], &[&[0, 0][..], &short(exchange), &short(routing_key), &[0]].concat());
         let size = (body.len() as u64).to_be_bytes();
@@ -64,7 +65,7 @@ impl RawPublisher {
         self.stream.write_all(bytes).expect("RabbitMQ takes what is sent");
     }
 
-    /// The arguments of this method, which must come next.
+    /// Reads the next method, which must have this id, and returns its arguments.
     fn expect(&mut self, id: [u16; 2]) -> Vec<u8> {
         let mut header = [0; 7];
         self.stream.read_exact(&mut header).expect("RabbitMQ answers");
@@ -78,22 +79,22 @@ impl RawPublisher {
     }
 }
 
-/// AMQP's short string.
+/// Encodes an AMQP short string.
 pub fn short(text: &[u8]) -> Vec<u8> {
     [&[u8::try_from(text.len()).expect("at most 255 bytes")], text].concat()
 }
 
-/// AMQP's long string.
+/// Encodes an AMQP long string.
 pub fn long(text: &[u8]) -> Vec<u8> {
     [&u32::try_from(text.len()).expect("a 32-bit size").to_be_bytes(), text].concat()
 }
 
-/// Property flags and properties: headers of these entries, and a message id.
+/// Encodes property flags and properties: headers with these entries, and a message id.
 pub fn headers_and_id(entries: &[u8], id: &[u8]) -> Vec<u8> {
     [&[0x20, 0x80][..], &long(entries), &short(id)].concat()
 }
 
-/// A header's entry whose value is a list in a list in a list, so many levels deep.
+/// Encodes a header entry whose value is a list nested this many levels deep.
 pub fn nested_entry(name: &[u8], levels: usize) -> Vec<u8> {
     let value = (0..levels).fold(b"V".to_vec(), |inner, _| [&b"A"[..], &long(&inner)].concat());
     [short(name), value].concat()

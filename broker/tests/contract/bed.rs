@@ -1,4 +1,4 @@
-//! What a test of the contract runs on: one engine, and names that no other test uses.
+//! The fixture of a contract test: one engine, and names that no other test uses.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use broker::{
 use tempfile::TempDir;
 use testbed::rabbitmq::{self, Node, let_new_queues_settle};
 
-/// How long what must come may take.
+/// Time limit for anything that must happen.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
-/// How long a test watches that something does not come.
+/// How long a test watches that nothing happens.
 const QUIET: Duration = Duration::from_millis(300);
 
 pub(crate) struct Bed {
     engine: Engine,
-    /// The source's exchange, and the stem of all names.
+    /// Exchange of the source, and prefix of all names.
     pub(crate) name: String,
 }
 
@@ -46,7 +46,7 @@ impl Bed {
         Self { engine, name }
     }
 
-    /// The same engine, but one that this test may restart.
+    /// Returns the same engine, as one that this test may restart.
     pub(crate) fn alone(self) -> Self {
         let engine = match self.engine {
             Engine::Shared(node) => Engine::Own(Box::new(Node::start_release(node.release()))),
@@ -55,7 +55,7 @@ impl Bed {
         Self { engine, name: self.name }
     }
 
-    /// Nothing restarts a file: there it is enough that every session is gone.
+    /// Restarts the engine. A file needs no restart: it is enough that every session is gone.
     pub(crate) async fn restart(&self) {
         match &self.engine {
             Engine::Shared(_) => panic!("the node belongs to all tests"),
@@ -92,7 +92,7 @@ impl Bed {
         format!("{}.queue", self.name)
     }
 
-    /// A session, with a source whose queue takes everything.
+    /// Opens a session, with a source whose queue takes everything.
     pub(crate) async fn open(&self) -> Broker {
         let broker = self.connect().await;
         broker.declare_source(&self.source(ExchangeKind::Topic, &["#"])).await.unwrap();
@@ -121,13 +121,13 @@ pub(crate) fn body(delivery: &Delivery) -> String {
     String::from_utf8(delivery.message.body.to_vec()).unwrap()
 }
 
-/// The next delivery, which must come.
+/// Returns the next delivery, which must come.
 pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
     let delivery = tokio::time::timeout(SOON, consumer.next()).await.expect("a delivery comes soon");
     delivery.expect("the consumer goes on").unwrap()
 }
 
-/// That many deliveries, none of them acknowledged.
+/// Returns this many deliveries, none of them acknowledged.
 pub(crate) async fn take(consumer: &mut Consumer, count: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::with_capacity(count);
     while deliveries.len() < count {
@@ -140,7 +140,7 @@ pub(crate) fn bodies(deliveries: &[Delivery]) -> Vec<String> {
     deliveries.iter().map(body).collect()
 }
 
-/// Watches for a moment that no delivery comes.
+/// Checks for a moment that no delivery comes.
 pub(crate) async fn stays_quiet(consumer: &mut Consumer) {
     if let Ok(delivery) = tokio::time::timeout(QUIET, consumer.next()).await {
         panic!("a delivery came that should not: {delivery:?}");

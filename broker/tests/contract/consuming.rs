@@ -1,4 +1,4 @@
-//! What a delivery and its acknowledgement mean.
+//! The meaning of a delivery and its acknowledgement.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ async fn publish_numbers(bed: &Bed, broker: &Broker, count: usize) -> Vec<String
     numbers
 }
 
-/// Three deliveries are out, the second is acknowledged, and `leave` ends the consumer.
+/// Takes three deliveries, acknowledges the second, and ends the consumer with `leave`.
 async fn the_rest_comes_again(bed: Bed, leave: impl AsyncFnOnce(broker::Consumer, Broker)) {
     let broker = bed.open().await;
     let watcher = bed.connect().await;
@@ -23,8 +23,8 @@ async fn the_rest_comes_again(bed: Bed, leave: impl AsyncFnOnce(broker::Consumer
     let mut consumer = bed.consume(&broker, 10).await;
     let mut deliveries = take(&mut consumer, 3).await;
     deliveries.remove(1).receipt.ack();
-    // From outside, what is out and what is acknowledged look the same. One that is out of order is
-    // acknowledged within 50 ms.
+    // From outside, a delivery in hand and an acknowledged one look the same. An acknowledgement
+    // out of order is sent within 50 ms.
     stays_quiet(&mut consumer).await;
     leave(consumer, broker).await;
     eventually("the consumer is gone", async || bed.state(&watcher).await.consumers == 0).await;
@@ -34,7 +34,7 @@ async fn the_rest_comes_again(bed: Bed, leave: impl AsyncFnOnce(broker::Consumer
     assert_eq!(bodies(&again), ["0", "2"]);
     assert!(again.iter().all(|delivery| delivery.redelivered));
     stays_quiet(&mut consumer).await;
-    // The receipts of the old consumer do nothing to the new one.
+    // Receipts of the old consumer do not affect the new one.
     for delivery in deliveries {
         delivery.receipt.ack();
     }
@@ -63,7 +63,7 @@ pub(crate) async fn acknowledgements_given_before_the_close_count(bed: Bed) {
     let broker = bed.open().await;
     publish_numbers(&bed, &broker, COUNT).await;
     let mut consumer = bed.consume(&broker, 2000).await;
-    // Every other one, so that no acknowledgement can stand for many.
+    // Every other one, so that no acknowledgement can be cumulative.
     let (acknowledged, kept): (Vec<_>, Vec<_>) =
         take(&mut consumer, COUNT).await.into_iter().enumerate().partition(|(at, _)| at % 2 == 1);
     for (_, delivery) in acknowledged {
@@ -103,7 +103,7 @@ pub(crate) async fn a_slow_message_does_not_keep_others_unacknowledged(bed: Bed)
     publish_numbers(&bed, &broker, COUNT).await;
     let mut consumer = bed.consume(&broker, 5).await;
     let slow = next(&mut consumer).await;
-    // With a window of five, all others pass only if they are acknowledged past the slow one.
+    // With a window of five, the others arrive only if they are acknowledged past the slow one.
     for number in 1..COUNT {
         let delivery = next(&mut consumer).await;
         assert_eq!(body(&delivery), number.to_string());

@@ -1,4 +1,4 @@
-//! What a publish that returned means.
+//! The meaning of a publish that has returned.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is declared, and what it does to messages.
+//! Declarations, and their effect on messages.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use broker::{ExchangeKind, Object, Presence, Target};
 
 use crate::bed::{Bed, body, eventually, next, stays_quiet, text};
 
-/// Which of these keys reach the source's queue.
+/// Checks which of these keys reach the source's queue.
 async fn check_routing(bed: Bed, kind: ExchangeKind, bindings: &[&str], keys: &[(&str, bool)]) {
     let broker = bed.connect().await;
     assert_eq!(broker.declare_source(&bed.source(kind, bindings)).await.unwrap(), []);
@@ -20,7 +20,7 @@ async fn check_routing(bed: Bed, kind: ExchangeKind, bindings: &[&str], keys: &[
             delivery.receipt.ack();
         }
     }
-    // Two bindings that match do not make two messages.
+    // Two matching bindings do not deliver a message twice.
     stays_quiet(&mut consumer).await;
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn a_message_for_later_comes_to_its_plugin_and_not_before(bed: 
     let mut logger = broker.consume(&names.plugin("logger"), 5).await.unwrap();
     let mut mail = broker.consume(&names.plugin("mail"), 5).await.unwrap();
     let published = Instant::now();
-    // The longer delay first: what waits for it must not hold up the shorter one.
+    // The longest delay first: messages that wait for it must not hold up shorter ones.
     for (plugin, seconds) in [("mail", 60), ("logger", 2), ("mail", 1)] {
         let delay = Duration::from_secs(seconds);
         let target = Target::PluginLater { names: &names, plugin, delay };
@@ -137,7 +137,7 @@ pub(crate) async fn a_survey_tells_what_is_missing_and_what_is_there_and_makes_n
         });
         states.sum::<u64>()
     };
-    // A queue that is busy may be counted as empty at first.
+    // A busy queue may be reported as empty at first.
     eventually("one is counted", async || ready().await == 1).await;
     for finding in broker.inspect_topology(&parts).await.unwrap() {
         let is_binding = matches!(finding.item.object, Object::Binding { .. });

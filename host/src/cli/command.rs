@@ -1,12 +1,11 @@
-//! What the operator's commands have in common: answers of the broker come within a time, data goes to
-//! standard output, talk to standard error.
+//! Helpers that the commands share. Data goes to standard output, messages go to standard error.
 
 use std::io::{self, Write};
 
 use event::text::{printable, printable_json};
 
-/// A sentence on standard error. Unlike `eprintln!` it does not mind when nobody reads on, and lets no text
-/// from outside drive the terminal.
+/// Prints a sentence to standard error. Unlike `eprintln!` it ignores a closed reader, and it escapes text from outside
+/// so that it cannot control the terminal.
 macro_rules! say {
     ($($sentence:tt)*) => {
         $crate::cli::command::say_text(&format!($($sentence)*))
@@ -14,23 +13,23 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// For [`say!`].
+/// Implements [`say!`].
 pub(crate) fn say_text(text: &str) {
-    // There is nowhere else to tell it.
+    // A failed write to standard error cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{}", said(text));
 }
 
-/// Its lines stay lines: faults are told one a line.
+/// Escapes each line. Line breaks stay, because faults are printed one per line.
 fn said(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// One JSON object on a line of its own.
+/// Writes a JSON object on one line.
 pub(crate) fn write_json(out: &mut impl Write, object: &serde_json::Value) -> io::Result<()> {
     writeln!(out, "{}", printable_json(&object.to_string()))
 }
 
-/// Whoever reads our output may have read enough.
+/// Ignores a broken pipe: the reader of our output may have read enough.
 pub(crate) fn unless_cut_off(printed: io::Result<()>) -> anyhow::Result<()> {
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -40,7 +39,7 @@ pub(crate) fn unless_cut_off(printed: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Columns as wide as they must be, each row with what `below` has to say of it.
+/// Writes a table whose columns fit their content. After each row follow the lines that `below` returns for it.
 pub(crate) fn write_table<const COLUMNS: usize>(
     out: &mut impl Write,
     headings: [&str; COLUMNS],

@@ -1,4 +1,4 @@
-//! `notify-host events`: what becomes of events, line by line, as `tail` shows a log.
+//! `notify-host events`: prints what became of events, line by line, as `tail` prints a log.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -16,32 +16,32 @@ use journal::{Attempted, Filter, Next, OutcomeFilter, Reader, Record, Recorded, 
 
 use crate::cli::command::{unless_cut_off, write_json};
 
-/// Between two looks for more.
+/// Poll interval for new records.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Go on with what happens from now on, until interrupted
+    /// Keep printing new events until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Only what happened at this plugin
+    /// Only events at this plugin
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
-    /// Only what came to this
+    /// Only attempts with this outcome
     #[arg(long, value_name = "OUTCOME", value_parser = outcomes())]
     outcome: Vec<OutcomeFilter>,
-    /// Only what happened within this time, e.g. 10m or 2h
+    /// Only events within this time, e.g. 10m or 2h
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     since: Option<Duration>,
-    /// The last so many lines [default: 20, or all with --since]
+    /// Number of lines, the most recent ones [default: 20, or all with --since]
     #[arg(long, short = 'n', value_name = "N")]
     lines: Option<usize>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-/// The outcomes, with what each means for `--help`.
+/// Parses an outcome. `--help` shows the meaning of each.
 fn outcomes() -> impl TypedValueParser<Value = OutcomeFilter> {
     let values = OutcomeFilter::ALL.iter().map(|outcome| {
         let value = PossibleValue::new(outcome.as_str());
@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
     let lines = arguments.lines.unwrap_or(if arguments.since.is_some() { usize::MAX } else { LINES });
     let mut subjects = Subjects::default();
     let mut last = VecDeque::new();
-    // A journal of a week may have millions of records.
+    // A journal of a week may have millions of records, so start near its end.
     let place = match lines {
         usize::MAX => 0,
         lines => reader.before_last(lines, since, |record| filter.wants(record))?,
@@ -97,7 +97,7 @@ pub(crate) async fn run(arguments: &Arguments, journal: &Path) -> anyhow::Result
     }
 }
 
-/// Whether somebody still reads.
+/// Prints the records. Returns whether anybody still reads the output.
 fn print(records: &VecDeque<Record>, subjects: &Subjects, json: bool) -> anyhow::Result<bool> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut write = || {

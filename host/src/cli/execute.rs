@@ -1,4 +1,4 @@
-//! Runs the command that was asked for.
+//! Parses the arguments and runs the command.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use crate::cli::{self, Cli, Command, dead_letters, events, explain, health, manu
 use crate::daemon::{self, Started};
 use crate::{exit, logging, shutdown};
 
-/// The program: arguments in, exit code out.
+/// Runs the program and returns its exit code.
 pub(crate) fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(arguments) => execute(arguments.command),
         Err(said) => match said.print() {
-            // Help that is not where it was to be is none.
+            // Help that could not be printed is a failure.
             Err(error) if !said.use_stderr() => finish(unless_cut_off(Err(error))),
             Ok(()) | Err(_) => ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(exit::WRONG_ARGUMENTS)),
         },
@@ -63,7 +63,7 @@ fn execute(command: Command) -> ExitCode {
             match sandbox::compile_standard_input(&output, memory_reservation) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    // For the host, which says whose fault it is. If that does not listen, the exit code must do.
+                    // The host reads this line and decides whose fault it is. The exit code serves if it cannot.
                     let _ = writeln!(io::stderr(), "{error}");
                     ExitCode::from(if error.is_transient() { sandbox::TRY_AGAIN } else { exit::FAILED })
                 }
@@ -116,7 +116,7 @@ fn run(layers: &Layers) -> ExitCode {
     }
 }
 
-/// Runs a command that is no daemon with the settings, if they are good.
+/// Runs a command with the settings, if they are valid.
 fn with_settings(
     settings: Result<HostConfig, String>,
     command: impl AsyncFnOnce(HostConfig, BrokerUrl) -> anyhow::Result<()>,
@@ -129,7 +129,7 @@ fn with_settings(
         Ok(settings) => settings,
         Err(problem) => return bad_config(&problem),
     };
-    // It only logs what went wrong, in words.
+    // A command logs only problems, as text.
     logging::start(Some(LogFormat::Human), LevelFilter::WARN);
     finish(block_on(command(config, broker)))
 }
@@ -139,7 +139,7 @@ fn broker_of(config: &HostConfig) -> Result<BrokerUrl, String> {
     broker.ok_or_else(|| "there is no home directory to keep a queue in: name one with --broker".to_owned())
 }
 
-/// Runs a command on what the hosts with this plugin folder keep in their state folder.
+/// Runs a command on the state that hosts with this plugin folder keep.
 fn with_journal(folder: &plugin::PluginFolder, command: impl AsyncFnOnce(PathBuf) -> anyhow::Result<()>) -> ExitCode {
     let config = match folder.resolve() {
         Ok(config) => config,
@@ -157,7 +157,7 @@ fn bad_config(problem: &str) -> ExitCode {
     ExitCode::from(exit::BAD_CONFIG)
 }
 
-/// The end of a command that is no daemon.
+/// Reports a command's error, and returns the exit code.
 fn finish(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -171,7 +171,7 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(command);
-    // A guest that computes without end must not keep the process alive.
+    // Do not wait for blocking threads: a guest in an endless computation must not keep the process alive.
     runtime.shutdown_background();
     done
 }

@@ -1,4 +1,4 @@
-//! `notify-host explain`: what became of an event, from the host's journal.
+//! `notify-host explain`: tells what became of an event, from the host's journal.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -18,24 +18,24 @@ use tokio::time::Instant;
 
 use crate::cli::command::{say, unless_cut_off, write_json};
 
-/// How long a host that runs may take to write down what has just happened, and between two looks for it.
+/// How long to wait for a running host to write its latest records, and the interval of the checks.
 const PATIENCE: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The event's id; if there is no such event, the subject of several
+    /// Event id; if no event has it, the subject of several events
     #[arg(value_name = "EVENT_ID", required_unless_present = "subject")]
     id: Option<String>,
-    /// All events about this, such as an order's id
+    /// All events with this subject, such as an order's id
     #[arg(long, value_name = "SUBJECT", conflicts_with = "id")]
     subject: Option<String>,
-    /// One JSON object a line, one for each event
+    /// Print one JSON object per line, one for each event
     #[arg(long)]
     json: bool,
 }
 
-/// `state` is what belongs to the plugin folder in the state folder.
+/// Runs the command. `state` is the plugin folder's part of the state folder.
 pub(crate) async fn run(arguments: &Arguments, state: &Path) -> anyhow::Result<()> {
     let file = journal::file(state);
     let (id, subject) = (arguments.id.as_deref(), arguments.subject.as_deref());
@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: &Arguments, state: &Path) -> anyhow::Result<(
     Ok(())
 }
 
-/// A host that has just begun has not even made the file.
+/// Whether nothing was found yet. A host that has just started has not even created the file.
 fn is_nothing(found: &Result<Vec<Timeline>, StoreError>) -> bool {
     match found {
         Ok(timelines) => timelines.is_empty(),
@@ -113,7 +113,7 @@ fn write(out: &mut impl Write, timeline: &Timeline, now: i64) -> io::Result<()> 
     Ok(())
 }
 
-/// What happened, the first on the line of its time.
+/// Describes a record. The first sentence goes on the line with the time.
 fn sentences(record: &Record) -> Vec<String> {
     match &record.what {
         What::Received(received) => {
@@ -124,7 +124,9 @@ fn sentences(record: &Record) -> Vec<String> {
                 shown(exchange),
                 shown(routing_key)
             )];
-            lines.extend(routed.iter().map(|routed| format!("{}: {}", shown(&routed.plugin), because(&routed.rule))));
+            lines.extend(
+                routed.iter().map(|routed| format!("{}: {}", shown(&routed.plugin), route_reason(&routed.rule))),
+            );
             if let count @ 1.. = *not_subscribed {
                 lines.push(format!(
                     "{} not subscribed to it",
@@ -154,7 +156,7 @@ fn sentences(record: &Record) -> Vec<String> {
     }
 }
 
-fn because(rule: &Rule) -> String {
+fn route_reason(rule: &Rule) -> String {
     match rule {
         Rule::Everything => "matched: it gets every event".to_owned(),
         Rule::Subscription(rule) => format!("matched: {}", shown(rule)),

@@ -1,5 +1,5 @@
-//! `notify-host health`: asks a host as a probe does, for where there is nothing else that could (a container
-//! without a shell).
+//! `notify-host health`: asks a host as a probe does, for places without another HTTP client, such as a container
+//! without a shell.
 
 use std::io::{self, Write as _};
 
@@ -13,10 +13,10 @@ use crate::cli::top::Client;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// It must take events, too
+    /// Also require that the host takes events
     #[arg(long)]
     ready: bool,
-    /// Where the host listens for HTTP: its --admin
+    /// URL of the host's admin server: its --admin address
     #[arg(long, value_name = "URL", env = "NOTIFY_ADMIN_URL", default_value = "http://127.0.0.1:9471")]
     url: Url,
 }

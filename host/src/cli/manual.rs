@@ -1,4 +1,4 @@
-//! What shells and `man` know of this program, made of its own command line.
+//! Generates shell completions and manual pages from the command line's definition.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -13,18 +13,18 @@ use crate::cli::command::unless_cut_off;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Prints what makes a shell complete this program's commands and options
+    /// Print a shell completion script
     ///
     /// For bash: notify-host completions bash > ~/.local/share/bash-completion/completions/notify-host
     #[command(verbatim_doc_comment)]
     Completions {
-        /// Which shell
+        /// Shell to complete in
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
-    /// Writes the manual pages, one for each command, into a folder
+    /// Write manual pages, one for each command, into a folder
     Man {
-        /// The folder; it is made if there is none
+        /// Target folder, created if missing
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },

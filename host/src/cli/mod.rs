@@ -25,10 +25,10 @@ use sandbox::COMPILE_COMMAND;
 
 pub(crate) use crate::cli::execute::main;
 
-/// Hands the events of a queue to sandboxed WebAssembly plugins.
+/// Hand the events of a queue to sandboxed WebAssembly plugins.
 ///
-/// Without any option `notify-host run` serves a queue in one file of yours, which `order-cli`
-/// publishes to, and runs the plugins in ./plugins.
+/// Without options, `notify-host run` serves a queue in a single file of yours, which `order-cli` publishes to, and
+/// runs the plugins in ./plugins.
 #[derive(Debug, Parser)]
 #[command(name = "notify-host", version)]
 pub(crate) struct Cli {
@@ -38,19 +38,18 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Consumes the queue until it is told to stop by SIGINT or SIGTERM
+    /// Consume the queue until stopped by SIGINT or SIGTERM
     ///
-    /// The exchange and the queue are used as they are where they exist, and made where they do
-    /// not. While the broker cannot be reached it tries again, for ever unless --broker-timeout
-    /// says otherwise. The log goes to standard error.
+    /// An existing exchange or queue is used as it is; a missing one is created. If the broker cannot be reached, the
+    /// host keeps trying, forever unless --broker-timeout is set. The log goes to standard error.
     ///
     /// Exit codes: 0 stopped as asked; 1 failed; 2 wrong arguments; 78 wrong configuration;
     /// 130 ended by a second signal.
     Run(RunArguments),
-    /// Lists, shows, replays, edits and deletes what was given up
+    /// List, show, replay, edit and delete dead letters
     ///
-    /// Works while hosts run. Nothing is removed before it is where it goes to: a command that is
-    /// cut off may repeat a letter, and loses none.
+    /// Works while hosts run. A letter is removed only after it has arrived at its destination: an interrupted command
+    /// may repeat a letter, but loses none.
     ///
     /// Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong arguments; 78 wrong configuration.
     DeadLetters {
@@ -59,7 +58,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         broker: BrokerArguments,
     },
-    /// Shows, checks and makes the exchanges and queues that a host needs in its broker
+    /// Show, check and create the exchanges and queues that a host needs in its broker
     ///
     /// Works while hosts run.
     ///
@@ -73,17 +72,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         folder: topology::PluginFolder,
     },
-    /// Says which plugins would get an event, and by which rule
+    /// Show which plugins would get an event, and by which rule
     ///
-    /// Needs no broker, and calls no plugin but for what it says of itself.
+    /// Needs no broker. Plugins are only asked to describe themselves.
     ///
     /// Exit codes: 0 said; 1 failed, or it is no event; 2 wrong arguments; 78 wrong configuration.
     Route(route::Arguments),
-    /// Says what became of an event, or of all about one order: from the journal of the hosts here
+    /// Explain what became of an event, or of all events about one order
     ///
-    /// When it came, which plugins got it and by which rule, each attempt with its outcome and reason, and how it
-    /// stands. The journal is that of the hosts with this plugin folder and state folder; what other hosts on the
-    /// same queue did is in theirs.
+    /// Shows when an event arrived, which plugins got it and by which rule, each attempt with its outcome and reason,
+    /// and the current state. The information comes from the journal of the hosts with this plugin folder and state
+    /// folder; other hosts on the same queue have journals of their own.
     ///
     /// Exit codes: 0 said; 1 failed, or the journal knows nothing of it; 2 wrong arguments; 78 wrong configuration.
     Explain {
@@ -92,9 +91,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         folder: plugin::PluginFolder,
     },
-    /// Shows what became of recent events, line by line, and with --follow goes on
+    /// Show what became of recent events, line by line; with --follow, keep going
     ///
-    /// A line for each attempt, and for each event that no plugin wanted, that came twice, or that was none.
+    /// Prints a line for each attempt, and for each event that no plugin wanted, that was a duplicate, or that could
+    /// not be decoded.
     ///
     /// Exit codes: 0 shown; 1 failed; 2 wrong arguments; 78 wrong configuration.
     Events {
@@ -103,21 +103,21 @@ pub(crate) enum Command {
         #[command(flatten)]
         folder: plugin::PluginFolder,
     },
-    /// Shows a running host at a glance: throughput, plugins, recent events; pauses and resumes plugins
+    /// Show a running host at a glance: throughput, plugins and recent events; pause and resume plugins
     ///
-    /// It asks the host over HTTP. Without colours where `NO_COLOR` is set. Where there is no terminal,
-    /// and with --once, it prints how the host is as text, and ends.
+    /// Asks the host over HTTP. Prints no colours if `NO_COLOR` is set. With --once, or without a terminal, it prints
+    /// one snapshot as text and exits.
     ///
     /// Exit codes: 0 shown; 1 failed, or the host cannot be reached; 2 wrong arguments.
     Top(top::Arguments),
-    /// Asks a running host whether it is well, for health checks
+    /// Check the health of a running host
     ///
-    /// It is well if it answers. With --ready it must take events, too: there are a session with the broker and a
-    /// plugin, and work goes on.
+    /// A host is healthy if it answers. With --ready it must also take events: it has a session with the broker and at
+    /// least one plugin, and work proceeds.
     ///
     /// Exit codes: 0 it is; 1 it is not, or cannot be reached; 2 wrong arguments.
     Health(health::Arguments),
-    /// Makes, inspects, tries out and grants plugins; lists, switches, reloads and rolls them back
+    /// Create, inspect, test and grant plugins; list, enable, reload and roll back installed ones
     ///
     /// Exit codes: 0 done; 1 failed; 2 wrong arguments; 78 wrong configuration.
     Plugin {
@@ -128,37 +128,39 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Manual(manual::Action),
-    /// Has the running host read its settings again
+    /// Make the running host read its settings again
     ///
-    /// Says what holds from now on, and what needs a restart. A file with faults changes nothing. SIGHUP does the same.
+    /// Shows what has taken effect, and what needs a restart. A file with faults changes nothing. SIGHUP does the same.
     ///
     /// Exit codes: 0 done, or nothing has changed; 1 failed; 2 wrong arguments; 78 wrong configuration.
     Reload {
         #[command(flatten)]
         folder: plugin::PluginFolder,
     },
-    /// Checks, shows and explains the settings
+    /// Check, show and explain the settings
     Config {
         #[command(subcommand)]
         action: config::Action,
     },
-    /// The host starts itself so, to compile a plugin
+    /// Compile a plugin; the host runs this command as a child process
     #[command(name = COMPILE_COMMAND, hide = true)]
     CompilePlugin { output: PathBuf, memory_reservation: u64 },
 }
 
-/// Where the queues are.
+/// Settings of the broker.
 #[derive(Debug, Args)]
 pub(crate) struct BrokerArguments {
-    /// The host's settings, in TOML; variables and options override them [default: notify-host.toml in notify-host in your config directory, else /etc/notify-host/notify-host.toml, if there is one]
+    /// Settings file in TOML; environment variables and options override it [default: notify-host.toml in notify-host
+    /// in your config directory, else /etc/notify-host/notify-host.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG", global = true)]
     config: Option<PathBuf>,
-    /// amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH
+    /// Broker URL: amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://… or sqlite:PATH
     ///
-    /// Several amqp URLs, with commas between them, are the nodes of one cluster: one that can be
-    /// used is used, and another when it is lost. Without a URL, a file in your state directory (on Linux ~/.local/state/notify-host/queue.db).
+    /// Several amqp URLs, separated by commas, are the nodes of one cluster. The host uses one that is available, and
+    /// switches to another when it is lost. Without a URL, the queue is a file in your state directory (on Linux
+    /// ~/.local/state/notify-host/queue.db).
     /// [env: NOTIFY_BROKER]
-    // Taken as text, because clap would show a wrong one with its password.
+    // Parsed later: clap would show an invalid URL with its password.
     #[arg(long, value_name = "URL", global = true)]
     broker: Option<String>,
 }
@@ -170,7 +172,7 @@ impl BrokerArguments {
         layers
     }
 
-    /// The settings, of all layers.
+    /// Resolves the settings from all layers.
     pub(crate) fn resolve(&self) -> Result<HostConfig, String> {
         Ok(self.layers().resolve()?.config)
     }
@@ -180,47 +182,50 @@ impl BrokerArguments {
 pub(crate) struct RunArguments {
     #[command(flatten)]
     broker: BrokerArguments,
-    /// The folder of the plugins, NAME.wasm with NAME.toml beside it [default: plugins] [env: NOTIFY_PLUGINS]
+    /// Plugin folder: NAME.wasm files, each with an optional NAME.toml [default: plugins] [env: NOTIFY_PLUGINS]
     #[arg(long, value_name = "DIR")]
     plugins: Option<String>,
-    /// The host's own folder, for compiled plugins and such [default: notify-host in your state directory] [env: NOTIFY_STATE]
+    /// State folder of the host, e.g. for compiled plugins [default: notify-host in your state directory] [env:
+    /// NOTIFY_STATE]
     #[arg(long, value_name = "DIR")]
     state: Option<String>,
-    /// Give up if the broker cannot be reached at the start for so long, e.g. 30s [default: never] [env: NOTIFY_BROKER_TIMEOUT]
+    /// Give up if the broker cannot be reached within this time at the start, e.g. 30s [default: never] [env:
+    /// NOTIFY_BROKER_TIMEOUT]
     #[arg(long, value_name = "TIME", value_parser = time)]
     broker_timeout: Option<String>,
-    /// How long a stop waits for the calls in flight [default: 25s] [env: NOTIFY_DRAIN_TIMEOUT]
+    /// How long a shutdown waits for calls in flight [default: 25s] [env: NOTIFY_DRAIN_TIMEOUT]
     #[arg(long, value_name = "TIME", value_parser = time)]
     drain_timeout: Option<String>,
-    /// Where the admin surface listens: dashboard, metrics, health and API; or off [default: 127.0.0.1:9471] [env: NOTIFY_ADMIN]
+    /// Address of the admin server (dashboard, metrics, health and API), or off [default: 127.0.0.1:9471] [env:
+    /// NOTIFY_ADMIN]
     ///
-    /// At an address that other machines can reach it needs --admin-token-file. Where the default address is taken, the
-    /// host warns and runs without.
+    /// An address that other machines can reach requires --admin-token-file. If the default address is taken, the host
+    /// warns and runs without the admin server.
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
     admin: Option<String>,
-    /// A file with the token that whoever asks the admin surface must have [env: NOTIFY_ADMIN_TOKEN_FILE]
+    /// File with the token that requests to the admin server must carry [env: NOTIFY_ADMIN_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<String>,
-    /// Send spans to the collector at this URL, by OTLP over HTTP; or off [default: off] [env: NOTIFY_OTLP]
+    /// Send spans to the collector at this URL by OTLP over HTTP, or off [default: off] [env: NOTIFY_OTLP]
     ///
-    /// Without it, and without otlp in the file, the variables of OpenTelemetry itself say where.
-    // Taken as text, because clap would show a wrong one with its password.
+    /// If neither this option nor otlp in the settings file is set, OpenTelemetry's own environment variables apply.
+    // Parsed later: clap would show an invalid URL with its password.
     #[arg(long, value_name = "URL")]
     otlp: Option<String>,
-    /// How log lines look: human or json [default: human] [env: NOTIFY_LOG_FORMAT]
+    /// Log format: human or json [default: human] [env: NOTIFY_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT", value_parser = ["human", "json"])]
     log_format: Option<String>,
-    /// off, error, warn, info, debug or trace [default: info] [env: NOTIFY_LOG_LEVEL]
+    /// Log level: off, error, warn, info, debug or trace [default: info] [env: NOTIFY_LOG_LEVEL]
     #[arg(long, value_name = "LEVEL", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: Option<String>,
 }
 
-/// A length of time, as it was written.
+/// Checks a duration and returns it as written.
 fn time(text: &str) -> Result<String, String> {
     parse_duration(text).map(|_| text.to_owned())
 }
 
-/// An address, as it was written.
+/// Checks a listen address and returns it as written.
 fn listen(text: &str) -> Result<String, String> {
     text.parse::<Listen>().map(|_| text.to_owned())
 }

@@ -1,5 +1,5 @@
-//! `notify-host route`: which plugins would get an event, and which rule says so. It asks the same function
-//! as delivery does.
+//! `notify-host route`: shows which plugins would get an event, and by which rule. It uses delivery's own routing
+//! function.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -18,17 +18,17 @@ use serde_json::json;
 
 use crate::cli::command::{say, unless_cut_off, write_json, write_table};
 use crate::cli::plugin::PluginFolder;
-use crate::cli::sample::Sample;
+use crate::cli::sample::SampleArguments;
 
 const HEADINGS: [&str; 3] = ["PLUGIN", "GETS IT", "BECAUSE"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    sample: Sample,
+    sample: SampleArguments,
     #[command(flatten)]
     folder: PluginFolder,
-    /// One JSON object a line, one for each plugin
+    /// Print one JSON object per line, one for each plugin
     #[arg(long)]
     json: bool,
 }
@@ -36,30 +36,30 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = arguments.folder.resolve().map_err(BadConfig)?;
     let event = arguments.sample.read(&config)?;
-    let ways = ways(&config.plugins, &config, &event).await?;
-    unless_cut_off(print(&ways, arguments.json))?;
+    let routes = routes(&config.plugins, &config, &event).await?;
+    unless_cut_off(print(&routes, arguments.json))?;
     if !arguments.json {
-        let wanted = ways.iter().filter(|way| way.gets).count();
-        let all = counted(ways.len(), "plugin");
+        let wanted = routes.iter().filter(|route| route.gets).count();
+        let all = counted(routes.len(), "plugin");
         say!("{wanted} of {all} would get event {:?} of type {:?}", shown(&event.id), shown(&event.event_type));
     }
     Ok(())
 }
 
-/// What would become of the event at one plugin.
-struct Way {
+/// The route of the event at one plugin.
+struct PluginRoute {
     plugin: String,
     gets: bool,
-    /// Short and stable, for scripts.
+    /// Short, stable name of the rule, for scripts.
     rule: &'static str,
     because: String,
     filter: Option<String>,
     subscription: Option<Subscription>,
-    /// When its quiet hours end, if it has some now.
+    /// The current quiet hours, if there are any.
     quiet: Option<Spell>,
 }
 
-async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Result<Vec<Way>> {
+async fn routes(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Result<Vec<PluginRoute>> {
     let entries =
         scan(folder).map_err(|error| anyhow::anyhow!("cannot read the plugin folder {}: {error}", folder.display()))?;
     let loader = Loader::new(
@@ -69,9 +69,9 @@ async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Resu
         Some(Preview::new(true)),
     )?;
     let look = Look::new(event);
-    let mut ways = Vec::new();
+    let mut routes = Vec::new();
     for (name, entry) in entries {
-        let no = |rule, because: String| Way {
+        let no = |rule, because: String| PluginRoute {
             plugin: name.clone(),
             gets: false,
             rule,
@@ -80,16 +80,16 @@ async fn ways(folder: &Path, config: &HostConfig, event: &Event) -> anyhow::Resu
             subscription: None,
             quiet: None,
         };
-        ways.push(match entry.load(&loader, &config.policies).await {
-            Ok(Loaded::Plugin(plugin, _)) => way(&plugin, &look),
+        routes.push(match entry.load(&loader, &config.policies).await {
+            Ok(Loaded::Plugin(plugin, _)) => route(&plugin, &look),
             Ok(Loaded::Off) => no("switched-off", "its toml switches it off".to_owned()),
             Err(problem) => no("not-loaded", format!("it does not load: {problem}")),
         });
     }
-    Ok(ways)
+    Ok(routes)
 }
 
-fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
+fn route(plugin: &Plugin, look: &Look<'_>) -> PluginRoute {
     let verdict = verdict(plugin, look);
     let (rule, subscription, filter) = match &verdict {
         Verdict::Wanted { subscription, filter: Some(asked) } => ("filter", *subscription, Some(asked.filter)),
@@ -105,7 +105,7 @@ fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
     if let Some(spell) = &quiet {
         because = format!("{because}; it waits, for there are quiet hours until {}", spell.end());
     }
-    Way {
+    PluginRoute {
         plugin: plugin.name.to_string(),
         gets: verdict.is_wanted(),
         rule,
@@ -116,11 +116,11 @@ fn way(plugin: &Plugin, look: &Look<'_>) -> Way {
     }
 }
 
-fn print(ways: &[Way], json: bool) -> io::Result<()> {
+fn print(routes: &[PluginRoute], json: bool) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
-        for way in ways {
-            let subscription = way.subscription.as_ref().map(|subscription| {
+        for route in routes {
+            let subscription = route.subscription.as_ref().map(|subscription| {
                 json!({
                     "event_type": subscription.event_type,
                     "source": subscription.source,
@@ -128,23 +128,23 @@ fn print(ways: &[Way], json: bool) -> io::Result<()> {
                 })
             });
             let line = json!({
-                "plugin": way.plugin,
-                "gets": way.gets,
-                "rule": way.rule,
-                "because": way.because,
+                "plugin": route.plugin,
+                "gets": route.gets,
+                "rule": route.rule,
+                "because": route.because,
                 "subscription": subscription,
-                "filter": way.filter,
-                "quiet_until": way.quiet.as_ref().map(|spell| spell.until),
+                "filter": route.filter,
+                "quiet_until": route.quiet.as_ref().map(|spell| spell.until),
             });
             write_json(&mut out, &line)?;
         }
         return out.flush();
     }
-    let row = |way: &Way| {
-        let gets = if way.gets { "yes" } else { "no" };
-        [shown(&way.plugin), gets.to_owned(), shown(&way.because)]
+    let row = |route: &PluginRoute| {
+        let gets = if route.gets { "yes" } else { "no" };
+        [shown(&route.plugin), gets.to_owned(), shown(&route.because)]
     };
-    let rows: Vec<_> = ways.iter().map(row).collect();
+    let rows: Vec<_> = routes.iter().map(row).collect();
     write_table(&mut out, HEADINGS, &rows, |_| Vec::new())?;
     out.flush()
 }

@@ -1,4 +1,4 @@
-//! A sample is an event from a file, for commands that show what would become of it. No broker is asked.
+//! A sample event from a file, for commands that show what would become of it. No broker is involved.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,24 +9,24 @@ use clap::Args;
 use config::HostConfig;
 use event::{Arrived, DecodeError, Event, decode};
 
-/// A message; brokers take no larger ones by default.
+/// Maximum bytes of a message; brokers take no larger ones by default.
 const MESSAGE_BYTES_MAX: u64 = 128 << 20;
 
 #[derive(Debug, Args)]
-pub(crate) struct Sample {
-    /// A message as it would be published: structured CloudEvents, or any other JSON; - for standard input
+pub(crate) struct SampleArguments {
+    /// File with a message as it would be published: structured CloudEvents or other JSON; - for standard input
     #[arg(long, value_name = "FILE")]
     event: PathBuf,
-    /// As if it were published with this routing key
+    /// Treat the message as published with this routing key
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     routing_key: String,
-    /// As if it were published to this exchange [default: the one of the configuration, or orders]
+    /// Treat the message as published to this exchange [default: the one of the configuration, or orders]
     #[arg(long, value_name = "NAME")]
     exchange: Option<String>,
 }
 
-impl Sample {
-    /// The event, by the host's own rules.
+impl SampleArguments {
+    /// Decodes the event by the host's rules.
     pub(crate) fn read(&self, config: &HostConfig) -> anyhow::Result<Event> {
         let (bytes, name) = self.bytes()?;
         let message = Message::json(bytes);

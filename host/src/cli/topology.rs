@@ -1,4 +1,4 @@
-//! The operator's commands for what a host needs in its broker: show, check, apply.
+//! `notify-host topology`: shows, checks and creates what a host needs in its broker.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,20 +19,20 @@ const HEADINGS: [&str; 4] = ["KIND", "NAME", "STATE", "FOR"];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Shows every exchange, queue and binding that the host needs, and what there is of it
+    /// Show every exchange, queue and binding that the host needs, and its state
     Show(Output),
-    /// Shows only what is missing, and what is there and could lose messages
+    /// Show only what is missing, and what exists but could lose messages
     ///
-    /// The exit code is 3 if there is something of that kind. RabbitMQ does not tell of bindings, nor of what
-    /// policies set, nor of the properties of what this user may not configure.
+    /// The exit code is 3 if there is anything to show. RabbitMQ does not expose bindings or policies over AMQP, nor
+    /// the properties of objects that this user may not configure.
     Check(Output),
-    /// Makes what is missing, and leaves what exists as it is
+    /// Create what is missing, and leave what exists as it is
     ///
-    /// The host does the same when it starts; this is for a user that may configure, read and write in
-    /// RabbitMQ, so that the host can do with one that may only read and write. Do it again for each
-    /// plugin that is added. The exit code is 3 if what exists could lose messages.
+    /// The host does the same when it starts. Run this as a RabbitMQ user with configure, read and write permissions,
+    /// so that the host can use one that may only read and write. Repeat it for each plugin that is added. The exit
+    /// code is 3 if existing objects could lose messages.
     Apply {
-        /// Only say what would be made
+        /// Show what would be created, and create nothing
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
@@ -42,16 +42,16 @@ pub(crate) enum Action {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Output {
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-/// Whose queues are meant.
+/// The plugins whose queues are needed.
 #[derive(Debug, Args)]
 #[allow(clippy::doc_markdown, reason = "`--help` shows it as it stands")]
 pub(crate) struct PluginFolder {
-    /// The folder of the plugins, each of which has a queue of its own [default: plugins] [env: NOTIFY_PLUGINS]
+    /// Plugin folder; each plugin has a queue of its own [default: plugins] [env: NOTIFY_PLUGINS]
     #[arg(long, value_name = "DIR", global = true)]
     plugins: Option<PathBuf>,
 }
@@ -158,12 +158,12 @@ fn summary(findings: &[Finding]) -> String {
     }
 }
 
-/// `missing` is what is said of a part that was not there.
+/// Prints the findings. `missing` is the state to print for an object that did not exist.
 fn print(findings: &[Finding], missing: &'static str, json: bool) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
         for finding in findings {
-            serde_json::to_writer(&mut out, &Line::of(finding, missing))?;
+            serde_json::to_writer(&mut out, &FindingLine::of(finding, missing))?;
             writeln!(out)?;
         }
         return out.flush();
@@ -210,9 +210,9 @@ fn name_of(object: &Object) -> (&'static str, String) {
     }
 }
 
-/// A finding, for scripts.
+/// A finding as a line of JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct FindingLine<'a> {
     kind: &'static str,
     name: String,
     role: &'static str,
@@ -229,7 +229,7 @@ struct Line<'a> {
     notes: &'a [String],
 }
 
-impl<'a> Line<'a> {
+impl<'a> FindingLine<'a> {
     fn of(finding: &'a Finding, missing: &'static str) -> Self {
         let (kind, name) = name_of(&finding.item.object);
         let (state, queue) = match finding.presence {

@@ -1,5 +1,5 @@
-//! The client is how the export speaks HTTP: through a gate of the host's own, which leads to the collector and nowhere
-//! else, with the same TLS and the same bounds as all that leaves the host.
+//! The exporter's HTTP client. It uses a gate of its own that leads only to the collector, with the same TLS settings
+//! and bounds as all outgoing requests.
 
 use std::fmt;
 use std::future::Future;
@@ -21,18 +21,18 @@ use url::Url;
 
 use crate::otlp::watch::Watch;
 
-/// One request, of which the exporter may make several for a batch.
+/// Time limit of one request. The exporter may make several for a batch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a collector says is short.
+/// Maximum bytes of a response; collectors answer briefly.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Whom the operator names may be anywhere.
+/// Networks that the collector may be in: all, because the operator named it.
 const ANYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
 pub(super) struct Client {
     gate: Arc<Gate>,
-    /// The operator's own, with values that nobody may see.
+    /// The operator's headers, with secret values.
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// The exporter's thread is none of its own.
+    /// The runtime for requests; the exporter's thread has none.
     runtime: Handle,
     watch: Arc<Watch>,
 }
@@ -107,7 +107,7 @@ impl HttpClient for Client {
         Box::pin(async move {
             let answer = self.send(request).await;
             if let Err(error) = &answer {
-                // The exporter only says that there is a problem.
+                // The exporter's own error does not say what the problem is.
                 self.watch.says(error.to_string());
             }
             answer

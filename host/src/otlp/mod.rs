@@ -1,7 +1,7 @@
-//! The export hands finished spans to a collector, by OTLP over HTTP (<https://opentelemetry.io/docs/specs/otlp/>).
+//! Exports finished spans to a collector, by OTLP over HTTP (<https://opentelemetry.io/docs/specs/otlp/>).
 //!
-//! Spans wait in a queue of bounded length, and a thread of its own sends them in batches. When the collector is away
-//! they are dropped and counted, which the log tells once; delivery never waits for it, and the stop only so long.
+//! Spans wait in a bounded queue, and a dedicated thread sends them in batches. While the collector is away they are
+//! dropped and counted, which is logged once. Delivery never waits for it, and a shutdown only for a limited time.
 
 mod client;
 mod watch;
@@ -24,31 +24,31 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::otlp::client::Client;
-use crate::otlp::watch::{Counted, Watch, Watched};
+use crate::otlp::watch::{CountedProcessor, Watch, WatchedExporter};
 
-/// What this host calls itself, unless `OTEL_SERVICE_NAME` says otherwise.
+/// Service name of this host, unless `OTEL_SERVICE_NAME` sets another.
 const NAME: &str = env!("CARGO_PKG_NAME");
-/// Spans that wait to be sent; more are dropped.
+/// Maximum number of spans waiting to be sent. Further ones are dropped.
 const SPANS_QUEUED_MAX: usize = 8192;
 const BATCH_SPANS_MAX: usize = 512;
-/// How long a span waits for others to be sent with.
+/// How long a span waits to be batched with others.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
-/// One batch, with all that it takes.
+/// Time limit of one batch, all steps included.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a stop, for the last spans.
+/// Time limit for sending the last spans during a shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The way to a collector, if there is one.
-pub(crate) struct Export(Option<Running>);
+/// The connection to a collector, if one is configured.
+pub(crate) struct Export(Option<RunningExport>);
 
-struct Running {
+struct RunningExport {
     provider: SdkTracerProvider,
     spans: Spans,
     watch: Arc<Watch>,
 }
 
 impl Export {
-    /// Reaches nobody yet. The error is one sentence.
+    /// Sets up the export without connecting. The error is one sentence.
     pub(crate) fn start(config: &TracingConfig, egress: Egress, metrics: Arc<HostMetrics>) -> anyhow::Result<Self> {
         let Some(config::Collector::At(url)) = &config.collector else { return Ok(Self(None)) };
         let watch = Arc::new(Watch::new(url, SPANS_QUEUED_MAX, metrics));
@@ -66,29 +66,29 @@ impl Export {
             .with_max_export_batch_size(BATCH_SPANS_MAX)
             .with_scheduled_delay(BATCH_DELAY)
             .build();
-        let exporter = Watched { exporter, watch: Arc::clone(&watch) };
+        let exporter = WatchedExporter { exporter, watch: Arc::clone(&watch) };
         let batches = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(Counted { batches, watch: Arc::clone(&watch) })
+            .with_span_processor(CountedProcessor { batches, watch: Arc::clone(&watch) })
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio))))
             .with_resource(resource())
             .build();
         let scope = InstrumentationScope::builder(NAME).with_version(env!("CARGO_PKG_VERSION")).build();
         let spans = Spans::by(provider.tracer_with_scope(scope));
         info!("spans go to {}", watch.url());
-        Ok(Self(Some(Running { provider, spans, watch })))
+        Ok(Self(Some(RunningExport { provider, spans, watch })))
     }
 
-    /// What makes spans for it.
+    /// Returns the factory of spans for this export.
     pub(crate) fn spans(&self) -> Spans {
         self.0.as_ref().map(|running| running.spans.clone()).unwrap_or_default()
     }
 
-    /// Sends what is left, and ends it. Nothing is sent any more after that.
+    /// Sends the remaining spans and ends the export.
     pub(crate) async fn flush(self) {
-        let Some(Running { provider, watch, .. }) = self.0 else { return };
+        let Some(RunningExport { provider, watch, .. }) = self.0 else { return };
         let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT));
-        // It says itself when the time is over, and why is told below.
+        // The SDK logs a timeout itself, and the number of lost spans is logged below.
         let _ = flushed.await;
         if let lost @ 1.. = watch.lost() {
             let url = watch.url();
@@ -97,7 +97,7 @@ impl Export {
     }
 }
 
-/// Who makes these spans.
+/// Describes this host as the source of the spans.
 fn resource() -> Resource {
     let resource = Resource::builder_empty()
         .with_service_name(NAME)

@@ -1,4 +1,4 @@
-//! The watch counts what becomes of spans on their way out, and tells once when they do not arrive.
+//! Counts exported and lost spans, and logs once when they do not arrive.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,27 +13,27 @@ use telemetry::metrics::HostMetrics;
 use tracing::{info, warn};
 use url::{Position, Url};
 
-/// What the log and the end of the host need to know.
+/// State of the export, for the log and the shutdown.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// As it may be shown.
+    /// The collector's URL without its query, for messages.
     url: String,
     queued_max: usize,
-    /// Spans in the queue.
+    /// Number of spans in the queue.
     queued: AtomicUsize,
-    /// Spans in a batch that is on its way.
+    /// Number of spans in the batch being sent.
     under_way: AtomicUsize,
     metrics: Arc<HostMetrics>,
     is_away: AtomicBool,
     has_overflown: AtomicBool,
-    /// What the last request failed at.
+    /// Error of the last request.
     problem: Mutex<Option<String>>,
 }
 
 impl Watch {
     pub(super) fn new(url: &Url, queued_max: usize, metrics: Arc<HostMetrics>) -> Self {
         Self {
-            // A key may be in the query.
+            // The query may contain a key.
             url: url[..Position::AfterPath].to_owned(),
             queued_max,
             queued: AtomicUsize::new(0),
@@ -49,25 +49,25 @@ impl Watch {
         &self.url
     }
 
-    /// Those that did not arrive so far; once it has ended, for ever.
+    /// Returns the number of spans that have not arrived. After the end of the export this is the number of lost spans.
     pub(super) fn lost(&self) -> u64 {
         let waiting = self.queued.load(Ordering::Relaxed) + self.under_way.load(Ordering::Relaxed);
         self.metrics.spans_dropped.get() + waiting as u64
     }
 
-    /// What a request failed at, as a fragment.
+    /// Records a request's error, a sentence fragment.
     pub(super) fn says(&self, problem: String) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
     }
 
-    /// One more for the queue. False: there is no room.
+    /// Counts a span into the queue. Returns false if the queue is full.
     fn enters(&self) -> bool {
         if self.queued.fetch_add(1, Ordering::Relaxed) < self.queued_max {
             return true;
         }
         self.queued.fetch_sub(1, Ordering::Relaxed);
         self.metrics.spans_dropped.one_more();
-        // While the collector is away that is told already.
+        // While the collector is away, that has been logged already.
         if !self.is_away.load(Ordering::Relaxed) && !self.has_overflown.swap(true, Ordering::Relaxed) {
             let (url, max) = (&self.url, self.queued_max);
             warn!("more spans are made than the collector at {url} takes: beyond {max} that wait they are dropped");
@@ -101,14 +101,14 @@ impl Watch {
     }
 }
 
-/// The exporter, watched.
+/// The exporter, with its results counted.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WatchedExporter {
     pub(super) exporter: Exporter,
     pub(super) watch: Arc<Watch>,
 }
 
-impl SpanExporter for Watched {
+impl SpanExporter for WatchedExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         self.watch.leaves(count);
@@ -126,14 +126,14 @@ impl SpanExporter for Watched {
     }
 }
 
-/// The queue, with a count of what it holds; it keeps to itself what it drops.
+/// The SDK's queue with a count of its content. The SDK does not tell what it drops.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct CountedProcessor {
     pub(super) batches: BatchSpanProcessor,
     pub(super) watch: Arc<Watch>,
 }
 
-impl SpanProcessor for Counted {
+impl SpanProcessor for CountedProcessor {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.batches.on_start(span, context);
     }

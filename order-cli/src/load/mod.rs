@@ -18,7 +18,6 @@ use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub(crate) use self::mix::Mix;
-pub(crate) use self::own_queue::NAME as OWN_EXCHANGE;
 use self::own_queue::{Fate, LOOK_EVERY, OwnQueue};
 use self::report::Measurement;
 use self::shop::Shop;

@@ -11,10 +11,9 @@ use broker::{ExchangeKind, QueueNames, Source};
 use serde::Serialize;
 
 use crate::exit::Failure;
+use crate::own_exchange::OWN_EXCHANGE as NAME;
 use crate::publish::Publisher;
 
-/// The name of the exchange, and of the queue that is bound to it.
-pub(crate) const NAME: &str = "order-cli.load";
 /// After so many events it looks whether anybody consumes them.
 pub(super) const LOOK_EVERY: u64 = 10_000;
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::exchange::Credential;
 use crate::settings::in_url;
 
 const OPEN: &str = "{secret:";
@@ -132,6 +131,15 @@ fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
 
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// The value of a header that says who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// The host fills it in, after this prefix.
+    Secret { prefix: &'static str, name: String },
+    /// It stands in the configuration.
+    Text(String),
 }
 
 /// A token that goes into a header.

@@ -4,7 +4,7 @@
 
 use notify_plugin::snippet;
 
-use crate::address::placeholders;
+use crate::address::{Credential, placeholders};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
@@ -32,15 +32,6 @@ impl Request {
         }
         names
     }
-}
-
-/// The value of a header that says who we are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Credential {
-    /// The host fills it in, after this prefix.
-    Secret { prefix: &'static str, name: String },
-    /// It stands in the configuration.
-    Text(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,8 @@ use notify_plugin::{
     secret, skipped, warn,
 };
 
-use crate::exchange::{Credential, Reply, Request, Verdict};
+use crate::address::Credential;
+use crate::exchange::{Reply, Request, Verdict};
 use crate::message::{Message, Severity, Text};
 use crate::service::Service;
 use crate::settings::{SCHEMA, Settings};

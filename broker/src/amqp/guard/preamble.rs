@@ -1,13 +1,13 @@
-//! The preamble is what the guard puts in front of a message's body: the properties as they came, and the names in the
-//! method frame where lapin could not have read them.
+//! The preamble, which the guard puts in front of a message's body. It holds the raw properties,
+//! and the names in the method frame if lapin could not have read them.
 //!
-//! A body can be of any size and takes any bytes, so there is always room, however large the properties are.
+//! A body can have any size and hold any bytes, so there is always room, however large the properties are.
 
 use bytes::Bytes;
 
 /// The parts of one message.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::amqp) struct Content {
+pub(in crate::amqp) struct GuardedContent {
     pub(in crate::amqp) body: Bytes,
     /// The property flags and the properties, as in a content header frame.
     pub(in crate::amqp) properties: Bytes,
@@ -15,7 +15,7 @@ pub(in crate::amqp) struct Content {
     pub(in crate::amqp) names: Option<Names>,
 }
 
-/// How a message travelled.
+/// Exchange and routing key of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::amqp) struct Names {
     pub(in crate::amqp) exchange: String,
@@ -33,19 +33,19 @@ pub(super) fn write(to: &mut Vec<u8>, names: Option<&Names>, properties: &[u8]) 
     write_bytes(to, properties);
 }
 
-/// Takes the preamble off again. `None`: it did not come by the guard.
-pub(in crate::amqp) fn split(data: Vec<u8>) -> Option<Content> {
+/// Splits the preamble from the body. `None` if the message did not pass the guard.
+pub(in crate::amqp) fn split(data: Vec<u8>) -> Option<GuardedContent> {
     let mut rest = Bytes::from(data);
     let names = match split_off(&mut rest, 1)?[0] {
         0 => None,
         _ => Some(Names { exchange: read_text(&mut rest)?, routing_key: read_text(&mut rest)? }),
     };
     let properties = read_bytes(&mut rest)?;
-    Some(Content { body: rest, properties, names })
+    Some(GuardedContent { body: rest, properties, names })
 }
 
 fn write_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    // A frame's size is a 32-bit number, so that of any part of one is too.
+    // A frame's size is a 32-bit number, and so is the size of any part of it.
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     to.extend_from_slice(&length.to_be_bytes());
     to.extend_from_slice(bytes);

@@ -1,25 +1,26 @@
 //! Reads the properties of a message from the bytes of its content header, whatever they are.
 //!
-//! Depth is bounded, lengths are checked, and nothing is refused as a whole: what can be read is read, and the rest is
-//! named. The types of values are RabbitMQ's (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
+//! Depth is bounded and lengths are checked. Nothing is refused as a whole: readable properties are read, and the first
+//! unreadable part is named. The value types are RabbitMQ's (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
 
 use std::fmt::{self, Display};
 
 use crate::amqp::guard::text::mend;
 use crate::{Headers, Properties, Value};
 
-/// Levels of lists and tables inside a header. What people nest has two or three; RabbitMQ itself writes two (`x-death`).
+/// Maximum levels of lists and tables inside a header. People use two or three; RabbitMQ itself
+/// writes two (`x-death`).
 const DEPTH_MAX: usize = 32;
 
-/// Properties, and what of them could not be read.
+/// The readable properties, and a note on the unreadable part.
 #[derive(Debug, PartialEq)]
 pub(in crate::amqp) struct Reading {
     pub(in crate::amqp) properties: Properties,
-    /// The first thing that could not be read, as a sentence that begins with "its".
+    /// The first part that could not be read, as a sentence that begins with "its".
     pub(in crate::amqp) problem: Option<String>,
 }
 
-/// Reads the property flags and what follows them.
+/// Reads the property flags and the properties after them.
 pub(in crate::amqp) fn read(bytes: &[u8]) -> Reading {
     let mut reading = Reading { properties: Properties::default(), problem: None };
     if let Err(fault) = read_into(&mut reading, &mut Reader(bytes)) {
@@ -28,7 +29,7 @@ pub(in crate::amqp) fn read(bytes: &[u8]) -> Reading {
     reading
 }
 
-/// Says why a table that begins here cannot be read; `None` if it can.
+/// Returns why a table at the start of these bytes cannot be read; `None` if it can.
 pub(super) fn problem_of_table(bytes: &[u8]) -> Option<String> {
     let table = Reader(bytes).long_bytes().and_then(|table| Reader(table).table(1));
     table.err().map(|fault| fault.to_string())
@@ -48,14 +49,14 @@ const TYPE: u16 = 1 << 5;
 const USER_ID: u16 = 1 << 4;
 const APP_ID: u16 = 1 << 3;
 const CLUSTER_ID: u16 = 1 << 2;
-/// Not defined; the last one says that more flags follow, which class `basic` has no use for.
+/// Undefined flags. The lowest announces another flags word, which class `basic` never needs.
 const UNDEFINED: u16 = 0b11;
 
-/// In the order of the flags, as the protocol has it.
-fn read_into(reading: &mut Reading, reader: &mut Reader<'_>) -> Result<(), Fault> {
+/// Reads the properties in the order of their flags, as the protocol demands.
+fn read_into(reading: &mut Reading, reader: &mut Reader<'_>) -> Result<(), PropertyFault> {
     let flags = u16::from_be_bytes(reader.array()?);
     if flags & UNDEFINED != 0 {
-        return Err(Fault::Flags(flags));
+        return Err(PropertyFault::Flags(flags));
     }
     let has = |flag: u16| flags & flag != 0;
     let text = |reader: &mut Reader<'_>, flag: u16| has(flag).then(|| reader.short_text()).transpose();
@@ -64,7 +65,7 @@ fn read_into(reading: &mut Reading, reader: &mut Reader<'_>) -> Result<(), Fault
     properties.content_encoding = text(reader, CONTENT_ENCODING)?;
     if has(HEADERS) {
         let mut table = Reader(reader.long_bytes()?);
-        // Its length is known, so that what comes behind it can be read even if it cannot.
+        // The length of the table is known, so the properties behind it can be read even if the table cannot.
         if let Err(problem) = read_headers(&mut properties.headers, &mut table) {
             reading.problem = Some(problem);
         }
@@ -82,11 +83,11 @@ fn read_into(reading: &mut Reading, reader: &mut Reader<'_>) -> Result<(), Fault
     properties.user_id = text(reader, USER_ID)?;
     properties.app_id = text(reader, APP_ID)?;
     properties.cluster_id = text(reader, CLUSTER_ID)?;
-    if reader.0.is_empty() { Ok(()) } else { Err(Fault::Surplus(reader.0.len())) }
+    if reader.0.is_empty() { Ok(()) } else { Err(PropertyFault::Surplus(reader.0.len())) }
 }
 
-/// The headers, and what is wrong with the first that cannot be read. One in a list or table of known length
-/// takes no others with it.
+/// Reads the headers, and returns the problem with the first unreadable one. A fault inside a list
+/// or table of known length does not affect the other headers.
 fn read_headers(headers: &mut Headers, table: &mut Reader<'_>) -> Result<(), String> {
     let mut problem = None;
     while !table.0.is_empty() {
@@ -102,7 +103,7 @@ fn read_headers(headers: &mut Headers, table: &mut Reader<'_>) -> Result<(), Str
             }
             Err(failed) => failed,
         };
-        let is_last = !matches!(fault, Fault::Within(_));
+        let is_last = !matches!(fault, PropertyFault::Within(_));
         problem.get_or_insert_with(|| match name {
             Some(name) => format!("its header {name:?} cannot be read: {fault}"),
             None => format!("its headers cannot be read: {fault}"),
@@ -114,19 +115,19 @@ fn read_headers(headers: &mut Headers, table: &mut Reader<'_>) -> Result<(), Str
     problem.map_or(Ok(()), Err)
 }
 
-/// Why bytes are no properties.
+/// Why bytes are not valid properties.
 #[derive(Debug, PartialEq, Eq)]
-enum Fault {
+enum PropertyFault {
     Cut,
     Surplus(usize),
     Flags(u16),
     Type(u8),
     Depth,
-    /// In a list or table whose end is known all the same.
-    Within(Box<Fault>),
+    /// Inside a list or table whose end is known nevertheless.
+    Within(Box<PropertyFault>),
 }
 
-impl Display for Fault {
+impl Display for PropertyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cut => write!(f, "they end in the middle of a value"),
@@ -142,33 +143,33 @@ impl Display for Fault {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Fault::Cut)?;
+    fn take(&mut self, count: usize) -> Result<&'a [u8], PropertyFault> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(PropertyFault::Cut)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8, Fault> {
+    fn byte(&mut self) -> Result<u8, PropertyFault> {
         self.array().map(u8::from_be_bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Fault::Cut)?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], PropertyFault> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(PropertyFault::Cut)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    fn short_text(&mut self) -> Result<String, Fault> {
+    fn short_text(&mut self) -> Result<String, PropertyFault> {
         let length = self.byte()?;
         self.take(length.into()).map(mend)
     }
 
-    fn long_bytes(&mut self) -> Result<&'a [u8], Fault> {
+    fn long_bytes(&mut self) -> Result<&'a [u8], PropertyFault> {
         let length = u32::from_be_bytes(self.array()?);
-        self.take(usize::try_from(length).map_err(|_| Fault::Cut)?)
+        self.take(usize::try_from(length).map_err(|_| PropertyFault::Cut)?)
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn value(&mut self, depth: usize) -> Result<Value, PropertyFault> {
         Ok(match self.byte()? {
             b'V' => Value::Void,
             b't' => Value::Bool(self.byte()? != 0),
@@ -205,13 +206,13 @@ impl<'a> Reader<'a> {
                 let mut table = Reader(self.long_bytes()?);
                 within(table.table(depth))?
             }
-            other => return Err(Fault::Type(other)),
+            other => return Err(PropertyFault::Type(other)),
         })
     }
 
-    fn list(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn list(&mut self, depth: usize) -> Result<Value, PropertyFault> {
         if depth > DEPTH_MAX {
-            return Err(Fault::Depth);
+            return Err(PropertyFault::Depth);
         }
         let mut values = Vec::new();
         while !self.0.is_empty() {
@@ -220,9 +221,9 @@ impl<'a> Reader<'a> {
         Ok(Value::List(values))
     }
 
-    fn table(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn table(&mut self, depth: usize) -> Result<Value, PropertyFault> {
         if depth > DEPTH_MAX {
-            return Err(Fault::Depth);
+            return Err(PropertyFault::Depth);
         }
         let mut headers = Headers::new();
         while !self.0.is_empty() {
@@ -232,11 +233,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn within(value: Result<Value, Fault>) -> Result<Value, Fault> {
-    value.map_err(|fault| if matches!(fault, Fault::Within(_)) { fault } else { Fault::Within(Box::new(fault)) })
+fn within(value: Result<Value, PropertyFault>) -> Result<Value, PropertyFault> {
+    value.map_err(|fault| {
+        if matches!(fault, PropertyFault::Within(_)) { fault } else { PropertyFault::Within(Box::new(fault)) }
+    })
 }
 
-/// RabbitMQ closes a connection over a number like this, so that it could not be passed on.
+/// Converts a number that is not finite to text. RabbitMQ closes a connection over one, so it could
+/// not be passed on.
 fn not_a_number(number: impl Display) -> Value {
     Value::Text(number.to_string())
 }

@@ -2,13 +2,15 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// The limit of AMQP's short strings, in bytes.
+/// Maximum bytes of an AMQP short string.
 pub(super) const SHORT_STRING_BYTES_MAX: usize = 255;
 const DIGEST_CHARACTERS: usize = 16;
 
-/// A short string as text. AMQP demands UTF-8; bytes that are not are taken for Latin-1 (ISO 8859-1), as
-/// a publisher that speaks an older encoding means them. A character of Latin-1 can take two bytes in UTF-8: text that
-/// no longer fits a short string is cut, and ends in a digest of the whole, so that two ids stay two ids.
+/// Converts a short string to text. AMQP demands UTF-8. Any other bytes are read as Latin-1 (ISO
+/// 8859-1), which is what publishers with an older encoding mean.
+///
+/// A Latin-1 character can take two bytes in UTF-8. Text that no longer fits a short string is cut
+/// and ends in a digest of the whole, so that two different ids stay different.
 pub(super) fn mend(bytes: &[u8]) -> String {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return text.to_owned();
@@ -33,7 +35,7 @@ mod tests {
             (&b"order-4711"[..], "order-4711"),
             ("Köln €".as_bytes(), "Köln €"),
             (b"K\xf6ln", "Köln"),
-            // One wrong byte, and all of it is Latin-1.
+            // A single invalid byte makes all of it Latin-1.
             (b"\xc3\xb6 \xff", "Ã¶ ÿ"),
             (b"", ""),
         ] {

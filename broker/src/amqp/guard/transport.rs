@@ -1,4 +1,4 @@
-//! The guard as a stream for lapin, and the runtime whose streams are guarded.
+//! The guard as a stream for lapin, and the runtime that creates guarded streams.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -19,7 +19,7 @@ use crate::amqp::guard::filter::Filter;
 
 const READ_BYTES: usize = 64 << 10;
 
-/// A connection to a broker, in the clear or by TLS, whose frames lapin can read.
+/// A connection to a broker, with or without TLS, whose frames lapin can read.
 pub(in crate::amqp) struct Guarded {
     stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
     filter: Filter,
@@ -74,14 +74,15 @@ impl AsyncWrite for Guarded {
     }
 }
 
-/// Tokio, with guarded streams.
+/// Tokio with guarded streams.
 pub(in crate::amqp) type GuardedRuntime = Runtime<RuntimeParts<Tokio, GuardedReactor>>;
 
 pub(in crate::amqp) fn guarded_runtime() -> GuardedRuntime {
     Runtime::new(RuntimeParts::new(Tokio::current(), GuardedReactor(Tokio::current())))
 }
 
-/// lapin knows the type of a stream by the reactor that makes it. This one makes Tokio's, guarded.
+/// lapin derives the type of a stream from the reactor that creates it. This reactor creates
+/// Tokio's streams, guarded.
 #[derive(Clone)]
 pub(in crate::amqp) struct GuardedReactor(Tokio);
 
@@ -95,7 +96,7 @@ impl Reactor for GuardedReactor {
     type TcpStream = Guarded;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    // The trait's own bound has no public name; on Unix it stands for these two.
+    // The trait's own bound has no public name; on Unix it stands for `AsFd` and `AsRawFd`.
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
         &self,
         socket: H,

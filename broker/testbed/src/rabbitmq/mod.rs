@@ -1,7 +1,7 @@
-//! A private RabbitMQ node, which touches nothing of the system's own.
+//! A private RabbitMQ node, isolated from the system's own.
 //!
 //! It has its own name, its own port mapper (`epmd`) and its own files in a temporary folder, and
-//! listens on 127.0.0.1 only. It may be killed and started again, and keeps its messages.
+//! listens on 127.0.0.1 only. It can be killed and started again, and keeps its messages.
 
 mod release;
 
@@ -19,57 +19,57 @@ pub use self::release::{FOUR_VARIABLE, Release, is_installed, is_system};
 use crate::receiver::Identity;
 use crate::{ChildGuard, eventually, free_port};
 
-/// It takes 5 s on a quiet machine.
+/// Time limit for a start, which takes 5 s on a quiet machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// Far more than the half second.
+/// Wait for new quorum queues, far more than the half second that they need.
 const QUEUE_SETTLE_TIME: Duration = Duration::from_secs(2);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// A node, running or killed. Dropping it ends it and removes its files.
+/// A node, running or killed. Dropping it stops it and removes its files.
 #[derive(Debug)]
 pub struct Node {
     server: Mutex<Option<ChildGuard>>,
-    // Holds the folder, and so goes last.
+    // Holds the folder, so it is dropped last.
     home: Arc<Home>,
-    /// As the node sees it.
+    /// Path of the folder as the node sees it.
     folder: PathBuf,
     port: u16,
     distribution_port: u16,
 }
 
-/// What the nodes of a cluster share: Erlang's port mapper and cookie, and a folder.
+/// Shared by the nodes of a cluster: Erlang's port mapper and cookie, and a folder.
 #[derive(Debug)]
 struct Home {
     _port_mapper: ChildGuard,
     port_mapper_port: u16,
     release: Release,
-    /// As the nodes see it.
+    /// Path of the folder as the nodes see it.
     folder: PathBuf,
-    /// As it is.
+    /// Real path of the folder.
     folder_outside: PathBuf,
 }
 
-/// The node that the tests of one process share; started when first asked for.
+/// Returns the node that the tests of one process share. It is started on first use.
 pub fn shared() -> &'static Node {
     static SHARED: OnceLock<Node> = OnceLock::new();
     SHARED.get_or_init(Node::start)
 }
 
-/// The same, of RabbitMQ 4.
+/// Like [`shared`], for RabbitMQ 4.
 pub fn shared_four() -> &'static Node {
     static SHARED: OnceLock<Node> = OnceLock::new();
     SHARED.get_or_init(|| Node::start_release(Release::Four))
 }
 
-/// Waits until quorum queues that were just made survive a kill.
+/// Waits until newly declared quorum queues survive a kill.
 ///
-/// RabbitMQ 3.10 writes down the members of a new one only after half a second, and shows nobody when. A
-/// queue that is younger than that comes back without a leader, for good.
+/// RabbitMQ 3.10 records the members of a new queue only after half a second, and does not show
+/// when. A younger queue comes back without a leader, for good.
 pub fn let_new_queues_settle() {
     std::thread::sleep(QUEUE_SETTLE_TIME);
 }
 
-/// Starts a cluster of that many nodes, for the caller alone.
+/// Starts a cluster with this many nodes, for the caller alone.
 pub fn cluster(size: usize) -> Vec<Node> {
     let home = Arc::new(Home::make(Release::Installed));
     let nodes: Vec<_> = (0..size).map(|_| Node::prepare(Arc::clone(&home))).collect();
@@ -114,19 +114,19 @@ impl Home {
 }
 
 impl Node {
-    /// Starts a node of its own for the caller. Returns when it answers.
+    /// Starts a node for the caller alone. Returns when it answers.
     pub fn start() -> Self {
         Self::start_release(Release::Installed)
     }
 
-    /// The same, of this release.
+    /// Like [`Self::start`], with this release.
     pub fn start_release(release: Release) -> Self {
         let node = Self::prepare(Arc::new(Home::make(release)));
         node.start_again();
         node
     }
 
-    /// Starts a node that speaks TLS as well, with this certificate and key, and says on which port.
+    /// Starts a node that also speaks TLS, with this certificate and key, and returns its TLS port.
     pub fn start_with_tls(identity: &Identity) -> (Self, u16) {
         let node = Self::prepare(Arc::new(Home::make(Release::Installed)));
         let port = free_port();
@@ -150,7 +150,7 @@ impl Node {
         (node, port)
     }
 
-    /// Its files and ports, before it is started.
+    /// Creates a node's files and picks its ports, without starting it.
     fn prepare(home: Arc<Home>) -> Self {
         let (port, distribution_port) = (free_port(), free_port());
         let outside = home.folder_outside.join(port.to_string());
@@ -168,36 +168,36 @@ impl Node {
         Self { server: Mutex::new(None), home, folder, port, distribution_port }
     }
 
-    /// The port it speaks AMQP on, at 127.0.0.1. It stays the same over restarts.
+    /// Returns its AMQP port on 127.0.0.1. The port stays the same across restarts.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where to connect.
+    /// Returns the URL to connect to.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2F", self.port)
     }
 
-    /// Which RabbitMQ it is.
+    /// Returns the RabbitMQ release that it runs.
     pub fn release(&self) -> Release {
         self.home.release
     }
 
-    /// Its name among Erlang's nodes.
+    /// Returns its Erlang node name.
     pub fn name(&self) -> String {
         format!("testbed-{}@localhost", self.port)
     }
 
-    /// Kills it with SIGKILL.
+    /// Kills the node with SIGKILL.
     ///
-    /// Mind [`let_new_queues_settle`].
+    /// Call [`let_new_queues_settle`] first if queues are new.
     pub fn kill(&self) {
         if let Some(server) = self.lock().take() {
             server.kill();
         }
     }
 
-    /// Starts it after [`Self::kill`], on the same files. Returns when it answers.
+    /// Starts the node after [`Self::kill`], with the same files. Returns when it answers.
     pub fn start_again(&self) {
         let mut server = self.lock();
         assert!(server.is_none(), "the RabbitMQ node on port {} runs already", self.port);
@@ -211,13 +211,13 @@ impl Node {
         *server = Some(started);
     }
 
-    /// Kills it and starts it again.
+    /// Kills the node and starts it again.
     pub fn restart(&self) {
         self.kill();
         self.start_again();
     }
 
-    /// Runs `rabbitmqctl` against it, and returns what that prints.
+    /// Runs `rabbitmqctl` against the node, and returns its output.
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let output = self.command("rabbitmqctl").arg("--quiet").args(arguments).output();
         let output = output.unwrap_or_else(|error| panic!("cannot run rabbitmqctl: {error}"));
@@ -232,12 +232,12 @@ impl Node {
         text(&output.stdout)
     }
 
-    /// Runs a program of RabbitMQ's own against it, such as `rabbitmq-diagnostics`.
+    /// Runs one of RabbitMQ's own programs against the node, such as `rabbitmq-diagnostics`.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Output {
         self.command(program).args(arguments).output().unwrap_or_else(|error| panic!("cannot run {program}: {error}"))
     }
 
-    /// What it has logged since it was last started.
+    /// Returns the node's log since its last start.
     pub fn log(&self) -> String {
         self.lock().as_ref().map(ChildGuard::stdout).unwrap_or_default()
     }
@@ -260,7 +260,7 @@ impl Node {
             ("RABBITMQ_LOG_BASE", self.folder.join("log").into()),
             ("RABBITMQ_PID_FILE", self.folder.join("pid").into()),
             ("RABBITMQ_LOGS", "-".into()),
-            // Only loopback, and no spinning while idle: tests share the machine.
+            // Uses loopback only, and does not spin while idle: tests share the machine.
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none".into(),
@@ -271,12 +271,12 @@ impl Node {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<ChildGuard>> {
-        // A panic while starting leaves no server, which is a fine state.
+        // A panic during a start leaves no server behind, which is a valid state.
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether the server answers the AMQP greeting: it does when it is up and not before.
+/// Returns whether the server answers the AMQP greeting. It does so only once it is up.
 fn speaks_amqp(port: u16) -> bool {
     const METHOD_FRAME: u8 = 1;
     let greeting = || -> std::io::Result<u8> {

@@ -1,4 +1,4 @@
-//! Which RabbitMQ: the one that is installed, or RabbitMQ 4 in a folder of its own.
+//! Selects the RabbitMQ release: the installed one, or RabbitMQ 4 in a folder of its own.
 
 use std::env;
 use std::ffi::OsStr;
@@ -9,37 +9,38 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// Names the folder with `rabbitmq-server` and `rabbitmqctl`.
+/// Environment variable with the folder of `rabbitmq-server` and `rabbitmqctl`.
 const SBIN_VARIABLE: &str = "NOTIFY_RABBITMQ_SBIN";
-/// Names the folder of a whole system with RabbitMQ 4 in it, which `cargo xtask test` makes.
+/// Environment variable with the root of a whole system that contains RabbitMQ 4;
+/// `cargo xtask test` creates it.
 pub const FOUR_VARIABLE: &str = "NOTIFY_TEST_RABBITMQ_4";
 
-/// Where packages put RabbitMQ's programs: Debian, the official image, Homebrew.
+/// Folders where packages install RabbitMQ's programs: Debian, the official image, Homebrew.
 const SBIN_PLACES: [&str; 3] =
     ["/opt/rabbitmq/sbin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"];
 const DEBIAN: &str = "usr/lib/rabbitmq/lib";
 
-/// The RabbitMQ that a node runs.
+/// The RabbitMQ release that a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// What is installed, or named by `NOTIFY_RABBITMQ_SBIN`.
+    /// The installed RabbitMQ, or the one in `NOTIFY_RABBITMQ_SBIN`.
     Installed,
-    /// RabbitMQ 4, which runs with its system's folder for a root.
+    /// RabbitMQ 4, which runs with its system's folder as the root.
     Four,
 }
 
-/// Whether there is a server that could be started.
+/// Returns whether there is a server to start.
 pub fn is_installed() -> bool {
     find_installed().is_some()
 }
 
-/// Whether this folder is a system with RabbitMQ in it.
+/// Returns whether this folder is a system that contains RabbitMQ.
 pub fn is_system(folder: &Path) -> bool {
     find_below(folder).is_some()
 }
 
 impl Release {
-    /// A folder for a node's files, where the node can see it.
+    /// Creates a folder for a node's files, where the node can see it.
     pub(super) fn folder(self) -> TempDir {
         let mut builder = tempfile::Builder::new();
         builder.prefix("rabbitmq-");
@@ -50,7 +51,7 @@ impl Release {
         folder.unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"))
     }
 
-    /// This path, as the node sees it.
+    /// Converts a path to the one that the node sees.
     pub(super) fn inside(self, path: &Path) -> PathBuf {
         match self.root().and_then(|root| path.strip_prefix(root).ok()) {
             Some(below) => Path::new("/").join(below),
@@ -58,7 +59,7 @@ impl Release {
         }
     }
 
-    /// One of its programs.
+    /// Creates a command for one of its programs.
     pub(super) fn command(self, program: &str) -> Command {
         let program = self.sbin().join(program);
         let Some(root) = self.root() else { return Command::new(program) };
@@ -80,7 +81,8 @@ impl Release {
         }
     }
 
-    /// The folder with RabbitMQ's own programs. Not the ones on the PATH: Debian's switch the user.
+    /// Returns the folder with RabbitMQ's own programs. The ones on the PATH do not work here:
+    /// Debian's switch the user.
     fn sbin(self) -> PathBuf {
         let found = match self.root() {
             Some(root) => find_below(root),

@@ -1,4 +1,4 @@
-//! Certificates for servers of a test, by an authority of its own.
+//! Certificates for test servers, from an authority of their own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// An authority that nobody trusts yet.
+/// A certificate authority that nobody trusts yet.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// What a server shows, and its key.
+/// A server's certificate and key.
 pub struct Identity {
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
@@ -29,7 +29,7 @@ impl Default for Authority {
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates a new authority.
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,17 +37,17 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key()).unwrap_or_else(|error| panic!("no certificate: {error}")))
     }
 
-    /// Its certificate, for who is to trust it.
+    /// Returns its certificate, for clients that should trust it.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate for this host: a name or an address.
+    /// Issues a certificate for this host, a name or an address.
     pub fn issue(&self, host: &str) -> Identity {
         self.sign(&params(host))
     }
 
-    /// One that has run out.
+    /// Issues a certificate that has expired.
     pub fn issue_expired(&self, host: &str) -> Identity {
         let mut params = params(host);
         params.not_before = (SystemTime::now() - 20 * DAY).into();
@@ -62,18 +62,18 @@ impl Authority {
     }
 }
 
-/// A key to sign with: RSA, else Ed25519. The private one in PEM (PKCS #8), and the public one in base64, whole
-/// (SPKI) of RSA, and bare of Ed25519, as DKIM wants them.
+/// Generates a signing key as DKIM wants it, RSA or Ed25519. Returns the private key in PEM
+/// (PKCS #8) and the public key in base64: the whole SPKI for RSA, the bare key for Ed25519.
 pub fn signing_key(is_rsa: bool) -> (String, String) {
     let key = if is_rsa { KeyPair::generate_for(&PKCS_RSA_SHA256) } else { KeyPair::generate_for(&PKCS_ED25519) };
     let key = key.unwrap_or_else(|error| panic!("no key: {error}"));
     let public: String = key.public_key_pem().lines().filter(|line| !line.starts_with('-')).map(str::trim).collect();
-    // 12 bytes, which are 16 characters of base64, say what kind of key follows.
+    // The first 12 bytes, 16 characters of base64, name the type of the key.
     (key.serialize_pem(), if is_rsa { public } else { public[16..].to_owned() })
 }
 
 impl Identity {
-    /// One that nobody else vouches for.
+    /// Creates a self-signed certificate.
     pub fn self_signed(host: &str) -> Self {
         let key = key();
         let certificate = params(host).self_signed(&key).unwrap_or_else(|error| panic!("no certificate: {error}"));
@@ -85,12 +85,12 @@ impl Identity {
         Self { certificate: certificate.der().clone(), key: key.serialize_der(), pem }
     }
 
-    /// Certificate and key, for a server that reads them from a file.
+    /// Returns certificate and key in PEM, for a server that reads them from a file.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// For a server.
+    /// Returns the TLS configuration for a server.
     pub fn server(&self) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

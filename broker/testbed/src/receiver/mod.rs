@@ -1,5 +1,5 @@
-//! An HTTP server that a test owns: it keeps what it receives, answers as the test says, and misbehaves in every way
-//! that servers do.
+//! An HTTP server for one test. It records what it receives, answers as the test says, and
+//! misbehaves in every way that servers do.
 
 mod certificate;
 mod request;
@@ -16,67 +16,67 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 pub use certificate::{Authority, Identity, signing_key};
 pub use request::Request;
 
-/// Between two bytes of [`Reply::Drip`].
+/// Interval between two bytes of [`Reply::Drip`].
 const DRIP_EVERY: Duration = Duration::from_secs(1);
 
-/// What becomes of a request.
+/// How the server treats a request.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// A whole answer, and the connection stays open.
+    /// Sends a whole answer and keeps the connection open.
     Answer(Answer),
-    /// The same, but the connection is closed behind it, which nothing announces.
+    /// Sends a whole answer, and closes the connection without announcing it.
     AnswerAndClose(Answer),
-    /// The same, with `100 Continue` in front of it.
+    /// Sends `100 Continue` before the answer.
     ContinueAndAnswer(Answer),
-    /// The same, in chunks and with trailers.
+    /// Sends the answer in chunks, with trailers.
     Chunked(Answer),
-    /// The connection is reset.
+    /// Resets the connection.
     Reset,
-    /// The connection is closed without an answer.
+    /// Closes the connection without an answer.
     Close,
-    /// No answer, and the connection stays open.
+    /// Sends nothing and keeps the connection open.
     Hang,
-    /// A head, and then a byte a second, without end.
+    /// Sends a head, and then one byte a second without end.
     Drip,
-    /// A body of so many bytes.
+    /// Sends a body of this many bytes.
     Flood(u64),
-    /// Half of what the head announces, and the connection is closed.
+    /// Sends half of the announced body, and closes the connection.
     Half,
-    /// What is no HTTP.
+    /// Sends bytes that are not HTTP.
     Garbage,
-    /// So many headers.
+    /// Sends this many headers.
     Headers(usize),
-    /// `101 Switching Protocols`.
+    /// Sends `101 Switching Protocols`.
     Switch,
-    /// These bytes, and the connection is closed.
+    /// Sends these bytes, and closes the connection.
     Raw(Vec<u8>),
 }
 
 /// A whole answer.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// Of the status line.
+    /// Status code.
     pub status: u16,
-    /// Besides Content-Length.
+    /// Headers besides Content-Length.
     pub headers: Vec<(String, String)>,
-    /// Of any kind.
+    /// Body, of any kind.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// One with nothing in it.
+    /// Creates an answer without headers and body.
     pub fn status(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
-    /// The same with this header.
+    /// Adds this header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
 
-    /// The same with this body.
+    /// Sets this body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
@@ -110,7 +110,7 @@ impl Answer {
     }
 }
 
-/// A server on 127.0.0.1. Dropping it ends it, with all its connections.
+/// A server on 127.0.0.1. Dropping it stops it and closes all its connections.
 #[derive(Debug)]
 pub struct Receiver {
     port: u16,
@@ -123,12 +123,12 @@ struct Shared {
     tls: Option<Arc<ServerConfig>>,
     connections: AtomicUsize,
     has_ended: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<ReceiverState>,
     ended: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ReceiverState {
     requests: Vec<Request>,
     open: Vec<TcpStream>,
 }
@@ -140,17 +140,17 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Receiver {
-    /// One that does this with each request.
+    /// Starts a server that replies to each request like this.
     pub fn start(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::of(None, Box::new(reply))
     }
 
-    /// One that answers each request with this status, and nothing in it.
+    /// Starts a server that answers each request with this status and nothing else.
     pub fn answering(status: u16) -> Self {
         Self::start(move |_| Reply::Answer(Answer::status(status)))
     }
 
-    /// One that speaks TLS, and shows this certificate.
+    /// Starts a server that speaks TLS with this certificate.
     pub fn secure(identity: &Identity, reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::of(Some(identity.server()), Box::new(reply))
     }
@@ -172,17 +172,17 @@ impl Receiver {
         Self { port: address.port(), is_secure: shared.tls.is_some(), shared }
     }
 
-    /// Where it listens.
+    /// Returns the port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// `http://127.0.0.1:PORT`, or `https://localhost:PORT`: whom a certificate names.
+    /// Returns `http://127.0.0.1:PORT`, or `https://localhost:PORT` to match the certificate.
     pub fn origin(&self) -> String {
         if self.is_secure {
             format!("https://localhost:{}", self.port)
@@ -191,27 +191,27 @@ impl Receiver {
         }
     }
 
-    /// The URL of a path on it.
+    /// Returns the URL of a path on this server.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.origin())
     }
 
-    /// What has come so far, in its order.
+    /// Returns the requests so far, in order.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.clone()
     }
 
-    /// How many connections there were.
+    /// Returns how many connections there have been.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// How many of them are open on this side.
+    /// Returns how many connections are open on this side.
     pub fn open_connections(&self) -> usize {
         self.shared.state().open.len()
     }
 
-    /// Closes all that are open.
+    /// Closes all open connections.
     pub fn drop_connections(&self) {
         for stream in &self.shared.state().open {
             // It may be closed already.
@@ -225,19 +225,19 @@ impl Drop for Receiver {
         self.shared.has_ended.store(true, Ordering::SeqCst);
         self.shared.ended.notify_all();
         self.drop_connections();
-        // Wakes up the one that accepts.
+        // Wakes the accepting thread.
         let _ = TcpStream::connect(self.address());
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReceiverState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits so long, or for the end; false if that has come.
+    /// Waits this long, or until the server stops. Returns false if it has stopped.
     fn pause(&self, time: Duration) -> bool {
-        let ended = |_: &mut State| !self.has_ended.load(Ordering::SeqCst);
+        let ended = |_: &mut ReceiverState| !self.has_ended.load(Ordering::SeqCst);
         let waited = self.ended.wait_timeout_while(self.state(), time, ended);
         drop(waited);
         !self.has_ended.load(Ordering::SeqCst)
@@ -255,7 +255,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         shared.state().open.push(own);
         let shared = Arc::clone(shared);
         thread::spawn(move || {
-            // However it ends: what a test wants to know is on its client's side.
+            // Errors do not matter here: tests check the client's side.
             let _ = serve(stream, &shared);
             shared.state().open.retain(|open| open.peer_addr().is_ok_and(|address| address != peer));
         });
@@ -274,13 +274,13 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     };
     let is_reset = served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
     if !is_reset {
-        // The list of open connections has it, too.
+        // The list of open connections holds the socket too, so closing must be explicit.
         let _ = raw.shutdown(Shutdown::Both);
     }
     served
 }
 
-/// Request by request, until one side has enough.
+/// Serves requests, until one side ends the connection.
 fn speak(stream: &mut (impl Read + Write), raw: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut unread = Vec::new();
     while let Some(request) = Request::read(stream, &mut unread)? {
@@ -289,7 +289,8 @@ fn speak(stream: &mut (impl Read + Write), raw: &TcpStream, shared: &Shared) -> 
         match reply {
             Reply::Answer(answer) => stream.write_all(&answer.whole())?,
             Reply::AnswerAndClose(answer) => {
-                // They leave together: whoever has read the answer can know that it was the last.
+                // Answer and close leave together: a client that has read the answer can know that
+                // it was the last.
                 rustix::net::sockopt::set_tcp_cork(raw, true)?;
                 return stream.write_all(&answer.whole());
             }
@@ -332,7 +333,7 @@ fn flood(stream: &mut impl Write, bytes: u64) -> io::Result<()> {
     io::copy(&mut io::repeat(b'x').take(bytes), stream).map(|_| ())
 }
 
-/// From now on the connection is reset when the last one that has it lets go of it.
+/// Makes the connection reset instead of close when its last handle is dropped.
 fn reset(stream: &TcpStream) -> io::Result<()> {
     rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
     Err(io::ErrorKind::ConnectionReset.into())

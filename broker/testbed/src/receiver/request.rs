@@ -1,4 +1,4 @@
-//! A request as a server sees it.
+//! An HTTP request as the server receives it.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -8,33 +8,33 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// `POST`
+    /// Method, e.g. `POST`.
     pub method: String,
-    /// With the query, as it was written.
+    /// Path and query, as the client wrote them.
     pub path: String,
-    /// In their order, with their names as they were written.
+    /// Headers in their order, with names as the client wrote them.
     pub headers: Vec<(String, String)>,
-    /// All of it.
+    /// The complete body.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The value of a header; the first one, if there are several.
+    /// Returns the value of a header; the first if there are several.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers_named(name).next()
     }
 
-    /// All values of a header.
+    /// Returns all values of a header.
     pub fn headers_named(&self, name: &str) -> impl Iterator<Item = &str> {
         self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The next one on a connection; `None` at its end. What was read beyond it stays in `unread`.
+    /// Reads the next request of a connection; `None` at its end. Bytes read beyond it stay in `unread`.
     pub(super) fn read(stream: &mut impl Read, unread: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let end = loop {
             if let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -66,7 +66,7 @@ impl Request {
     }
 }
 
-/// False at the end.
+/// Reads more bytes. Returns false at the end of the stream.
 fn more(stream: &mut impl Read, unread: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; 16 << 10];
     let read = stream.read(&mut buffer)?;

@@ -1,5 +1,4 @@
-//! What waits in the queues. One poller asks the broker, by the session that delivery has; whoever wants to know is told
-//! what it found last.
+//! Queue depths. One poller asks the broker through delivery's own session; readers get the last result.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +9,12 @@ use event::clock::now;
 
 use crate::Admin;
 
-/// Between two looks.
+/// Poll interval.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Of one queue. What does not answer is unknown.
+/// Time limit for the answer about one queue. Without an answer its depth is unknown.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What was found last; nothing of what is not known.
+/// The last result. Unknown depths are absent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Depths {
     pub(super) source: Option<u64>,
@@ -26,7 +25,7 @@ pub(super) struct Depths {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Depth {
     pub(super) messages: u64,
-    /// Since when something waits there, as far as this host has seen, in milliseconds since 1970.
+    /// Since when the queue has not been empty, as far as this host has seen, in milliseconds since 1970.
     since: Option<i64>,
 }
 
@@ -35,8 +34,8 @@ impl Depth {
         Self { messages, since: (messages > 0).then(|| self.since.unwrap_or(now)) }
     }
 
-    /// What waits longest has waited for no longer than this, in milliseconds. `taken`: when what was taken last had
-    /// come there; it was first come, first served.
+    /// Returns the maximum age of the oldest message, in milliseconds. `taken` is when the message taken last had been
+    /// queued; queues are first in, first out, so everything left came later.
     pub(super) fn age_max(self, taken: i64, now: i64) -> Option<u64> {
         self.since.map(|since| u64::try_from(now.saturating_sub(since.max(taken))).unwrap_or(0))
     }
@@ -44,7 +43,7 @@ impl Depth {
 
 pub(super) type LastDepths = Mutex<Depths>;
 
-/// Looks from time to time, for as long as it is polled.
+/// Polls for as long as the future is polled.
 pub(super) async fn watch(admin: &Admin) {
     loop {
         let before = last(&admin.depths);
@@ -68,7 +67,7 @@ async fn look(admin: &Admin, broker: &Broker, before: &Depths) -> Depths {
         dead: ask(broker, &names.dead()).await,
         plugins: BTreeMap::new(),
     };
-    // Of those that do not run, too: events may wait for them.
+    // Include plugins that are not running: events may wait for them.
     for plugin in admin.sources.control.catalog.all().into_keys() {
         if let Some(messages) = ask(broker, &names.plugin(&plugin)).await {
             let depth = before.plugins.get(&plugin).copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Numbers as Prometheus reads them: its text format, version 0.0.4.
+//! Prometheus text exposition format, version 0.0.4.
 
 use metrics::{Key, Label};
 use metrics_exporter_prometheus::LabelSet;
@@ -6,22 +6,22 @@ use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line
 use telemetry::metrics::Tally;
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Where the buckets of a histogram end, in microseconds; each is among `metrics::BOUNDS`.
+/// Upper bounds of histogram buckets, in microseconds. Each is among `telemetry::metrics::BOUNDS`.
 const BUCKETS: [u64; 18] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
     5_000_000, 10_000_000, 20_000_000,
 ];
 
-/// The page, as far as it is written.
+/// The page being written.
 #[derive(Default)]
 pub(super) struct Exposition {
     text: String,
 }
 
-/// Names and values.
+/// Names and values of labels.
 pub(super) type Labels<'l> = &'l [(&'static str, &'l str)];
 
-/// All series of one name.
+/// All series of one metric name.
 pub(super) struct Family<'e> {
     text: &'e mut String,
     name: &'static str,

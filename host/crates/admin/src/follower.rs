@@ -1,4 +1,4 @@
-//! The follower reads what is new in the journal, once for all who listen, and only while somebody does.
+//! Follows the journal: reads new records once for all listeners, and only while there are any.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,17 +10,17 @@ use state::file::apart;
 use tokio::sync::{Notify, broadcast};
 use tracing::debug;
 
-/// Between two looks.
+/// Poll interval.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Looks that who listens may fall behind.
+/// Number of polls that a listener may fall behind.
 const BEHIND_MAX: usize = 16;
 
-/// What is new, with the subject of each.
-pub(super) type News = Arc<Vec<(Record, Option<String>)>>;
+/// New records, each with its event's subject.
+pub(super) type NewRecords = Arc<Vec<(Record, Option<String>)>>;
 
 pub(super) struct Follower {
-    news: broadcast::Sender<News>,
-    /// The place of what was read last, while somebody listens.
+    news: broadcast::Sender<NewRecords>,
+    /// Position of the last record read; `None` while nobody listens.
     after: Mutex<Option<i64>>,
     begun: Notify,
 }
@@ -30,15 +30,15 @@ impl Follower {
         Self { news: broadcast::Sender::new(BEHIND_MAX), after: Mutex::default(), begun: Notify::new() }
     }
 
-    /// What is written from now on.
-    pub(super) async fn listen(self: &Arc<Self>, file: &Path) -> Result<broadcast::Receiver<News>, StoreError> {
+    /// Subscribes to records written from now on.
+    pub(super) async fn listen(self: &Arc<Self>, file: &Path) -> Result<broadcast::Receiver<NewRecords>, StoreError> {
         let (own, file) = (Arc::clone(self), file.to_owned());
         apart(move || {
             let mut after = own.after.lock().unwrap_or_else(PoisonError::into_inner);
             if after.is_none() {
                 *after = Some(match Reader::open(&file) {
                     Ok(reader) => reader.end()?,
-                    // The host has just begun.
+                    // The host has just started, and the journal has no file yet.
                     Err(StoreError::Absent(_)) => 0,
                     Err(error) => return Err(error),
                 });
@@ -49,7 +49,7 @@ impl Follower {
         .await
     }
 
-    /// Works for as long as it is polled.
+    /// Polls the journal for as long as the future is polled.
     pub(super) async fn run(self: Arc<Self>, file: &Path) {
         loop {
             self.begun.notified().await;
@@ -66,7 +66,7 @@ impl Follower {
         }
     }
 
-    /// Whether somebody still listens.
+    /// Reads the new records. Returns whether anybody still listens.
     fn look(&self, file: &Path, subjects: &mut Subjects) -> bool {
         let mut after = self.after.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(from) = *after else { return false };
@@ -87,7 +87,7 @@ impl Follower {
             Err(error) => debug!(%error, "cannot read what is new in the journal"),
         }
         if !news.is_empty() {
-            // The last one who listened may just have gone.
+            // Sending fails if the last listener has just gone, which does not matter.
             let _ = self.news.send(Arc::new(news));
         }
         true

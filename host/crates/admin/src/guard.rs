@@ -1,5 +1,5 @@
-//! The guard lets in whom the operator lets in: nobody without the token, where there is one; no page of somebody
-//! else's, which a browser on this machine may have open; and no change that was not meant as one.
+//! Guards the admin server. It requires the token if one is set, rejects requests from other sites' pages in a browser
+//! on this machine, and rejects changes that were not explicitly intended.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,15 +12,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use crate::refusal::Refusal;
 use crate::token::Access;
 
-/// It says that a change is meant, where there is no body whose type would. No other page's form or link can set it.
+/// Header that marks a change as intended, for requests without a JSON body. Forms and links of other pages cannot set
+/// it.
 const MEANT: &str = "x-notify-request";
-/// Nothing from elsewhere, nothing inline, and no page around this one.
+/// Content security policy: nothing from elsewhere, nothing inline, and no framing.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) struct Guard {
     pub(super) address: IpAddr,
-    /// By which it may be called, in small letters, besides this machine's own.
+    /// Host names that are accepted besides this machine's own, in lower case.
     pub(super) hosts: Vec<String>,
     access: Access,
 }
@@ -76,7 +77,8 @@ impl Guard {
         Err(Refusal::new(StatusCode::UNAUTHORIZED, sentence))
     }
 
-    /// Somebody else's name may lead here, too: then it is his page that asks (DNS rebinding). An address is no name.
+    /// Whether the Host header names this host. A foreign name that resolves here belongs to a foreign page (DNS
+    /// rebinding). Addresses cannot be rebound.
     fn is_called(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         match name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|address| address.to_canonical())
@@ -92,7 +94,8 @@ impl Guard {
     }
 }
 
-/// What holds nothing of the operator's: probes have no token, and a browser asks for the page before it has one.
+/// Whether the path needs no token. Probes have none, and a browser loads the page before it has one. These paths
+/// reveal nothing of the operator's.
 fn is_open(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/") || path.starts_with("/assets/")
 }
@@ -103,7 +106,7 @@ fn is_meant(headers: &HeaderMap) -> bool {
         || headers.get(MEANT).is_some_and(|value| value == "1")
 }
 
-/// A header that is there once.
+/// Returns the value of a header that occurs exactly once.
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
@@ -122,7 +125,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Around everything that is answered.
+/// Checks each request, and adds the security headers to each response.
 pub(super) async fn stand_guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let is_page = !request.uri().path().starts_with("/api/");
     let mut response = match guard.judge(request.method(), request.uri().path(), request.headers()) {

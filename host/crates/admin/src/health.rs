@@ -1,7 +1,7 @@
-//! Whether the host is ready: it takes events from its queue, and hands them to plugins.
+//! Health and readiness. A host is ready if it takes events from its queue and hands them to plugins.
 //!
-//! A plugin that the operator has paused or switched off, or whose files are broken, is as the operator has it: the host is
-//! ready. A plugin that the machine could not load is a fault of this machine: it is not, until the plugin has loaded.
+//! Plugins that the operator paused or disabled, or whose files are broken, do not affect readiness: the operator wants
+//! them so. A plugin that failed to load because of the machine does, until it has loaded.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use serde_json::json;
 
 use crate::Admin;
 
-/// What it is judged by.
+/// The facts that readiness depends on.
 pub(super) struct Signs<'a> {
     pub(super) is_stopping: bool,
-    /// Plugins that run, or will when they can be loaded.
+    /// Number of plugins that run, or will once they can be loaded.
     pub(super) plugins: usize,
     /// Plugins that the machine could not load, and why.
     pub(super) not_loaded: &'a [(String, String)],
-    /// Plugins for which the broker makes no queue, and why.
+    /// Plugins for which the broker could not make a queue, and why.
     pub(super) no_queue: &'a [(String, String)],
     pub(super) broker: &'a BrokerUrl,
     pub(super) queue: &'a str,
@@ -31,7 +31,7 @@ pub(super) struct Signs<'a> {
     pub(super) delivery: &'a DeliveryState,
 }
 
-/// Why it is not ready, each in a sentence; nothing if it is.
+/// Returns why the host is not ready, one sentence per reason; empty if it is.
 pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
     let Signs { is_stopping, plugins, not_loaded, no_queue, broker, queue, folder, delivery } = signs;
     let mut reasons = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn reasons(signs: &Signs<'_>) -> Vec<String> {
     reasons
 }
 
-/// It turns its loop: this answers.
+/// Answers the liveness probe. Any answer means that the runtime works.
 pub(super) async fn healthz() -> Json<serde_json::Value> {
     Json(json!({ "status": "ok" }))
 }

@@ -1,8 +1,7 @@
-//! The admin surface is what a host shows of itself over HTTP: how it is, what it counts, what it did, and a page
-//! for people. It hands on what an operator may do: the same that the commands do.
+//! The admin server: shows the host's condition, metrics and history over HTTP, and serves the dashboard. It also
+//! performs the operations that the commands offer.
 //!
-//! It reads what the others say of themselves; delivery does not know that it exists. Without it, or with it broken,
-//! events go their way.
+//! It reads what other parts report; delivery does not know it. If it is off or broken, delivery continues.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 
@@ -46,10 +45,10 @@ use crate::server::Listening;
 pub use crate::server::listen;
 use crate::streams::Streams;
 
-/// Questions to the journal that are answered at once; the others wait.
+/// Maximum number of concurrent journal queries. Further ones wait.
 const QUESTIONS_MAX: usize = 4;
 
-/// What there is to show and to act upon.
+/// The parts of the host that the server shows and controls.
 pub struct Sources {
     pub config: Arc<HostConfig>,
     pub broker: BrokerUrl,
@@ -59,13 +58,13 @@ pub struct Sources {
     pub log: LogStatus,
     pub instance_permits: SharedInstancePermits,
     pub journal: Journal,
-    /// `None`: there is no place for one.
+    /// `None`: there is no folder for one.
     pub journal_file: Option<PathBuf>,
-    /// The host is asked to stop.
+    /// Cancelled when the host is asked to stop.
     pub stop: CancellationToken,
 }
 
-/// The surface, with what it remembers for itself.
+/// The admin server and its own state.
 pub struct Admin {
     pub sources: Sources,
     started_at: Timestamp,
@@ -73,10 +72,10 @@ pub struct Admin {
     samples: Samples,
     streams: Streams,
     follower: Arc<Follower>,
-    /// Questions to the journal at once.
+    /// Limits concurrent journal queries.
     questions: Semaphore,
     letters: Arc<DeadLetterService>,
-    /// What goes on to its end, whether or not who asked for it still waits.
+    /// Operations that run to completion even if their client disconnects.
     tasks: TaskTracker,
 }
 
@@ -95,7 +94,7 @@ impl Admin {
         })
     }
 
-    /// Works for as long as it is polled.
+    /// Runs the server for as long as the future is polled.
     pub async fn run(self: Arc<Self>, listening: Listening) {
         let follow = async {
             if let Some(file) = &self.sources.journal_file {
@@ -111,7 +110,7 @@ impl Admin {
         );
     }
 
-    /// Why the host is not ready; nothing if it is.
+    /// Returns why the host is not ready; empty if it is.
     pub fn reasons(&self) -> Vec<String> {
         let Sources { config, control, .. } = &self.sources;
         let not_loaded: Vec<_> = control
@@ -144,7 +143,7 @@ impl Admin {
     }
 }
 
-/// As all times are shown.
+/// Formats a time as all answers show it.
 fn rfc_3339(at: Timestamp) -> String {
     format!("{at:.3}")
 }

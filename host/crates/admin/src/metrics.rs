@@ -1,4 +1,4 @@
-//! `/metrics`: everything that is counted, for Prometheus. What a plugin counted goes with the plugin.
+//! `/metrics`: all metrics, for Prometheus. A plugin's metrics disappear with the plugin.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ fn write_host(page: &mut Exposition, admin: &Admin) {
     page.gauge("notify_unacknowledged_messages", "Messages of the source that the host has taken and not settled")
         .count(&[], delivery.unacknowledged);
     let (used, free) = admin.sources.instance_permits.used_and_free();
-    let mut instance_permits = page.gauge("notify_pool_places", "Room for attempts of all plugins together");
+    let mut instance_permits = page.gauge("notify_instance_permits", "Room for attempts of all plugins together");
     for (state, count) in [("used", used), ("free", free)] {
         instance_permits.count(&[("state", state)], count as u64);
     }
@@ -91,7 +91,7 @@ fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {
     }
     let mut dead =
         page.counter("notify_dead_letters_total", "Deliveries that were given up; messages that are no event");
-    // Nobody's.
+    // These belong to no plugin.
     for (why, count) in [(GivenUp::Undecodable, &host.undecodable), (GivenUp::Quarantined, &host.quarantined)] {
         dead.count(&[("plugin", ""), ("reason", why.as_str())], count.get());
     }
@@ -133,7 +133,7 @@ fn write_plugins(page: &mut Exposition, admin: &Admin, runners: &Runners) {
 }
 
 fn write_queues(page: &mut Exposition, admin: &Admin, runners: &Runners) {
-    // What was found before says nothing of now.
+    // Without a session the last depths are stale.
     if admin.sources.status.look().connected.is_none() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The page for people: files that are part of the program, so that nothing is loaded from elsewhere.
+//! The dashboard. Its files are embedded in the program, so that nothing is loaded from elsewhere.
 
 use axum::extract::Path;
 use axum::response::{IntoResponse as _, Response};
@@ -6,9 +6,9 @@ use http::{HeaderValue, header};
 
 use crate::refusal::Refusal;
 
-/// One file.
+/// One embedded file.
 struct Asset {
-    /// Below `/assets/`.
+    /// Path below `/assets/`.
     path: &'static str,
     content_type: &'static str,
     content: &'static [u8],
@@ -17,7 +17,7 @@ struct Asset {
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
-/// Each with its content, from the folder of the same name.
+/// Lists assets with their content, from the `page` folder.
 macro_rules! assets {
     ($($path:literal: $content_type:expr,)*) => {
         [$(Asset { path: $path, content_type: $content_type, content: include_bytes!(concat!("page/", $path)) },)*]
@@ -27,7 +27,7 @@ macro_rules! assets {
 const INDEX: Asset =
     Asset { path: "index.html", content_type: "text/html; charset=utf-8", content: include_bytes!("page/index.html") };
 
-/// All others.
+/// All files but the index.
 const ASSETS: &[Asset] = &assets![
     "api.js": JAVASCRIPT,
     "app.js": JAVASCRIPT,
@@ -92,13 +92,13 @@ mod tests {
     fn what_is_in_the_folder_is_in_the_program() {
         let mut files = BTreeSet::new();
         below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/page"), "", &mut files);
-        // For who reads the source.
+        // It is for readers of the source.
         assert!(files.remove("vendor/README.md"));
         let assets: BTreeSet<_> = ASSETS.iter().chain([&INDEX]).map(|asset| asset.path.to_owned()).collect();
         assert_eq!(assets, files);
     }
 
-    /// What one page asks for is there, and nothing of it is elsewhere or inline.
+    /// Checks that every file the page asks for is embedded, and that nothing is inline or from elsewhere.
     #[test]
     fn the_page_wants_nothing_else() {
         for asset in ASSETS.iter().chain([&INDEX]).filter(|asset| !asset.path.starts_with("vendor/")) {

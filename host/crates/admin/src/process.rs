@@ -1,11 +1,10 @@
-//! What the system says of this process, as Prometheus' own libraries name it. Only Linux says it; elsewhere there is
-//! none of it.
+//! Metrics of this process, named as in Prometheus' own client libraries. Linux only; elsewhere there are none.
 
 use std::fs;
 
 use crate::exposition::Exposition;
 
-/// Of the processor times in `/proc`; the kernel's own ticks are hidden behind it.
+/// Ticks per second of CPU times in `/proc`. The kernel's internal tick rate does not matter.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) fn write(page: &mut Exposition) {
@@ -22,7 +21,7 @@ pub(super) fn write(page: &mut Exposition) {
         page.gauge("process_threads", "Threads of the process").count(&[], threads);
     }
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
-        // Less the one for looking.
+        // Subtract the descriptor of this `read_dir`.
         let count = files.count().saturating_sub(1) as u64;
         page.gauge("process_open_fds", "Files, sockets and the like that the process has open").count(&[], count);
     }
@@ -38,9 +37,9 @@ pub(super) fn write(page: &mut Exposition) {
     }
 }
 
-/// In seconds; the second since the machine began.
+/// Returns CPU time and start time in seconds; the start time counts from boot.
 fn cpu_and_start(stat: &str) -> Option<(f64, f64)> {
-    // The name, in brackets, may hold anything.
+    // The process name stands in brackets and may contain anything, so search from the end.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<_> = rest.split_whitespace().collect();
     let seconds = |at: usize| fields.get(at)?.parse::<f64>().ok().map(|ticks| ticks / TICKS_PER_SECOND);

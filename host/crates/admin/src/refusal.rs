@@ -1,4 +1,4 @@
-//! A refusal is an answer that is not what was asked for: a status, and one sentence that says why.
+//! A refusal is an error response: a status, and one sentence that says why.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

@@ -1,4 +1,4 @@
-//! Samples are what happened in each of the last seconds; the page draws them.
+//! Samples of what happened in each of the last seconds, for the dashboard's plots.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,47 +14,48 @@ use tokio::time::MissedTickBehavior;
 use crate::{Admin, rfc_3339};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// That are kept.
+/// Maximum number of samples kept.
 const SAMPLES_MAX: usize = 300;
-/// How far a stream may fall behind before it misses some.
+/// Number of samples that a stream may fall behind before it misses some.
 const BEHIND_MAX: usize = 16;
-/// A plugin's times are those of the last minutes, in so many parts of this length.
+/// Length in seconds of one part of the window for a plugin's attempt times. The window has at most [`PARTS_MAX`]
+/// parts.
 const PART: u32 = 30;
 const PARTS_MAX: usize = 10;
 
-/// What happened in one second.
+/// Statistics of one second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Sample {
+pub(super) struct StatsSample {
     at: String,
-    /// Messages of the source that were settled for good, whatever they were.
+    /// Messages of the source that were settled, whatever they were.
     received: u64,
-    /// Attempts that did their work.
+    /// Attempts that succeeded.
     done: u64,
     failed: u64,
-    /// Deliveries that were given up.
+    /// Deliveries that were dead-lettered.
     dead: u64,
-    /// From when a message came until it was acknowledged; none where none was.
+    /// Percentiles of the time from receiving a message to acknowledging it; `None` without any.
     p50_micros: Option<u64>,
     p99_micros: Option<u64>,
-    /// Calls that are being made.
+    /// Calls in flight.
     in_flight: usize,
 }
 
-/// The last ones, and those who wait for the next.
+/// The last samples, and a channel for the next.
 pub(super) struct Samples {
-    state: Mutex<State>,
-    next: broadcast::Sender<Sample>,
+    state: Mutex<SampleHistory>,
+    next: broadcast::Sender<StatsSample>,
 }
 
 #[derive(Default)]
-struct State {
-    last: VecDeque<Sample>,
+struct SampleHistory {
+    last: VecDeque<StatsSample>,
     plugins: BTreeMap<String, VecDeque<Tally>>,
 }
 
-/// What was counted until some moment.
+/// Values of the counters at one moment.
 #[derive(Clone, Copy)]
-struct Counted {
+struct CounterSnapshot {
     received: u64,
     done: u64,
     failed: u64,
@@ -62,7 +63,7 @@ struct Counted {
     settled: Tally,
 }
 
-impl Counted {
+impl CounterSnapshot {
     fn read(metrics: &Metrics) -> Self {
         let host = &metrics.host;
         Self {
@@ -77,9 +78,9 @@ impl Counted {
         }
     }
 
-    fn since(&self, before: &Self, at: Timestamp, in_flight: usize) -> Sample {
+    fn since(&self, before: &Self, at: Timestamp, in_flight: usize) -> StatsSample {
         let settled = self.settled.since(&before.settled);
-        Sample {
+        StatsSample {
             at: rfc_3339(at),
             received: self.received - before.received,
             done: self.done - before.done,
@@ -97,32 +98,32 @@ impl Samples {
         Self { state: Mutex::default(), next: broadcast::Sender::new(BEHIND_MAX) }
     }
 
-    /// The oldest first.
-    pub(super) fn last(&self) -> Vec<Sample> {
+    /// Returns the samples, oldest first.
+    pub(super) fn last(&self) -> Vec<StatsSample> {
         self.state().last.iter().cloned().collect()
     }
 
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Sample> {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<StatsSample> {
         self.next.subscribe()
     }
 
-    /// What a plugin's attempts took in the last minutes.
+    /// Returns the tally of a plugin's attempt times in the last minutes.
     pub(super) fn times_of(&self, plugin: &str, until: &Tally) -> Tally {
         self.state().plugins.get(plugin).and_then(|parts| parts.front()).map_or(*until, |start| until.since(start))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SampleHistory> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, sample: Sample) {
+    fn keep(&self, sample: StatsSample) {
         let mut state = self.state();
         if state.last.len() >= SAMPLES_MAX {
             state.last.pop_front();
         }
         state.last.push_back(sample.clone());
         drop(state);
-        // Nobody may be waiting for it.
+        // Sending fails if nobody is listening, which does not matter.
         let _ = self.next.send(sample);
     }
 
@@ -130,7 +131,7 @@ impl Samples {
         let mut state = self.state();
         state.plugins.retain(|name, _| runners.iter().any(|runner| *runner.name == **name));
         for runner in runners.iter() {
-            // What it did before it was first seen here counts, too.
+            // Start from zero, so that attempts before the first mark count.
             let parts = state.plugins.entry(runner.name.to_string()).or_insert_with(|| [Tally::default()].into());
             if parts.len() >= PARTS_MAX {
                 parts.pop_front();
@@ -140,18 +141,18 @@ impl Samples {
     }
 }
 
-/// Takes one each second, for as long as it is polled.
+/// Takes a sample each second, for as long as the future is polled.
 pub(super) async fn take(admin: Arc<Admin>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first is at once.
+    // The first tick is immediate.
     tick.tick().await;
     let sources = &admin.sources;
-    let mut before = Counted::read(&sources.metrics);
+    let mut before = CounterSnapshot::read(&sources.metrics);
     for second in 0_u32.. {
         tick.tick().await;
         let runners = sources.control.registry.runners();
-        let now = Counted::read(&sources.metrics);
+        let now = CounterSnapshot::read(&sources.metrics);
         let in_flight = runners.iter().map(|runner| runner.in_flight()).sum();
         admin.samples.keep(now.since(&before, Timestamp::now(), in_flight));
         before = now;
@@ -170,16 +171,16 @@ mod tests {
         let metrics = Metrics::default();
         let plugin = metrics.of_plugin("p");
         plugin.attempted(telemetry::metrics::Ended::Done, Duration::from_millis(1));
-        let before = Counted::read(&metrics);
+        let before = CounterSnapshot::read(&metrics);
         metrics.host.routed.add(2);
         metrics.host.duplicate.one_more();
         plugin.attempted(telemetry::metrics::Ended::Reject, Duration::from_millis(1));
         plugin.gave_up(telemetry::metrics::GivenUp::Rejected);
         metrics.host.settled.took(Duration::from_millis(10));
-        let sample = Counted::read(&metrics).since(&before, Timestamp::UNIX_EPOCH, 4);
+        let sample = CounterSnapshot::read(&metrics).since(&before, Timestamp::UNIX_EPOCH, 4);
         assert_eq!((sample.received, sample.done, sample.failed, sample.dead), (3, 0, 1, 1));
         assert_eq!((sample.p50_micros, sample.in_flight), (Some(10_000), 4));
-        let next = Counted::read(&metrics).since(&Counted::read(&metrics), Timestamp::UNIX_EPOCH, 0);
+        let next = CounterSnapshot::read(&metrics).since(&CounterSnapshot::read(&metrics), Timestamp::UNIX_EPOCH, 0);
         assert_eq!((next.received, next.p50_micros), (0, None));
     }
 
@@ -187,7 +188,7 @@ mod tests {
     fn only_the_last_are_kept() {
         let samples = Samples::new();
         let metrics = Metrics::default();
-        let counted = Counted::read(&metrics);
+        let counted = CounterSnapshot::read(&metrics);
         let mut stream = samples.subscribe();
         for in_flight in 0..SAMPLES_MAX + 5 {
             samples.keep(counted.since(&counted, Timestamp::UNIX_EPOCH, in_flight));

@@ -1,4 +1,4 @@
-//! The server of the admin surface: one listener, and connections within bounds.
+//! The HTTP server: one listener, with bounded connections.
 
 use std::io;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use crate::guard::{Guard, stand_guard};
 use crate::token::Access;
 use crate::{Admin, api, health, metrics, page};
 
-/// Connections that are served at once; those beyond wait to be taken.
+/// Maximum number of concurrent connections. Further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 128;
-/// For the head of a request, and between two of one connection.
+/// Time limit for a request's head, and for the idle time before the next request of a connection.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
 const HEAD_BYTES_MAX: usize = 32 << 10;
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Between two tries, when the system has no room for a connection.
+/// Pause before accepting again when the system has no resources for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// A place where it can be asked.
+/// A bound listener.
 pub struct Listening {
     listener: TcpListener,
     guard: Arc<Guard>,
 }
 
-/// Begins to listen; `None` if that is switched off, or nobody named an address and the default one is taken.
+/// Binds the listener. `None` if the server is off, or if the default address is taken and none was configured.
 pub async fn listen(config: &AdminConfig) -> anyhow::Result<Option<Listening>> {
     let Some(address) = config.listen.address() else { return Ok(None) };
     let access = Access::read(config)?;
@@ -61,19 +61,19 @@ pub async fn listen(config: &AdminConfig) -> anyhow::Result<Option<Listening>> {
 }
 
 impl Listening {
-    /// Serves for as long as it is polled: while the host stops, too, so that whoever asks learns of it.
+    /// Serves for as long as the future is polled. That includes the shutdown, so that clients can see its progress.
     pub async fn serve(self, admin: Arc<Admin>) {
         let router = router(admin, self.guard);
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        // They end with this.
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // Dropping this function's future ends all connections.
         let mut connections = JoinSet::new();
-        // It is never closed.
-        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        // The loop is endless: the semaphore is never closed.
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     let router = router.clone();
                     connections.spawn(async move {
-                        let _place = place;
+                        let _permit = permit;
                         if let Err(error) = serve(stream, router).await {
                             debug!(%peer, %error, "an admin connection ended");
                         }
@@ -92,7 +92,7 @@ impl Listening {
 }
 
 async fn serve(stream: TcpStream, router: Router) -> hyper::Result<()> {
-    // Answers are small, and somebody waits for them.
+    // Responses are small, and clients wait for them.
     let _ = stream.set_nodelay(true);
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -102,7 +102,7 @@ async fn serve(stream: TcpStream, router: Router) -> hyper::Result<()> {
         .await
 }
 
-/// The one that was to be taken is gone already, and the next may be well.
+/// Whether the error concerns only the connection being accepted, so that the next one may succeed.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

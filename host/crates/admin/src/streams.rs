@@ -1,4 +1,4 @@
-//! Streams of server-sent events: a bounded number, and none outlives the host's work.
+//! Streams of server-sent events. Their number is bounded, and they end when the host stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::refusal::Refusal;
 
-/// At once, of all kinds.
+/// Maximum number of streams at once, of all kinds.
 const STREAMS_MAX: usize = 32;
-/// So that who listens, and what is in between, knows that it is still there.
+/// Interval of keep-alive comments, by which clients and proxies see that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(super) struct Streams {
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
 impl Streams {
     pub(super) fn new(stop: CancellationToken) -> Self {
-        Self { room: Arc::new(Semaphore::new(STREAMS_MAX)), stop }
+        Self { permits: Arc::new(Semaphore::new(STREAMS_MAX)), stop }
     }
 
-    /// Sends what comes, each under this name, until the host stops.
+    /// Sends the items under one event name until the host stops.
     pub(super) fn answer<T: Serialize + Send + 'static>(
         &self,
         name: &'static str,
@@ -37,18 +37,18 @@ impl Streams {
         self.answer_named(items.map(move |item| (name, item)))
     }
 
-    /// The same, each under its own name.
+    /// Sends the items, each under its own event name.
     pub(super) fn answer_named<T: Serialize + Send + 'static>(
         &self,
         items: impl Stream<Item = (&'static str, T)> + Send + 'static,
     ) -> Result<Response, Refusal> {
-        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             let sentence = format!("{STREAMS_MAX} streams are open already, and there is room for no more: close some");
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence));
         };
         let events = items
             .map(move |(name, item)| {
-                let _place = &place;
+                let _permit = &permit;
                 Event::default().event(name).json_data(item)
             })
             .take_until(self.stop.clone().cancelled_owned());
@@ -56,7 +56,7 @@ impl Streams {
     }
 }
 
-/// What is sent to all. Who falls behind misses some.
+/// Turns a broadcast receiver into a stream. A listener that falls behind misses items.
 pub(super) fn heard<T: Clone + Send + 'static>(receiver: broadcast::Receiver<T>) -> impl Stream<Item = T> + Send {
     futures_util::stream::unfold(receiver, |mut receiver| async {
         loop {

@@ -1,7 +1,7 @@
-//! The token of the admin surface: who is let in, by what the operator's file holds.
+//! Access to the admin server, decided by the operator's token file.
 //!
-//! The files that ship with the host have a value where the operator's own belongs. Everybody can look such a value up, so
-//! none of them is accepted in silence: the placeholder lets nobody in, and the one for trying is warned of at each start.
+//! The files that ship with the host contain a placeholder for the operator's own token. Placeholders are public, so
+//! none is accepted silently: `change-me` lets nobody in, and the trial token is warned about at each start.
 
 use std::path::Path;
 
@@ -11,25 +11,25 @@ use config::{AdminConfig, SecretSource};
 use outbound::secret_value::SecretValue;
 use tracing::warn;
 
-/// A token that is shorter can be found by trying.
+/// Minimum bytes of a token. A shorter one can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
-/// Placeholders in shipped files begin with this, in any case.
+/// Prefix of placeholders in shipped files, in any case.
 const PLACEHOLDER: &str = "change-me";
-/// The token in docker-compose.yml, which publishes the port on loopback only.
+/// The trial token in docker-compose.yml, which publishes the port on loopback only.
 const FOR_TRYING: &str = "only-to-try-notify-host";
 
 /// Decides which requests are let in.
 #[derive(Debug)]
 pub(super) enum Access {
-    /// No token is asked for.
+    /// No token is required.
     Everybody,
     Token(SecretValue),
-    /// Only those who ask for nothing of the operator's: the file still has its placeholder.
+    /// Only paths that need no token are served: the file still has its placeholder.
     Nobody,
 }
 
 impl Access {
-    /// By the file that the settings name. A token that cannot be used is a mistake in the settings.
+    /// Reads the token file that the settings name. An unusable token is a mistake in the settings.
     pub(super) fn read(config: &AdminConfig) -> anyhow::Result<Self> {
         let Some(file) = &config.token_file else { return Ok(Self::Everybody) };
         let token = SecretValue::read(&SecretSource::File(file.clone())).map_err(|error| problem(file, &error))?;
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// Else it would not be known when somebody keeps it.
+    /// Otherwise nobody would notice when a shipped token stays in use.
     #[test]
     fn the_tokens_in_shipped_files_are_known() {
         let compose = include_str!("../../../../docker-compose.yml");

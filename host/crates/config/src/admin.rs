@@ -1,4 +1,4 @@
-//! Where the admin surface listens, and who may ask it.
+//! The settings of the admin server: where it listens, and who may use it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,23 +6,23 @@ use std::str::FromStr;
 
 use crate::reader::{Faults, Table, key};
 
-/// Where it listens when nobody says otherwise.
+/// Default listen address.
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9471);
 
-/// The settings of the admin surface.
+/// The settings of the admin server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AdminConfig {
     pub listen: Listen,
-    /// A file with the token that every request must bring. `None`: none is asked for.
+    /// File with the token that every request must carry. `None`: no token is required.
     pub token_file: Option<PathBuf>,
-    /// Names, besides the address and those of this machine's loopback, by which it may be called.
+    /// Host names that are accepted besides the address and this machine's loopback names.
     pub hosts: Vec<String>,
 }
 
-/// Where it listens.
+/// Where the admin server listens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Listen {
-    /// At the default address, if that is free.
+    /// At the default address, if it is free.
     #[default]
     IfFree,
     At(SocketAddr),
@@ -66,7 +66,7 @@ impl std::fmt::Display for Listen {
 }
 
 impl AdminConfig {
-    /// The keys `admin`, `admin-token-file` and `admin-hosts` of the host's file.
+    /// Reads the keys `admin`, `admin-token-file` and `admin-hosts` of the host's file.
     pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>) -> Self {
         let listen = key("admin", "Where the dashboard, metrics, health and the API are served: an address and a port, or off. Where other machines can reach it, it needs admin-token-file")
             .otherwise("127.0.0.1:9471, if that is free")
@@ -83,14 +83,14 @@ impl AdminConfig {
             token_file: top.path(faults, token_file),
             hosts: top.list_of(faults, hosts, host_name).unwrap_or_default(),
         };
-        // A file that is named and wrong has been told of.
+        // A token file that is named but invalid has been reported already.
         if let Some(problem) = config.problem().filter(|_| !top.has("admin-token-file")) {
             top.fault_of(faults, "admin", &problem);
         }
         config
     }
 
-    /// What is wrong with these settings together.
+    /// Checks the settings against each other.
     fn problem(&self) -> Option<String> {
         let address = self.listen.address().filter(|address| !address.ip().to_canonical().is_loopback())?;
         self.token_file.is_none().then(|| {
@@ -102,7 +102,7 @@ impl AdminConfig {
     }
 }
 
-/// A name, as it stands in a Host header without the port.
+/// Parses a host name as it stands in a Host header, without the port.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     let is_name = !text.is_empty()
         && text.len() <= 253

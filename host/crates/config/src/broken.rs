@@ -1,4 +1,4 @@
-//! What is said of files with faults: a table of them, in `broken.txt`.
+//! Tests the messages about broken files against the table in `broken.txt`.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,21 +1,21 @@
-//! What another reading of the same layers changes: what a running host can take over, and what needs a restart.
+//! Compares two readings of the same layers: which changes a running host can adopt, and which need a restart.
 
 use crate::HostConfig;
 use crate::effective::default_of;
-use crate::key::{Asked, Inventory, Written};
+use crate::key::{Inventory, KeyEntry, Written};
 use crate::layers::Resolved;
 
-/// What another reading of the same layers changes.
+/// The differences between two readings of the same layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// What a running host can take over: the path, and from what to what.
+    /// Changes that a running host can adopt: the path, then the old and the new value.
     pub live: Vec<String>,
-    /// What needs a restart.
+    /// Changes that need a restart.
     pub restart: Vec<String>,
 }
 
 impl Resolved {
-    /// What is different in a later reading.
+    /// Compares these settings with a later reading.
     pub fn changes(&self, later: &Self) -> Changes {
         let known = HostConfig::keys();
         let mut changes = Changes::default();
@@ -30,7 +30,7 @@ impl Resolved {
                 None => default_of(known).and_then(Result::ok).unwrap_or_else(|| "not set".to_owned()),
             };
             let (old, new) = (shown(old), shown(new));
-            // A password alone, say, that nobody gets to see.
+            // Only a hidden part differs, such as a password.
             let change = if old == new { path.clone() } else { format!("{path} ({old} → {new})") };
             if known.key.is_live {
                 changes.live.push(change);
@@ -46,8 +46,8 @@ fn written<'i>(asked: &'i Inventory, path: &str) -> Option<&'i Written> {
     asked.get(path).and_then(|asked| asked.written.as_ref())
 }
 
-/// To write a default down changes nothing.
-fn same(known: &Asked, old: Option<&Written>, new: Option<&Written>) -> bool {
+/// Whether two values are the same. Writing a default down is not a change.
+fn same(known: &KeyEntry, old: Option<&Written>, new: Option<&Written>) -> bool {
     let default = known.key.default.map(|default| known.kind.toml(default));
     let of = |written: Option<&Written>| match written {
         Some(written) => Some((written.raw.clone(), written.shown.clone())),

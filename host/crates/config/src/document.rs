@@ -1,27 +1,27 @@
-//! A document is what one reading reads: the text of a file, and what stands above it, flags and variables of the
-//! environment, a line each.
+//! A document is the text that one reading parses: the file, then one line for each override (a flag or an environment
+//! variable).
 //!
-//! Those lines stand behind the file's text, so that one place in one text says where a value comes from.
+//! The overrides follow the file's text, so that one offset into one text identifies where any value comes from.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::faults::Place;
+use crate::source_location::SourceLocation;
 
-/// A value that does not come from the file, and is used instead of what it says.
+/// A value from a flag or an environment variable. It replaces the file's value.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Override {
-    /// `journal.age-max`.
+    /// Path of the key, such as `journal.age-max`.
     pub(super) path: String,
-    /// As TOML, on one line.
+    /// The value as TOML, on one line.
     pub(super) value: String,
-    /// `NOTIFY_JOURNAL_AGE_MAX`, `--broker`.
+    /// Name of the flag or variable, such as `NOTIFY_JOURNAL_AGE_MAX` or `--broker`.
     pub(super) name: String,
 }
 
 pub(super) struct Document<'a> {
     file: &'a Path,
-    /// The file's, and a line for each override.
+    /// The file's text, then one line for each override.
     pub(super) text: String,
     file_bytes: usize,
     overrides: &'a [Override],
@@ -42,7 +42,7 @@ impl<'a> Document<'a> {
         self.text.get(..self.file_bytes).unwrap_or_default()
     }
 
-    /// The overrides alone, each where it is in the text.
+    /// Returns the overrides alone, padded with spaces so that their offsets are those in `text`.
     pub(super) fn text_above(&self) -> String {
         let above = self.text.get(self.file_bytes..).unwrap_or_default();
         format!("{}{above}", " ".repeat(self.file_bytes))
@@ -52,20 +52,20 @@ impl<'a> Document<'a> {
         at <= self.file_bytes
     }
 
-    /// From 1.
+    /// Returns the line number of an offset, from 1.
     pub(super) fn line_of(&self, at: usize) -> usize {
         self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
     }
 
-    pub(super) fn place(&self, at: usize) -> Place {
+    pub(super) fn place(&self, at: usize) -> SourceLocation {
         if !self.is_in_file(at) {
             let number = self.line_of(at) - self.line_of(self.file_bytes + 1);
             let name = self.overrides.get(number).map(|above| above.name.clone());
-            return Place::Override(name.unwrap_or_default());
+            return SourceLocation::Override(name.unwrap_or_default());
         }
         let before = self.text.get(..at).unwrap_or_default();
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Place::File { file: self.file.to_owned(), line: self.line_of(at), column }
+        SourceLocation::File { file: self.file.to_owned(), line: self.line_of(at), column }
     }
 
     pub(super) fn file(&self) -> &Path {

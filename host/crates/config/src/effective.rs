@@ -1,4 +1,4 @@
-//! What holds: each key's value, and who says so.
+//! The effective settings: each key's value, and where it comes from.
 
 use std::fmt::{self, Display};
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::path::Path;
 use broker::BrokerUrl;
 
 use crate::HostConfig;
-use crate::faults::Place;
-use crate::key::{Asked, Kind, quoted};
+use crate::key::{KeyEntry, Kind, quoted};
 use crate::layers::Resolved;
+use crate::source_location::SourceLocation;
 
-/// One key.
+/// One key with its effective value.
 pub struct Effective {
     pub path: String,
-    /// As TOML on one line, without passwords. `None`: there is none, and this is what holds then.
+    /// As TOML on one line, without passwords. The error describes what applies if there is no value.
     pub value: Result<String, &'static str>,
-    pub source: Source,
+    pub source: ValueSource,
 }
 
 impl Effective {
@@ -26,12 +26,12 @@ impl Effective {
     }
 }
 
-pub enum Source {
+pub enum ValueSource {
     Default,
-    Place(Place),
+    Place(SourceLocation),
 }
 
-impl Display for Source {
+impl Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -41,20 +41,20 @@ impl Display for Source {
 }
 
 impl Resolved {
-    /// Every key that is one value, in the order of the commented file.
+    /// Returns every key that holds a single value, in the order of the commented file.
     pub fn effective(&self) -> Vec<Effective> {
         let document = self.sources.document();
         let known = HostConfig::keys();
-        let is_written = |table: &Asked| {
+        let is_written = |table: &KeyEntry| {
             let within = format!("{}.", table.path());
             self.asked.0.iter().any(|asked| asked.within.starts_with(&within))
         };
-        // Where such a table is not there, its defaults hold nowhere.
+        // If such an optional table is absent, its defaults do not apply.
         let absent: Vec<_> =
             known.0.iter().filter(|asked| asked.kind == Kind::Table && asked.key.otherwise.is_some()).collect();
         let absent: Vec<_> = absent.into_iter().filter(|table| !is_written(table)).collect();
         let holds =
-            |asked: &&Asked| !absent.iter().any(|table| asked.within.starts_with(&format!("{}.", table.path())));
+            |asked: &&KeyEntry| !absent.iter().any(|table| asked.within.starts_with(&format!("{}.", table.path())));
         let mut all: Vec<_> = known
             .values()
             .chain(absent.iter().copied())
@@ -62,7 +62,8 @@ impl Resolved {
             .filter_map(|known| {
                 let asked = self.asked.get(&known.path());
                 let written = asked.and_then(|asked| asked.written.as_ref());
-                let source = written.map_or(Source::Default, |written| Source::Place(document.place(written.at.start)));
+                let source = written
+                    .map_or(ValueSource::Default, |written| ValueSource::Place(document.place(written.at.start)));
                 let value = match written {
                     Some(written) => Ok(written.shown.clone()),
                     None => default_of(known)?,
@@ -75,8 +76,8 @@ impl Resolved {
     }
 }
 
-/// What holds when nobody says it. `None`: it is nothing to speak of.
-pub(super) fn default_of(known: &Asked) -> Option<Result<String, &'static str>> {
+/// Returns the default of a key. `None`: there is none worth showing.
+pub(super) fn default_of(known: &KeyEntry) -> Option<Result<String, &'static str>> {
     let shown = |path: &Path| Ok(quoted(&path.display().to_string()));
     match &*known.path() {
         "broker" => BrokerUrl::default_for_user().map(|url| Ok(quoted(&url.to_string()))),

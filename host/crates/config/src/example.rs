@@ -1,10 +1,10 @@
-//! The commented file: every key that the host's file may have, with what it means and its default.
+//! Generates the commented example file: every key of the host's file, with its meaning and default.
 
 use std::fmt::Write as _;
 
-use crate::key::{Asked, Inventory, Kind};
+use crate::key::{Inventory, KeyEntry, Kind};
 
-/// Of a comment.
+/// Maximum width of a comment line, in bytes.
 const WIDTH: usize = 100;
 const HEAD: &str = "The settings of notify-host. Every key may be absent; what stands here behind a # without a blank is its default, or an example where there is none. Flags and variables of the environment (NOTIFY_ and the key in upper case, such as NOTIFY_JOURNAL_AGE_MAX for age-max below [journal]) override this file. `notify-host config check` says what is wrong with it, `notify-host config show` what holds and who says so; keys marked with (reload) take effect by SIGHUP or `notify-host reload`, all others when the host starts. A relative path is meant from this file's folder.";
 
@@ -27,7 +27,7 @@ fn tables(out: &mut String, inventory: &Inventory, within: &str) {
         if let Some(otherwise) = asked.key.otherwise {
             comment(out, &format!("Without it: {otherwise}"));
         }
-        // One that needs more than its defaults would be a fault as it stands.
+        // A table with required keys would be a fault without them, so its heading is commented out, too.
         let is_whole = !within.is_empty() || keys.iter().any(|asked| asked.key.is_required);
         let _ = writeln!(out, "{}[{path}]", if is_whole { "#" } else { "" });
         for asked in &keys {
@@ -39,7 +39,7 @@ fn tables(out: &mut String, inventory: &Inventory, within: &str) {
     }
 }
 
-fn entry(out: &mut String, asked: &Asked) {
+fn entry(out: &mut String, asked: &KeyEntry) {
     let key = &asked.key;
     let mut text = key.doc.to_owned();
     if let Some(bounds) = asked.kind.bounds() {
@@ -58,7 +58,7 @@ fn entry(out: &mut String, asked: &Asked) {
     comment(out, &text);
     let line = |value: &str| format!("{} = {}", key.name, asked.kind.toml(value));
     match (key.default, key.example) {
-        // It could not stand beside what it stands for.
+        // It excludes the key that it is an alternative to, so it stays a comment.
         _ if key.is_instead => comment(out, &format!("Or: {}", line(key.example.unwrap_or_default()))),
         (Some(default), None) => assign(out, &line(default)),
         (Some(default), Some(example)) => {
@@ -70,13 +70,13 @@ fn entry(out: &mut String, asked: &Asked) {
     }
 }
 
-/// Commented out, so that a # is all there is to remove.
+/// Writes a commented-out line. Removing the `#` enables it.
 fn assign(out: &mut String, line: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(out, "#{line}");
 }
 
-/// In lines that are not too long.
+/// Writes a comment, wrapped at [`WIDTH`].
 fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split_whitespace() {
@@ -92,7 +92,7 @@ fn comment(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-/// With every key in it taken into use.
+/// Enables every key of the example.
 #[cfg(test)]
 pub(super) fn without_comments(example: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
@@ -116,11 +116,7 @@ mod tests {
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/notify-host.toml"), &example).unwrap();
         }
         let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/notify-host.toml"));
-        assert_eq!(
-            document.unwrap(),
-            example,
-            "write it anew: NOTIFY_TEST_WRITE=1 cargo test -p notify-host --lib example"
-        );
+        assert_eq!(document.unwrap(), example, "write it anew: NOTIFY_TEST_WRITE=1 cargo test -p config example");
     }
 
     #[test]
@@ -149,12 +145,12 @@ mod tests {
     fn the_defaults_are_those_of_the_code() {
         let keys = HostConfig::keys();
         let defaults: Vec<_> = keys.values().filter(|asked| asked.key.default.is_some()).collect();
-        // Those of mail need a relay to stand beside.
-        let of_mail = |asked: &&Asked| asked.within.starts_with("mail.");
+        // The keys of mail need a relay beside them.
+        let of_mail = |asked: &&KeyEntry| asked.within.starts_with("mail.");
         let lines: String = defaults.iter().filter(|asked| !of_mail(asked)).map(|asked| line(asked)).collect();
         let file = Path::new("notify-host.toml");
         let config = HostConfig::parse(file, &lines).unwrap();
-        // A log format that nobody names is that for people.
+        // Without a log format, the one for people applies.
         let config = HostConfig { log_format: None, ..config };
         assert_eq!(format!("{config:?}"), format!("{:?}", HostConfig::default()));
         let needed = "mail.relay = \"smtp://a.example\"\nmail.from = \"a@example.com\"\n";
@@ -163,7 +159,7 @@ mod tests {
         assert_eq!(mail(&format!("{needed}{lines}")), mail(needed));
     }
 
-    fn line(asked: &Asked) -> String {
+    fn line(asked: &KeyEntry) -> String {
         format!("{} = {}\n", asked.path(), asked.kind.toml(asked.key.default.unwrap()))
     }
 }

@@ -1,66 +1,57 @@
-//! The faults of one file, and of what stands above it, each with its place, told all at once.
+//! The faults of one file and its overrides. All are reported at once, each with its place.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::document::Document;
+use crate::source_location::SourceLocation;
 
-/// In the place of what nobody gets to see.
+/// Shown in place of a hidden value.
 const HIDDEN: &str = "***";
-/// What is right of such names on a line may be a secret that was put in the wrong place.
+/// On a line whose key contains one of these, the value may be a secret in the wrong place.
 const SECRET_WORDS: [&str; 5] = ["password", "secret", "token", "credential", "key"];
 
-/// What was found so far.
+/// Collects faults while a file is read.
 pub(super) struct Faults<'a> {
     document: &'a Document<'a>,
-    found: Vec<Found>,
+    found: Vec<RecordedFault>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Found {
+struct RecordedFault {
     start: usize,
     end: usize,
-    /// The line alone would not do.
+    /// The line alone would not identify the fault.
     with_column: bool,
     problem: String,
     suggestion: Option<String>,
-    /// What stands there is not to be shown.
+    /// The text at this place must not be shown.
     is_private: bool,
 }
 
-/// One of them, for whoever tells it. As a text it is one line.
+/// One fault, ready to be reported. Its text is one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub place: Place,
+pub struct ConfigFault {
+    pub place: SourceLocation,
     with_column: bool,
     pub problem: String,
-    /// What may have been meant.
+    /// A guess at what was meant.
     pub suggestion: Option<String>,
     pub excerpt: Option<Excerpt>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Both from 1; a column is a character.
-    File { file: PathBuf, line: usize, column: usize },
-    /// A flag, or a variable of the environment.
-    Override(String),
-    /// The file as a whole.
-    Whole(PathBuf),
-}
-
-/// The line with the fault, without what nobody gets to see.
+/// The line with the fault, without anything that must be hidden.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
     pub line: String,
-    /// Of its bytes, those that are wrong.
+    /// Byte range within `line` that is wrong.
     pub at: Range<usize>,
 }
 
-/// All that is wrong: a line for each.
+/// All faults; as text, one line each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems(pub Vec<Fault>);
+pub struct Problems(pub Vec<ConfigFault>);
 
 impl<'a> Faults<'a> {
     pub(super) fn new(document: &'a Document<'a>) -> Self {
@@ -79,24 +70,31 @@ impl<'a> Faults<'a> {
         self.put(at, problem, None, false);
     }
 
-    /// What stands there is not to be shown.
+    /// Adds a fault at a place whose text must not be shown.
     pub(super) fn add_private(&mut self, at: Range<usize>, problem: String) {
         self.put(at, problem, None, true);
     }
 
-    /// A key that is not known. Whatever its value is was not meant to be read here.
+    /// Adds a fault for an unknown key. Its value is hidden, because it was not meant for this file.
     pub(super) fn add_unknown(&mut self, at: Range<usize>, problem: String, suggestion: String) {
         self.put(at, problem, Some(suggestion), true);
     }
 
     fn put(&mut self, at: Range<usize>, problem: String, suggestion: Option<String>, is_private: bool) {
-        self.found.push(Found { start: at.start, end: at.end, with_column: false, problem, suggestion, is_private });
+        self.found.push(RecordedFault {
+            start: at.start,
+            end: at.end,
+            with_column: false,
+            problem,
+            suggestion,
+            is_private,
+        });
     }
 
-    /// Makes the last one a fault at this byte of an expression that stands there.
+    /// Narrows the last fault down to a byte offset within an expression that stands there.
     pub(super) fn within_last(&mut self, expression: &str, at: usize) {
         let Some(fault) = self.found.last_mut() else { return };
-        // Where it stands in the file as it is, without escapes, the place in it is one in the file.
+        // Without escapes the expression stands in the file verbatim, so an offset in it is an offset in the file.
         if let Some(start) = self.document.text.get(fault.start..).and_then(|rest| rest.find(expression)) {
             let word = expression.get(at..).unwrap_or_default();
             let length = word.find(|character: char| !character.is_alphanumeric() && character != '_');
@@ -112,9 +110,9 @@ impl<'a> Faults<'a> {
         Problems(self.found.iter().map(|found| self.fault(found)).collect())
     }
 
-    fn fault(&self, found: &Found) -> Fault {
+    fn fault(&self, found: &RecordedFault) -> ConfigFault {
         let excerpt = self.document.is_in_file(found.start).then(|| self.excerpt(found));
-        Fault {
+        ConfigFault {
             place: self.document.place(found.start),
             with_column: found.with_column,
             problem: found.problem.clone(),
@@ -123,7 +121,7 @@ impl<'a> Faults<'a> {
         }
     }
 
-    fn excerpt(&self, found: &Found) -> Excerpt {
+    fn excerpt(&self, found: &RecordedFault) -> Excerpt {
         let text = self.document.file_text();
         let start = text.get(..found.start).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
         let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
@@ -131,18 +129,18 @@ impl<'a> Faults<'a> {
         excerpt(line, within(found.start)..within(found.end.max(found.start + 1)), found.is_private)
     }
 
-    /// `plugins/slack.toml:7`.
+    /// Formats the place of an offset: `plugins/slack.toml:7`.
     pub(super) fn place_of(&self, at: usize) -> String {
         self.document.place(at).to_string()
     }
 
-    /// From 1.
+    /// Returns the line number of an offset, from 1.
     pub(super) fn line_of(&self, at: usize) -> usize {
         self.document.line_of(at)
     }
 }
 
-/// The line, fit to be shown.
+/// Prepares a line for display: hides secrets and replaces control characters.
 fn excerpt(line: &str, at: Range<usize>, is_private: bool) -> Excerpt {
     let mut hidden = line.len()..line.len();
     if let Some((name, value)) = line.split_once('=') {
@@ -156,7 +154,7 @@ fn excerpt(line: &str, at: Range<usize>, is_private: bool) -> Excerpt {
         hidden = 0..line.len();
     }
     let mut shown = String::new();
-    // Where each byte of the line is in what is shown.
+    // Map the byte range of the line to the shown text.
     let (mut start, mut end) = (None, None);
     for (place, character) in line.char_indices() {
         if place >= at.start {
@@ -170,53 +168,43 @@ fn excerpt(line: &str, at: Range<usize>, is_private: bool) -> Excerpt {
                 shown.push_str(HIDDEN);
             }
         } else {
-            // A tab is one blank, so that the caret is below what it means.
+            // A tab becomes one space, so that the caret stands below what it marks.
             shown.push(if character.is_control() { ' ' } else { character });
         }
     }
     let start = start.unwrap_or(shown.len());
     let end = end.unwrap_or(shown.len()).max(start);
-    // Within what is hidden, all of it is meant.
+    // A range within the hidden part marks all of it.
     let start =
         if hidden.contains(&at.start) && at.start > hidden.start { start.saturating_sub(HIDDEN.len()) } else { start };
     Excerpt { line: shown, at: start..end.max(start) }
 }
 
-/// `[secrets.token]`, with nothing in quotes.
+/// Whether the line is a heading such as `[secrets.token]`, with nothing in quotes.
 fn is_heading(line: &str) -> bool {
     let line = line.trim();
     line.starts_with('[') && line.ends_with(']') && !line.contains(['"', '\''])
 }
 
-/// User and password of the URLs on a line, from the first to the last.
+/// Finds user and password of the URLs on a line, from the first to the last.
 fn login(line: &str) -> Option<Range<usize>> {
     let from = line.find("://")? + 3;
     let to = line.rfind('@')?;
     line.get(from..to)?.contains(':').then_some(from..to)
 }
 
-impl Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { file, line, .. } => write!(f, "{}:{line}", file.display()),
-            Self::Override(name) => f.write_str(name),
-            Self::Whole(file) => write!(f, "{}", file.display()),
-        }
-    }
-}
-
-impl Fault {
-    /// One that concerns a file as a whole, such as that there is none.
+impl ConfigFault {
+    /// Makes a fault that concerns a whole file, such as a missing one.
     pub fn of_file(file: PathBuf, problem: String) -> Self {
-        Self { place: Place::Whole(file), with_column: false, problem, suggestion: None, excerpt: None }
+        Self { place: SourceLocation::Whole(file), with_column: false, problem, suggestion: None, excerpt: None }
     }
 
-    /// One of a flag or a variable.
+    /// Makes a fault of a flag or a variable.
     pub(super) fn of_override(name: String, problem: String) -> Self {
-        Self { place: Place::Override(name), with_column: false, problem, suggestion: None, excerpt: None }
+        Self { place: SourceLocation::Override(name), with_column: false, problem, suggestion: None, excerpt: None }
     }
 
-    /// What is wrong, with what may have been meant.
+    /// Returns the problem and the suggestion in one sentence.
     pub fn sentence(&self) -> String {
         match &self.suggestion {
             Some(suggestion) => format!("{}; {suggestion}", self.problem),
@@ -225,12 +213,12 @@ impl Fault {
     }
 }
 
-impl Display for Fault {
+impl Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            // It says itself which file.
-            Place::Whole(_) => {}
-            Place::File { column, .. } if self.with_column => write!(f, "{}:{column}: ", self.place)?,
+            // The problem names the file itself.
+            SourceLocation::Whole(_) => {}
+            SourceLocation::File { column, .. } if self.with_column => write!(f, "{}:{column}: ", self.place)?,
             place => write!(f, "{place}: ")?,
         }
         f.write_str(&self.sentence())

@@ -1,4 +1,4 @@
-//! What the operator grants one plugin, in `[grants]`: a list of scopes for each capability.
+//! Grants of one plugin, `[grants]` in its file: a list of scopes for each capability.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use url::Host;
 use crate::network::Network;
 use crate::origin::{Origin, is_domain};
 use crate::reader::{Faults, Table, key};
-use crate::secrets;
+use crate::secret_name;
 
-/// Of a scope that a plugin asks for, and of one that is granted.
+/// Maximum bytes of a scope, whether requested or granted.
 const SCOPE_BYTES_MAX: usize = 512;
 
-/// What may be granted.
+/// A capability that can be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Capability {
     Http,
@@ -25,7 +25,8 @@ pub enum Capability {
 impl Capability {
     pub const ALL: [Self; 3] = [Self::Http, Self::Mail, Self::Secret];
 
-    /// What plugins call it; and the key in `[grants]`, but for secrets, which have tables of their own.
+    /// Returns the name that plugins use. It is also the key in `[grants]`, except for secrets, which have their own
+    /// tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -50,7 +51,7 @@ impl FromStr for Capability {
     }
 }
 
-/// One grant, in its one spelling.
+/// One grant in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     pub capability: Capability,
@@ -58,7 +59,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The error says what was expected.
+    /// Parses a scope. The error says what was expected.
     pub fn new(capability: Capability, text: &str) -> Result<Self, String> {
         if text.len() > SCOPE_BYTES_MAX {
             return Err(format!("it has {} bytes, and may have {SCOPE_BYTES_MAX}", text.len()));
@@ -66,14 +67,14 @@ impl Scope {
         let text = match capability {
             Capability::Http => text.parse::<Origin>()?.to_string(),
             Capability::Mail => recipient(text)?,
-            Capability::Secret => secrets::name(text)?,
+            Capability::Secret => secret_name::name(text)?,
         };
         Ok(Self { capability, text })
     }
 
-    /// Whether all that `other` stands for is in this one.
+    /// Whether this scope includes everything that `other` covers.
     fn covers(&self, other: &Self) -> bool {
-        // `*` stands for all that is in its place: `https://*.example.com`, `*@example.com`.
+        // `*` matches any text in its place: `https://*.example.com`, `*@example.com`.
         let within = |pattern: &str| {
             let (before, after) = pattern.split_once('*')?;
             let place = other.text.strip_prefix(before)?.strip_suffix(after)?;
@@ -89,12 +90,12 @@ impl Display for Scope {
     }
 }
 
-/// All grants of one plugin; none by default.
+/// All grants of one plugin; empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     scopes: Vec<Scope>,
-    /// Addresses that are not public, which what is granted may lead to. No plugin asks for them: what a name leads
-    /// to is the operator's knowledge.
+    /// Non-public addresses that granted hosts may resolve to. Plugins cannot request them, because only the operator
+    /// knows where a name leads.
     pub networks: Vec<Network>,
 }
 
@@ -120,20 +121,20 @@ impl Grants {
             format!(
                 "each secret has a table of its own now, which says where its value comes from: instead of this write \
                  {} and below it env = \"VARIABLE\", file = \"PATH\" or credential = \"NAME\"",
-                secrets::heading(name)
+                secret_name::heading(name)
             )
         });
         table.finish(faults);
         Self { scopes, networks }
     }
 
-    /// Where HTTP requests may go.
+    /// Returns the origins that HTTP requests may go to.
     pub fn origins(&self) -> Vec<Origin> {
-        // A scope has been parsed, and is written in the spelling that parses.
+        // Scopes are stored in their canonical form, which always parses.
         self.of(Capability::Http).filter_map(|scope| scope.text.parse().ok()).collect()
     }
 
-    /// A secret's table is its grant.
+    /// Adds a grant for each secret. A secret's table is its grant.
     pub(super) fn add_secrets<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         self.scopes.extend(names.map(|name| Scope { capability: Capability::Secret, text: name.to_owned() }));
     }
@@ -147,7 +148,7 @@ impl Grants {
     }
 }
 
-/// `ops@example.com`, or `*@example.com` for everybody there.
+/// Parses a recipient: `ops@example.com`, or `*@example.com` for a whole domain.
 fn recipient(text: &str) -> Result<String, String> {
     let address = match text.strip_prefix("*@") {
         Some(domain) => mail_domain(domain).map(|domain| format!("*@{domain}")),
@@ -158,7 +159,7 @@ fn recipient(text: &str) -> Result<String, String> {
     })
 }
 
-/// One address, with its domain in its one spelling. The error is a fragment that says what is wrong with it.
+/// Parses one address and brings its domain into canonical form. The error is a fragment that says what is wrong.
 pub fn mail_address(text: &str) -> Result<Address, String> {
     let (local, domain) = text.rsplit_once('@').ok_or("there is no @ in it")?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'+/=?^_`{|}~-".contains(&byte);
@@ -170,10 +171,10 @@ pub fn mail_address(text: &str) -> Result<Address, String> {
         .map_err(|_| "it is too long, or has dots where there can be none".to_owned())
 }
 
-/// A domain that mail can go to: a name, not an address of the network.
+/// Parses a mail domain: a name, not an IP address.
 fn mail_domain(text: &str) -> Result<String, String> {
     let wrong = || format!("{text:?} is no domain");
-    // What the parser of URLs would decode.
+    // The URL parser would decode percent escapes.
     if text.contains('%') {
         return Err(wrong());
     }

@@ -1,4 +1,4 @@
-//! The host's own file.
+//! The host's settings file.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,33 +16,32 @@ use crate::policies::Policies;
 use crate::reader::{self, Faults, Inventory, Privacy, Read, Table, key};
 use crate::trace::{self, TracingConfig};
 
-/// The host's settings; every one has a default.
+/// The host's settings. Every one has a default.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
-    /// `None`: the user's own file, see [`BrokerUrl::default_for_user`].
+    /// `None`: the user's own queue file, see [`BrokerUrl::default_for_user`].
     pub broker: Option<BrokerUrl>,
-    /// How long to go on trying when the broker cannot be reached at the start. `None`: for ever.
+    /// How long to keep trying if the broker cannot be reached at the start. `None`: for ever.
     pub broker_timeout: Option<Duration>,
     /// The plugin folder.
     pub plugins: PathBuf,
     /// The host's own folder. `None`: the user's own, see [`state::default_for_user`].
     pub state: Option<PathBuf>,
-    /// How long a stop waits for what is in flight.
+    /// How long a shutdown waits for calls in flight.
     pub drain_timeout: Duration,
-    /// Unacknowledged messages that the host may hold.
+    /// Maximum number of unacknowledged messages that the host holds.
     pub prefetch: u16,
     pub log_format: Option<LogFormat>,
     pub log_level: LevelFilter,
     pub source: Source,
     pub rules: Rules,
-    /// For plugins whose own file does not say otherwise.
+    /// Defaults for plugins whose own file does not set them.
     pub policies: Policies,
-    /// How long an event is remembered, so that a second one with its id and source is not delivered.
-    /// Zero: not at all.
+    /// How long an event is remembered, so that a duplicate with its id and source is not delivered. Zero: not at all.
     pub duplicates_window: Duration,
-    /// Files with certificates of authorities that are trusted besides the system's, in PEM.
+    /// PEM files with certificates of authorities that are trusted besides the system's.
     pub egress_ca: Vec<PathBuf>,
-    /// What the journal keeps. `None`: there is none.
+    /// Bounds of the journal. `None`: no journal.
     pub journal: Option<JournalBounds>,
     /// `None`: no plugin can send mail.
     pub mail: Option<MailConfig>,
@@ -50,12 +49,12 @@ pub struct HostConfig {
     pub tracing: TracingConfig,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -71,7 +70,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// What is logged: this and what is worse.
+/// The least severe level that is logged.
 pub(crate) struct LogLevel(pub LevelFilter);
 
 impl LogLevel {
@@ -117,17 +116,17 @@ impl Default for HostConfig {
 }
 
 impl HostConfig {
-    /// The host's own folder, if there is any place for it.
+    /// Returns the host's own folder, if there is any place for it.
     pub fn state_folder(&self) -> Option<PathBuf> {
         self.state.clone().or_else(state::default_for_user)
     }
 
-    /// Every key that the file may have.
+    /// Returns every key that the file may have.
     pub(super) fn keys() -> Inventory {
         reader::explore(Self::of)
     }
 
-    /// What the text of the file says, and what stands above it.
+    /// Reads the file's text together with the overrides.
     pub(super) fn read_under(overrides: &[Override], file: &Path, text: &str) -> Read<Self> {
         reader::read_under(overrides, file, text, Self::of)
     }

@@ -1,13 +1,13 @@
-//! How much the journal keeps.
+//! Bounds of the event journal.
 
 use std::time::Duration;
 
-/// How much is kept.
+/// How much the journal keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalBounds {
-    /// What is older is forgotten.
+    /// Records older than this are deleted.
     pub age_max: Duration,
-    /// Of the file; the oldest is forgotten first.
+    /// Maximum bytes of the file. The oldest records are deleted first.
     pub bytes_max: u64,
 }
 

@@ -1,10 +1,10 @@
-//! The JSON Schema (2020-12) of a file, for editors: made of the keys that the reader asks for.
+//! Generates the JSON Schema (2020-12) of a file for editors, from the keys that the reader asks for.
 
 use serde_json::{Map, Value, json};
 
-use crate::key::{Asked, Inventory, Kind};
+use crate::key::{Inventory, KeyEntry, Kind};
 
-/// What a length of time or a size is written with.
+/// Pattern that every duration and size matches.
 const WITH_A_NUMBER: &str = "[0-9]";
 
 pub(super) fn of(inventory: &Inventory, title: &str) -> Value {
@@ -25,7 +25,7 @@ fn object(inventory: &Inventory, within: &str) -> Value {
     object
 }
 
-fn property(inventory: &Inventory, asked: &Asked) -> Value {
+fn property(inventory: &Inventory, asked: &KeyEntry) -> Value {
     let path = asked.path();
     let text = json!({ "type": "string" });
     let texts = json!({ "type": "array", "items": text });
@@ -92,7 +92,7 @@ mod tests {
             .map(|(keys, parse)| (of(&keys, "x"), keys, parse))
     }
 
-    /// Each object of the schema, with a file in which the reader comes across it, and an unknown key in it.
+    /// Collects each object of the schema with a file that makes the reader reach it and that has an unknown key there.
     fn tables(schema: &Value, heading: &str, all: &mut Vec<(String, Vec<String>)>) {
         for schema in schema["anyOf"].as_array().unwrap_or(&vec![schema.clone()]) {
             let Some(properties) = schema["properties"].as_object() else { continue };
@@ -129,7 +129,7 @@ mod tests {
         assert!(counts[0] >= 10 && counts[1] >= 8, "{counts:?}");
     }
 
-    /// It is no longer there, and the reader says so.
+    /// Whether this is the removed key, which the reader refuses with a message of its own.
     fn is_refused(key: &str, file: &str) -> bool {
         key == "secret" && file.starts_with("[grants]")
     }

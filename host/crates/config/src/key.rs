@@ -1,42 +1,42 @@
-//! A key is one thing that a file may say: its name, what it means, and which values it takes.
+//! A key is one setting that a file may have: its name, its meaning, and the values it takes.
 //!
-//! The reader asks for values by keys, and by nothing else. So what it asked for is the one list of all keys: what
-//! `config schema`, `config show`, `config example` and the environment's variables know is an [`Inventory`].
+//! The reader asks for values by key only, so the keys it asked for are the complete list. `config schema`,
+//! `config show`, `config example` and the environment variables all work from that [`Inventory`].
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-/// What the reader is told of a key. Its texts are whole clauses, and begin in upper case.
+/// Describes a key to the reader. Its texts are whole clauses that begin in upper case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) doc: &'static str,
-    /// What it is when nobody says it: a text as it is, all else as in TOML. A test holds it against the code.
+    /// The default value: strings without quotes, everything else as in TOML. A test compares it with the code.
     pub(super) default: Option<&'static str>,
-    /// What holds when nobody says it, where there is no such value.
+    /// Describes the behaviour without the key, where no value would express it.
     pub(super) otherwise: Option<&'static str>,
-    /// For the commented file, in the same form.
+    /// Example for the commented file, in the form of `default`.
     pub(super) example: Option<&'static str>,
     pub(super) choices: &'static [&'static str],
-    /// Wherever its table is, it must be.
+    /// The key must be present wherever its table is.
     pub(super) is_required: bool,
-    /// It stands for another one, and cannot be beside that.
+    /// The key is an alternative to another one; a file cannot have both.
     pub(super) is_instead: bool,
-    /// A running host can take another value.
+    /// A running host can adopt a new value.
     pub(super) is_live: bool,
     pub(super) privacy: Privacy,
-    /// What the environment calls it, if not by its path.
+    /// Name of the environment variable, where it does not follow from the path.
     pub(super) variable: Option<&'static str>,
 }
 
-/// What of a value nobody gets to see.
+/// Says which part of a value must not be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Privacy {
     Open,
-    /// The passwords of a broker's URLs.
+    /// The passwords in a broker's URLs are hidden.
     Url,
-    /// Whatever stands there.
+    /// The whole value is hidden.
     Whole,
 }
 
@@ -100,44 +100,44 @@ impl From<&'static str> for Key {
     }
 }
 
-/// Which values a key takes.
+/// The values that a key takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
     Texts,
-    /// One text, or a list of them.
+    /// One string, or a list of strings.
     TextOrTexts,
     Path,
     Paths,
     Boolean,
     Number(Range<u64>),
-    /// From 0 to 1.
+    /// A number from 0 to 1.
     Ratio,
     Duration(Range<Duration>),
     Bytes(Range<usize>),
     Table,
     TextOrTable,
-    /// `[[…]]`.
+    /// An array of tables, `[[…]]`.
     Tables,
     /// Tables whose names the file chooses.
     NamedTables,
-    /// A table of anything.
+    /// A table with arbitrary content.
     Anything,
 }
 
 impl Kind {
-    /// Whether it is written in quotes.
+    /// Whether the value is written in quotes.
     fn is_text(&self) -> bool {
         matches!(self, Self::Text | Self::Path | Self::Duration(_) | Self::Bytes(_))
     }
 
-    /// A default or an example, as it stands in a file.
+    /// Formats a default or an example as it would stand in a file.
     pub(super) fn toml(&self, text: &str) -> String {
         if self.is_text() { quoted(text) } else { text.to_owned() }
     }
 
-    /// A text from elsewhere than a file, as it would stand in one. What is no number stays a text, so that the
-    /// reader says what it expected.
+    /// Formats a flag's or variable's text as TOML. Text that is no number stays a string, so that the reader reports
+    /// which type it expected.
     pub(super) fn toml_of_text(&self, text: &str) -> String {
         match self {
             Self::Number(_) if text.trim().parse::<i64>().is_ok() => text.trim().to_owned(),
@@ -151,13 +151,13 @@ impl Kind {
         }
     }
 
-    /// The same, in JSON.
+    /// Formats a default or an example as JSON.
     pub(super) fn json(&self, text: &str) -> serde_json::Value {
         let table: Option<serde_json::Value> = toml::from_str(&format!("value = {}", self.toml(text))).ok();
         table.and_then(|mut table| Some(table.get_mut("value")?.take())).unwrap_or_default()
     }
 
-    /// From where to where a value may be, for people.
+    /// Describes the range of allowed values for people.
     pub(super) fn bounds(&self) -> Option<String> {
         let size = |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string();
         match self {
@@ -169,13 +169,13 @@ impl Kind {
         }
     }
 
-    /// Whether it is a value, and no table.
+    /// Whether this is a single value rather than a table.
     pub(super) fn is_value(&self) -> bool {
         !matches!(self, Self::Table | Self::Tables | Self::NamedTables | Self::Anything)
     }
 }
 
-/// `1h 30m`, `365d`.
+/// Formats a duration: `1h 30m`, `365d`.
 pub(super) fn time(duration: Duration) -> String {
     const DAY_SECONDS: u64 = 24 * 60 * 60;
     let seconds = duration.as_secs();
@@ -186,61 +186,61 @@ pub(super) fn time(duration: Duration) -> String {
         .map_or_else(|_| format!("{duration:?}"), |duration| format!("{duration:#}"))
 }
 
-/// On one line, whatever is in it.
+/// Quotes a text as a TOML string on one line.
 pub(super) fn quoted(text: &str) -> String {
-    // TOML reads what JSON escapes, and does not want this one as it is.
+    // JSON's escapes are valid in TOML. DEL is the one character that JSON leaves as it is and TOML forbids.
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
-/// What stands in the file, or above it.
+/// A value that the file or an override sets.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) at: Range<usize>,
-    /// As TOML on one line, as the host takes it: paths whole, passwords left out.
+    /// As TOML on one line, as the host uses it: with full paths, without passwords.
     pub(super) shown: String,
-    /// To compare, and never to be shown.
+    /// The raw value. It serves comparisons and must never be shown.
     pub(super) raw: String,
 }
 
-/// A key that the reader asked for.
+/// One key that the reader asked for, and its value.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Asked {
-    /// Of the table that it is in: empty, `mail.`, `subscriptions[].`, `secrets.*.`.
+pub(super) struct KeyEntry {
+    /// Prefix of the table that the key is in: empty, `mail.`, `subscriptions[].`, `secrets.*.`.
     pub(super) within: String,
     pub(super) key: Key,
     pub(super) kind: Kind,
     pub(super) written: Option<Written>,
 }
 
-impl Asked {
-    /// `journal.age-max`.
+impl KeyEntry {
+    /// Returns the path of the key: `journal.age-max`.
     pub(super) fn path(&self) -> String {
         format!("{}{}", self.within, self.key.name)
     }
 
-    /// What the environment calls it.
+    /// Returns the name of the key's environment variable.
     pub(super) fn variable(&self) -> String {
         let of_path = || format!("NOTIFY_{}", self.path().to_uppercase().replace(['.', '-'], "_"));
         self.key.variable.map_or_else(of_path, str::to_owned)
     }
 }
 
-/// All keys that one kind of file may have, in the order in which they are asked for.
+/// All keys that one kind of file may have, in the order in which the reader asks for them.
 #[derive(Clone)]
-pub(super) struct Inventory(pub(super) Vec<Asked>);
+pub(super) struct Inventory(pub(super) Vec<KeyEntry>);
 
 impl Inventory {
-    /// Those of one table.
-    pub(super) fn within<'i>(&'i self, within: &'i str) -> impl Iterator<Item = &'i Asked> {
+    /// Returns the keys of one table.
+    pub(super) fn within<'i>(&'i self, within: &'i str) -> impl Iterator<Item = &'i KeyEntry> {
         self.0.iter().filter(move |asked| asked.within == within)
     }
 
-    pub(super) fn get(&self, path: &str) -> Option<&Asked> {
+    pub(super) fn get(&self, path: &str) -> Option<&KeyEntry> {
         self.0.iter().find(|asked| asked.path() == path)
     }
 
-    /// Those that are one value each, wherever they stand.
-    pub(super) fn values(&self) -> impl Iterator<Item = &Asked> {
+    /// Returns all keys that hold a single value and have one fixed path.
+    pub(super) fn values(&self) -> impl Iterator<Item = &KeyEntry> {
         let either = self.0.iter().filter(|asked| asked.kind == Kind::TextOrTable);
         let either: BTreeSet<_> = either.map(|asked| format!("{}.", asked.path())).collect();
         self.0.iter().filter(move |asked| {

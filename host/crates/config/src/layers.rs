@@ -1,7 +1,8 @@
-//! The layers of the host's settings: flags over variables of the environment over the file over the defaults.
+//! The layers of the host's settings: flags override environment variables, which override the file, which overrides
+//! the defaults.
 //!
-//! Each key of the file that is one value has a variable: `NOTIFY_` and its path in upper case, so that
-//! `journal.age-max` is `NOTIFY_JOURNAL_AGE_MAX`. An empty one counts as not set.
+//! Each key that holds a single value has a variable: `NOTIFY_` and the path in upper case, so `journal.age-max` is
+//! `NOTIFY_JOURNAL_AGE_MAX`. An empty variable counts as not set.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,46 +10,46 @@ use std::path::{Path, PathBuf};
 
 use crate::HostConfig;
 use crate::document::{Document, Override};
-use crate::faults::{Fault, Problems};
-use crate::key::{Asked, Inventory};
+use crate::faults::{ConfigFault, Problems};
+use crate::key::{Inventory, KeyEntry};
 use crate::reader;
 
 const PREFIX: &str = "NOTIFY_";
-/// Those of OpenTelemetry.
+/// Prefix of OpenTelemetry's standard variables.
 const STANDARD_PREFIX: &str = "OTEL_";
-/// Variables with our prefix that are none of the file's keys: of this program, of order-cli, of systemd.
+/// Variables with our prefix that belong to no key of the file. This program, order-cli or systemd reads them.
 const OTHERS: [&str; 5] =
     ["NOTIFY_ADMIN_TOKEN", "NOTIFY_ADMIN_URL", "NOTIFY_CONFIG", "NOTIFY_EXCHANGE", "NOTIFY_SOCKET"];
-/// Those of the tests.
+/// Prefix of variables that the tests use.
 const TESTS: &str = "NOTIFY_TEST_";
-/// Where the file of a package is.
+/// Path of the file that a system package installs.
 const OF_THE_MACHINE: &str = "/etc/notify-host/notify-host.toml";
 
-/// What says how the host is to run. It can be asked again, when the file may have changed.
+/// Everything that determines the host's settings. It can be resolved again when the file may have changed.
 #[derive(Clone, Default)]
 pub struct Layers {
-    /// The file that was named.
+    /// The file that `--config` names.
     file: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
-    /// Path of the key, flag, value.
+    /// Path of the key, name of the flag, value.
     flags: Vec<(&'static str, &'static str, String)>,
 }
 
-/// How the host is to run, and who says so.
+/// The host's settings, and where each of them comes from.
 #[derive(Clone)]
 pub struct Resolved {
     pub config: HostConfig,
     /// The file that was read, if there is one.
     pub file: Option<PathBuf>,
-    /// Variables that nothing reads, and that may have been meant otherwise.
+    /// Warnings about variables that nothing reads and that look like a misspelt one.
     pub warnings: Vec<String>,
     pub(super) asked: Inventory,
     pub(super) sources: Sources,
 }
 
-/// What there is, right or wrong.
+/// The settings as far as they can be read, with all problems.
 pub struct Looked {
-    /// As far as there are no problems.
+    /// The settings; where there are problems, the defaults.
     pub config: HostConfig,
     pub file: Option<PathBuf>,
     pub problems: Problems,
@@ -57,7 +58,7 @@ pub struct Looked {
     sources: Sources,
 }
 
-/// Who says what a value is.
+/// The texts that the settings were read from.
 #[derive(Clone)]
 pub(super) struct Sources {
     file: PathBuf,
@@ -72,19 +73,19 @@ impl Sources {
 }
 
 impl Layers {
-    /// Of this process; `file` is the one that was named.
+    /// Captures the environment of this process. `file` is the one that was named on the command line.
     pub fn of_process(file: Option<&Path>) -> Self {
         let is_ours = |name: &str| name.starts_with(PREFIX) || name.starts_with(STANDARD_PREFIX);
         let environment = std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())).collect();
         Self { file: file.map(Path::to_owned), environment, flags: Vec::new() }
     }
 
-    /// A flag for this key, if it was given.
+    /// Adds a flag's value for a key, if the flag was given.
     pub fn flag(&mut self, path: &'static str, flag: &'static str, value: Option<impl ToString>) {
         self.flags.extend(value.map(|value| (path, flag, value.to_string())));
     }
 
-    /// Reads the file and takes everything together. Every fault in one answer.
+    /// Reads the file and merges all layers. The error holds every fault.
     pub fn resolve(&self) -> Result<Resolved, Problems> {
         let Looked { config, file, problems, warnings, asked, sources } = self.look();
         if !problems.0.is_empty() {
@@ -93,7 +94,7 @@ impl Layers {
         Ok(Resolved { config, file, warnings, asked, sources })
     }
 
-    /// The same, as far as one gets with what is wrong.
+    /// Like [`Self::resolve`], but returns what can be read together with the problems.
     pub fn look(&self) -> Looked {
         let known = HostConfig::keys();
         let (overrides, mut faults) = self.overrides(&known);
@@ -103,7 +104,7 @@ impl Layers {
         });
         let path = file.clone().unwrap_or_default();
         let mut read = HostConfig::read_under(&overrides, &path, &text);
-        // What something else is used instead of is still wrong.
+        // An overridden value of the file is still checked.
         let own = HostConfig::read_under(&[], &path, &text);
         for fault in own.problems.0.into_iter().chain(read.problems.0) {
             if !faults.contains(&fault) {
@@ -114,7 +115,7 @@ impl Layers {
             |wanted: &str| self.environment.iter().find(|(name, _)| name == wanted)?.1.to_str().map(str::to_owned);
         if let Err(problem) = read.value.tracing.resolve(standard) {
             let (name, problem) = problem.split_once(": ").unwrap_or(("", &problem));
-            faults.push(Fault::of_override(name.to_owned(), problem.to_owned()));
+            faults.push(ConfigFault::of_override(name.to_owned(), problem.to_owned()));
         }
         Looked {
             config: read.value,
@@ -126,9 +127,9 @@ impl Layers {
         }
     }
 
-    /// The file's path and text.
-    fn text(&self) -> Result<(Option<PathBuf>, String), Box<Fault>> {
-        let fault = |file: &Path, problem| Box::new(Fault::of_file(file.to_owned(), problem));
+    /// Reads the file and returns its path and text.
+    fn text(&self) -> Result<(Option<PathBuf>, String), Box<ConfigFault>> {
+        let fault = |file: &Path, problem| Box::new(ConfigFault::of_file(file.to_owned(), problem));
         if let Some(file) = &self.file {
             let text = reader::read(file).map_err(|problem| fault(file, problem.to_string()))?;
             let text = text.ok_or_else(|| fault(file, format!("there is no file {}", file.display())))?;
@@ -142,8 +143,8 @@ impl Layers {
         Ok((None, String::new()))
     }
 
-    /// What stands above the file.
-    fn overrides(&self, known: &Inventory) -> (Vec<Override>, Vec<Fault>) {
+    /// Collects the overrides from flags and variables.
+    fn overrides(&self, known: &Inventory) -> (Vec<Override>, Vec<ConfigFault>) {
         let (mut overrides, mut faults) = (BTreeMap::new(), Vec::new());
         for asked in known.values() {
             let (path, name) = (asked.path(), asked.variable());
@@ -154,7 +155,7 @@ impl Layers {
                     let value = asked.kind.toml_of_text(value);
                     overrides.insert(path.clone(), Override { path, value, name });
                 }
-                None => faults.push(Fault::of_override(name, format!("{path}: it is not UTF-8"))),
+                None => faults.push(ConfigFault::of_override(name, format!("{path}: it is not UTF-8"))),
             }
         }
         for (path, flag, value) in &self.flags {
@@ -167,7 +168,7 @@ impl Layers {
     }
 
     fn warnings(&self, known: &Inventory) -> Vec<String> {
-        let known: Vec<_> = known.values().map(Asked::variable).chain(OTHERS.map(str::to_owned)).collect();
+        let known: Vec<_> = known.values().map(KeyEntry::variable).chain(OTHERS.map(str::to_owned)).collect();
         let names = self.environment.iter().map(|(name, _)| name.to_string_lossy());
         let warn = |name: &str| {
             let meant = meant(name, &known)?;
@@ -177,7 +178,7 @@ impl Layers {
     }
 }
 
-/// Where the file is looked for when nobody names one: the user's own, then that of the machine.
+/// Returns where the file is looked for when none is named: the user's own first, then the machine's.
 pub fn default_files() -> Vec<PathBuf> {
     use etcetera::BaseStrategy as _;
     let own = etcetera::choose_base_strategy().ok();
@@ -185,8 +186,8 @@ pub fn default_files() -> Vec<PathBuf> {
     own.into_iter().chain([PathBuf::from(OF_THE_MACHINE)]).collect()
 }
 
-/// The variable that may have been meant by one that nothing reads. Others may use the prefix, too: Kubernetes does
-/// for a service that is called `notify`.
+/// Suggests the variable that an unread one may have meant. Other software may use the prefix as well: Kubernetes does
+/// for a service called `notify`.
 fn meant<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     if known.iter().any(|other| other == name) {
         return None;
@@ -197,7 +198,7 @@ fn meant<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     if differences(near) <= (own.len() / 4).max(1) {
         return Some(near);
     }
-    // Without its table: `NOTIFY_RELAY`.
+    // The table's name may be missing: `NOTIFY_RELAY`.
     let mut longer = known.iter().filter(|other| other.ends_with(&format!("_{own}")));
     longer.next().filter(|_| longer.next().is_none()).map(String::as_str)
 }

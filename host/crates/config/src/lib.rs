@@ -1,7 +1,6 @@
-//! Configuration: one file for the host, one beside each plugin. Both may be absent.
+//! Configuration: one file for the host and one beside each plugin. Both files are optional.
 //!
-//! A file is checked as a whole before anything is opened, and every fault in it is reported at
-//! once, each with its line.
+//! Each file is checked as a whole before anything is opened. All its faults are reported at once, each with its line.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 
@@ -30,16 +29,18 @@ mod quiet;
 mod rate;
 mod reader;
 mod schema;
+mod secret_name;
 mod secrets;
 mod settings;
+mod source_location;
 mod subscription;
 mod table;
 mod trace;
 mod values;
 
 pub use crate::admin::{AdminConfig, Listen};
-pub use crate::effective::{Effective, Source};
-pub use crate::faults::{Fault, Place};
+pub use crate::effective::{Effective, ValueSource};
+pub use crate::faults::ConfigFault;
 pub use crate::grants::{Capability, Grants, Scope, mail_address};
 pub use crate::host::{HostConfig, LogFormat};
 pub use crate::journal::JournalBounds;
@@ -54,27 +55,29 @@ pub use crate::policies::{BreakerPolicy, Policies, RetryPolicy, ThrottlePolicy};
 pub use crate::quiet::Spell;
 pub use crate::rate::Rate;
 pub use crate::schema::{SettingsError, complete, kind_name};
-pub use crate::secrets::{SecretGrant, SecretSource, heading as secret_heading};
+pub use crate::secret_name::heading as secret_heading;
+pub use crate::secrets::{SecretGrant, SecretSource};
+pub use crate::source_location::SourceLocation;
 pub use crate::subscription::Subscription;
 pub use crate::trace::{Collector, TracingConfig};
 pub use crate::values::parse_duration;
 
-/// A file of the configuration is wrong; where and how.
+/// A configuration file is wrong. The text says where and how.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadConfig(pub String);
 
-/// The JSON Schema of the host's file.
+/// Returns the JSON Schema of the host's file.
 pub fn host_schema() -> serde_json::Value {
     json_schema::of(&HostConfig::keys(), "The settings of notify-host")
 }
 
-/// That of what stands beside a plugin.
+/// Returns the JSON Schema of a plugin's file.
 pub fn plugin_schema() -> serde_json::Value {
     json_schema::of(&PluginConfig::keys(), "How notify-host runs a plugin")
 }
 
-/// The host's file with every key in it, commented out.
+/// Returns an example of the host's file: every key, commented out.
 pub fn host_example() -> String {
     example::of_host(&HostConfig::keys())
 }

@@ -1,31 +1,31 @@
-//! What one attempt of a plugin may use.
+//! Resource limits of one attempt of a plugin.
 
 use std::time::Duration;
 
 /// A plugin's limits, with safe defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Linear memory of one attempt, all its memories together.
+    /// Bytes of linear memory of one attempt, all its memories together.
     pub memory_bytes: usize,
-    /// Wall-clock time of one attempt, calls back into the host included.
+    /// Wall-clock time of one attempt, including calls back into the host.
     pub time: Duration,
-    /// Attempts of this plugin that run at once.
+    /// Maximum number of attempts of this plugin that run at once.
     pub concurrency: usize,
     /// Log lines of one attempt.
     pub log_lines: usize,
     /// Log bytes of one attempt.
     pub log_bytes: usize,
-    /// Elements of one table. Each function that is called through a pointer is one.
+    /// Elements of one table. Each function that is called through a pointer takes one.
     pub table_elements: usize,
-    /// Core modules that one attempt may instantiate; a Python component consists of 14.
+    /// Core modules that one attempt may instantiate. A Python component has 14.
     pub instances: usize,
-    /// Resources of the host's that one attempt may hold: pollables, streams, secrets.
+    /// Host resources that one attempt may hold: pollables, streams, secrets.
     pub handles: usize,
     /// Bytes that one call back into the host, or the answer, may copy out of the guest.
     pub host_call_bytes: usize,
-    /// Bytes of a response's body that one HTTP exchange hands over.
+    /// Bytes of a response body that one HTTP exchange hands over.
     pub response_bytes: usize,
-    /// Bytes that are kept of each text of an answer.
+    /// Bytes that are kept of each text in an answer.
     pub result_bytes: usize,
 }
 
@@ -47,8 +47,9 @@ impl Default for Limits {
     }
 }
 
-/// What the limits may be raised to, where a pool's places are all of one size.
+/// Upper bound of the `instances` limit. The slots of the instance pool all have the same size.
 pub const INSTANCES_MAX: usize = 32;
+/// Upper bound of the `table-elements` limit, for the same reason.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
-/// What any plugin's memory limit may be raised to: a pool's places are all of one size.
+/// Upper bound of the memory limit, in bytes. The slots of the instance pool all have the same size.
 pub const MEMORY_BYTES_MAX: usize = 256 << 20;

@@ -1,27 +1,27 @@
-//! Whether a plugin's log lines are its work: `log = "required"`.
+//! Whether writing log lines is a plugin's actual work: `log = "required"`.
 
 use std::str::FromStr;
 
 use event::suggest::nearest;
 
-/// The annotation by which a plugin says so of itself.
+/// Annotation by which a plugin requests this policy for itself.
 const ANNOTATION: &str = "log";
 const REQUIRED: &str = "required";
 const BEST_EFFORT: &str = "best-effort";
 
-/// Decides about an attempt whose lines cannot be written.
+/// Decides about an attempt whose log lines cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogPolicy {
-    /// It is made again.
+    /// The attempt is retried.
     Required,
-    /// It is done: a webhook that has posted must not post again because of a log.
+    /// The attempt counts as done: a webhook that has posted must not post again because of a log line.
     BestEffort,
 }
 
 impl LogPolicy {
     pub(super) const WORDS: [&str; 2] = [REQUIRED, BEST_EFFORT];
 
-    /// Reads the policy that a plugin asks for in its description. An unknown word counts as no wish.
+    /// Reads the policy that a plugin requests in its description. An unknown word counts as no request.
     pub fn asked_for(annotations: &[(String, String)]) -> Self {
         match annotations.iter().find(|(name, _)| name == ANNOTATION) {
             Some((_, value)) if value == REQUIRED => Self::Required,

@@ -1,4 +1,4 @@
-//! The operator's mail relay, `[mail]` in the host's file.
+//! The operator's SMTP relay, `[mail]` in the host's file.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
@@ -13,23 +13,23 @@ use crate::origin::is_domain;
 use crate::reader::{Faults, Privacy, Table, key};
 use crate::secrets::{self, SecretSource};
 
-/// How the host's mail leaves.
+/// The settings of outgoing mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailConfig {
     pub relay: RelayAddress,
-    /// Of every mail.
+    /// Sender of every mail.
     pub from: Mailbox,
-    /// What the host calls itself. `None`: the domain of `from`.
+    /// Name that the host gives in EHLO. `None`: the domain of `from`.
     pub hello: Option<String>,
     pub login: Option<Login>,
-    /// For one mail, with all that it takes.
+    /// Time limit for sending one mail, all steps included.
     pub timeout: Duration,
-    /// To the relay, at once, of all plugins together.
+    /// Maximum number of connections to the relay at once, for all plugins together.
     pub connections_max: usize,
     pub dkim: Option<DkimConfig>,
 }
 
-/// Where the relay is, and how the way there is secured.
+/// Address of the relay, and how the connection is secured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayAddress {
     pub host: String,
@@ -39,11 +39,11 @@ pub struct RelayAddress {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
-    /// From the first byte on.
+    /// TLS from the first byte.
     Tls,
-    /// The relay must offer it.
+    /// STARTTLS, which the relay must offer.
     StartTls,
-    /// The operator says `tls = "none"`.
+    /// No encryption; the operator set `tls = "none"`.
     Nothing,
 }
 
@@ -53,12 +53,12 @@ pub struct Login {
     pub password: SecretSource,
 }
 
-/// Mail is signed by this.
+/// The key that signs mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DkimConfig {
     pub domain: String,
     pub selector: String,
-    /// RSA or Ed25519, in PEM.
+    /// File of the private key: RSA or Ed25519, in PEM.
     pub key: PathBuf,
 }
 
@@ -68,7 +68,7 @@ impl Display for RelayAddress {
     }
 }
 
-/// What `tls` may say.
+/// The only value that `tls` takes.
 struct NoTls;
 
 impl FromStr for NoTls {
@@ -178,7 +178,7 @@ pub(super) fn read(faults: &mut Faults<'_>, mut table: Table<'_>) -> Option<Mail
     })
 }
 
-/// The error never repeats the text: a password may be in it.
+/// Parses the relay's URL. The error never repeats the text, because it may contain a password.
 fn relay(text: &str, is_plain: bool) -> Result<RelayAddress, String> {
     let wrong =
         "expected smtps://HOST:PORT for TLS, or smtp://HOST:PORT for STARTTLS, such as \"smtps://mail.example.com\"";
@@ -197,7 +197,7 @@ fn relay(text: &str, is_plain: bool) -> Result<RelayAddress, String> {
         return Err("a user does not belong into the URL: write username below [mail], and [mail.password]".to_owned());
     }
     let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
-    // Of a scheme that it does not know, the parser takes any text for a domain.
+    // For a scheme that it does not know, the URL parser accepts any text as the host.
     let host = url.host_str().filter(|_| is_bare).map(Host::parse).and_then(Result::ok).ok_or(wrong)?;
     let host = match host {
         Host::Domain(name) if is_domain(&name) => name,

@@ -6,15 +6,16 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Bits of an IPv6 address before the IPv4 address that is mapped into it.
+/// Number of bits before the IPv4 part of an IPv4-mapped IPv6 address.
 const MAPPED_BITS: u8 = 96;
 
-/// One network, in its one spelling. One that is mapped into IPv6 is the IPv4 network that it stands for.
+/// A network in canonical form. An IPv4-mapped IPv6 network becomes the IPv4 network that it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
 impl Network {
-    /// The IPv4 address behind `::ffff:10.0.0.1` is what is dialled, and so what is looked at.
+    /// Whether the network contains an address. `::ffff:10.0.0.1` is checked as `10.0.0.1`, the address that is
+    /// dialled.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }

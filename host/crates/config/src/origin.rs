@@ -1,12 +1,12 @@
-//! An origin is where a request may go: scheme, host and port. `https://*.example.com` stands for all
-//! hosts below that one.
+//! An origin is the target of a request: scheme, host and port. `https://*.example.com` stands for all hosts below
+//! that domain.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use url::{Host, Url};
 
-/// One origin, or all below a domain, in its one spelling.
+/// One origin, or all below a domain, in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     is_secure: bool,
@@ -17,17 +17,17 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum HostPattern {
     Exactly(Host),
-    /// All hosts whose name ends with a dot and this.
+    /// All hosts whose name ends with a dot and this domain.
     Below(String),
 }
 
 impl Origin {
-    /// Whether a request to this URL goes there.
+    /// Whether this origin covers a request to the URL.
     pub fn covers_url(&self, url: &Url) -> bool {
         Self::of_url(url).is_some_and(|origin| self.covers(&origin))
     }
 
-    /// Whether all that `other` stands for is in this one.
+    /// Whether this origin includes everything that `other` covers.
     pub fn covers(&self, other: &Self) -> bool {
         let is_same_host = || match (&self.host, &other.host) {
             (HostPattern::Exactly(own), HostPattern::Exactly(host)) => own == host,
@@ -39,7 +39,7 @@ impl Origin {
         (self.is_secure, self.port) == (other.is_secure, other.port) && is_same_host()
     }
 
-    /// Where a request to this URL goes; `None` if it is neither http nor https.
+    /// Returns the origin of a URL; `None` if it is neither http nor https.
     pub fn of_url(url: &Url) -> Option<Self> {
         let is_secure = match url.scheme() {
             "https" => true,
@@ -51,7 +51,7 @@ impl Origin {
     }
 }
 
-/// `example.com.` is the same host as `example.com`.
+/// Removes the trailing dot: `example.com.` is the same host as `example.com`.
 fn in_one_spelling(host: Host) -> Host {
     match host {
         Host::Domain(name) => Host::Domain(name.strip_suffix('.').map(str::to_owned).unwrap_or(name)),
@@ -77,7 +77,7 @@ impl FromStr for Origin {
 }
 
 fn parse(text: &str) -> Option<Origin> {
-    // What the parser of URLs would mend in silence, or leave out.
+    // The URL parser would silently fix or drop these characters.
     if text.contains(|character: char| character.is_whitespace() || character.is_control() || character == '\\') {
         return None;
     }
@@ -102,7 +102,7 @@ fn parse(text: &str) -> Option<Origin> {
     (port > 0).then_some(Origin { is_secure, host, port })
 }
 
-/// Labels of letters, digits, `-` and `_`.
+/// Whether the text consists of labels of letters, digits, `-` and `_`.
 pub(super) fn is_domain(text: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

@@ -1,4 +1,4 @@
-//! What stands beside a plugin, in `NAME.toml`.
+//! A plugin's settings file, `NAME.toml`.
 
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -20,21 +20,21 @@ use crate::{INSTANCES_MAX, Limits, MEMORY_BYTES_MAX, Subscription, TABLE_ELEMENT
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginConfig {
     pub enabled: bool,
-    /// The plugin's file, relative to the plugin folder, where it is not `NAME.wasm`.
+    /// The plugin's file, relative to the plugin folder, if it is not `NAME.wasm`.
     pub wasm: Option<PathBuf>,
-    /// What the plugin's file must be.
+    /// Digest that the plugin's file must have.
     pub sha256: Option<Digest>,
-    /// Instead of the plugin's own.
+    /// Replaces the plugin's own subscriptions.
     pub subscriptions: Option<Vec<Subscription>>,
-    /// Of the events that are subscribed to, only those that match.
+    /// Passes only some of the subscribed events.
     pub filter: Option<Filter>,
-    /// Whether its log lines are its work. `None`: as the plugin says.
+    /// Whether log lines are the plugin's work. `None`: as the plugin says.
     pub log: Option<LogPolicy>,
     pub grants: Grants,
     pub secrets: Vec<SecretGrant>,
     pub limits: Limits,
     pub policies: Policies,
-    /// For the plugin itself.
+    /// The plugin's own settings, `[config]`.
     pub settings: Settings,
 }
 
@@ -57,18 +57,18 @@ impl Default for PluginConfig {
 }
 
 impl PluginConfig {
-    /// Reads the file; the defaults if there is none. The error names file and line of every fault.
+    /// Reads the file; without one, returns the defaults. The error names the file and line of every fault.
     pub fn read(file: &Path, policies: &Policies) -> Result<Self, String> {
         let text = Self::text(file).map_err(|problem| problem.to_string())?;
         Self::of_text(file, text.as_deref(), policies)
     }
 
-    /// The file's text; `None` if there is no such file.
+    /// Reads the file's text; `None` if there is no such file.
     pub fn text(file: &Path) -> Result<Option<String>, Unreadable> {
         reader::read(file)
     }
 
-    /// What the text of the file says; the defaults if there is none.
+    /// Parses the file's text; without one, returns the defaults.
     pub fn of_text(file: &Path, text: Option<&str>, policies: &Policies) -> Result<Self, String> {
         match text {
             Some(text) => Self::parse(file, text, policies),
@@ -84,12 +84,12 @@ impl PluginConfig {
         Ok(Self::faults_or(file, text, policies)?)
     }
 
-    /// What the text of the file says, or every fault in it.
+    /// Parses the file's text, or returns every fault in it.
     pub fn faults_or(file: &Path, text: &str, policies: &Policies) -> Result<Self, Problems> {
         reader::parse(file, text, |faults, top| Self::of(faults, top, file, policies))
     }
 
-    /// Every key that the file may have.
+    /// Returns every key that the file may have.
     pub(super) fn keys() -> Inventory {
         reader::explore(|faults, top| Self::of(faults, top, Path::new(""), &Policies::default()))
     }
@@ -138,7 +138,7 @@ impl PluginConfig {
     }
 }
 
-/// A file in the plugin folder or below it: what lies elsewhere is not watched.
+/// Path of a file in or below the plugin folder. Files elsewhere are not watched.
 pub struct WasmPath(pub PathBuf);
 
 impl FromStr for WasmPath {
@@ -155,7 +155,7 @@ impl FromStr for WasmPath {
     }
 }
 
-/// A pattern that something can match.
+/// A pattern that can match something.
 struct Pattern(String);
 
 impl FromStr for Pattern {
@@ -327,7 +327,7 @@ mod tests {
                 "filter = \"\"\"\ndata.a == 1 &&\n  totel > 1\"\"\"",
                 "plugins/email.toml:3:3: filter: there is no \"totel\"",
             ),
-            // With escapes the column in the file is another one: the line is what can be told.
+            // With escapes the column in the file differs, so only the line is told.
             ("filter = \"\\\"a\\\" == b\"", "plugins/email.toml:1: filter: there is no \"b\""),
             ("filter = 5", "plugins/email.toml:1: filter: expected a text in quotes, got a number"),
         ] {
@@ -397,7 +397,7 @@ mod tests {
                 parse(&format!("[limits]\n{} = {value}\n", row[1])).unwrap();
             }
         }
-        // Whatever has a limit has a row.
+        // Every limit has a row in the document.
         let unknown = parse("[limits]\nx = 1\n").unwrap_err();
         assert!(unknown.contains("unknown key"), "{unknown}");
         assert_eq!(rows.len(), 11);

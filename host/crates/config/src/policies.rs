@@ -1,5 +1,5 @@
-//! When a plugin is called, and how failures are treated: defaults in the host's file, overridden beside a
-//! plugin.
+//! Policies for calling a plugin and for treating its failures. The host's file has the defaults; a plugin's file
+//! overrides them.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::reader::{Faults, Table, key};
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// How often, and how far apart, a delivery is tried.
+/// How often a delivery is attempted, and at which intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// After so many it is given up.
+    /// Maximum number of attempts. Then the delivery is given up.
     pub attempts_max: u32,
-    /// The wait after the first failure; each further one is four times as long.
+    /// Wait after the first failure. Each further wait is four times as long.
     pub pause_min: Duration,
-    /// No wait is longer, whatever the plugin asks for.
+    /// Maximum wait, whatever the plugin asks for.
     pub pause_max: Duration,
-    /// A delivery is given up if the next attempt would come later than this after the first.
+    /// A delivery is given up if its next attempt would start later than this after the first.
     pub age_max: Duration,
 }
 
@@ -29,16 +29,16 @@ impl Default for RetryPolicy {
     }
 }
 
-/// When a failing plugin is left alone for a while.
+/// When the circuit breaker stops calling a failing plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerPolicy {
-    /// Opens when this share of the calls failed, in per cent.
+    /// The breaker opens when this percentage of the calls failed.
     pub failures_percent: u32,
-    /// Of at least so many calls.
+    /// Minimum number of calls to judge by.
     pub calls_min: usize,
-    /// That ended within this time.
+    /// Only calls that ended within this time count.
     pub window: Duration,
-    /// How long to wait until a probe; twice as long after each that fails.
+    /// Wait before the first probe. It doubles after each probe that fails.
     pub pause_min: Duration,
     pub pause_max: Duration,
 }
@@ -55,15 +55,15 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// How often a plugin is called, and when it is not. What that keeps away from it waits.
+/// How often a plugin may be called, and when it must not be. Deliveries that are held back wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThrottlePolicy {
-    /// `None`: as often as there is something.
+    /// `None`: no limit.
     pub rate: Option<Rate>,
     pub quiet_hours: QuietHours,
 }
 
-/// All of them.
+/// All policies of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
     pub retry: RetryPolicy,
@@ -72,7 +72,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// The tables `retry` and `breaker` of a file, `rate` and `quiet-hours`; what they do not say stays as it is.
+    /// Reads `retry`, `breaker`, `rate` and `quiet-hours`. Settings that the file leaves out keep their value.
     pub(super) fn read(self, faults: &mut Faults<'_>, top: &mut Table<'_>) -> Self {
         let retries = key("retry", "How often, and how far apart, a delivery is tried");
         let breakers = key("breaker", "When a failing plugin is left alone for a while");
@@ -94,7 +94,7 @@ impl Policies {
 }
 
 fn retry(faults: &mut Faults<'_>, mut table: Table<'_>, default: RetryPolicy) -> RetryPolicy {
-    // RabbitMQ's retry queues are no finer than a second, and no longer than an hour.
+    // The retry queues in RabbitMQ wait from one second to one hour.
     let pause = Duration::from_secs(1)..HOUR;
     let attempts = key("attempts", "After so many a delivery is given up").default("8").live();
     let pause_min =

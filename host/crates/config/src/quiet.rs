@@ -1,7 +1,6 @@
-//! Quiet hours, `quiet-hours = "22:00-07:00 Europe/Berlin"`: when a plugin is not called, and what comes
-//! for it waits.
+//! Quiet hours, `quiet-hours = "22:00-07:00 Europe/Berlin"`: the plugin is not called, and its deliveries wait.
 //!
-//! There is no default for the zone. The same toml would mean other hours on a server, and in a container,
+//! The time zone has no default. Otherwise the same file would mean different hours on a server and in a container,
 //! whose clock shows UTC, and nobody would notice before the first night.
 
 use std::str::FromStr;
@@ -10,11 +9,11 @@ use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
-/// Windows of one plugin.
+/// Maximum number of windows of one plugin.
 const WINDOWS_MAX: usize = 50;
-/// Within this many days each window begins again.
+/// Number of days within which each window begins again.
 const DAYS_TO_NEXT: i64 = 8;
-/// Of a text that is shown in an error.
+/// Maximum characters of a text quoted in an error.
 const SHOWN_CHARACTERS_MAX: usize = 60;
 const DAYS: [(&str, Weekday); 7] = [
     ("mon", Weekday::Monday),
@@ -30,24 +29,24 @@ const DAYS: [(&str, Weekday); 7] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuietHours(Vec<Window>);
 
-/// A time of the day, on some days of the week, on the clocks of one place.
+/// A time of day on some days of the week, in one time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Window {
-    /// On which it begins, from Monday.
+    /// Days on which the window begins, from Monday.
     days: [bool; 7],
     from: Time,
-    /// On the next day, unless it is later than `from`.
+    /// End of the window: on the next day, unless it is later than `from`.
     to: Time,
     zone: TimeZone,
 }
 
-/// A stretch of time that is quiet, or is not.
+/// A period that is either quiet or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spell {
     pub is_quiet: bool,
     pub from: Timestamp,
     pub until: Timestamp,
-    /// In which people know the end of it.
+    /// Time zone in which the end is shown.
     zone: TimeZone,
 }
 
@@ -56,7 +55,7 @@ impl Spell {
         (self.from..self.until).contains(&now)
     }
 
-    /// `2026-11-26 07:00 Europe/Berlin`.
+    /// Formats the end: `2026-11-26 07:00 Europe/Berlin`.
     pub fn end(&self) -> String {
         let format = if self.until.as_second() % 60 == 0 { "%Y-%m-%d %H:%M" } else { "%Y-%m-%d %H:%M:%S" };
         let end = self.zone.to_datetime(self.until).strftime(format).to_string();
@@ -65,7 +64,7 @@ impl Spell {
 }
 
 impl QuietHours {
-    /// The error says why they cannot be meant.
+    /// Combines the windows. The error says why they cannot be intended.
     pub(super) fn together(windows: Vec<WindowSetting>) -> Result<Self, String> {
         if windows.len() > WINDOWS_MAX {
             return Err(format!("there are {} windows, and may be {WINDOWS_MAX}", windows.len()));
@@ -83,10 +82,10 @@ impl QuietHours {
         self.0.is_empty()
     }
 
-    /// Whether it is quiet now, and how long it stays as it is.
+    /// Returns whether it is quiet now, and until when that stays so.
     pub fn at(&self, now: Timestamp) -> Spell {
         let (mut until, mut zone) = (now, TimeZone::UTC);
-        // Windows that touch or overlap are one. Those of a week are enough to see that there is no end.
+        // Windows that touch or overlap are merged. More than a week without an end means that there is none.
         for _ in 0..WINDOWS_MAX * 7 {
             let ends = self.0.iter().filter_map(|window| Some((window.around(until)?, &window.zone)));
             let Some((end, of)) = ends.max_by_key(|(end, _)| *end) else { break };
@@ -104,23 +103,23 @@ impl QuietHours {
 }
 
 impl Window {
-    /// When the occurrence that `now` is in ends.
+    /// Returns the end of the occurrence that contains `now`.
     fn around(&self, now: Timestamp) -> Option<Timestamp> {
         let today = self.zone.to_datetime(now).date();
         let dates = [today.yesterday().ok(), Some(today)].into_iter().flatten();
         dates.filter_map(|date| self.on(date)).filter(|(from, to)| (*from..*to).contains(&now)).map(|(_, to)| to).max()
     }
 
-    /// When it begins next.
+    /// Returns the next time that the window begins.
     fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let today = self.zone.to_datetime(now).date();
         let dates = (0..=DAYS_TO_NEXT).filter_map(|days| today.checked_add(Span::new().days(days)).ok());
         dates.filter_map(|date| self.on(date)).map(|(from, _)| from).find(|from| *from > now)
     }
 
-    /// From when to when, if it begins on this date. Where the clocks are put forward or back, a time that
-    /// does not exist or exists twice is read as in a calendar (RFC 5545, 3.3.5): by the offset before the
-    /// gap, and as the first of the two.
+    /// Returns begin and end of the window if it begins on this date. When clocks change, a local time that does not
+    /// exist or exists twice is read as in a calendar (RFC 5545, 3.3.5): with the offset before the gap, and as the
+    /// first of the two.
     fn on(&self, date: Date) -> Option<(Timestamp, Timestamp)> {
         if !self.days[usize::try_from(date.weekday().to_monday_zero_offset()).ok()?] {
             return None;
@@ -132,7 +131,7 @@ impl Window {
     }
 }
 
-/// A window as it is written.
+/// A window as written in the file.
 pub(super) struct WindowSetting(Window);
 
 impl FromStr for WindowSetting {
@@ -171,13 +170,13 @@ impl FromStr for WindowSetting {
     }
 }
 
-/// `07:00`, or `07:00:30`.
+/// Parses a time of day: `07:00` or `07:00:30`.
 fn time(text: &str) -> Option<Time> {
     let is_time = matches!(text.len(), 5 | 8) && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
     text.parse().ok().filter(|_| is_time)
 }
 
-/// `mon-fri,sun`.
+/// Parses a list of days: `mon-fri,sun`.
 fn days(list: &str) -> Result<[bool; 7], String> {
     let number = |name: &str| {
         let found = DAYS.iter().position(|(day, _)| *day == name);
@@ -189,7 +188,7 @@ fn days(list: &str) -> Result<[bool; 7], String> {
             Some((from, to)) => (number(from)?, number(to)?),
             None => (number(part)?, number(part)?),
         };
-        // `sat-mon` goes over the end of the week.
+        // `sat-mon` wraps around the end of the week.
         let count = (end + 7 - first) % 7;
         for offset in 0..=count {
             chosen[(first + offset) % 7] = true;
@@ -212,7 +211,7 @@ mod tests {
         time.parse().unwrap()
     }
 
-    /// `expected`: until when it is quiet, or till when it is not.
+    /// Checks whether it is quiet at `now`, and that this lasts until `expected`.
     fn check(windows: &[&str], now: &str, is_quiet: bool, expected: &str) {
         let spell = hours(windows).unwrap().at(at(now));
         assert_eq!((spell.is_quiet, spell.until), (is_quiet, at(expected)), "{windows:?} at {now}");
@@ -234,14 +233,14 @@ mod tests {
         let night = ["22:00-07:00 Europe/Berlin"];
         check(&night, "2026-03-28T21:00:00Z", true, "2026-03-29T05:00:00Z");
         check(&night, "2026-10-24T20:00:00Z", true, "2026-10-25T06:00:00Z");
-        // 02:30 does not exist, and is 03:30 then.
+        // 02:30 does not exist and becomes 03:30.
         check(&["01:00-02:30 Europe/Berlin"], "2026-03-29T00:30:00Z", true, "2026-03-29T01:30:00Z");
-        // It exists twice, and the first is meant.
+        // 02:30 exists twice, and the first is meant.
         check(&["01:00-02:30 Europe/Berlin"], "2026-10-25T00:00:00Z", true, "2026-10-25T00:30:00Z");
         check(&["01:00-02:30 Europe/Berlin"], "2026-10-25T01:15:00Z", false, "2026-10-26T00:00:00Z");
-        // Wholly within the hour that is left out: as long as ever.
+        // Wholly within the skipped hour: as long as ever.
         check(&["02:10-02:20 Europe/Berlin"], "2026-03-29T01:15:00Z", true, "2026-03-29T01:20:00Z");
-        // It would end before it begins, and is left out.
+        // It would end before it begins, so it is left out.
         check(&["02:50-03:10 Europe/Berlin"], "2026-03-29T01:05:00Z", false, "2026-03-30T00:50:00Z");
     }
 
@@ -306,7 +305,7 @@ mod tests {
     }
 
     proptest! {
-        /// Within a spell nothing changes, and the next one begins where it ends.
+        /// Nothing changes within a spell, and the next spell begins where it ends.
         #[test]
         fn spells_follow_each_other(
             second in 1_700_000_000_i64..1_900_000_000,
@@ -320,7 +319,7 @@ mod tests {
             let hours = hours(&[
                 &format!("{from:02}:00-{to:02}:00 America/New_York"), &format!("{first} 10:30-02:30 Europe/Berlin"),
             ]);
-            // A day and the rest of it may be all of the week.
+            // The two windows together may cover the whole week.
             let Ok(hours) = hours else { return Ok(()) };
             let now = Timestamp::from_second(second).unwrap();
             let spell = hours.at(now);

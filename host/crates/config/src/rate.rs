@@ -1,13 +1,13 @@
-//! How often a plugin is called at most, `rate = "30/min"`.
+//! The rate limit of a plugin, `rate = "30/min"`.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::reader::{Faults, Table, key};
 
-/// Calls in one unit of time.
+/// Maximum number of calls in one unit of time.
 const LIMIT_MAX: u32 = 100_000;
-/// Calls at once, after a time without any.
+/// Maximum burst: calls at once after an idle period.
 const BURST_MAX: u32 = 10_000;
 const UNITS: [(&str, Duration); 4] = [
     ("s", Duration::from_secs(1)),
@@ -15,20 +15,20 @@ const UNITS: [(&str, Duration); 4] = [
     ("h", Duration::from_hours(1)),
     ("day", Duration::from_hours(24)),
 ];
-/// In the place of a rate: none, though the host's file has one for every plugin.
+/// The word for no rate limit. It overrides the rate in the host's file.
 const UNLIMITED: &str = "unlimited";
 
-/// So many calls in each unit of time, spread evenly; each attempt is a call.
+/// A number of calls per unit of time, spread evenly. Each attempt is a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     limit: u32,
     unit: &'static str,
-    /// Calls that may be made at once, when there were none for long enough.
+    /// Calls that may be made at once after a long enough idle period.
     burst: u32,
 }
 
 impl Rate {
-    /// The key `rate` of a file, a text or a table; `default` if it is not there.
+    /// Reads the key `rate`, a string or a table; without it, returns `default`.
     pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>, default: Option<Self>) -> Option<Self> {
         let own = key("rate", "How often a plugin is called at most, by each host. A plugin's own file may say otherwise; \"unlimited\" is no rate")
             .default("\"unlimited\"")
@@ -52,7 +52,7 @@ impl Rate {
         rate.unwrap_or(default)
     }
 
-    /// From one call to the next, when many wait.
+    /// Returns the time between two calls when many are waiting.
     pub fn interval(&self) -> Duration {
         UNITS.iter().find(|(name, _)| *name == self.unit).map_or(Duration::ZERO, |(_, unit)| *unit / self.limit)
     }
@@ -61,7 +61,7 @@ impl Rate {
         self.burst
     }
 
-    /// The same limit, with so many calls at once.
+    /// Returns the same limit with another burst.
     #[must_use]
     pub fn with_burst(self, burst: u32) -> Self {
         Self { burst, ..self }
@@ -94,7 +94,7 @@ impl FromStr for Rate {
     }
 }
 
-/// A rate, or none.
+/// A rate, or `unlimited`.
 struct Setting(Option<Rate>);
 
 impl FromStr for Setting {

@@ -1,4 +1,4 @@
-//! Reads a TOML file key by key. It remembers each fault with its line, and what it was asked for: see
+//! Reads a TOML file key by key. It collects each fault with its line, and each key that it was asked for: see
 //! [`Inventory`].
 
 use std::cell::RefCell;
@@ -11,11 +11,11 @@ use toml::de::DeTable;
 use crate::document::{Document, Override};
 pub(super) use crate::faults::Faults;
 use crate::faults::Problems;
-use crate::key::Asked;
 pub(super) use crate::key::{Inventory, Privacy, key};
+use crate::table::Reading;
 pub(super) use crate::table::Table;
 
-/// A file is refused beyond this.
+/// Maximum bytes of a file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file that could not be read.
@@ -37,7 +37,7 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
-/// Takes the text apart with `parse`, which gets the file's top level.
+/// Parses the text. `parse` gets the file's top-level table.
 pub(super) fn parse<T>(
     file: &Path,
     text: &str,
@@ -47,16 +47,16 @@ pub(super) fn parse<T>(
     if read.problems.0.is_empty() { Ok(read.value) } else { Err(read.problems) }
 }
 
-/// What came of a reading.
+/// The result of a reading.
 pub(super) struct Read<T> {
-    /// As far as there are no problems.
+    /// The value; where there are problems, the defaults.
     pub(super) value: T,
     /// Every key that was asked for.
     pub(super) asked: Inventory,
     pub(super) problems: Problems,
 }
 
-/// The same, with what stands above the file.
+/// Like [`parse`], with overrides, and returns the value even if there are problems.
 pub(super) fn read_under<T>(
     overrides: &[Override],
     file: &Path,
@@ -67,35 +67,28 @@ pub(super) fn read_under<T>(
     let mut faults = Faults::new(&document);
     let above = document.text_above();
     let (own, errors) = DeTable::parse_recoverable(document.file_text());
-    // What stands above is ours, and parses.
+    // The overrides were written by us and always parse.
     let (above, more) = DeTable::parse_recoverable(&above);
     for error in errors.into_iter().chain(more) {
         let at = error.span().unwrap_or(0..0);
-        // One mistake makes many, of which only the first means something.
+        // One mistake causes many syntax errors; only the first on a line means something.
         if !faults.has_on_line_of(at.start) {
             faults.add(at, error.message().replace('\n', ", "));
         }
     }
     let reading = Reading { document: Some(&document), asked: RefCell::default() };
-    // What is left of a broken text means something else than the whole of it.
+    // After a syntax error the rest of the text may mean something else, so its faults are ignored.
     let mut ignored = Faults::new(&document);
     let told = if faults.is_empty() { &mut faults } else { &mut ignored };
     let value = parse(told, Table::new(String::new(), Some(own.get_ref()), Some(above.get_ref()), &reading));
     Read { value, asked: Inventory(reading.asked.into_inner()), problems: faults.report() }
 }
 
-/// Every key that `parse` may ask for.
+/// Returns every key that `parse` can ask for.
 pub(super) fn explore<T>(parse: impl FnOnce(&mut Faults<'_>, Table<'_>) -> T) -> Inventory {
     let document = Document::new(Path::new(""), "", &[]);
     let reading = Reading { document: None, asked: RefCell::default() };
-    // Of nothing at all much is wrong.
+    // An empty document produces many faults; ignore them.
     drop(parse(&mut Faults::new(&document), Table::new(String::new(), None, None, &reading)));
     Inventory(reading.asked.into_inner())
-}
-
-/// What all tables of one file share.
-pub(super) struct Reading<'a> {
-    /// `None`: the keys are explored, and every table is there, with nothing in it.
-    pub(super) document: Option<&'a Document<'a>>,
-    pub(super) asked: RefCell<Vec<Asked>>,
 }

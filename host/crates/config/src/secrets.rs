@@ -1,5 +1,5 @@
-//! A plugin's secrets, `[secrets.NAME]` in its toml: where each value comes from, and where it may go. The table
-//! is the grant. No value stands in the file.
+//! A plugin's secrets, `[secrets.NAME]` in its file: where each value comes from, and where it may be sent. The table
+//! is the grant. The file never contains a value.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -8,24 +8,25 @@ use std::path::PathBuf;
 use crate::grants::{Capability, Grants, Scope};
 use crate::origin::Origin;
 use crate::reader::{Faults, Privacy, Table, key};
+use crate::secret_name::name;
 
-/// Of the names of variables and credentials, which go into messages.
+/// Maximum bytes of a variable's or credential's name. Names go into messages.
 const NAME_BYTES_MAX: usize = 255;
 
-/// One secret, as the operator grants it.
+/// One secret as the operator grants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretGrant {
     pub name: String,
     pub source: SecretSource,
-    /// Where it may be sent.
+    /// Origins that the secret may be sent to.
     pub to: Vec<Origin>,
-    /// The plugin may see the value itself.
+    /// Whether the plugin may see the value itself.
     pub reveal: bool,
-    /// `plugins/slack.toml:7`.
+    /// Where the table is: `plugins/slack.toml:7`.
     pub place: String,
 }
 
-/// Where a value comes from.
+/// Source of a secret value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// A variable of the host's environment.
@@ -36,7 +37,7 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    /// What a key of the table, or of `--secret NAME=KEY:VALUE`, and its value say. The error says what was expected.
+    /// Parses a key of the table, or of `--secret NAME=KEY:VALUE`, and its value. The error says what was expected.
     pub fn new(key: &str, value: &str) -> Result<Self, String> {
         if value.is_empty() || value.contains('\0') {
             return Err(format!("it names nothing; {}", example(key)));
@@ -50,12 +51,12 @@ impl SecretSource {
                 Ok(Self::Credential(value.to_owned()))
             }
             "credential" => Err(format!("expected the name of a credential, such as \"slack-token\", got {value:?}")),
-            // It may be a value that was put in the wrong place.
+            // Do not repeat the key: it may be a secret value that was put in the wrong place.
             _ => Err("there is no such source; there are env, file and credential".to_owned()),
         }
     }
 
-    /// The key and its value, as they stand in the table.
+    /// Returns the key and its value as they stand in the table.
     pub fn entry(&self) -> (&'static str, String) {
         match self {
             Self::Env(name) => ("env", name.clone()),
@@ -83,21 +84,7 @@ fn example(key: &str) -> String {
     }
 }
 
-/// `[secrets.slack-token]`, as it is to be written for a secret of this name.
-pub fn heading(name: &str) -> String {
-    format!("[secrets.{}]", toml_edit::Key::new(name).display_repr())
-}
-
-/// A secret's name. The error says what was expected.
-pub(super) fn name(text: &str) -> Result<String, String> {
-    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.');
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(allowed) {
-        return Err(format!("expected a secret's name, made of a-z, A-Z, 0-9, -, _ and ., got {text:?}"));
-    }
-    Ok(text.to_owned())
-}
-
-/// Reads `[secrets]`. Where a secret may be sent is within what the grants say of HTTP.
+/// Reads `[secrets]`. A secret may only be sent to origins that the grants allow for HTTP.
 pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>, grants: &Grants) -> Vec<SecretGrant> {
     let granted: Vec<Origin> =
         grants.of(Capability::Http).filter_map(|scope: &Scope| scope.to_string().parse().ok()).collect();
@@ -108,7 +95,7 @@ pub(super) fn read(faults: &mut Faults<'_>, top: &mut Table<'_>, grants: &Grants
     tables.into_iter().filter_map(|(key, at, table)| one(faults, (&key, at), table, &granted)).collect()
 }
 
-/// Where a value comes from, as the table at this path says, which stands there.
+/// Reads the source of a value from a table. `path` and `at` say where the table is, for faults.
 pub(super) fn source(
     faults: &mut Faults<'_>,
     table: &mut Table<'_>,

@@ -1,19 +1,19 @@
-//! The operator's settings for a plugin, `[config]`, and where in the file each of them stands.
+//! The operator's settings for a plugin, `[config]`, and the line of each of them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What the plugin may read, and what a fault in it is told by.
+/// The values that the plugin can read, and where they stand, for faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     pub values: serde_json::Map<String, serde_json::Value>,
     pub(super) file: PathBuf,
-    /// By JSON pointer; "" is the table itself.
+    /// Line numbers by JSON pointer; "" is the table itself.
     pub(super) lines: BTreeMap<String, usize>,
 }
 
 impl Settings {
-    /// `plugins/email.toml:7`: of a value, or of the nearest one around it that is there.
+    /// Returns the place of a value, or of the nearest enclosing one that is present: `plugins/email.toml:7`.
     pub fn place(&self, pointer: &str) -> String {
         let around = std::iter::successors(Some(pointer), |path| path.rsplit_once('/').map(|(around, _)| around));
         let line = around.into_iter().find_map(|path| self.lines.get(path));
@@ -22,7 +22,7 @@ impl Settings {
     }
 }
 
-/// `config.recipients[0]`.
+/// Converts a JSON pointer to a key: `config.recipients[0]`.
 pub(crate) fn key_of(pointer: &str) -> String {
     let mut key = "config".to_owned();
     for part in pointer.split('/').skip(1) {

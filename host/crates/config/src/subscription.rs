@@ -1,6 +1,6 @@
-//! Which events a plugin gets.
+//! The events that a plugin receives.
 
-/// Patterns for an event's attributes; all that are given must match.
+/// Patterns for an event's attributes. All patterns that are given must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     pub event_type: String,

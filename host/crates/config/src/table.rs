@@ -1,5 +1,6 @@
-//! A table of a file, whose keys are asked for one by one. A key that nobody asks for is a fault.
+//! A table of a file. Its keys are asked for one by one, and every key that was not asked for is a fault.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
@@ -13,19 +14,26 @@ use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::document::Document;
 use crate::faults::Faults;
-use crate::key::{Asked, Key, Kind, Privacy, Written, time};
-use crate::reader::Reading;
+use crate::key::{Key, KeyEntry, Kind, Privacy, Written, time};
 use crate::values::{each, expected, one_line, parse_duration, parsed, text, with_texts};
 
-/// A table, whose keys are asked for one by one.
+/// State that all tables of one file share.
+pub(super) struct Reading<'a> {
+    /// `None` while exploring the keys: every table is then present and empty.
+    pub(super) document: Option<&'a Document<'a>>,
+    pub(super) asked: RefCell<Vec<KeyEntry>>,
+}
+
+/// A table that is read key by key.
 pub(super) struct Table<'a> {
-    /// With a dot at its end, unless it is empty.
+    /// Path of the table, with a dot at the end unless it is empty.
     path: String,
-    /// The same in the inventory, where names that the file chooses are stars.
+    /// The path in the inventory, with `*` for names that the file chooses.
     within: String,
     entries: Option<&'a DeTable<'a>>,
-    /// What is used instead.
+    /// Overrides from flags and variables.
     above: Option<&'a DeTable<'a>>,
     asked: Vec<&'static str>,
     reading: &'a Reading<'a>,
@@ -61,7 +69,7 @@ impl<'a> Table<'a> {
         above.or_else(|| self.entries.and_then(|entries| entries.get(key)))
     }
 
-    /// The table above the one of this key.
+    /// Returns the overrides for the table of this key.
     fn table_above(&self, key: &str) -> Option<&'a DeTable<'a>> {
         self.above.and_then(|above| above.get(key)).and_then(|value| value.get_ref().as_table())
     }
@@ -70,7 +78,7 @@ impl<'a> Table<'a> {
         let value = self.entry(key.name);
         let written = value.filter(|_| kind.is_value()).map(|value| self.written(key, &kind, value));
         self.asked.push(key.name);
-        self.reading.asked.borrow_mut().push(Asked { within: self.within.clone(), key, kind, written });
+        self.reading.asked.borrow_mut().push(KeyEntry { within: self.within.clone(), key, kind, written });
         value
     }
 
@@ -89,7 +97,8 @@ impl<'a> Table<'a> {
         Written { at: value.span(), shown, raw }
     }
 
-    /// A path in a file is meant from there, wherever the host is started; another one from where that is.
+    /// Resolves a path. A path in the file is relative to the file; a path in an override is relative to the current
+    /// folder.
     fn beside(&self, at: usize, path: PathBuf) -> PathBuf {
         match self.reading.document {
             Some(document) if document.is_in_file(at) => document.file().parent().unwrap_or(Path::new("")).join(path),
@@ -97,12 +106,12 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Whether the key is there, right or wrong.
+    /// Whether the key is present, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entry(key).is_some() || self.table_above(key).is_some()
     }
 
-    /// What `read` makes of the value; its error says what was expected instead.
+    /// Reads the value through `read`, whose error says what was expected instead.
     fn get<T>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -123,7 +132,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A text that parses.
+    /// Reads a string that parses as `T`.
     pub(super) fn parsed<T: FromStr<Err: Display>>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -132,12 +141,12 @@ impl<'a> Table<'a> {
         self.get(faults, key, Kind::Text, parsed)
     }
 
-    /// The path of a file or folder.
+    /// Reads the path of a file or folder.
     pub(super) fn path(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>) -> Option<PathBuf> {
         self.path_of(faults, key, |_| Ok(()))
     }
 
-    /// The same, of which `check` says whether it can be one.
+    /// Reads a path whose text must pass `check`.
     pub(super) fn path_of<T>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -152,7 +161,7 @@ impl<'a> Table<'a> {
         Some(self.beside(self.entry(key.name)?.span().start, path))
     }
 
-    /// A list of them.
+    /// Reads a list of paths.
     pub(super) fn paths(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>) -> Option<Vec<PathBuf>> {
         let key = key.into();
         let paths: Vec<PathBuf> = self.get(faults, key, Kind::Paths, |value| each(value, |text| Ok(text.into())))?;
@@ -160,7 +169,7 @@ impl<'a> Table<'a> {
         Some(paths.into_iter().map(|path| self.beside(at, path)).collect())
     }
 
-    /// A text in a language of its own; its error says at which byte of the text.
+    /// Reads an expression in a language of its own. The error of `parse` has the byte offset within the text.
     pub(super) fn expression<T>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -181,7 +190,7 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// A text, and what `parse` makes of it.
+    /// Reads a string through `parse`.
     pub(super) fn text_of<T>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -191,7 +200,7 @@ impl<'a> Table<'a> {
         self.get(faults, key, Kind::Text, |value| parse(text(value)?))
     }
 
-    /// A list of texts that parse.
+    /// Reads a list of strings that parse as `T`.
     pub(super) fn list<T: FromStr<Err: Display>>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -200,7 +209,7 @@ impl<'a> Table<'a> {
         self.list_of(faults, key, |text| text.parse().map_err(|error: T::Err| error.to_string()))
     }
 
-    /// A list of texts, and what `parse` makes of each.
+    /// Reads a list of strings, each through `parse`.
     pub(super) fn list_of<T>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -210,7 +219,7 @@ impl<'a> Table<'a> {
         self.get(faults, key, Kind::Texts, |value| each(value, parse))
     }
 
-    /// What `together` makes of one text or a list of them.
+    /// Reads one string or a list of them, and combines them with `together`.
     pub(super) fn one_or_more<T: FromStr<Err: Display>, R>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -226,7 +235,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// True or false.
+    /// Reads a boolean.
     pub(super) fn boolean(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>) -> Option<bool> {
         self.get(faults, key, Kind::Boolean, |value| match value {
             DeValue::Boolean(value) => Ok(*value),
@@ -234,7 +243,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A whole number in a range.
+    /// Reads a whole number within a range.
     pub(super) fn number(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>, range: Range<u64>) -> Option<u64> {
         self.get(faults, key, Kind::Number(range.clone()), |value| {
             let DeValue::Integer(integer) = value else { return Err(expected("a whole number", value)) };
@@ -244,7 +253,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A number from 0 to 1.
+    /// Reads a number from 0 to 1.
     pub(super) fn ratio(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>) -> Option<f64> {
         self.get(faults, key, Kind::Ratio, |value| {
             let shown = match value {
@@ -257,7 +266,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A length of time, as text with a unit.
+    /// Reads a duration, written as a string with a unit.
     pub(super) fn duration(
         &mut self,
         faults: &mut Faults<'_>,
@@ -274,7 +283,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A number of bytes, as text with a unit.
+    /// Reads a size in bytes, written as a string with a unit.
     pub(super) fn bytes(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>, range: Range<usize>) -> Option<usize> {
         self.get(faults, key, Kind::Bytes(range.clone()), |value| {
             let shown = text(value)?;
@@ -286,7 +295,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A table within this one.
+    /// Reads a table within this one.
     pub(super) fn table(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>) -> Option<Table<'a>> {
         let key = key.into();
         let value = self.value(key, Kind::Table);
@@ -310,7 +319,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// What `parse` makes of the text there, or `read` of the table there.
+    /// Reads either a string through `parse`, or a table through `read`.
     pub(super) fn text_or_table<T>(
         &mut self,
         faults: &mut Faults<'_>,
@@ -329,7 +338,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The tables within the table of this key, by their names, which the file chooses; and where each name stands.
+    /// Reads the tables below this key, whose names the file chooses. Returns each name, where it stands, and its
+    /// table.
     pub(super) fn named_tables(
         &mut self,
         faults: &mut Faults<'_>,
@@ -349,7 +359,7 @@ impl<'a> Table<'a> {
                     let entries = one(name.get_ref(), Some(entries));
                     tables.push((name.get_ref().to_string(), name.span(), entries));
                 }
-                // It may be what belongs somewhere else.
+                // Hide the value: it may be a secret in the wrong place.
                 other => faults.add_private(
                     value.span(),
                     format!("{}{}: {}", table.path, name.get_ref(), expected("a table", other)),
@@ -359,7 +369,7 @@ impl<'a> Table<'a> {
         tables
     }
 
-    /// A key that is no longer there is a fault, which says what to write instead; it may need the texts there.
+    /// Reports a removed key as a fault that says what to write instead. `instead` gets the strings of the old value.
     pub(super) fn refuse(
         &mut self,
         faults: &mut Faults<'_>,
@@ -377,7 +387,7 @@ impl<'a> Table<'a> {
         faults.add(value.span(), format!("{}{key}: {}", self.path, instead(&texts)));
     }
 
-    /// The tables of a `[[list]]`.
+    /// Reads the tables of a `[[list]]`.
     pub(super) fn tables(&mut self, faults: &mut Faults<'_>, key: impl Into<Key>) -> Option<Vec<Table<'a>>> {
         let key = key.into();
         let value = self.value(key, Kind::Tables);
@@ -401,7 +411,7 @@ impl<'a> Table<'a> {
         Some(tables)
     }
 
-    /// A table of anything, as JSON.
+    /// Reads a table with arbitrary content as JSON.
     pub(super) fn json(
         &mut self,
         faults: &mut Faults<'_>,
@@ -423,24 +433,24 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The line of each key and entry in a table of anything, by its JSON pointer; that of the table itself by "".
+    /// Returns the line of each key and entry of such a table by JSON pointer; "" is the table itself.
     pub(super) fn lines(&self, faults: &Faults<'_>, key: &str) -> BTreeMap<String, usize> {
         let mut lines = BTreeMap::new();
         if let Some((name, value)) = self.entries.and_then(|entries| entries.get_key_value(key)) {
-            // A table's own span is that of its heading, or of what is in it.
+            // The span of a table is that of its heading or of its content, so use the key's.
             lines.insert(String::new(), faults.line_of(name.span().start));
             collect_lines(faults, "", value.get_ref(), &mut lines);
         }
         lines
     }
 
-    /// Where this table's first key stands, for a fault of the table as a whole.
+    /// Returns where this table's first key stands, for faults of the table as a whole.
     pub(super) fn span(&self) -> Range<usize> {
         let keys = [self.entries, self.above].into_iter().flatten().flat_map(DeTable::keys);
         keys.map(Spanned::span).min_by_key(|span| span.start).unwrap_or(0..0)
     }
 
-    /// Reports a fault of a key's value beside others.
+    /// Reports a fault of one key's value.
     pub(super) fn fault_of(&self, faults: &mut Faults<'_>, key: &str, problem: &str) {
         let at = self.entry(key).map_or_else(|| self.span(), Spanned::span);
         faults.add(at, format!("{}{key}: {problem}", self.path));
@@ -451,7 +461,7 @@ impl<'a> Table<'a> {
         faults.add(self.span(), format!("{}: {problem}", self.path.trim_end_matches('.')));
     }
 
-    /// Every key that nobody asked for is a fault.
+    /// Reports every key that was not asked for.
     pub(super) fn finish(self, faults: &mut Faults<'_>) {
         let keys = self.entries.into_iter().flat_map(DeTable::keys);
         for key in keys.filter(|key| !self.asked.contains(&&**key.get_ref())) {

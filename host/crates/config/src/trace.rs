@@ -1,4 +1,4 @@
-//! Where spans go, `[tracing]` in the host's file.
+//! The export of spans, `[tracing]` in the host's file.
 
 use std::str::FromStr;
 
@@ -8,26 +8,28 @@ use url::Url;
 use crate::reader::{Faults, Privacy, Table, key};
 use crate::secrets::{self, SecretSource};
 
-/// Where a collector takes spans, below its base (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
+/// Path of a collector's trace endpoint, below its base URL
+/// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
 const PATH: &str = "v1/traces";
 
-/// What becomes of spans.
+/// The settings of span export.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracingConfig {
-    /// `None`: nothing is said.
+    /// `None`: not configured.
     pub collector: Option<Collector>,
-    /// Of the traces that begin here, this part is kept. One that a publisher began is kept if he keeps it.
+    /// Share of the traces started here that is kept. A trace that a publisher started follows the publisher's
+    /// decision.
     pub sample_ratio: f64,
-    /// What the collector wants to be told, such as an authorization, and where the values are.
+    /// Extra request headers for the collector, such as `authorization`, and where their values come from.
     pub headers: Vec<(String, SecretSource)>,
 }
 
-/// Who gets them.
+/// The receiver of spans.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Collector {
-    /// There are none.
+    /// Spans are not exported.
     Off,
-    /// The URL that they are posted to.
+    /// The URL that spans are posted to.
     At(Url),
 }
 
@@ -40,7 +42,7 @@ impl Default for TracingConfig {
 impl FromStr for Collector {
     type Err = String;
 
-    /// Never repeats the text: a password may be in it.
+    /// Parses `off` or a URL. The error never repeats the text, because it may contain a password.
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self::Off);
@@ -77,7 +79,7 @@ impl TracingConfig {
         matches!(self.collector, Some(Collector::At(_)))
     }
 
-    /// Where nothing is said, the variables of OpenTelemetry's own do
+    /// Falls back to OpenTelemetry's standard variables if no collector is configured
     /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
     pub(super) fn resolve(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
         if self.collector.is_some() {
@@ -219,7 +221,7 @@ mod tests {
         check(file, &[ALL, TRACES], Some("http://file/v1/traces"));
         check("[tracing]\notlp = \"off\"\n", &[ALL], Some("off"));
         check("", &[ALL], Some("http://all/v1/traces"));
-        // As the standard has it: this one is the whole URL.
+        // As the specification says: this one is the whole URL.
         check("", &[ALL, TRACES], Some("http://traces/x"));
         check("", &[ALL, ("OTEL_SDK_DISABLED", "true")], None);
         check("", &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")], None);

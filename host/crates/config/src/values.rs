@@ -1,4 +1,4 @@
-//! What a value of a TOML file can be read as, and how it is written.
+//! Reads values of a TOML file, and formats them.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use crate::key::quoted;
 
-/// `10s`, `1m 30s`, `500ms`, `7d`.
+/// Parses a duration such as `10s`, `1m 30s`, `500ms` or `7d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a length of time such as \"10s\" or \"1m 30s\", got {text:?}");
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;
@@ -16,13 +16,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| wrong())
 }
 
-/// A list of texts, and what `parse` makes of each.
+/// Reads a list of strings, each through `parse`.
 pub(super) fn each<T>(value: &DeValue<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     let DeValue::Array(array) = value else { return Err(expected("a list of texts", value)) };
     array.iter().map(|entry| parse(text(entry.get_ref())?)).collect()
 }
 
-/// As it would stand in a file, on one line.
+/// Formats a value as TOML on one line.
 pub(super) fn one_line(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => quoted(text),
@@ -39,7 +39,7 @@ pub(super) fn one_line(value: &toml::Value) -> String {
     }
 }
 
-/// With each text in it changed.
+/// Applies `change` to every string in a value.
 pub(super) fn with_texts(value: toml::Value, change: &impl Fn(&str) -> String) -> toml::Value {
     match value {
         toml::Value::String(text) => change(&text).into(),

@@ -1,4 +1,4 @@
-//! Bindings of the contract with plugins (`wit/`), as the host sees it, and nothing else.
+//! Host-side bindings of the plugin contract (`wit/`), and nothing else.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 
@@ -8,7 +8,7 @@ mod generated {
     wasmtime::component::bindgen!({
         path: "../../../wit",
         world: "notify:plugin/plugin",
-        // Functions that wait for something. The others cost less as plain functions.
+        // Only functions that wait are async. The others are cheaper as plain functions.
         imports: {
             "notify:plugin/http": async,
             "notify:plugin/mail": async,
@@ -23,6 +23,6 @@ pub use generated::exports::notify::plugin::{handler, metadata};
 pub use generated::notify::plugin::{config, http, log, mail, secrets, types};
 pub use generated::{Plugin, PluginPre};
 
-/// The key of an open secret. Its value is in the sandbox's own table, under the same index.
+/// The key of an open secret. The sandbox keeps the value in a table of its own, under the same index.
 #[derive(Debug)]
 pub enum Secret {}

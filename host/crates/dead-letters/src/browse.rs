@@ -1,5 +1,5 @@
-//! Looking through the dead-letter queue. What is looked at is held, and comes back when the
-//! browser closes or dies; what is removed is gone.
+//! Browses the dead-letter queue. The browser holds the letters it looks at. They return to the queue when it
+//! closes or dies; removed letters are gone.
 
 use std::time::Duration;
 
@@ -10,56 +10,57 @@ use event::clock::now;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::letter::{Summary, trail_of};
-use crate::select::{Meant, Selection};
+use crate::letter::{Summary, headers_of};
+use crate::select::{IdMatch, Selection};
 use crate::session::{connect, within_time};
 
-/// How many letters are looked at in one go: what one consumer can hold.
+/// Maximum number of letters in one pass, which is the largest prefetch of a consumer.
 const LOOKED_AT_MAX: u16 = u16::MAX;
-/// How long the next letter may take to come.
+/// How long the next letter may take to arrive.
 const NEXT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The bodies that are kept in memory; letters beyond that wait for the next go.
+/// Maximum bytes of bodies kept in memory. Letters beyond that wait for the next pass.
 const BODIES_BYTES_MAX: usize = 256 << 20;
-/// How long what was put back may take to be offered again, and between two looks whether it is. Somebody else may have
-/// taken it meanwhile.
+/// How long returned letters may take to become available again. There is a limit because another consumer may
+/// have taken them.
 const PUT_BACK_TIME_MAX: Duration = Duration::from_secs(2);
+/// Interval between checks whether they are.
 const PUT_BACK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A letter that was selected.
+/// A selected dead letter.
 pub struct Letter {
     pub summary: Summary,
     pub delivery_headers: DeliveryHeaders,
-    /// Without its body, where that was not asked for.
+    /// The message. Its body is empty unless it was requested.
     pub message: Message,
     receipt: Receipt,
 }
 
 impl Letter {
-    /// It is gone from the dead letters.
+    /// Removes the letter from the dead-letter queue.
     pub fn remove(self) {
         self.receipt.ack();
     }
 }
 
-/// What is needed of a letter.
+/// The part of each letter that the caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     Summary,
     Message,
 }
 
-/// A look through the queue.
+/// One pass over the dead-letter queue.
 pub struct Browser {
     pub broker: Broker,
     consumer: Consumer,
     queue: String,
-    /// Letters that came, whether or not they were selected.
+    /// Number of letters received, selected or not.
     held: u64,
 }
 
 impl Browser {
-    /// Finds the letters that are selected, those that died last at the end. `None`: there is no
-    /// dead-letter queue.
+    /// Connects and finds the selected letters, sorted by time of death with the newest last. Returns `None` if
+    /// there is no dead-letter queue.
     pub async fn find(
         url: &BrokerUrl,
         names: &QueueNames,
@@ -69,7 +70,7 @@ impl Browser {
         Self::look(connect(url, "dead-letters").await?, names, selection, need).await
     }
 
-    /// The same in a session that is open already.
+    /// Does the same as [`Self::find`] over an open session.
     pub(super) async fn look(
         broker: Broker,
         names: &QueueNames,
@@ -90,12 +91,12 @@ impl Browser {
         Ok(Some((Self { broker, consumer, queue, held }, narrow(letters, selection)?)))
     }
 
-    /// Gives back what was not removed, which are all but so many. Returns when the next look sees it.
+    /// Returns all letters to the queue except the `removed` ones. Waits until the next pass can see them.
     pub(super) async fn put_back(self, removed: usize) -> anyhow::Result<()> {
         within_time(self.consumer.close()).await?;
         let left = self.held.saturating_sub(removed as u64);
         let until = Instant::now() + PUT_BACK_TIME_MAX;
-        // RabbitMQ has them then, and offers them a moment later.
+        // RabbitMQ has the letters by now, but only offers them a moment later.
         while let Some(state) = within_time(self.broker.inspect(&self.queue)).await?
             && state.ready < left
             && Instant::now() < until
@@ -105,7 +106,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Gives back what was not removed. Returns when the broker has it all.
+    /// Returns the remaining letters to the queue. Waits until the broker has them all.
     pub async fn close(self) -> anyhow::Result<()> {
         let closed = within_time(self.consumer.close()).await;
         self.broker.close().await;
@@ -113,8 +114,8 @@ impl Browser {
     }
 }
 
-/// Takes as many letters as were counted, and keeps those that match; and how many came. The others need not be kept:
-/// they are held until the consumer closes.
+/// Receives `counted` letters and keeps those that match. Also returns how many arrived. Other letters are not
+/// kept: the consumer holds them until it closes.
 async fn collect(
     consumer: &mut Consumer,
     counted: u64,
@@ -129,7 +130,7 @@ async fn collect(
         };
         let delivery = delivery?;
         held += 1;
-        let delivery_headers = trail_of(&delivery);
+        let delivery_headers = headers_of(&delivery);
         let summary = Summary::new(&delivery_headers, &delivery.message);
         if !selection.matches(&summary, now) {
             continue;
@@ -139,6 +140,7 @@ async fn collect(
             Need::Summary => message.body = Bytes::new(),
             Need::Message => bodies_bytes += message.body.len(),
         }
+        // Take at least one letter, however large.
         if bodies_bytes > BODIES_BYTES_MAX && !letters.is_empty() {
             let (count, mebibytes) = (letters.len(), BODIES_BYTES_MAX >> 20);
             warn!("the first {count} that match have more than {mebibytes} MiB: the rest is for another go");
@@ -150,11 +152,11 @@ async fn collect(
     Ok((letters, held))
 }
 
-/// What can only be said of all letters together: what an id stands for, and which are the first.
+/// Applies the criteria that depend on all letters together: the meaning of an id prefix, and the limit.
 fn narrow(mut letters: Vec<Letter>, selection: &Selection) -> anyhow::Result<Vec<Letter>> {
     if let Some(id) = &selection.id {
-        let meant = Meant::by(id, letters.iter().map(|letter| &letter.summary));
-        if let Meant::Several(ids) = &meant {
+        let meant = IdMatch::by(id, letters.iter().map(|letter| &letter.summary));
+        if let IdMatch::Several(ids) = &meant {
             let (count, some) = (ids.len(), ids.iter().take(5).cloned().collect::<Vec<_>>().join(", "));
             anyhow::bail!("{count} dead letters have an id that begins with {id:?} ({some}, …): give more of it");
         }

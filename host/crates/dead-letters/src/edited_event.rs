@@ -1,7 +1,7 @@
-//! A successor is the new event that stands for a dead one, with data that somebody corrected.
+//! Builds the edited event: a new event that replaces a dead one, with data that an operator corrected.
 //!
-//! It gets an id of its own, for the plugin may have dealt with the old one in part. All else stays
-//! as it was, byte for byte: the text is cut and pasted, never written anew.
+//! It gets a new id, because the plugin may have partly handled the old one. Everything else stays the same,
+//! byte for byte: the text is cut and pasted, never serialized again.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,9 +13,10 @@ use event::pretty_json::indent;
 use event::{Arrived, Event, Finder, Property, Rules, decode};
 use serde_json::value::RawValue;
 
+/// Prefixes of CloudEvents attributes in message headers.
 const CLOUD_EVENT_PREFIXES: [&str; 3] = ["cloudEvents:", "cloudEvents_", "ce-"];
 
-/// What was given up.
+/// The dead letter to edit.
 #[derive(Clone, Copy)]
 pub struct Original<'a> {
     pub delivery_headers: &'a DeliveryHeaders,
@@ -23,54 +24,55 @@ pub struct Original<'a> {
     pub rules: &'a Rules,
 }
 
-/// What takes its place.
+/// The replacement for the dead letter.
 #[derive(Debug)]
 pub struct EditedEvent {
     pub delivery_headers: DeliveryHeaders,
     pub message: Message,
 }
 
-/// What of a message is the event's data, and where its id is.
+/// Where a message keeps the event's data and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// The body is the data; the id is in a header.
+enum EventForm {
+    /// The body is the data, and the id is in a header.
     Binary,
-    /// Members of the body.
+    /// Data and id are members of the body.
     Structured,
-    /// The body is the data; the rules know where the id is.
+    /// The body is the data, and the rules say where the id is.
     Plain,
-    /// It is no event yet: all of the body is to be corrected.
+    /// The message is not an event yet. All of the body can be edited.
     None,
 }
 
 impl Original<'_> {
-    /// What there is to edit.
+    /// Returns the editable text.
     pub fn text(&self) -> anyhow::Result<String> {
         let body = std::str::from_utf8(&self.message.body)
             .map_err(|_| anyhow::anyhow!("its body is no text, and cannot be edited"))?;
         let whole = serde_json::from_str::<&RawValue>(body).ok();
         let text = match (self.form(), whole) {
-            (Form::Structured, Some(whole)) => member(whole, "data").map_or_else(|| "null".to_owned(), indent),
+            (EventForm::Structured, Some(whole)) => member(whole, "data").map_or_else(|| "null".to_owned(), indent),
             (_, Some(whole)) => indent(whole),
             (_, None) => body.to_owned(),
         };
         Ok(text + "\n")
     }
 
-    /// The event with this text, or what is wrong with it. `id` is new.
+    /// Builds the event with `text` as its data and `id` as its new id. The error explains the problem to the
+    /// operator.
     pub fn succeed(&self, text: &str, id: &str, now: i64) -> Result<EditedEvent, String> {
         let _: &RawValue = serde_json::from_str(text).map_err(|error| format!("what you wrote is no JSON: {error}"))?;
         let mut message = self.message.clone();
         match self.form() {
-            Form::Binary => {
+            EventForm::Binary => {
                 for name in CLOUD_EVENT_PREFIXES.map(|prefix| format!("{prefix}id")) {
                     message.properties.headers.entry(name).and_modify(|value| *value = Value::from(id));
                 }
                 message.body = Bytes::from(text.to_owned());
             }
-            Form::Structured => message.body = restructure(&message.body, text, id)?.into(),
-            Form::Plain => self.renew_plain(&mut message, text, id),
-            Form::None => message.body = Bytes::from(text.to_owned()),
+            EventForm::Structured => message.body = restructure(&message.body, text, id)?.into(),
+            EventForm::Plain => self.renew_plain(&mut message, text, id),
+            EventForm::None => message.body = Bytes::from(text.to_owned()),
         }
         let event = self.decode(&message)?;
         let mut delivery_headers = self.delivery_headers.clone().next_round(now);
@@ -98,8 +100,8 @@ impl Original<'_> {
         decode(arrived, self.rules).map_err(|error| error.to_string())
     }
 
-    /// As decoding sees it.
-    fn form(&self) -> Form {
+    /// Classifies the message the way decoding does.
+    fn form(&self) -> EventForm {
         let properties = &self.message.properties;
         let content_type = properties.content_type.as_deref().unwrap_or_default().trim().to_lowercase();
         let says_structured = content_type.starts_with("application/cloudevents+json");
@@ -107,17 +109,17 @@ impl Original<'_> {
             properties.headers.keys().any(|name| name.eq_ignore_ascii_case(&format!("{prefix}specversion")))
         };
         if self.decode(self.message).is_err() {
-            return Form::None;
+            return EventForm::None;
         }
         if !says_structured && CLOUD_EVENT_PREFIXES.iter().any(has_header) {
-            return Form::Binary;
+            return EventForm::Binary;
         }
         let whole = serde_json::from_slice::<&RawValue>(&self.message.body).ok();
         let has_version = whole.is_some_and(|whole| member(whole, "specversion").is_some());
-        if says_structured || has_version { Form::Structured } else { Form::Plain }
+        if says_structured || has_version { EventForm::Structured } else { EventForm::Plain }
     }
 
-    /// The id goes into the property that is made for it, and to where the rules found the old one.
+    /// Writes the id to the `message_id` property, and also to the place where the rules found the old one.
     fn renew_plain(&self, message: &mut Message, text: &str, id: &str) {
         let mut body = text.to_owned();
         let properties = &mut message.properties;
@@ -145,7 +147,7 @@ impl Original<'_> {
     }
 }
 
-/// The same structured event with other data and another id.
+/// Replaces data and id of a structured event.
 fn restructure(body: &[u8], data: &str, id: &str) -> Result<String, String> {
     let body = std::str::from_utf8(body).map_err(|error| error.to_string())?;
     let whole: &RawValue = serde_json::from_str(body).map_err(|error| error.to_string())?;
@@ -154,11 +156,11 @@ fn restructure(body: &[u8], data: &str, id: &str) -> Result<String, String> {
     if let Some(range) = range("data") {
         pastes.push((range, data.to_owned()));
     } else {
-        // An event without data has other members: the comma is right.
+        // A structured event always has other members, so the trailing comma is valid.
         let first = range_of(body, whole).start + 1;
         pastes.push((first..first, format!("\"data\":{data},")));
     }
-    // From the end, so that the places before it stay where they are.
+    // Start from the end, so that the earlier ranges stay valid.
     pastes.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
     let mut body = body.to_owned();
     for (range, text) in pastes {
@@ -167,12 +169,12 @@ fn restructure(body: &[u8], data: &str, id: &str) -> Result<String, String> {
     Ok(body)
 }
 
-/// Of a name that comes twice the last counts, as in decoding.
+/// Returns a member of a JSON object. The last of duplicate names wins, as in decoding.
 fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     serde_json::from_str::<BTreeMap<String, &RawValue>>(object.get()).ok()?.remove(name)
 }
 
-/// Where a text, a number or a boolean stands.
+/// Finds the range of a text, number or boolean.
 fn scalar_at(json: &str, path: &[String]) -> Option<Range<usize>> {
     let whole: &RawValue = serde_json::from_str(json).ok()?;
     let value = path.iter().try_fold(whole, |value, name| member(value, name))?;
@@ -180,7 +182,8 @@ fn scalar_at(json: &str, path: &[String]) -> Option<Range<usize>> {
     is_scalar.then(|| range_of(json, value))
 }
 
-/// `value` must have been read out of `json`, of which it is then a part.
+/// Returns the position of `value` in `json`. `value` must have been parsed out of `json`, so that it borrows
+/// from it.
 fn range_of(json: &str, value: &RawValue) -> Range<usize> {
     let start = value.get().as_ptr().addr() - json.as_ptr().addr();
     start..start + value.get().len()

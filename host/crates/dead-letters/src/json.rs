@@ -1,12 +1,12 @@
-//! A dead letter as JSON.
+//! Formats a dead letter as JSON.
 
 use broker::{Headers, Message, Properties, Value};
 use serde_json::json;
 
-/// Of the headers that make up the trail, which is shown in words.
+/// Prefix of the delivery headers. They are left out here because the summary shows them in words.
 const PREFIX: &str = "x-notify-";
 
-/// Those that are not of our own trail.
+/// Returns the headers that are not delivery headers.
 pub fn foreign_headers(message: &Message) -> impl Iterator<Item = (&String, &Value)> {
     message.properties.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX))
 }
@@ -15,7 +15,7 @@ pub fn properties_as_json(message: &Message) -> serde_json::Value {
     json!(Properties { headers: Headers::new(), ..message.properties.clone() })
 }
 
-/// Without the exact types, which nobody asks for who looks at a letter.
+/// Converts a header value to JSON without its exact type, which does not matter to a reader of the letter.
 pub fn as_plain_json(value: &Value) -> serde_json::Value {
     match value {
         Value::Void => serde_json::Value::Null,

@@ -1,20 +1,21 @@
-//! A dead letter, as the operator sees it.
+//! A dead letter as the operator sees it.
 
 use broker::{Delivery, Headers, Message, Value};
 use delivery::{DeliveryHeaders, Fault};
 use serde::Serialize;
 use uuid::Uuid;
 
-/// Characters of an id: enough to tell a million letters apart, and few enough to type.
+/// Characters of a letter's id: enough to tell a million letters apart, and short enough to type.
 const ID_CHARACTERS: usize = 10;
+/// Namespace of the UUIDs that ids are derived from.
 const NAMESPACE: Uuid = Uuid::from_u128(0x8d0c_5b1f_3e0a_4c52_a7a1_2d0e_94f6_5c13);
 
-/// What is known of a dead letter. Times are RFC 3339.
+/// Everything known about a dead letter. Times are RFC 3339.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// The same at each look. Only letters that are copies of each other share one.
+    /// Stable across passes. Only copies of the same letter share an id.
     pub id: String,
-    /// Absent where the message was no event.
+    /// Absent if the message was not an event.
     pub plugin: Option<String>,
     pub event_type: Option<String>,
     pub event_id: Option<String>,
@@ -23,14 +24,14 @@ pub struct Summary {
     pub given_up: String,
     pub attempts: u32,
     pub round: u32,
-    /// Absent where nobody wrote it down.
+    /// Absent if the message does not carry the time.
     pub first_at: Option<String>,
     pub last_at: Option<String>,
     pub exchange: String,
     pub routing_key: String,
     /// How earlier rounds ended.
     pub history: Vec<String>,
-    /// The event that this one, edited, stands for.
+    /// The id of the event that this edited event replaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
     pub(super) bytes: usize,
@@ -38,13 +39,14 @@ pub struct Summary {
     pub(super) last_at_millis: Option<i64>,
 }
 
-/// The trail of a message in the dead-letter queue.
-pub(super) fn trail_of(delivery: &Delivery) -> DeliveryHeaders {
+/// Reads the delivery headers of a message in the dead-letter queue, or derives them for a foreign message.
+pub(super) fn headers_of(delivery: &Delivery) -> DeliveryHeaders {
     DeliveryHeaders::read(&delivery.message).unwrap_or_else(|| given_up_by_the_broker(delivery))
 }
 
-/// RabbitMQ itself gives up what came back to its queue too often, and says so in a header
-/// (<https://www.rabbitmq.com/docs/dlx#effects>). Without that, somebody put it there by hand.
+/// Derives delivery headers for a message without any. RabbitMQ dead-letters messages that returned to their
+/// queue too often, and records that in a header (<https://www.rabbitmq.com/docs/dlx#effects>). If that header
+/// is missing, somebody put the message there by hand.
 fn given_up_by_the_broker(delivery: &Delivery) -> DeliveryHeaders {
     let nothing = Headers::new();
     let death = match delivery.message.properties.headers.get("x-death") {
@@ -98,7 +100,7 @@ impl Summary {
     }
 }
 
-/// From what never changes about a letter, and differs between the rounds of one delivery.
+/// Derives the id from the parts of a letter that never change but differ between the rounds of one delivery.
 fn id(delivery_headers: &DeliveryHeaders, message: &Message) -> String {
     let body = Uuid::new_v5(&NAMESPACE, &message.body);
     let recipient = delivery_headers.recipient.as_ref().map(|recipient| (&recipient.plugin, &recipient.event_id));
@@ -110,7 +112,7 @@ fn id(delivery_headers: &DeliveryHeaders, message: &Message) -> String {
     id.chars().take(ID_CHARACTERS).collect()
 }
 
-/// Milliseconds since 1970; of those before nobody writes letters.
+/// Formats milliseconds since 1970. Returns `None` for 0 and earlier, which mean that the time is unknown.
 fn time(millis: i64) -> Option<String> {
     let time = jiff::Timestamp::from_millisecond(millis).ok().filter(|_| millis > 0)?;
     Some(format!("{time:.3}"))

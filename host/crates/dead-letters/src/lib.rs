@@ -1,7 +1,7 @@
-//! Dead letters: browse, replay, edit and purge what was given up.
+//! Dead letters: browse, replay, edit and purge deliveries that were given up.
 //!
-//! All of it works on the dead-letter queue itself, while hosts run. A letter is removed only after it is where it goes to: a
-//! crash may repeat a letter, and loses none.
+//! All operations work on the dead-letter queue itself while hosts run. A letter is removed only after its copy
+//! has arrived, so a crash may duplicate a letter but never loses one.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 
@@ -18,9 +18,9 @@ use crate::browse::Letter;
 pub use crate::select::Selection;
 pub use crate::service::{Changed, DeadLetterError, DeadLetterService};
 
-/// The one that is meant by the id by which these were found. The error says that there are several.
+/// Returns the single letter among those found by `id`. The error says that there are several.
 pub fn the_one(mut letters: Vec<Letter>, id: &str) -> Result<Option<Letter>, String> {
-    // Copies of one letter share an id, and all else with it.
+    // Copies of one letter share its id and everything else.
     letters.sort_by(|one, other| one.summary.id.cmp(&other.summary.id));
     letters.dedup_by(|next, letter| next.summary.id == letter.summary.id);
     if letters.len() < 2 {

@@ -1,4 +1,4 @@
-//! Replaying: first the copy, confirmed by the broker, then the removal.
+//! Replays dead letters: publishes a copy, waits for the broker's confirmation, then removes the letter.
 
 use std::collections::BTreeSet;
 
@@ -12,21 +12,21 @@ use futures_util::stream::{self, StreamExt as _};
 use crate::browse::Letter;
 use crate::session::within_time;
 
-/// Letters that are on their way at once: confirmations come in batches.
+/// Maximum number of letters published at once. Confirmations arrive in batches.
 const AT_ONCE: usize = 64;
 
-/// What became of the letters.
+/// The result of a replay.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub done: usize,
-    /// Letters that stay: id and reason.
+    /// Letters that stay in the queue, each with its id and the reason.
     pub stayed: Vec<(String, String)>,
-    /// Why it ended before its time; what was not done then stays, too.
+    /// The error that ended the replay early. Letters not yet replayed stay in the queue too.
     pub lost: Option<anyhow::Error>,
 }
 
-/// Replays the letters. One that cannot be does not keep the others.
-/// `told`: how many are done, and of how many.
+/// Replays the letters. One that fails does not stop the others. Calls `told` with the number of replayed
+/// letters and the total.
 pub async fn all(
     broker: &Broker,
     config: &HostConfig,
@@ -65,12 +65,12 @@ pub async fn all(
     tally
 }
 
-/// The plugins that they go to.
+/// Returns the plugins that the letters are for.
 pub fn plugins_of(letters: &[Letter]) -> BTreeSet<String> {
     letters.iter().filter_map(|letter| Some(letter.delivery_headers.recipient.as_ref()?.plugin.clone())).collect()
 }
 
-/// One whose trail is ready.
+/// Replays one message with these delivery headers.
 pub async fn one(
     broker: &Broker,
     config: &HostConfig,
@@ -89,7 +89,7 @@ pub async fn one(
 enum Failure {
     /// This letter cannot be replayed.
     Refused(String),
-    /// None can, any more.
+    /// The session is lost, so no letter can be replayed.
     Lost(anyhow::Error),
 }
 
@@ -116,8 +116,9 @@ async fn publish(
     })
 }
 
-/// What was no event, and still is none, would only die again. And since it goes to the queue itself,
-/// the rules must not take the queue's name, which is then its routing key, for the type.
+/// Checks that a message without a recipient decodes as an event, because it would only die again otherwise. It
+/// is published straight to the source's queue, so its routing key becomes the queue's name. The rules must not
+/// take that name for the event type.
 fn readable_at_source(
     message: &Message,
     delivery_headers: &DeliveryHeaders,

@@ -1,4 +1,4 @@
-//! Which dead letters are meant.
+//! Selects dead letters.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -9,42 +9,43 @@ use event::clock::between;
 
 use crate::letter::Summary;
 
-/// All that are given must match. No text may be empty: it would match every letter, and an empty
-/// variable in a script would delete them all.
+/// Criteria for dead letters. A letter must meet all that are set. No text may be empty: it would match every
+/// letter, so an empty variable in a script would delete them all.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Of this plugin
+    /// The plugin's name.
     pub plugin: Option<String>,
-    /// Of this event type; `*` stands for a word, `#` for any number of them
+    /// A pattern for the event type: `*` stands for one word, `#` for any number of words.
     pub event_type: Option<String>,
-    /// Whose code contains this text
+    /// Text that the code must contain.
     pub code: Option<String>,
-    /// Whose code or reason contains this text
+    /// Text that the code or the reason must contain.
     pub reason: Option<String>,
-    /// That were last tried longer ago than this, e.g. 2h or 7d
+    /// Minimum time since the last attempt.
     pub older_than: Option<Duration>,
-    /// That were last tried within this time
+    /// Maximum time since the last attempt.
     pub newer_than: Option<Duration>,
-    /// By the event's id, or the letter's id, or the beginning of that
+    /// The event's id, the letter's id, or the beginning of the letter's id.
     pub id: Option<String>,
-    /// At most so many, those that died first
+    /// Maximum number of letters. The ones that died first are kept.
     pub limit: Option<NonZeroUsize>,
 }
 
-/// What an id stands for among the letters.
+/// The letters that an id stands for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meant {
-    /// The letters of the event with this id.
+pub(super) enum IdMatch {
+    /// All letters of the event with this id.
     Event,
-    /// One letter, by its id in full.
+    /// One letter, with its full id.
     Letter(String),
     Nothing,
-    /// Several letters' ids begin with it.
+    /// Several letters have ids that begin with it.
     Several(Vec<String>),
 }
 
-impl Meant {
-    /// An event's id comes first: it may well look like the beginning of some letter's.
+impl IdMatch {
+    /// Resolves an id. An event's id takes precedence, because it may look like the beginning of some letter's
+    /// id.
     pub(super) fn by<'a>(id: &str, letters: impl Iterator<Item = &'a Summary>) -> Self {
         let mut begin_with_it = BTreeSet::new();
         for letter in letters {
@@ -72,7 +73,7 @@ impl Meant {
 }
 
 impl Selection {
-    /// Those of a plugin, whose code or reason contains a text.
+    /// Selects by plugin, and by a text in the code or the reason.
     pub fn of(plugin: Option<String>, reason: Option<String>) -> Self {
         Self { plugin, reason, ..Self::default() }
     }
@@ -81,15 +82,16 @@ impl Selection {
         Self { id: Some(id.to_owned()), ..Self::default() }
     }
 
-    /// Nothing is said: all are meant. A number alone says nothing of which.
+    /// Returns whether no criterion is set, so that all letters match. A limit alone selects no letters in
+    /// particular and does not count.
     pub fn is_empty(&self) -> bool {
         let Self { plugin, event_type, code, reason, older_than, newer_than, id, limit: _ } = self;
         let texts = [plugin, event_type, code, reason, id];
         texts.iter().all(|text| text.is_none()) && older_than.is_none() && newer_than.is_none()
     }
 
-    /// `now` in milliseconds since 1970. A letter of unknown age is neither old nor new. What an id
-    /// stands for can only be said of all letters together, see [`Meant`].
+    /// Returns whether the letter matches. `now` is in milliseconds since 1970. A letter of unknown age is
+    /// neither old nor new. An id can only be resolved over all letters together; see [`IdMatch`].
     pub(super) fn matches(&self, letter: &Summary, now: i64) -> bool {
         let is = |wanted: &Option<String>, matches: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(matches);
         let age = letter.last_at_millis.map(|last_at| between(last_at, now));
@@ -188,12 +190,12 @@ mod tests {
         let letters: Vec<_> = [("aa11", "4711"), ("aa22", "4711"), ("4711bb", "other"), ("cc", "x"), ("cc", "x")]
             .map(|(id, event)| Summary { id: id.to_owned(), event_id: Some(event.to_owned()), ..letter() })
             .into();
-        let meant = |id| Meant::by(id, letters.iter());
-        assert_eq!(meant("4711"), Meant::Event, "though a letter's id begins with it");
-        assert_eq!(meant("4711b"), Meant::Letter("4711bb".to_owned()));
-        assert_eq!(meant("aa"), Meant::Several(vec!["aa11".to_owned(), "aa22".to_owned()]));
-        assert_eq!(meant("c"), Meant::Letter("cc".to_owned()), "copies of one letter are not two");
-        assert_eq!(meant("zz"), Meant::Nothing);
+        let meant = |id| IdMatch::by(id, letters.iter());
+        assert_eq!(meant("4711"), IdMatch::Event, "though a letter's id begins with it");
+        assert_eq!(meant("4711b"), IdMatch::Letter("4711bb".to_owned()));
+        assert_eq!(meant("aa"), IdMatch::Several(vec!["aa11".to_owned(), "aa22".to_owned()]));
+        assert_eq!(meant("c"), IdMatch::Letter("cc".to_owned()), "copies of one letter are not two");
+        assert_eq!(meant("zz"), IdMatch::Nothing);
         let included = |id| letters.iter().filter(|letter| meant(id).includes(id, letter)).count();
         assert_eq!((included("4711"), included("aa2"), included("aa")), (2, 1, 0));
     }

@@ -1,5 +1,7 @@
-//! The desk does what an operator may do with dead letters, one thing after the other, over a session that it opens when it
-//! is asked, and closes when nobody has asked for a while. Nothing is held in between.
+//! The dead-letter service performs an operator's requests on dead letters, one at a time.
+//!
+//! It opens a session with the broker for the first request and closes it after a while without requests.
+//! Between requests it holds no letters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +26,9 @@ use crate::select::Selection;
 use crate::session::{connect, within_time};
 use crate::the_one;
 
-/// How long the session stays open when nobody asks.
+/// How long an unused session stays open.
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Who waits for the one who is being served.
+/// Maximum number of requests that wait for the one being served.
 const WAITING_MAX: usize = 8;
 
 pub struct DeadLetterService {
@@ -41,16 +43,16 @@ struct Session {
     used: Instant,
 }
 
-/// Why it was not done.
+/// The reason a request failed.
 #[derive(Debug)]
 pub enum DeadLetterError {
     /// There is no such letter.
     Unknown(String),
-    /// It cannot be done with this letter, or not so.
+    /// The letter does not allow this, or not in this form.
     Refused(String),
-    /// Too many want something at once.
+    /// Too many requests are waiting.
     Busy,
-    /// The broker did not do its part.
+    /// The broker failed.
     Failed(anyhow::Error),
 }
 
@@ -60,11 +62,11 @@ impl From<anyhow::Error> for DeadLetterError {
     }
 }
 
-/// What a change came to.
+/// The result of a change to several letters.
 #[derive(Debug, Default)]
 pub struct Changed {
     pub count: usize,
-    /// Those that stay: id and reason.
+    /// Letters that stay in the queue, each with its id and the reason.
     pub stayed: Vec<(String, String)>,
 }
 
@@ -73,7 +75,7 @@ impl DeadLetterService {
         Self { config, url, session: Mutex::default(), waiting: Semaphore::new(WAITING_MAX) }
     }
 
-    /// How many match, and those that died last, the last one first.
+    /// Returns the number of matching letters, and up to `limit` of them, newest death first.
     pub async fn list(&self, selection: &Selection, limit: usize) -> Result<(usize, Vec<Value>), DeadLetterError> {
         let mut turn = self.turn().await?;
         let Some((browser, letters)) = self.find(&mut turn, selection, Need::Summary).await? else {
@@ -85,7 +87,7 @@ impl DeadLetterService {
         Ok(listed)
     }
 
-    /// All that is known of one, with its content, and with what of it a replay may change.
+    /// Returns everything known about one letter, with its content and the part that an edit may change.
     pub async fn show(&self, id: &str) -> Result<Value, DeadLetterError> {
         let mut turn = self.turn().await?;
         let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
@@ -103,7 +105,7 @@ impl DeadLetterService {
         Ok(shown)
     }
 
-    /// Gives one back to the plugin that failed; with another text, as `dead-letters edit` does.
+    /// Replays one letter to the plugin that failed. With `text`, edits it first, as `dead-letters edit` does.
     pub async fn replay_one(&self, id: &str, text: Option<&str>) -> Result<(), DeadLetterError> {
         let mut turn = self.turn().await?;
         let (browser, letter) = self.find_one(&mut turn, id, Need::Message).await?;
@@ -163,7 +165,7 @@ impl DeadLetterService {
         Ok(Changed { count, stayed: Vec::new() })
     }
 
-    /// Closes the session whenever it was not used for a while. It goes on for as long as it is polled.
+    /// Closes the session whenever it has been unused for a while. Runs for as long as it is polled.
     pub async fn tidy(&self) {
         loop {
             tokio::time::sleep(IDLE_MAX / 3).await;
@@ -174,13 +176,14 @@ impl DeadLetterService {
         }
     }
 
-    /// One at a time: what one holds, another does not see.
+    /// Waits for exclusive use of the session. Letters held by one request would be invisible to another.
     async fn turn(&self) -> Result<MutexGuard<'_, Option<Session>>, DeadLetterError> {
         let _waiting = self.waiting.try_acquire().map_err(|_| DeadLetterError::Busy)?;
         Ok(self.session.lock().await)
     }
 
-    /// `None`: there is no dead-letter queue, and so no letter.
+    /// Finds letters over the open session, or over a new one. Returns `None` if there is no dead-letter queue,
+    /// and so no letter.
     async fn find(
         &self,
         turn: &mut MutexGuard<'_, Option<Session>>,
@@ -188,7 +191,7 @@ impl DeadLetterService {
         need: Need,
     ) -> Result<Option<(Browser, Vec<Letter>)>, DeadLetterError> {
         let names = &self.config.source.names;
-        // The one that is there may have been lost meanwhile, which shows when it is asked.
+        // The open session may have been lost since its last use. Only a request to the broker shows that.
         if let Some(session) = turn.as_mut() {
             if within_time(session.broker.inspect(&names.dead())).await.is_ok() {
                 session.used = Instant::now();
@@ -204,7 +207,7 @@ impl DeadLetterService {
             broker
         };
         let found = Browser::look(broker, names, selection, need).await;
-        // What was held comes back with the session's end.
+        // Ending the session returns the held letters to the queue.
         if found.is_err()
             && let Some(session) = turn.take()
         {
@@ -233,7 +236,7 @@ impl DeadLetterService {
     }
 }
 
-/// A session that failed is not used again.
+/// Drops the session after a failure, so that it is not used again.
 fn done(turn: &mut MutexGuard<'_, Option<Session>>, done: anyhow::Result<()>) -> Result<(), DeadLetterError> {
     if done.is_err() {
         **turn = None;
@@ -241,7 +244,7 @@ fn done(turn: &mut MutexGuard<'_, Option<Session>>, done: anyhow::Result<()>) ->
     Ok(done?)
 }
 
-/// The body is `body` where it is text, else `body_base64`.
+/// Formats a letter. The body is `body` if it is text, `body_base64` otherwise.
 fn as_json(summary: &Summary, message: &Message) -> Value {
     let mut json = json!(summary);
     let headers: Map<_, _> =

@@ -15,25 +15,26 @@ use tracing::{debug, info, warn};
 use crate::breaker::Change;
 use crate::delivery_headers::{DeliveryHeaders, PREFIX};
 use crate::observer::{AttemptReport, AttemptResult, Next, ReceivedContext, Recorded, Round};
+use crate::permit::Permit;
 use crate::policy::{Outcome, Settlement, decide};
-use crate::runner::{Permit, Runner};
-use crate::settle::{Landed, Onward, pass_on};
+use crate::runner::Runner;
+use crate::settle::{Forwarded, Onward, pass_on};
 use crate::worker::{Worker, could_not_pass_on, recipient};
 
-/// Headers that a plugin is shown, and bytes of each; the rest is for the broker.
+/// Maximum number of message headers shown to a plugin.
 const HEADERS_SHOWN_MAX: usize = 64;
 
 /// One event on its way to one plugin.
 pub(super) struct PluginDelivery<'a> {
     pub(super) runner: &'a Arc<Runner>,
     pub(super) event: &'a Event,
-    /// For a first attempt, how the event came.
+    /// How the event arrived, for a first attempt.
     pub(super) received: Option<&'a ReceivedContext<'a>>,
     pub(super) delivery: &'a Delivery,
     pub(super) delivery_headers: &'a DeliveryHeaders,
 }
 
-/// A call that has ended.
+/// A finished call.
 struct Called {
     number: u32,
     /// When the round began, in milliseconds since 1970.
@@ -41,12 +42,12 @@ struct Called {
     /// When the call ended, in milliseconds since 1970.
     ended_at: i64,
     outcome: Outcome,
-    /// What it means for the plugin's health.
+    /// The change in the plugin's health, if any.
     change: Option<Change>,
-    /// For the observer, if there is one.
+    /// The report for the observer, if there is one.
     result: Option<AttemptResult>,
     span: Span,
-    /// What the trace of the delivery begins with, if it had none.
+    /// The parent span for later attempts, if the delivery had none yet.
     trace: Option<String>,
 }
 
@@ -92,15 +93,15 @@ impl Worker {
         passed_on.map(|_| ())
     }
 
-    /// Calls the plugin, and notes in span and metrics what came of it.
+    /// Calls the plugin, and records the result in the span and the metrics.
     async fn call(&self, one: &PluginDelivery<'_>, permit: Permit, retry: &RetryPolicy) -> Called {
         let PluginDelivery { runner, event, delivery, delivery_headers, .. } = one;
         let (number, max) = (delivery_headers.attempts.saturating_add(1), retry.attempts_max);
-        // The age of a delivery counts from its first attempt: it may have waited for days that were not its fault.
+        // Count the age from the first attempt. The delivery may have waited in a queue for days before it.
         let round_at = if delivery_headers.attempts == 0 { clock::now() } else { delivery_headers.round_at };
         let (plugin, message, cause) = (&*runner.name, &delivery.message, delivery_headers.trace.as_deref());
         let mut span = self.spans.attempt(Begun { plugin, number, max, message, event, cause });
-        // A publisher without spans may have put it into the queue. Then its trace begins here.
+        // A host without spans may have queued the delivery, so its trace begins here.
         let trace = if cause.is_none() { span.as_cause() } else { None };
         let attempt = Attempt {
             number,
@@ -128,7 +129,7 @@ impl Worker {
     }
 }
 
-/// Logs what was decided.
+/// Logs the settlement.
 fn say(one: &PluginDelivery<'_>, number: u32, max: u32, settlement: &Settlement) {
     let (plugin, event_id, event_type) = (&*one.runner.name, &one.event.id, &one.event.event_type);
     match settlement {
@@ -149,7 +150,7 @@ fn say(one: &PluginDelivery<'_>, number: u32, max: u32, settlement: &Settlement)
     }
 }
 
-/// Where a delivery goes from here; `None` if it is settled.
+/// Returns where the delivery goes next, or `None` if it is settled.
 fn onward<'a>(plugin: &'a str, settlement: &Settlement, now: i64) -> Option<(Onward<'a>, Next<&'static str>)> {
     match settlement {
         Settlement::Done => None,
@@ -161,33 +162,34 @@ fn onward<'a>(plugin: &'a str, settlement: &Settlement, now: i64) -> Option<(Onw
     }
 }
 
-/// In milliseconds since 1970.
+/// Returns the time after a delay, in milliseconds since 1970.
 fn after(now: i64, delay: Duration) -> i64 {
     now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Counts a settlement by where its copy has landed, and returns what comes next: `next`, if it landed where it was meant to.
+/// Counts a settlement by where its copy went. Returns `next` if that is the intended place, and the actual
+/// next step otherwise.
 fn count_landing(
     runner: &Runner,
     event_id: &str,
-    passed_on: &Result<Landed, BrokerError>,
+    passed_on: &Result<Forwarded, BrokerError>,
     settlement: &Settlement,
     next: Next<&'static str>,
 ) -> Next<&'static str> {
     match (passed_on, settlement) {
         (Err(_), _) => return Next::Unsettled,
-        (Ok(Landed::Dead(fault)), _) => {
+        (Ok(Forwarded::Dead(fault)), _) => {
             could_not_pass_on(runner, event_id, fault);
             return Next::DeadLetter(GivenUp::Inexpressible.as_str());
         }
-        (Ok(Landed::AsMeant), Settlement::DeadLetter { why, .. }) => runner.metrics.gave_up(*why),
-        (Ok(Landed::AsMeant), Settlement::Pause(_)) => runner.metrics.spilled(SpillReason::Misconfigured),
-        (Ok(Landed::AsMeant), Settlement::Done | Settlement::RetryLater { .. } | Settlement::AgainLater { .. }) => {}
+        (Ok(Forwarded::AsMeant), Settlement::DeadLetter { why, .. }) => runner.metrics.gave_up(*why),
+        (Ok(Forwarded::AsMeant), Settlement::Pause(_)) => runner.metrics.spilled(SpillReason::Misconfigured),
+        (Ok(Forwarded::AsMeant), Settlement::Done | Settlement::RetryLater { .. } | Settlement::AgainLater { .. }) => {}
     }
     next
 }
 
-/// How the message travelled, for plugins that care.
+/// Describes how the message travelled, for plugins that care.
 fn transport(delivery: &Delivery, delivery_headers: &DeliveryHeaders) -> Vec<(String, String)> {
     let mut attributes = vec![
         ("amqp.exchange".to_owned(), delivery_headers.exchange.clone()),
@@ -200,7 +202,7 @@ fn transport(delivery: &Delivery, delivery_headers: &DeliveryHeaders) -> Vec<(St
     attributes
 }
 
-/// A length of time as people say it.
+/// A duration formatted for people.
 struct Wait(Duration);
 
 impl std::fmt::Display for Wait {

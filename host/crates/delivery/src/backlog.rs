@@ -1,8 +1,8 @@
-//! A plugin's backlog: what was spilled, and what is due again, in a queue of its own.
+//! Consumes a plugin's backlog: its own queue, with deliveries that spilled or are due again.
 //!
-//! It is only taken from while the plugin may be called. While the breaker is open, in quiet hours, and while
-//! the next turn by the rate is far, nothing is held unacknowledged: RabbitMQ would end the consumer after half
-//! an hour (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+//! The queue is consumed only while the plugin may be called. Nothing is held unacknowledged while the breaker
+//! is open, in quiet hours, or when the rate's next turn is far away. RabbitMQ would end the consumer after
+//! half an hour (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,20 +15,22 @@ use telemetry::metrics::GivenUp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::admission::Draw;
+use crate::admission::BacklogDraw;
 use crate::consume_loop::consume;
+use crate::deliver::Handling;
 use crate::delivery_headers::{DeliveryHeaders, Recipient, forget_own_waits};
 use crate::quarantine::Admission;
 use crate::runner::Runner;
 use crate::unreadable;
-use crate::worker::{Seen, Worker};
+use crate::worker::Worker;
 
-/// Before the queue is asked for again, when it was taken away.
+/// Shortest pause before consuming the queue again after it was lost.
 const LOST_QUEUE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before consuming the queue again after it was lost.
 const LOST_QUEUE_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// When nothing has come from the queue for so long, though it might have, there is nothing in it.
+/// The queue counts as empty if nothing arrives for this long although it could.
 const EMPTY_AFTER: Duration = Duration::from_millis(250);
-/// How long the broker may take to say what is in the queue; it is not worth more.
+/// How long the broker may take to report the length of the queue. The answer is not worth a longer wait.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One plugin's backlog.
@@ -40,8 +42,8 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Works it off until `stop`. Returns how many messages were given back unfinished; an error
-    /// means that the session is lost.
+    /// Consumes the backlog until `stop`. Returns how many messages were given back unfinished. An error means
+    /// that the session is lost.
     pub(super) async fn run(self, stop: CancellationToken, give_up: CancellationToken) -> Result<usize, BrokerError> {
         let (mut pause, mut said) = (LOST_QUEUE_PAUSE_MIN, String::new());
         loop {
@@ -49,7 +51,8 @@ impl Backlog {
             let began = Instant::now();
             match self.work(draw, &stop, &give_up).await {
                 Ok(given_back) if stop.is_cancelled() => return Ok(given_back),
-                // The next turn may be hours away, and whoever asks wants to know whether anybody waits for it.
+                // The next turn may be hours away. Ask now whether anything waits, so that the plugin's status is
+                // right meanwhile.
                 Ok(_) if self.runner.is_behind() => self.look_whether_empty().await,
                 Ok(_) => {}
                 Err(error @ BrokerError::Lost(_)) => return Err(error),
@@ -61,7 +64,7 @@ impl Backlog {
                         None => format!("{error}; made it anew"),
                         Some(refusal) => format!("{error}; cannot make it anew, and goes on trying: {refusal}"),
                     };
-                    // Once for each kind of trouble, not at every try.
+                    // Warn once for each kind of problem, not at every attempt.
                     if problem != said {
                         warn!(plugin = &*self.runner.name, "cannot take from its queue: {problem}");
                         said = problem;
@@ -82,7 +85,7 @@ impl Backlog {
         }
     }
 
-    /// Makes what is missing; why not, if the broker refuses.
+    /// Declares the plugin's queue. Returns the broker's refusal, if it refuses.
     async fn declare(&self) -> Result<Option<BrokerError>, BrokerError> {
         let Worker { broker, source, .. } = &self.worker;
         match broker.declare_plugins(&source.names, &[&self.runner.name]).await {
@@ -94,7 +97,7 @@ impl Backlog {
 
     async fn work(
         &self,
-        draw: Draw,
+        draw: BacklogDraw,
         stop: &CancellationToken,
         give_up: &CancellationToken,
     ) -> Result<usize, BrokerError> {
@@ -108,11 +111,11 @@ impl Backlog {
                 () = self.runner.when_different(draw) => {}
                 () = self.notice_the_end(&hand) => {}
             }
-            // What waits for its turn waits in the queue as well as here.
+            // Deliveries that wait for their turn can do so in the queue just as well.
             give_back.cancel();
         };
         consume(consumer, enough, give_up, &self.worker.caution, |delivery| {
-            let (backlog, held, give_back) = (self.clone(), Held::new(&hand), give_back.clone());
+            let (backlog, held, give_back) = (self.clone(), HeldDelivery::new(&hand), give_back.clone());
             async move {
                 let _held = held;
                 backlog.see_through(delivery, &give_back).await;
@@ -121,7 +124,7 @@ impl Backlog {
         .await
     }
 
-    /// Says whenever nothing waits in the queue any more. It goes on for as long as it is polled.
+    /// Notes whenever the queue has become empty. Runs for as long as it is polled.
     async fn notice_the_end(&self, hand: &Hand) {
         loop {
             self.runner.when_behind().await;
@@ -141,24 +144,27 @@ impl Backlog {
         }
     }
 
-    /// The same as [`Self::handle`], once its turn has come, unless the message is to be set aside.
+    /// Does the same as [`Self::handle`], once the message may be handled. Sets the message aside if it is
+    /// convicted.
     async fn see_through_with_caution(&self, delivery: Delivery, give_back: &CancellationToken) {
         let queue = self.worker.source.names.plugin(&self.runner.name);
-        let admitted = give_back.run_until_cancelled(self.worker.caution.admit(&queue, &delivery)).await;
-        match admitted {
+        let admission = give_back.run_until_cancelled(self.worker.caution.admit(&queue, &delivery)).await;
+        match admission {
             None | Some(Admission::NotNow) => {}
-            Some(Admission::Handle(mut pass)) => match Box::pin(pass.during(self.handle(delivery, give_back))).await {
-                Some(Seen::Through) => pass.settled().await,
-                Some(Seen::NotNow) => pass.given_back().await,
-                None => {}
-            },
-            Some(Admission::SetAside(mut pass, verdict)) => {
-                let delivery_headers = self.trail_of(&delivery);
-                match Box::pin(pass.during(self.worker.set_aside(&delivery, delivery_headers, verdict))).await {
+            Some(Admission::Handle(mut admitted)) => {
+                match Box::pin(admitted.during(self.handle(delivery, give_back))).await {
+                    Some(Handling::Settled) => admitted.settled().await,
+                    Some(Handling::NotNow) => admitted.given_back().await,
+                    None => {}
+                }
+            }
+            Some(Admission::SetAside(mut admitted, verdict)) => {
+                let delivery_headers = self.headers_of(&delivery);
+                match Box::pin(admitted.during(self.worker.set_aside(&delivery, delivery_headers, verdict))).await {
                     Ok(()) => {
                         self.runner.metrics.gave_up(GivenUp::Quarantined);
                         delivery.receipt.ack();
-                        pass.settled().await;
+                        admitted.settled().await;
                     }
                     Err(error) => debug!(%error, "a message was not settled, and will come again"),
                 }
@@ -166,13 +172,14 @@ impl Backlog {
         }
     }
 
-    fn trail_of(&self, delivery: &Delivery) -> DeliveryHeaders {
+    fn headers_of(&self, delivery: &Delivery) -> DeliveryHeaders {
         let delivery_headers = DeliveryHeaders::read(&delivery.message).unwrap_or_else(|| {
-            // Somebody may have put it there by hand.
+            // Somebody may have put the message there by hand.
             DeliveryHeaders::begin(delivery, None, now())
         });
         let is_lost = delivery.unreadable.is_some() && delivery_headers.recipient.is_none();
-        // The event's own headers are lost, but its plugin is known: a replay must not go to all plugins.
+        // The delivery headers were unreadable, but the queue names the plugin. Record it, so that a replay does
+        // not go to all plugins.
         let recipient = is_lost.then(|| Recipient {
             plugin: self.runner.name.to_string(),
             event_id: String::new(),
@@ -182,12 +189,13 @@ impl Backlog {
         DeliveryHeaders { recipient: delivery_headers.recipient.or(recipient), ..delivery_headers }
     }
 
-    /// `None`: it was not settled, for the session is lost.
-    async fn handle(&self, mut delivery: Delivery, give_back: &CancellationToken) -> Option<Seen> {
+    /// Handles one delivery. Returns `None` if it was not settled because the session is lost.
+    async fn handle(&self, mut delivery: Delivery, give_back: &CancellationToken) -> Option<Handling> {
         let names = &self.worker.source.names;
         forget_own_waits(&mut delivery.message.properties.headers, names);
-        let delivery_headers = self.trail_of(&delivery);
-        // What has been tried has waited elsewhere, and nobody wrote down for how long.
+        let delivery_headers = self.headers_of(&delivery);
+        // Measure the wait only before the first attempt. Later ones also waited in a retry queue, and nobody
+        // recorded for how long.
         if delivery_headers.attempts == 0 {
             self.runner.metrics.taken(delivery_headers.round_at);
         }
@@ -202,13 +210,13 @@ impl Backlog {
                 let given_up = self.worker.give_up(&delivery, delivery_headers, fault).await;
                 given_up.map(|()| {
                     self.runner.metrics.gave_up(GivenUp::Undecodable);
-                    Seen::Through
+                    Handling::Settled
                 })
             }
         };
         match seen {
             Ok(seen) => {
-                if seen == Seen::Through {
+                if seen == Handling::Settled {
                     delivery.receipt.ack();
                 }
                 Some(seen)
@@ -222,21 +230,22 @@ impl Backlog {
 }
 
 impl Backlog {
-    /// An attempt, unless the plugin turns out not to want what came before it could be asked.
+    /// Makes an attempt. A delivery that was queued before the plugin had loaded is routed first, and dropped
+    /// if the plugin does not want it.
     async fn route_and_try(
         &self,
         event: &Event,
         delivery: &Delivery,
         delivery_headers: DeliveryHeaders,
         give_back: &CancellationToken,
-    ) -> Result<Seen, BrokerError> {
+    ) -> Result<Handling, BrokerError> {
         if delivery_headers.not_yet_routed {
             // Nothing is taken for a plugin that has not been loaded.
-            let Some(version) = self.runner.current() else { return Ok(Seen::NotNow) };
+            let Some(version) = self.runner.current() else { return Ok(Handling::NotNow) };
             if let Some(why) = version.declines(event) {
                 debug!(plugin = &*self.runner.name, event_id = event.id, %why, "not wanted after all");
                 self.worker.observer.declined(event, &self.runner.name, &why);
-                return Ok(Seen::Through);
+                return Ok(Handling::Settled);
             }
         }
         let delivery_headers = DeliveryHeaders { not_yet_routed: false, ..delivery_headers };
@@ -244,18 +253,18 @@ impl Backlog {
     }
 }
 
-/// What was taken from the queue by one consumer.
+/// Counts the deliveries that one consumer took from the queue.
 #[derive(Default)]
 struct Hand {
     held: AtomicUsize,
-    /// In all.
+    /// Total since the consumer started.
     drawn: AtomicUsize,
 }
 
-/// One delivery in hand, for as long as it lives.
-struct Held(Arc<Hand>);
+/// Counts one delivery as held for as long as this lives.
+struct HeldDelivery(Arc<Hand>);
 
-impl Held {
+impl HeldDelivery {
     fn new(hand: &Arc<Hand>) -> Self {
         hand.held.fetch_add(1, Ordering::Relaxed);
         hand.drawn.fetch_add(1, Ordering::Relaxed);
@@ -263,7 +272,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldDelivery {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,60 +1,60 @@
-//! The breaker leaves a failing plugin alone for a while: it opens when too many calls fail, lets
-//! one probe through after a pause, and closes when that succeeds. A plugin that says that it is
-//! misconfigured is paused instead, until its files change. Whatever the state, an operator may hold the
-//! plugin, until he lets it go.
+//! The breaker leaves a failing plugin alone for a while. It opens when too many calls fail, lets one probe
+//! through after a pause, and closes when the probe succeeds. A plugin that reports itself misconfigured is
+//! paused instead, until its files change. In any state, an operator may hold the plugin until further notice.
 //!
-//! What it keeps away from the plugin waits in the plugin's own queue, and is not counted as tried.
-//! It has no clock of its own.
+//! Deliveries that the breaker keeps away wait in the plugin's own queue and do not count as attempts. The
+//! caller passes in the time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use config::BreakerPolicy;
 
-/// Calls that are remembered, however many the window saw.
+/// Maximum number of remembered calls, whatever the window.
 const CALLS_REMEMBERED_MAX: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Breaker {
     policy: BreakerPolicy,
-    state: State,
-    /// By the operator.
+    state: BreakerState,
+    /// Whether the operator holds the plugin.
     held: bool,
-    /// How often it has begun anew. What began before that says nothing of now.
+    /// Number of restarts. Calls that began in an earlier generation say nothing about this one.
     generation: u64,
-    /// When recent calls ended, and whether they failed.
+    /// The end of each recent call, and whether it failed.
     calls: VecDeque<(Instant, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum BreakerState {
     Closed,
     Open { until: Instant, pause: Duration, probing: bool },
     Paused,
 }
 
-/// Whether the plugin may be called.
+/// Whether a call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BreakerDecision {
     Go,
-    /// One call, to see whether it is well again.
+    /// One call, to test whether the plugin has recovered.
     Probe,
-    /// Not before then, or not before it is resumed.
+    /// Not before this time. `None` means not before something else happens: the plugin is resumed, or the
+    /// probe ends.
     Wait(Option<Instant>),
 }
 
-/// Why a plugin is not to be called, unless it is well.
+/// Why the breaker keeps calls from the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ailment {
-    /// Too many of its calls failed.
+pub(super) enum BreakerReason {
+    /// Too many calls failed.
     Failing,
-    /// It says so itself.
+    /// The plugin reports that it is misconfigured.
     Misconfigured,
-    /// The operator holds it.
+    /// The operator holds the plugin.
     Held,
 }
 
-/// What someone should be told.
+/// A change in the plugin's health that is worth reporting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Failing,
@@ -65,37 +65,36 @@ pub(super) enum Change {
 
 impl Breaker {
     pub(super) fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed, held: false, generation: 0, calls: VecDeque::new() }
+        Self { policy, state: BreakerState::Closed, held: false, generation: 0, calls: VecDeque::new() }
     }
 
-    /// Whether a call may be made; it is not counted as begun.
+    /// Returns whether a call may be made, without beginning one.
     pub(super) fn look(&self, now: Instant) -> BreakerDecision {
         if self.held {
             return BreakerDecision::Wait(None);
         }
         match self.state {
-            State::Closed => BreakerDecision::Go,
-            State::Paused => BreakerDecision::Wait(None),
-            State::Open { until, probing: false, .. } if now >= until => BreakerDecision::Probe,
-            // A probe that never ends is given up with its call, which has a time limit.
-            State::Open { until, probing, .. } => BreakerDecision::Wait((!probing).then_some(until)),
+            BreakerState::Closed => BreakerDecision::Go,
+            BreakerState::Paused => BreakerDecision::Wait(None),
+            BreakerState::Open { until, probing: false, .. } if now >= until => BreakerDecision::Probe,
+            // A probe that never ends is cut off with its call, which has a time limit.
+            BreakerState::Open { until, probing, .. } => BreakerDecision::Wait((!probing).then_some(until)),
         }
     }
 
-    /// Begins a call, if it may be made. After a probe one of [`Self::ended`] and [`Self::not_made`]
-    /// must follow.
+    /// Begins a call, if it may be made. After a probe, [`Self::ended`] or [`Self::not_made`] must follow.
     pub(super) fn admit(&mut self, now: Instant) -> BreakerDecision {
         let admission = self.look(now);
-        if let (BreakerDecision::Probe, State::Open { probing, .. }) = (admission, &mut self.state) {
+        if let (BreakerDecision::Probe, BreakerState::Open { probing, .. }) = (admission, &mut self.state) {
             *probing = true;
         }
         admission
     }
 
-    /// A call ended.
+    /// Records the end of a call.
     pub(super) fn ended(&mut self, probe: bool, failed: bool, now: Instant) -> Option<Change> {
         match (self.state, probe) {
-            (State::Closed, _) => {
+            (BreakerState::Closed, _) => {
                 self.remember(failed, now);
                 if !failed || !self.is_too_much() {
                     return None;
@@ -104,48 +103,48 @@ impl Breaker {
                 self.open(pause, now);
                 Some(Change::Failing)
             }
-            (State::Open { pause, .. }, true) if failed => {
+            (BreakerState::Open { pause, .. }, true) if failed => {
                 self.open(pause.saturating_mul(2).min(self.policy.pause_max), now);
                 None
             }
-            (State::Open { .. }, true) => {
-                self.state = State::Closed;
+            (BreakerState::Open { .. }, true) => {
+                self.state = BreakerState::Closed;
                 Some(Change::Recovered)
             }
-            // Began before it opened, and says nothing new.
-            (State::Open { .. }, false) | (State::Paused, _) => None,
+            // The call began before the breaker opened, and says nothing new.
+            (BreakerState::Open { .. }, false) | (BreakerState::Paused, _) => None,
         }
     }
 
-    /// A call that was admitted was not made after all.
+    /// Takes back an admitted call that was not made.
     pub(super) fn not_made(&mut self, probe: bool) {
-        if let (true, State::Open { probing, .. }) = (probe, &mut self.state) {
+        if let (true, BreakerState::Open { probing, .. }) = (probe, &mut self.state) {
             *probing = false;
         }
     }
 
-    /// The plugin cannot work as it is.
+    /// Pauses the plugin, which cannot work as it is configured.
     pub(super) fn pause(&mut self) -> Option<Change> {
-        let was = std::mem::replace(&mut self.state, State::Paused);
+        let was = std::mem::replace(&mut self.state, BreakerState::Paused);
         self.calls.clear();
-        (was != State::Paused).then_some(Change::Paused)
+        (was != BreakerState::Paused).then_some(Change::Paused)
     }
 
-    /// Whether it waits for somebody rather than for a time.
+    /// Returns whether the plugin waits for somebody to act, rather than for a time.
     pub(super) fn is_paused(&self) -> bool {
-        self.held || self.state == State::Paused
+        self.held || self.state == BreakerState::Paused
     }
 
-    /// What keeps calls away, if anything does.
-    pub(super) fn ailment(&self) -> Ailment {
+    /// Returns the reason why calls are kept away. Only meaningful if they are.
+    pub(super) fn reason(&self) -> BreakerReason {
         match self.state {
-            _ if self.held => Ailment::Held,
-            State::Paused => Ailment::Misconfigured,
-            State::Open { .. } | State::Closed => Ailment::Failing,
+            _ if self.held => BreakerReason::Held,
+            BreakerState::Paused => BreakerReason::Misconfigured,
+            BreakerState::Open { .. } | BreakerState::Closed => BreakerReason::Failing,
         }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> BreakerState {
         self.state
     }
 
@@ -157,20 +156,20 @@ impl Breaker {
         self.held
     }
 
-    /// The operator's word. Whether it is news.
+    /// Sets whether the operator holds the plugin. Returns whether that changes anything.
     pub(super) fn hold(&mut self, held: bool) -> bool {
         std::mem::replace(&mut self.held, held) != held
     }
 
-    /// It begins anew, because its files changed or the operator says so; a hold stays.
+    /// Starts over, because the plugin's files changed or the operator resumed it. A hold stays.
     pub(super) fn resume(&mut self, policy: BreakerPolicy) -> Option<Change> {
         let was = self.state;
         *self = Self { held: self.held, generation: self.generation + 1, ..Self::new(policy) };
-        (was != State::Closed).then_some(Change::Resumed)
+        (was != BreakerState::Closed).then_some(Change::Resumed)
     }
 
     fn open(&mut self, pause: Duration, now: Instant) {
-        self.state = State::Open { until: now + pause, pause, probing: false };
+        self.state = BreakerState::Open { until: now + pause, pause, probing: false };
         self.calls.clear();
     }
 

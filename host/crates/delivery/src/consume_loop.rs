@@ -1,4 +1,4 @@
-//! The pump takes deliveries from one queue and has each worked on in a task of its own.
+//! The consume loop takes deliveries from one queue and handles each in a task of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use tracing::warn;
 
 use crate::quarantine::Caution;
 
-/// How long a consumer may take to say good-bye.
+/// How long closing a consumer may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Works until `enough`, lets what is in flight finish unless `give_up` comes first, and gives
-/// back the rest. Returns how many messages that were.
+/// Consumes until `enough`, lets work in flight finish unless `give_up` comes first, and gives back the rest.
+/// Returns how many messages were given back.
 ///
-/// An error means that the consumer is lost, and with it the right to acknowledge what is in
-/// flight: those messages come again. A panic over a message ends the session as well, for else the message
-/// would stay in hand for ever.
+/// An error means that the consumer is lost, and with it the right to acknowledge messages in flight. They will
+/// be offered again. A panic while handling a message also ends the session, because the message would
+/// otherwise stay unacknowledged forever.
 pub(super) async fn consume<W>(
     mut consumer: Consumer,
     enough: impl Future<Output = ()>,
@@ -31,7 +31,7 @@ where
     W: Future<Output = ()> + Send + 'static,
 {
     let tasks = TaskTracker::new();
-    // Also ends the tasks when this future is dropped.
+    // The guard also ends the tasks if this future is dropped.
     let end_tasks = CancellationToken::new();
     let _end_tasks = end_tasks.clone().drop_guard();
     let mut enough = std::pin::pin!(enough);
@@ -39,6 +39,7 @@ where
     let mut has_panicked = std::pin::pin!(panicked.notified());
     loop {
         let next = tokio::select! {
+            // In this order: after a stop or a panic no more messages are taken.
             biased;
             () = &mut enough => break,
             () = &mut has_panicked => {
@@ -48,12 +49,12 @@ where
             next = consumer.next() => next,
         };
         match next {
-            // The prefetch bounds how many there are.
+            // The prefetch bounds the number of tasks.
             Some(Ok(delivery)) => {
-                // On the heap before it is handed on from one to the next: it is large.
+                // Box the future before moving it, because it is large.
                 let (work, end) = (Box::pin(work(delivery)), end_tasks.clone());
                 let noticed = Noticed(Arc::clone(&panicked));
-                // Dropping a delivery is to give it back.
+                // Dropping a delivery gives it back.
                 tasks.spawn(async move {
                     let _noticed = noticed;
                     end.run_until_cancelled(work).await;
@@ -78,7 +79,7 @@ where
     Ok(given_back)
 }
 
-/// Tells if it is dropped because of a panic.
+/// Sends a notification if it is dropped by a panic.
 struct Noticed(Arc<Notify>);
 
 impl Drop for Noticed {
@@ -113,8 +114,8 @@ mod tests {
         let consumer = broker.consume("q", 1).await.unwrap();
         let caution = Quarantine::open(None).begin(CancellationToken::new());
         let never = CancellationToken::new();
-        let pumped = consume(consumer, std::future::pending(), &never, &caution, async |_| panic!("told to"));
-        let error = tokio::time::timeout(Duration::from_secs(30), pumped).await.unwrap().unwrap_err();
+        let ended = consume(consumer, std::future::pending(), &never, &caution, async |_| panic!("told to"));
+        let error = tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap().unwrap_err();
         assert!(matches!(&error, BrokerError::Lost(why) if why.contains("panicked")), "{error}");
         assert_eq!(caution.failed().as_deref(), Some("a task of the host panicked"));
     }

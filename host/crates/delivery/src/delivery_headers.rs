@@ -1,14 +1,14 @@
-//! The trail is what a message carries of its own history, in headers that begin with `x-notify-`:
-//! for which plugin it is, how often that was tried, and how it went.
+//! Delivery headers carry the history of a message: the plugin it is for, its attempts, and how they ended.
+//! Their names begin with `x-notify-`.
 //!
-//! Everything else about the message stays as it came: body, properties, foreign headers.
+//! Everything else about the message stays as it arrived: body, properties and foreign headers.
 
 use broker::{Delivery, Headers, Message, QueueNames, Value};
 use event::trace_context;
 
 use crate::policy::Fault;
 
-/// All of ours begin with it.
+/// Prefix of all delivery headers.
 pub(crate) const PREFIX: &str = "x-notify-";
 
 const PLUGIN: &str = "x-notify-plugin";
@@ -29,49 +29,50 @@ const EXCHANGE: &str = "x-notify-exchange";
 const TRACE: &str = "x-notify-trace";
 const ROUTING_KEY: &str = "x-notify-routing-key";
 const NOT_YET_ROUTED: &str = "x-notify-not-yet-routed";
-/// Names of headers that there was no room for.
+/// Names of headers that were left out for lack of room.
 pub(super) const LEFT_BEHIND: &str = "x-notify-left-behind";
 
-/// Characters of a text that are kept: headers travel in one frame, of 128 KiB by default.
+/// Maximum characters of a text. Headers travel in one frame, of 128 KiB by default.
 const TEXT_CHARACTERS_MAX: usize = 4000;
-/// Earlier rounds of which the reason is kept, and characters of each.
+/// Maximum number of earlier rounds in the history.
 const HISTORY_LENGTH_MAX: usize = 10;
+/// Maximum characters of an earlier round in the history.
 const HISTORY_CHARACTERS_MAX: usize = 300;
 
-/// What became of a delivery so far. Times are in milliseconds since 1970.
+/// The history of a delivery. Times are in milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryHeaders {
-    /// Absent where the message was no event.
+    /// Absent if the message is not an event.
     pub recipient: Option<Recipient>,
-    /// Attempts that were made in this round.
+    /// Attempts made in this round.
     pub attempts: u32,
-    /// What the last of them failed at.
+    /// The fault of the last attempt, if it failed.
     pub fault: Option<Fault>,
-    /// Why it was given up, once it is: a word such as `rejected`.
+    /// Why the delivery was given up, in one word such as `rejected`.
     pub given_up: Option<String>,
-    /// When a host first took the message.
+    /// When a host first received the message.
     pub first_at: i64,
-    /// When this was last tried.
+    /// When the last attempt was made.
     pub last_at: i64,
-    /// From 1; each replay of a dead letter begins a new one, with fresh attempts.
+    /// Starts at 1. Each replay of a dead letter begins a new round with fresh attempts.
     pub round: u32,
-    /// When the first attempt of this round was made; before it, when the round began.
+    /// When the first attempt of this round was made. Before that, when the round began.
     pub round_at: i64,
-    /// How earlier rounds ended, oldest first, a sentence each; only the last few are kept.
+    /// How earlier rounds ended, one sentence each, oldest first. Only the last few are kept.
     pub history: Vec<String>,
-    /// The id of the event that this one, edited by an operator, stands for.
+    /// The id of the event that this one replaces. Set if an operator edited the event.
     pub replaces: Option<String>,
-    /// The span that its attempts hang below, as `traceparent`. None: nobody made spans so far.
+    /// The parent span of the attempts, as `traceparent`. `None` if no host has made spans so far.
     pub trace: Option<String>,
-    /// Nobody has asked yet whether its plugin wants it. Whoever takes it from the plugin's queue asks first, by
-    /// subscriptions and filter, and acknowledges what the plugin does not want.
+    /// Whether routing is still open, because the plugin had not been loaded. The consumer of the plugin's
+    /// queue then checks subscriptions and filter first, and acknowledges events that the plugin does not want.
     pub not_yet_routed: bool,
-    /// How the message first came.
+    /// The exchange through which the message first arrived.
     pub exchange: String,
     pub routing_key: String,
 }
 
-/// The event, and the plugin that it is for.
+/// The event, and the plugin it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
     pub plugin: String,
@@ -81,12 +82,13 @@ pub struct Recipient {
 }
 
 impl DeliveryHeaders {
-    /// For a message that a host sees for the first time.
+    /// Creates the headers of a message that a host sees for the first time.
     pub fn begin(delivery: &Delivery, recipient: Option<Recipient>, now: i64) -> Self {
         Self { recipient, ..Self::new(delivery.exchange.clone(), delivery.routing_key.clone(), now) }
     }
 
-    /// For a message that came by this exchange and routing key, and was not tried yet. `now`: in milliseconds since 1970.
+    /// Creates the headers of a message without attempts that arrived by this exchange and routing key. `now`
+    /// is in milliseconds since 1970.
     pub fn new(exchange: String, routing_key: String, now: i64) -> Self {
         Self {
             recipient: None,
@@ -106,7 +108,7 @@ impl DeliveryHeaders {
         }
     }
 
-    /// What the message carries; `None` if it carries none.
+    /// Reads the delivery headers of a message. Returns `None` if it has none.
     pub fn read(message: &Message) -> Option<Self> {
         let headers = &message.properties.headers;
         let text = |name: &str| headers.get(name).and_then(Value::to_text);
@@ -140,7 +142,7 @@ impl DeliveryHeaders {
         })
     }
 
-    /// The message with this trail in place of the one that it carried, fit to be published again.
+    /// Returns the message with these delivery headers in place of any others, ready to be published again.
     pub fn write(&self, message: &Message) -> Message {
         let mut message = Self::erase(message);
         let headers = &mut message.properties.headers;
@@ -182,7 +184,7 @@ impl DeliveryHeaders {
         message
     }
 
-    /// The message without any trail, fit to be published again.
+    /// Returns the message without delivery headers, ready to be published again.
     pub fn erase(message: &Message) -> Message {
         let mut message = message.clone();
         message.defuse();
@@ -190,7 +192,7 @@ impl DeliveryHeaders {
         message
     }
 
-    /// A new round with fresh attempts; this one becomes history.
+    /// Begins a new round with fresh attempts. The current round becomes history.
     #[must_use]
     pub fn next_round(mut self, now: i64) -> Self {
         let fault = self.fault.take().unwrap_or_else(|| Fault::new("unknown", ""));
@@ -202,8 +204,8 @@ impl DeliveryHeaders {
     }
 }
 
-/// Takes out what RabbitMQ wrote into the headers when our own retry queues let go of the message
-/// (<https://www.rabbitmq.com/docs/dlx#effects>). What it wrote for other queues stays.
+/// Removes the headers that RabbitMQ added when our own retry queues expired the message
+/// (<https://www.rabbitmq.com/docs/dlx#effects>). The ones it added for other queues stay.
 pub(super) fn forget_own_waits(headers: &mut Headers, names: &QueueNames) {
     let own = format!("{}.retry.", names.source());
     let is_own = |value: &Value| value.to_text().is_some_and(|queue| queue.starts_with(&own));

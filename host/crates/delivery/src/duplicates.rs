@@ -1,8 +1,8 @@
-//! What a publisher sends twice within a while is delivered once by this host.
+//! Drops duplicates: an event that a publisher sends twice within a time window is delivered once by this host.
 //!
-//! An event counts as seen when its message is settled, and not before: a message that comes again
-//! because its first delivery was cut off is no duplicate. Kept in memory, within bounds; other
-//! hosts, and this one after a restart, know nothing of it.
+//! An event counts as seen only when its message is settled. A message that is offered again because its first
+//! delivery was cut off is not a duplicate. The events are remembered in memory, up to a limit. Other hosts
+//! know nothing of them, nor does this one after a restart.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,45 +12,45 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// Events that are remembered, however many the window saw: about 10 MiB.
+/// Maximum number of remembered events, whatever the window: about 10 MiB.
 const REMEMBERED_MAX: usize = 100_000;
 
 #[derive(Clone)]
 pub struct Duplicates {
-    shared: Arc<Shared>,
+    shared: Arc<DuplicatesInner>,
 }
 
-struct Shared {
-    /// In milliseconds.
+struct DuplicatesInner {
+    /// Length of the window in milliseconds.
     window: AtomicU64,
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenEvents>,
     dropped: AtomicU64,
 }
 
 #[derive(Default)]
-struct Seen {
-    by_key: HashMap<Uuid, State>,
-    /// The settled ones, oldest first.
+struct SeenEvents {
+    by_key: HashMap<Uuid, SeenState>,
+    /// Settled events, oldest first.
     settled: VecDeque<(Instant, Uuid)>,
 }
 
-enum State {
-    /// Somebody is at it; rung when that ends.
+enum SeenState {
+    /// Being delivered. The `Notify` fires when that ends.
     InFlight(Arc<Notify>),
     Settled,
 }
 
-/// Whose turn an event is.
+/// The result of claiming an event.
 pub(super) enum Claim {
-    /// The caller's. Absent where nothing is remembered.
+    /// The caller may deliver the event. `None` if duplicates are not remembered.
     New(Option<Claimed>),
-    /// It was delivered before.
+    /// The event was delivered before.
     Duplicate,
 }
 
-/// An event that is being delivered. Dropping it says that it was not settled.
+/// An event that is being delivered. Dropping the claim means that it was not settled.
 pub(super) struct Claimed {
-    shared: Arc<Shared>,
+    shared: Arc<DuplicatesInner>,
     key: Uuid,
     ended: Arc<Notify>,
 }
@@ -58,7 +58,7 @@ pub(super) struct Claimed {
 impl Duplicates {
     pub fn new(window: Duration) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(DuplicatesInner {
                 window: AtomicU64::new(millis(window)),
                 seen: Mutex::default(),
                 dropped: AtomicU64::new(0),
@@ -66,7 +66,8 @@ impl Duplicates {
         }
     }
 
-    /// Waits while the same event is in flight: only its end tells whether this one is needed.
+    /// Claims an event. Waits while the same event is in flight, because only its end tells whether this one is
+    /// needed.
     pub(super) async fn claim(&self, key: Uuid) -> Claim {
         if self.shared.window().is_zero() {
             return Claim::New(None);
@@ -76,14 +77,14 @@ impl Duplicates {
                 let mut seen = self.shared.seen();
                 seen.forget(Instant::now(), self.shared.window());
                 match seen.by_key.get(&key) {
-                    Some(State::Settled) => {
+                    Some(SeenState::Settled) => {
                         self.shared.dropped.fetch_add(1, Ordering::Relaxed);
                         return Claim::Duplicate;
                     }
-                    Some(State::InFlight(other)) => Arc::clone(other).notified_owned(),
+                    Some(SeenState::InFlight(other)) => Arc::clone(other).notified_owned(),
                     None => {
                         let ended = Arc::new(Notify::new());
-                        seen.by_key.insert(key, State::InFlight(Arc::clone(&ended)));
+                        seen.by_key.insert(key, SeenState::InFlight(Arc::clone(&ended)));
                         return Claim::New(Some(Claimed { shared: Arc::clone(&self.shared), key, ended }));
                     }
                 }
@@ -92,12 +93,12 @@ impl Duplicates {
         }
     }
 
-    /// From now on.
+    /// Changes the window from now on.
     pub fn remember_for(&self, window: Duration) {
         self.shared.window.store(millis(window), Ordering::Relaxed);
     }
 
-    /// Duplicates since the start.
+    /// Returns the number of duplicates since the start.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
@@ -106,7 +107,7 @@ impl Duplicates {
 impl Claimed {
     pub(super) fn settled(self) {
         let mut seen = self.shared.seen();
-        seen.by_key.insert(self.key, State::Settled);
+        seen.by_key.insert(self.key, SeenState::Settled);
         seen.settled.push_back((Instant::now(), self.key));
     }
 }
@@ -114,29 +115,30 @@ impl Claimed {
 impl Drop for Claimed {
     fn drop(&mut self) {
         let mut seen = self.shared.seen();
-        if matches!(seen.by_key.get(&self.key), Some(State::InFlight(_))) {
+        // Unless it was settled, the next claim may deliver the event.
+        if matches!(seen.by_key.get(&self.key), Some(SeenState::InFlight(_))) {
             seen.by_key.remove(&self.key);
         }
         self.ended.notify_waiters();
     }
 }
 
-/// A year has fewer than fit.
+/// Converts the window, which the configuration limits to less than a day, so it always fits.
 fn millis(window: Duration) -> u64 {
     u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Shared {
+impl DuplicatesInner {
     fn window(&self) -> Duration {
         Duration::from_millis(self.window.load(Ordering::Relaxed))
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, SeenEvents> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seen {
+impl SeenEvents {
     fn forget(&mut self, now: Instant, window: Duration) {
         while let Some((at, key)) = self.settled.front().copied() {
             if self.settled.len() <= REMEMBERED_MAX && now.saturating_duration_since(at) < window {
@@ -197,10 +199,10 @@ mod tests {
 
     #[test]
     fn the_window_and_the_number_are_bounds() {
-        let (mut seen, start) = (Seen::default(), Instant::now());
+        let (mut seen, start) = (SeenEvents::default(), Instant::now());
         for number in 0..=REMEMBERED_MAX {
             let key = Uuid::from_u128(number as u128);
-            seen.by_key.insert(key, State::Settled);
+            seen.by_key.insert(key, SeenState::Settled);
             seen.settled.push_back((start, key));
         }
         seen.forget(start, Duration::from_secs(1));

@@ -1,26 +1,22 @@
-//! The herald tells of a plugin's health: one line in the log, and one event for the other plugins,
-//! so that someone can be told.
+//! Reports changes in a plugin's health: one line in the log, and one event for the other plugins, so that
+//! somebody can be notified.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Broker, Message, Source, Target};
-use event::Event;
 use serde_json::json;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::about_health::{SOURCE_PREFIX, TYPE_PREFIX};
 use crate::breaker::Change;
 use crate::policy::Fault;
 use crate::runner::Runner;
 
-/// How long an event about a plugin may take to be published; it is not worth more.
+/// How long publishing a health event may take. It is not worth a longer wait.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-/// What the `source` of such an event begins with.
-const SOURCE_PREFIX: &str = "/notify-host/";
-const TYPE_PREFIX: &str = "notify.plugin.";
-
-/// Speaks for one host.
+/// Publishes the health events of one host.
 #[derive(Clone)]
 pub(super) struct HealthEvents {
     host: Arc<str>,
@@ -70,7 +66,7 @@ impl HealthEvents {
             }
         };
         let message = self.event(plugin, what, fault);
-        // Not through the source's exchange: others may listen there who do not expect this.
+        // Bypass the source's exchange, where other consumers may listen that do not expect this event.
         let publish = broker.publish(Target::Queue(source.names.source()), &message);
         match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
             Ok(Ok(())) => {}
@@ -101,23 +97,12 @@ impl HealthEvents {
     }
 }
 
-/// Whether events of this type tell of a plugin's health.
-pub(super) fn tells_of_health(event_type: &str) -> bool {
-    event_type.starts_with(TYPE_PREFIX)
-}
-
-/// Whether the event tells of this plugin's own health: it would not be well enough to hear it.
-pub(super) fn is_about(event: &Event, plugin: &str) -> bool {
-    event.subject.as_deref() == Some(plugin)
-        && tells_of_health(&event.event_type)
-        && event.source.starts_with(SOURCE_PREFIX)
-}
-
 #[cfg(test)]
 mod tests {
     use event::{Arrived, Rules, decode};
 
     use super::*;
+    use crate::about_health::is_about;
 
     #[test]
     fn an_event_about_a_plugin_is_for_all_others() {

@@ -1,6 +1,7 @@
-//! Delivery tells an observer what happens to each event. The journal is one; delivery does not know it.
+//! Delivery reports to an observer what happens to each event. The journal is one such observer; delivery does
+//! not know it.
 //!
-//! A report describes the past: it is made after the broker has confirmed where a delivery went.
+//! Reports describe the past. Each is made after the broker has confirmed where a delivery went.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,27 +16,29 @@ use crate::delivery_headers::DeliveryHeaders;
 use crate::policy::Outcome;
 use crate::route::Routing;
 
-/// Receives reports about the events of this host. Its methods run on the path of an event: they must not block.
+/// Receives reports about the events of this host. Its methods run on the path of an event, so they must not
+/// block.
 pub trait DeliveryObserver: Send + Sync {
-    /// Whether anybody reads the reports. If not, delivery saves itself the work of preparing them.
+    /// Returns whether anybody reads the reports. If not, delivery saves the work of preparing them.
     fn is_on(&self) -> bool;
 
-    /// An event was received and routed. May be called several times for one event; see [`ReceivedContext::is_news`].
+    /// Reports that an event was received and routed. May be called several times for one event; see
+    /// [`ReceivedContext::is_news`].
     fn received(&self, received: &ReceivedContext<'_>);
 
-    /// An event was dropped because it came a second time.
+    /// Reports that an event was dropped as a duplicate.
     fn duplicate(&self, event: &Event);
 
-    /// A message became a dead letter without being handed to a plugin; `headers` has the fault.
+    /// Reports that a message became a dead letter without being handed to a plugin. `headers` has the fault.
     fn undecodable(&self, delivery: &Delivery, headers: &DeliveryHeaders);
 
-    /// A delivery moved to its plugin's own queue.
+    /// Reports that a delivery moved to its plugin's own queue.
     fn spilled(&self, received: &ReceivedContext<'_>, plugin: &str, why: SpillReason);
 
-    /// An event that was not yet routed when it came turned out not to be for this plugin.
+    /// Reports that an event that was queued unrouted is not for this plugin.
     fn declined(&self, event: &Event, plugin: &str, why: &str);
 
-    /// An attempt ended and was settled.
+    /// Reports that an attempt ended and was settled.
     fn attempted(&self, report: &AttemptReport<'_>);
 }
 
@@ -45,19 +48,19 @@ impl fmt::Debug for dyn DeliveryObserver {
     }
 }
 
-/// One attempt, and where its delivery went.
+/// One attempt, and the next step of its delivery.
 pub struct AttemptReport<'a> {
     /// When it was settled, in milliseconds since 1970.
     pub at: i64,
     pub event: &'a Event,
-    /// For a first attempt, how the event came.
+    /// How the event arrived, for a first attempt.
     pub received: Option<&'a ReceivedContext<'a>>,
     pub plugin: &'a str,
     pub result: &'a AttemptResult,
     pub next: Next<&'static str>,
 }
 
-/// What an attempt came to.
+/// The result of an attempt.
 pub struct AttemptResult {
     pub round: Round,
     pub number: u32,
@@ -71,9 +74,9 @@ pub struct AttemptResult {
 /// The round of an attempt.
 #[derive(Clone, Copy)]
 pub struct Round {
-    /// From 1; each replay of a dead letter begins a new one.
+    /// Starts at 1. Each replay of a dead letter begins a new round.
     pub number: u32,
-    /// In milliseconds since 1970: on another host, perhaps.
+    /// In milliseconds since 1970, by the clock of the host where the round began.
     pub began_at: i64,
 }
 
@@ -82,15 +85,15 @@ pub struct Round {
 pub enum Recorded<Text = Box<str>> {
     Done,
     Skipped,
-    /// With the fault's code.
+    /// The fault's code.
     Retry(Text),
-    /// With the fault's code.
+    /// The fault's code.
     Reject(Text),
     Misconfigured,
 }
 
 impl Recorded {
-    /// The outcome, and the reason that the plugin or the host gave for it.
+    /// Converts an outcome. Also returns the reason that the plugin or the host gave for it.
     pub fn of(outcome: &Outcome) -> (Self, Option<&str>) {
         let (recorded, reason) = match outcome {
             Outcome::Done(note) => (Self::Done, note.as_ref()),
@@ -105,26 +108,26 @@ impl Recorded {
     }
 }
 
-/// Where a delivery went after an attempt.
+/// The next step of a delivery after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next<Text = Box<str>> {
-    /// It is settled.
+    /// Nothing: it is settled.
     Nothing,
-    /// Another attempt, not before this, in milliseconds since 1970.
+    /// Another attempt, not before this time in milliseconds since 1970.
     Attempt(i64),
-    /// To the dead letters; why, in a word.
+    /// The dead-letter queue, for this reason in one word.
     DeadLetter(Text),
-    /// Into the queue of the plugin, which is paused.
+    /// The queue of the plugin, which is paused.
     Held,
-    /// The broker was lost before it had confirmed that: the message comes again, and the call is repeated.
+    /// Unknown: the broker was lost before it confirmed. The message is offered again, and the call repeated.
     Unsettled,
 }
 
-/// How an event came, and who gets it.
+/// How an event arrived, and which plugins get it.
 ///
-/// It is reported once: with the first attempt, if that ended as soon as it began, or by itself.
+/// It is reported once: together with the first attempt, if that ended at once, and by itself otherwise.
 pub struct ReceivedContext<'a> {
-    /// When it was taken, in milliseconds since 1970.
+    /// When the host received it, in milliseconds since 1970.
     pub at: i64,
     pub event: &'a Event,
     pub delivery: &'a Delivery,
@@ -137,9 +140,9 @@ impl<'a> ReceivedContext<'a> {
         Self { at, event, delivery, routing, is_reported: AtomicBool::new(false) }
     }
 
-    /// Whether this is the first report of it. Asking counts as reporting.
+    /// Returns whether this is the first report of the event. Asking counts as reporting.
     pub fn is_news(&self) -> bool {
-        // All that report it are of one task, so no ordering is needed.
+        // All reports come from one task, so no ordering is needed.
         !self.is_reported.swap(true, Ordering::Relaxed)
     }
 }

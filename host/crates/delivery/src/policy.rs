@@ -1,5 +1,5 @@
-//! The policy decides what becomes of a delivery, given what an attempt came to. It has no clock,
-//! no dice and no socket.
+//! The policy decides what becomes of a delivery after an attempt. Pure logic: it has no clock, no randomness
+//! and no I/O.
 
 use std::time::Duration;
 
@@ -8,32 +8,32 @@ use contract::types::{Failure, Outcome as Handled};
 use sandbox::{Answer, PluginFailure};
 use telemetry::metrics::{self, GivenUp};
 
-/// Each wait is so many times as long as the one before: 1 s, 4 s, 16 s, … up to an hour.
+/// Growth of the pause from one attempt to the next: 1 s, 4 s, 16 s, … up to an hour.
 const BACKOFF_FACTOR: u32 = 4;
 
-/// Until a delivery is tried again that the machine's fault kept from being done, by chance half of it to all of it.
+/// Longest pause after a fault of the machine. Chance picks between half of it and all of it.
 const MACHINE_PAUSE: Duration = Duration::from_secs(5);
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With what the plugin notes of it.
+    /// Done, with the plugin's note.
     Done(Option<String>),
-    /// With the reason.
+    /// Skipped, with the reason.
     Skipped(String),
     Retry {
         fault: Fault,
-        /// Not before this.
+        /// Minimum delay that the plugin asks for.
         after: Option<Duration>,
     },
     Reject(Fault),
     Misconfigured(Fault),
-    /// The machine failed, and not the plugin: it counts as no attempt.
+    /// The machine failed, not the plugin. This does not count as an attempt.
     MachineFault(Fault),
 }
 
 impl Outcome {
-    /// In a word.
+    /// Returns the outcome as a metrics label.
     pub fn ended(&self) -> metrics::Ended {
         match self {
             Self::Done(_) => metrics::Ended::Done,
@@ -44,7 +44,7 @@ impl Outcome {
         }
     }
 
-    /// What went wrong, if anything.
+    /// Returns the fault, if anything went wrong.
     pub fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Done(_) | Self::Skipped(_) => None,
@@ -55,16 +55,16 @@ impl Outcome {
         }
     }
 
-    /// Why the plugin did not do its work.
+    /// Returns why the plugin did not do its work.
     pub fn failure(&self) -> Option<String> {
         self.fault().map(|fault| fault.reason.clone())
     }
 }
 
-/// What went wrong, in words and in a word.
+/// A fault, as a stable code and in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Short and stable, `[a-z0-9-]`.
+    /// Short and stable, of `[a-z0-9-]`.
     pub code: String,
     pub reason: String,
 }
@@ -75,18 +75,18 @@ impl Fault {
     }
 }
 
-/// How an outcome is made durable.
+/// How to make an outcome durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
-    /// There is nothing to write.
+    /// Nothing to write.
     Done,
-    /// It goes to the plugin's own queue, by way of a wait.
+    /// The delivery goes to the plugin's own queue after a delay.
     RetryLater { fault: Fault, delay: Duration },
-    /// The same, as if it had not been tried this time.
+    /// The same, but this attempt does not count.
     AgainLater { fault: Fault, delay: Duration },
-    /// It goes to the dead letters.
+    /// The delivery goes to the dead letters.
     DeadLetter { fault: Fault, why: GivenUp },
-    /// It goes to the plugin's own queue, as if it had never been tried, and the plugin is paused.
+    /// The delivery goes to the plugin's own queue as if it had never been tried, and the plugin is paused.
     Pause(Fault),
 }
 
@@ -101,7 +101,7 @@ impl Settlement {
         }
     }
 
-    /// Whether the attempt counts as one.
+    /// Returns whether the attempt counts.
     pub(crate) fn counts(&self) -> bool {
         match self {
             Self::Done | Self::RetryLater { .. } | Self::DeadLetter { .. } => true,
@@ -109,7 +109,7 @@ impl Settlement {
         }
     }
 
-    /// Why the delivery is given up, if it is.
+    /// Returns why the delivery is given up, if it is.
     pub(crate) fn given_up(&self) -> Option<GivenUp> {
         match self {
             Self::DeadLetter { why, .. } => Some(*why),
@@ -119,7 +119,7 @@ impl Settlement {
 }
 
 impl Outcome {
-    /// From what a call of the plugin gave.
+    /// Derives the outcome from the result of a call.
     pub fn of(call: Result<Answer, PluginFailure>) -> Self {
         match call {
             Ok(Ok(Handled::Done(note))) => Self::Done(note),
@@ -137,8 +137,8 @@ impl Outcome {
     }
 }
 
-/// `attempts` were made in this round, the one that came to `outcome` among them; the round is
-/// `age` old. `chance` is from 0 to 1, and spreads the waits.
+/// Decides how to settle an outcome. `attempts` counts the attempts of this round, including this one. `age` is
+/// the age of the round. `chance` is from 0 to 1 and spreads the pauses.
 pub(crate) fn decide(outcome: Outcome, attempts: u32, age: Duration, policy: &RetryPolicy, chance: f64) -> Settlement {
     match outcome {
         Outcome::Done(_) | Outcome::Skipped(_) => Settlement::Done,
@@ -160,8 +160,8 @@ pub(crate) fn decide(outcome: Outcome, attempts: u32, age: Duration, policy: &Re
     }
 }
 
-/// How long to wait after so many attempts: exponential, half as long to one and a half times as
-/// long by chance, so that what failed together does not come back together.
+/// Returns the pause after so many attempts. It grows exponentially, times a random 0.5 to 1.5, so that
+/// deliveries that failed together do not return together.
 fn backoff(attempts: u32, policy: &RetryPolicy, chance: f64) -> Duration {
     let steps = attempts.saturating_sub(1);
     let factor = BACKOFF_FACTOR.checked_pow(steps).unwrap_or(u32::MAX);
@@ -169,7 +169,7 @@ fn backoff(attempts: u32, policy: &RetryPolicy, chance: f64) -> Duration {
     pause.mul_f64(0.5 + chance.clamp(0.0, 1.0)).clamp(policy.pause_min, policy.pause_max)
 }
 
-/// A plugin's own code, made fit to be a label.
+/// Converts a plugin's own code to a valid label.
 fn label(code: &str) -> String {
     const CHARACTERS_MAX: usize = 40;
     let fit = |character| if matches!(character, 'a'..='z' | '0'..='9') { character } else { '-' };

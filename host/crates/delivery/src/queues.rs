@@ -1,27 +1,27 @@
-//! The queues that plugins have for themselves: made for several plugins at once, so that none gets events before the
-//! others do, and where the broker refuses one, without it.
+//! Declares the plugins' own queues. Several are declared together, so that no plugin gets events before the
+//! others. If the broker refuses one, the others are still declared.
 
 use broker::{Broker, BrokerError, QueueNames, Warning};
 
-/// The result of making queues.
+/// The result of declaring queues.
 #[derive(Debug, Default)]
-pub struct Made<'p> {
-    /// Plugins whose queues are there.
+pub struct MadeQueues<'p> {
+    /// Plugins whose queues exist.
     pub there: Vec<&'p str>,
-    /// Plugins whose queues cannot be made, and why.
+    /// Plugins whose queues cannot be declared, each with the reason.
     pub refused: Vec<(&'p str, String)>,
     pub warnings: Vec<Warning>,
 }
 
-/// An error means that the session is lost.
-pub async fn make<'p>(broker: &Broker, names: &QueueNames, plugins: &[&'p str]) -> Result<Made<'p>, BrokerError> {
+/// Declares the queues of these plugins. An error means that the session is lost.
+pub async fn make<'p>(broker: &Broker, names: &QueueNames, plugins: &[&'p str]) -> Result<MadeQueues<'p>, BrokerError> {
     match broker.declare_plugins(names, plugins).await {
-        Ok(warnings) => return Ok(Made { there: plugins.to_vec(), warnings, ..Made::default() }),
+        Ok(warnings) => return Ok(MadeQueues { there: plugins.to_vec(), warnings, ..MadeQueues::default() }),
         Err(error @ BrokerError::Lost(_)) => return Err(error),
         Err(_) => {}
     }
-    // One whose queue cannot be made must not keep away the others.
-    let mut made = Made { warnings: broker.declare_plugins(names, &[]).await?, ..Made::default() };
+    // Declare one by one, so that a refused queue does not hold back the others.
+    let mut made = MadeQueues { warnings: broker.declare_plugins(names, &[]).await?, ..MadeQueues::default() };
     for plugin in plugins {
         match broker.declare_plugins(names, &[plugin]).await {
             Ok(warnings) => {
@@ -29,7 +29,8 @@ pub async fn make<'p>(broker: &Broker, names: &QueueNames, plugins: &[&'p str]) 
                 made.warnings.extend(warnings);
             }
             Err(error @ BrokerError::Lost(_)) => return Err(error),
-            // The plugin has had one, and its events must not pass it by because a declaration is refused now.
+            // The queue exists from earlier. Use it, or events would pass by the plugin just because the
+            // declaration is refused now.
             Err(error) if is_there(broker, &names.plugin(plugin)).await? => {
                 made.there.push(plugin);
                 let queue = names.plugin(plugin);

@@ -1,5 +1,5 @@
-//! A registry holds the runners that there are now. The host's own outlives sessions, and whoever puts
-//! plugins into it knows none; each session has another, of those that events may go to.
+//! A registry holds the current runners. The host's own registry outlives sessions, and the reconciler that
+//! fills it knows no session. Each session has another one, for the plugins that events may go to.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::runner::Runner;
 
-/// Plugins in the order of their names.
+/// Runners sorted by plugin name.
 pub type Runners = Arc<[Arc<Runner>]>;
 
 pub struct Registry {
@@ -37,12 +37,12 @@ impl Registry {
         self.runners.borrow().iter().any(|other| Arc::ptr_eq(other, runner))
     }
 
-    /// In the place of the one of that name, if there is one.
+    /// Adds a runner, in place of any other with the same name.
     pub fn put(&self, runner: Arc<Runner>) {
         self.runners.send_modify(|runners| *runners = with(runners, runner));
     }
 
-    /// Several at once, so that none gets events before the others do.
+    /// Adds several runners at once, so that none gets events before the others do.
     pub fn put_all(&self, new: Vec<Arc<Runner>>) {
         if !new.is_empty() {
             self.runners.send_modify(|runners| {
@@ -55,9 +55,9 @@ impl Registry {
         self.runners.send_modify(|runners| *runners = without(runners, name).collect());
     }
 
-    /// Waits until there is one, or until there is none any more.
+    /// Waits until the registry has a runner if `some`, or has none otherwise.
     pub(super) async fn until(&self, some: bool) {
-        // The sender is in `self`, so there is no error.
+        // Cannot fail: `self` owns the sender.
         let _ = self.runners.subscribe().wait_for(|runners| runners.is_empty() != some).await;
     }
 

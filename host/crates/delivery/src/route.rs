@@ -1,110 +1,38 @@
 //! Routing decides which plugins get an event, and by which rule.
 //!
-//! The subscriptions of a plugin that has not been loaded are unknown. Every event goes to its queue, marked in its trail as
-//! not yet routed, and is routed when it is taken from there.
+//! The subscriptions of a plugin that has not been loaded are unknown. Every event goes to its queue, marked in
+//! its delivery headers as not yet routed. It is routed when it is taken from there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use broker::topic_matches;
 use config::Subscription;
-use event::{Answer, Event, Filter, Look, Matter};
-use sandbox::Plugin;
+use event::{Answer, Event, Look, Matter};
 use tracing::{debug, warn};
 
-use crate::health_events::{is_about, tells_of_health};
+use crate::about_health::{is_about, tells_of_health};
 use crate::registry::Runners;
 use crate::route_cache::RouteCache;
 use crate::route_reason::because;
 use crate::runner::{self, Runner, Version};
+use crate::verdict::{FilterAnswer, Rule, Verdict, verdict};
 
-/// Whether a plugin gets an event, and by which rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict<'p> {
-    Wanted {
-        /// `None`: it has none, and gets every event.
-        subscription: Option<&'p Subscription>,
-        filter: Option<Asked<'p>>,
-    },
-    /// None of its subscriptions matches.
-    NotSubscribed,
-    Filtered(Asked<'p>),
-    /// It tells of the plugin's own health.
-    AboutItself,
-}
-
-/// A filter, and what it says of the event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked<'p> {
-    pub filter: &'p Filter,
-    pub answer: Answer,
-    /// If it took longer than it should.
-    slow: Option<Duration>,
-}
-
-impl Verdict<'_> {
-    pub fn is_wanted(&self) -> bool {
-        matches!(self, Self::Wanted { .. })
-    }
-}
-
-/// The one decision, for delivery and for who asks what it would be.
-pub fn verdict<'p>(plugin: &'p Plugin, look: &Look<'_>) -> Verdict<'p> {
-    if is_about(look.event(), &plugin.name) {
-        return Verdict::AboutItself;
-    }
-    let subscription = first_match(&plugin.subscriptions, look.event());
-    if subscription.is_none() && !plugin.subscriptions.is_empty() {
-        return Verdict::NotSubscribed;
-    }
-    let filter = plugin.filter.as_ref().map(|filter| {
-        let (answer, slow) = filter.ask(look);
-        Asked { filter, answer, slow }
-    });
-    match filter {
-        Some(asked) if !asked.answer.matches() => Verdict::Filtered(asked),
-        filter => Verdict::Wanted { subscription, filter },
-    }
-}
-
-/// Who gets an event, and why.
+/// The plugins that get an event, and why.
 #[derive(Default)]
 pub struct Routing {
-    /// All that are subscribed to it, in the order of their names.
+    /// All plugins that are subscribed to the event, sorted by name.
     pub subscribed: Vec<Subscribed>,
     pub not_subscribed: u32,
 }
 
-/// One that is subscribed to an event, and the rule by which it gets it, or does not.
+/// A plugin that is subscribed to an event, and the rule that decides whether it gets it.
 pub struct Subscribed {
     pub runner: Arc<Runner>,
     pub rule: Rule<Arc<str>>,
 }
 
-/// The rule that decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rule<Text = Box<str>> {
-    /// It gets every event.
-    Everything,
-    /// This subscription of its matches, and its filter, if it has one.
-    Subscription(Text),
-    /// Its filter does not match; why, in words.
-    Filtered(Text),
-    /// It tells of the plugin itself.
-    AboutItself,
-    /// The plugin has not been loaded, so that nobody knows yet: it waits in the plugin's queue.
-    NotYetRouted,
-}
-
-impl<Text> Rule<Text> {
-    /// Whether the plugin gets the event, or may.
-    pub fn is_wanted(&self) -> bool {
-        matches!(self, Self::Everything | Self::Subscription(_) | Self::NotYetRouted)
-    }
-}
-
 impl Routing {
-    /// Plugins that get it, or may want it once they can be asked.
+    /// Returns the plugins that get the event, or might once they have loaded.
     pub(super) fn wanting(&self) -> impl Iterator<Item = &Subscribed> {
         self.subscribed.iter().filter(|subscribed| subscribed.rule.is_wanted())
     }
@@ -114,7 +42,7 @@ pub(super) fn route(members: &Runners, candidates: &RouteCache<Arc<Runner>>, eve
     let look = Look::new(event);
     let mut routing = Routing::default();
     let candidates = if tells_of_health(&event.event_type) {
-        // It concerns the plugin that it is about, in its way, whatever that subscribes to.
+        // Any plugin may be the one that the event is about, whatever it subscribes to.
         Arc::clone(members)
     } else {
         let may_want = |runner: &Arc<Runner>| {
@@ -126,7 +54,7 @@ pub(super) fn route(members: &Runners, candidates: &RouteCache<Arc<Runner>>, eve
     for runner in candidates.iter() {
         let rule = match runner.current() {
             Some(version) => version.rule(&look).ok(),
-            // No plugin gets the news of its own health.
+            // No plugin gets news of its own health.
             None if is_about(event, &runner.name) => Some(Rule::AboutItself),
             None => Some(Rule::NotYetRouted),
         };
@@ -139,17 +67,18 @@ pub(super) fn route(members: &Runners, candidates: &RouteCache<Arc<Runner>>, eve
 }
 
 impl Version {
-    /// The rule by which it gets the event, or does not. The error says why it is not even subscribed to it.
+    /// Returns the rule that decides whether the plugin gets the event. The error says why it is not even
+    /// subscribed.
     fn rule(&self, look: &Look<'_>) -> Result<Rule<Arc<str>>, Arc<str>> {
-        let Self { plugin, rules, .. } = self;
+        let Self { plugin, reasons, .. } = self;
         let verdict = verdict(plugin, look);
         if let Verdict::Filtered(asked) | Verdict::Wanted { filter: Some(asked), .. } = &verdict {
             tell(&plugin.name, look.event(), asked);
         }
-        rules.rule(plugin, &verdict).ok_or_else(|| because(plugin, &verdict).into())
+        reasons.rule(plugin, &verdict).ok_or_else(|| because(plugin, &verdict).into())
     }
 
-    /// Why it does not want an event that came before it could be asked; `None` if it does.
+    /// Returns why the plugin does not want an event that was queued unrouted, or `None` if it does.
     pub(super) fn declines(&self, event: &Event) -> Option<Arc<str>> {
         match self.rule(&Look::new(event)) {
             Ok(Rule::Everything | Rule::Subscription(_) | Rule::NotYetRouted) => None,
@@ -159,7 +88,7 @@ impl Version {
     }
 }
 
-fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {
+fn tell(plugin: &str, event: &Event, asked: &FilterAnswer<'_>) {
     let event_id = &event.id;
     match &asked.answer {
         Answer::Yes => {}
@@ -188,61 +117,8 @@ fn tell(plugin: &str, event: &Event, asked: &Asked<'_>) {
     }
 }
 
-fn first_match<'p>(subscriptions: &'p [Subscription], event: &Event) -> Option<&'p Subscription> {
-    subscriptions.iter().find(|subscription| matches(subscription, event))
-}
-
-/// Whether it may want events of this type, whatever else it asks of them.
+/// Returns whether the plugin may want events of this type, ignoring all other criteria.
 fn may_want(subscriptions: &[Subscription], event_type: &str) -> bool {
     subscriptions.is_empty()
         || subscriptions.iter().any(|subscription| topic_matches(&subscription.event_type, event_type))
-}
-
-fn matches(subscription: &Subscription, event: &Event) -> bool {
-    let attribute =
-        |pattern: &Option<String>, value: &str| pattern.as_deref().is_none_or(|pattern| topic_matches(pattern, value));
-    topic_matches(&subscription.event_type, &event.event_type)
-        && attribute(&subscription.source, &event.source)
-        && attribute(&subscription.subject, event.subject.as_deref().unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use contract::types;
-
-    use super::*;
-
-    fn check(event_type: &str, source: Option<&str>, subject: Option<&str>, expected: bool) {
-        let subscription = Subscription {
-            event_type: event_type.to_owned(),
-            source: source.map(str::to_owned),
-            subject: subject.map(str::to_owned),
-        };
-        let subscriptions = std::slice::from_ref(&subscription);
-        let attributes = types::Event {
-            id: "1".to_owned(),
-            source: "shop".to_owned(),
-            event_type: "order.created".to_owned(),
-            subject: None,
-            time: None,
-            data: "{}".to_owned(),
-            extensions: Vec::new(),
-        };
-        assert_eq!(
-            first_match(subscriptions, &Event::new(attributes, true)),
-            expected.then_some(&subscription),
-            "{subscription:?}"
-        );
-    }
-
-    #[test]
-    fn all_that_a_subscription_gives_must_match() {
-        check("order.*", None, None, true);
-        check("#", Some("shop"), None, true);
-        check("#", Some("bank"), None, false);
-        check("payment.*", Some("shop"), None, false);
-        // An event without a subject has one of no words.
-        check("#", None, Some("#"), true);
-        check("#", None, Some("*"), false);
-    }
 }

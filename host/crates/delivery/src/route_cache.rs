@@ -1,21 +1,23 @@
-//! Candidates are the members that events of one type may concern.
+//! The route cache remembers, for each event type, the plugins that may want it.
 //!
-//! Most plugins want few types. To match the patterns of each anew for every event would, with a hundred of them, cost
-//! more than the event itself; so what came of it is remembered for each type, until a member comes, goes or changes.
+//! Most plugins want few types. With a hundred plugins, matching all patterns anew for every event would cost
+//! more than the event itself. The result for a type is therefore kept until a plugin is added, removed or
+//! changed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Types that are remembered, and bytes of one. Publishers who make up types, or tales instead of types, get the search
-/// that there would be otherwise.
+/// Maximum number of remembered types. The cache starts over at this number, so that publishers that invent
+/// types cannot fill the memory.
 const TYPES_MAX: usize = 1024;
+/// Maximum bytes of a remembered type. Publishers that send whole texts as types get the uncached search.
 const TYPE_BYTES_MAX: usize = 255;
 
-/// What is remembered of the members' candidates.
+/// The candidates for each event type.
 pub(super) struct RouteCache<M>(RwLock<Remembered<M>>);
 
 struct Remembered<M> {
-    /// What it was made of.
+    /// The members that the cache was built from.
     members: Arc<[M]>,
     changes: u64,
     by_type: HashMap<Box<str>, Arc<[M]>>,
@@ -38,8 +40,8 @@ impl<M> Default for RouteCache<M> {
 }
 
 impl<M: Clone> RouteCache<M> {
-    /// Those of the members that `may_want` this type, in their order. `changes` is another number whenever
-    /// `may_want` may have another answer; the caller took it before it looks at any member.
+    /// Returns the members that `may_want` this type, in their order. `changes` must differ whenever `may_want`
+    /// may answer differently. The caller reads it before looking at any member.
     pub(super) fn of(
         &self,
         members: &Arc<[M]>,

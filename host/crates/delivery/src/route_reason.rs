@@ -1,4 +1,4 @@
-//! The rule by which a plugin gets an event or does not, in words.
+//! Explains in words why a plugin gets an event or does not.
 
 use std::sync::Arc;
 
@@ -6,21 +6,20 @@ use config::Subscription;
 use event::{Answer, Filter};
 use sandbox::{Chooser, Plugin};
 
-use crate::route::Rule;
-use crate::route::Verdict;
+use crate::verdict::{Rule, Verdict};
 
-/// What one version of a plugin has to say of most events, made once.
+/// The common reasons of one plugin version, formatted once.
 #[derive(Debug)]
-pub(super) struct Rules {
-    /// For each subscription in its order, of an event that gets through.
+pub(super) struct RouteReasons {
+    /// One reason for each subscription, in their order, for an event that passes the filter.
     subscribed: Vec<Arc<str>>,
-    /// If it has none, and a filter lets the event through.
+    /// The reason without a subscription, when a filter lets the event through.
     everything: Option<Arc<str>>,
-    /// If its filter says no.
+    /// The reason when the filter does not match.
     filtered: Option<Arc<str>>,
 }
 
-impl Rules {
+impl RouteReasons {
     pub(super) fn of(plugin: &Plugin) -> Self {
         let filter = plugin.filter.as_ref();
         let wanted = |subscription| wanted(plugin, subscription, filter.map(|filter| (filter, &Answer::Yes))).into();
@@ -31,7 +30,8 @@ impl Rules {
         }
     }
 
-    /// What the verdict follows; `None` if it is not subscribed to the event. `plugin` is the one that these are of.
+    /// Returns the rule behind a verdict, or `None` if the plugin is not subscribed to the event. `plugin` must
+    /// be the version that these reasons were made for.
     pub(super) fn rule(&self, plugin: &Plugin, verdict: &Verdict<'_>) -> Option<Rule<Arc<str>>> {
         let made = match verdict {
             Verdict::NotSubscribed => return None,
@@ -51,7 +51,7 @@ impl Rules {
     }
 }
 
-/// The whole reason.
+/// Returns the full reason for a verdict.
 pub fn because(plugin: &Plugin, verdict: &Verdict<'_>) -> String {
     match verdict {
         Verdict::Wanted { subscription, filter } => {

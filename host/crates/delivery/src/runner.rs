@@ -1,124 +1,101 @@
-//! A runner is a plugin as delivery sees it: with its slots, its breaker and its pace. It stays
-//! when the session with the broker is lost, and when the plugin's files change.
+//! A runner is a plugin as delivery sees it, with its slots, breaker and throttle. It survives the loss of a
+//! session with the broker, and changes of the plugin's files.
 //!
-//! A runner may be there before its plugin: while the machine cannot load that, its events wait in its queue, not yet
-//! routed, and nothing is taken from there.
+//! A runner may exist before its plugin. While the machine cannot load the plugin, its events wait in its
+//! queue, not yet routed, and nothing is taken from there.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use config::{BreakerPolicy, Policies};
-use event::Event;
-use sandbox::capability::Beginning;
-use sandbox::{Attempt, InstancePermit, Plugin};
+use sandbox::Plugin;
 use telemetry::metrics::PluginMetrics;
 use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
-use crate::admission::{NotAdmitted, Origin};
-use crate::breaker::{Breaker, BreakerDecision, Change, State};
-use crate::policy::Outcome;
-use crate::route_reason::Rules;
+use crate::breaker::{Breaker, BreakerState, Change};
+use crate::route_reason::RouteReasons;
 use crate::slots::Slots;
-use crate::throttle::{ClockReading, Throttle, ThrottleChange, ThrottleDecision, ThrottleState, Why};
+use crate::throttle::{ClockReading, Throttle, ThrottleChange, ThrottleDecision, ThrottleReason, ThrottleState};
 use crate::wait_queue::WaitQueue;
 
-/// Of all runners.
+/// Number of replaced plugins, over all runners.
 static REPLACEMENTS: AtomicU64 = AtomicU64::new(0);
 
-/// Another number whenever a plugin has been replaced by a new version of it: what was made of their subscriptions
-/// before is old then.
+/// Returns a number that changes whenever a plugin is replaced by a new version. Data derived from earlier
+/// subscriptions is then stale.
 pub(super) fn replacements() -> u64 {
     REPLACEMENTS.load(Ordering::Acquire)
 }
 
 pub struct Runner {
     pub name: Arc<str>,
-    /// Beside which the operator would look for it.
+    /// The path of the plugin's toml. The operator looks for the plugin beside it.
     pub toml: PathBuf,
     pub metrics: Arc<PluginMetrics>,
-    /// `None`: it has not been loaded yet. Once there is one there always is.
-    current: RwLock<Option<Arc<Version>>>,
+    /// `None` until the plugin is first loaded. It never becomes `None` again.
+    pub(super) current: RwLock<Option<Arc<Version>>>,
     pub(super) wait_queue: WaitQueue,
     breaker: Mutex<Breaker>,
-    /// Where both are locked, the breaker is first.
+    /// If both locks are needed, take the breaker's first.
     throttle: Mutex<Throttle>,
-    /// By the rate, what comes from the backlog has its turn one after the other, in the order in which it came.
+    /// With a rate, deliveries from the backlog take their turns one after another, in order of arrival.
     pub(super) turns: Semaphore,
-    /// What a session must still tell.
+    /// A change that a session still has to announce.
     news: Mutex<Option<Change>>,
-    in_flight: AtomicUsize,
-    /// Why the last call failed that did.
-    last_failure: Mutex<Option<String>>,
-    /// Whether a session hands it events.
+    pub(super) in_flight: AtomicUsize,
+    /// Why the most recent failed call failed.
+    pub(super) last_failure: Mutex<Option<String>>,
+    /// Whether a session delivers events to the plugin.
     served: watch::Sender<bool>,
-    /// Why the broker makes no queue for it.
+    /// Why the broker refuses to declare the plugin's queue.
     no_queue: Mutex<Option<String>>,
-    /// Changes whenever breaker or pace may judge differently.
+    /// Fires whenever the breaker or the throttle may decide differently.
     pub(super) changed: watch::Sender<()>,
 }
 
-/// A plugin as it is now; a changed one has slots of its own.
+/// One version of the plugin. Each has slots of its own.
 pub(super) struct Version {
     pub(super) plugin: Arc<Plugin>,
-    pub(super) rules: Rules,
+    pub(super) reasons: RouteReasons,
     pub(super) slots: Slots,
 }
 
 impl Version {
     fn new(plugin: Plugin) -> Self {
-        Self { slots: Slots::new(plugin.limits.concurrency), rules: Rules::of(&plugin), plugin: Arc::new(plugin) }
-    }
-}
-
-/// How a plugin is, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    Well,
-    /// The machine could not load it, and it is tried again.
-    NotLoaded,
-    /// It is left alone for a while.
-    Failing,
-    /// It says so itself, and waits for new files.
-    Misconfigured,
-    /// The operator holds it.
-    Held,
-    /// It has quiet hours.
-    Quiet,
-    /// There is more for it than its rate allows.
-    RateLimited,
-    /// Its log lines are its work, and the log takes none.
-    LogBlocked,
-}
-
-/// The right to one attempt. Dropping it, or the attempt, gives it back.
-pub(super) struct Permit {
-    runner: Arc<Runner>,
-    version: Arc<Version>,
-    instance_permit: Option<InstancePermit>,
-    probe: bool,
-    /// Of the breaker, when it let this through.
-    generation: u64,
-    ended: bool,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if self.probe && !self.ended {
-            let mut breaker = self.runner.breaker();
-            if breaker.generation() == self.generation {
-                breaker.not_made(true);
-            }
-            drop(breaker);
-            self.runner.changed.send_replace(());
+        Self {
+            slots: Slots::new(plugin.limits.concurrency),
+            reasons: RouteReasons::of(&plugin),
+            plugin: Arc::new(plugin),
         }
     }
 }
 
+/// The health of a plugin, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Well,
+    /// The machine could not load the plugin. Loading is tried again.
+    NotLoaded,
+    /// The breaker is open.
+    Failing,
+    /// The plugin reports that it is misconfigured, and waits for new files.
+    Misconfigured,
+    /// The operator holds the plugin.
+    Held,
+    /// The plugin is in its quiet hours.
+    Quiet,
+    /// More events arrive than the plugin's rate allows.
+    RateLimited,
+    /// The plugin's work is to write log lines, and the log accepts none.
+    LogBlocked,
+}
+
 impl Runner {
-    /// A runner for a plugin that has not been loaded yet; [`Self::replace`] gives it its first version.
+    /// Creates a runner for a plugin that has not been loaded yet. [`Self::replace`] gives it its first
+    /// version.
     pub fn new(name: Arc<str>, metrics: Arc<PluginMetrics>, toml: PathBuf) -> Self {
         let policies = Policies::default();
         Self {
@@ -139,7 +116,7 @@ impl Runner {
         }
     }
 
-    /// `None`: it has not been loaded yet.
+    /// Returns the plugin, or `None` if it has not been loaded yet.
     pub fn plugin(&self) -> Option<Arc<Plugin>> {
         self.current().map(|version| Arc::clone(&version.plugin))
     }
@@ -152,52 +129,14 @@ impl Runner {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it is what the right was given for.
-    pub(super) fn is_current(&self, permit: &Permit) -> bool {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &permit.version))
-    }
-
-    /// The one place where the right to an attempt is given.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        origin: Origin,
-        version: Arc<Version>,
-        instance_permit: InstancePermit,
-    ) -> Result<Permit, NotAdmitted> {
-        self.look_at_log(&version.plugin)?;
-        let mut breaker = self.breaker();
-        let now = Instant::now();
-        if let BreakerDecision::Wait(_) = breaker.look(now) {
-            return Err(NotAdmitted::Unwell(breaker.ailment()));
-        }
-        if let ThrottleDecision::Later { why, .. } = self.turn(|throttle, now| throttle.take(origin, now)) {
-            return Err(NotAdmitted::NotYet(why));
-        }
-        let probe = match breaker.admit(now) {
-            BreakerDecision::Go => false,
-            BreakerDecision::Probe => true,
-            BreakerDecision::Wait(_) => return Err(NotAdmitted::Unwell(breaker.ailment())),
-        };
-        let generation = breaker.generation();
-        Ok(Permit {
-            runner: Arc::clone(self),
-            version,
-            instance_permit: Some(instance_permit),
-            probe,
-            generation,
-            ended: false,
-        })
-    }
-
-    /// Asks the pace whether it is the turn of a delivery.
+    /// Asks the throttle whether a delivery may go to the plugin.
     pub(super) fn turn(&self, ask: impl FnOnce(&mut Throttle, ClockReading) -> ThrottleDecision) -> ThrottleDecision {
-        // Most plugins have neither a rate nor quiet hours; no clock need be read for them.
-        if self.throttle().is_free() { ThrottleDecision::ClockReading } else { self.paced(ask) }
+        // Most plugins have neither a rate nor quiet hours. Do not read the clock for them.
+        if self.throttle().is_free() { ThrottleDecision::Now } else { self.with_throttle(ask) }
     }
 
-    /// Asks the pace, and tells what is new of it.
-    pub(super) fn paced<T>(&self, ask: impl FnOnce(&mut Throttle, ClockReading) -> T) -> T {
+    /// Asks the throttle, then logs and signals the changes that result.
+    pub(super) fn with_throttle<T>(&self, ask: impl FnOnce(&mut Throttle, ClockReading) -> T) -> T {
         let now = ClockReading::read();
         let mut throttle = self.throttle();
         let (was_behind, was_far) =
@@ -228,17 +167,18 @@ impl Runner {
         }
     }
 
-    /// Why deliveries wait though it is well.
+    /// Returns why deliveries wait although the plugin is healthy.
     pub fn standing(&self) -> Option<ThrottleState> {
-        self.paced(Throttle::standing)
+        self.with_throttle(Throttle::standing)
     }
 
-    /// Whether it waits for somebody: for new files, or for the operator's word.
+    /// Returns whether the plugin waits for somebody to act: for new files, or for the operator.
     pub(super) fn is_paused(&self) -> bool {
         self.breaker().is_paused()
     }
 
-    /// Puts a new version of the plugin in the place of the old one, if there was one. Calls in flight end on the old one.
+    /// Puts a new version in the place of the old one, if there is one. Calls in flight finish on the old
+    /// version.
     pub fn replace(&self, plugin: Plugin) {
         let (policy, throttle) = (plugin.policies.breaker, plugin.policies.throttle.clone());
         {
@@ -250,19 +190,19 @@ impl Runner {
             *current = Some(Arc::new(Version::new(plugin)));
         }
         REPLACEMENTS.fetch_add(1, Ordering::Release);
-        self.paced(|own, now| own.change(throttle, now));
+        self.with_throttle(|own, now| own.change(throttle, now));
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.begin_anew(policy);
     }
 
-    /// The operator holds it: what comes waits in its queue. Whether that is news.
+    /// Holds the plugin for the operator: events wait in its queue. Returns whether that changes anything.
     pub fn hold(&self) -> bool {
         let news = self.breaker().hold(true);
         self.changed.send_replace(());
         news
     }
 
-    /// The operator lets it go, and forgives what it did. Whether that is news.
+    /// Ends the operator's hold and resets the breaker. Returns whether that changes anything.
     pub fn let_go(&self) -> bool {
         let was_held = self.breaker().hold(false);
         let policy = self.plugin().map_or_else(BreakerPolicy::default, |plugin| plugin.policies.breaker);
@@ -278,7 +218,7 @@ impl Runner {
         change.is_some()
     }
 
-    /// Waits for a change that was not made in a session, and so was told to nobody.
+    /// Waits for a change that happened outside a session and still has to be announced.
     pub(super) async fn news(&self) -> Change {
         let mut changed = self.changed.subscribe();
         loop {
@@ -286,12 +226,12 @@ impl Runner {
             if let Some(news) = news {
                 return news;
             }
-            // The sender is in `self`, so there is no error.
+            // Cannot fail: `self` owns the sender.
             let _ = changed.changed().await;
         }
     }
 
-    /// Why the last call failed, of those that this version made.
+    /// Returns why the most recent failed call of this version failed.
     pub fn last_failure(&self) -> Option<String> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -305,29 +245,30 @@ impl Runner {
         self.served.send_replace(served);
     }
 
-    /// The broker makes no queue for it, for this reason.
+    /// Records why the broker refuses to declare the plugin's queue.
     pub(super) fn has_no_queue(&self, problem: &str) {
         *self.no_queue.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.to_owned());
     }
 
-    /// Why it gets no events, though there is a session with the broker.
+    /// Returns why the plugin gets no events although there is a session with the broker.
     pub fn no_queue(&self) -> Option<String> {
         self.no_queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it gets events. False: not within this time, for there is no session, or no queue for it.
+    /// Waits until the plugin gets events. Returns false if it does not within `time`: there is no session, or
+    /// no queue for it.
     pub async fn is_served_within(&self, time: Duration) -> bool {
         let mut served = self.served.subscribe();
-        // The sender is in `self`, so the only error is that of the time.
+        // Only the timeout can fail: `self` owns the sender.
         tokio::time::timeout(time, served.wait_for(|served| *served)).await.is_ok()
     }
 
-    /// Whether its lines are its work and the log takes none.
+    /// Returns whether the plugin's work is to write log lines and the log accepts none.
     pub(super) fn is_blocked_by_log(&self) -> bool {
         self.plugin().is_some_and(|plugin| plugin.is_blocked_by_log())
     }
 
-    /// How it is.
+    /// Returns the plugin's health.
     pub fn health(&self) -> Health {
         if !self.is_loaded() {
             return Health::NotLoaded;
@@ -337,23 +278,23 @@ impl Runner {
         let breaker = self.breaker();
         match breaker.state() {
             _ if breaker.is_held() => Health::Held,
-            State::Open { .. } => Health::Failing,
-            State::Paused => Health::Misconfigured,
-            State::Closed if is_blocked => Health::LogBlocked,
-            State::Closed => match standing {
-                Some(Why::Quiet) => Health::Quiet,
-                Some(Why::Rate) => Health::RateLimited,
+            BreakerState::Open { .. } => Health::Failing,
+            BreakerState::Paused => Health::Misconfigured,
+            BreakerState::Closed if is_blocked => Health::LogBlocked,
+            BreakerState::Closed => match standing {
+                Some(ThrottleReason::Quiet) => Health::Quiet,
+                Some(ThrottleReason::Rate) => Health::RateLimited,
                 None => Health::Well,
             },
         }
     }
 
-    /// Too many of its calls failed, whatever else keeps them away.
+    /// Returns whether the breaker is open, whatever else keeps calls away.
     pub fn is_failing(&self) -> bool {
-        matches!(self.breaker().state(), State::Open { .. })
+        matches!(self.breaker().state(), BreakerState::Open { .. })
     }
 
-    /// Calls that are being made now.
+    /// Returns the number of calls in progress.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -364,69 +305,5 @@ impl Runner {
 
     pub(super) fn throttle(&self) -> MutexGuard<'_, Throttle> {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Permit {
-    /// The plugin's own time limit and the like are in this version of it.
-    pub(super) fn plugin(&self) -> &Plugin {
-        &self.version.plugin
-    }
-
-    /// The one attempt, and what it changed about the plugin's health.
-    /// With `keep_log`, and what the plugin logged.
-    pub(super) async fn attempt(
-        mut self,
-        event: &Event,
-        attempt: Attempt,
-        keep_log: bool,
-    ) -> (Outcome, Option<Change>, Beginning) {
-        let counted = Counted::new(&self.runner.in_flight);
-        let (answer, log) = self.version.plugin.attempt(event, attempt, self.instance_permit.take(), keep_log).await;
-        let outcome = Outcome::of(answer);
-        drop(counted);
-        self.ended = true;
-        let change = {
-            let mut breaker = self.runner.breaker();
-            let is_of_now = breaker.generation() == self.generation;
-            if is_of_now && let Some(reason) = outcome.failure() {
-                *self.runner.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-            }
-            match &outcome {
-                // A call of the version before says nothing about this one.
-                _ if !is_of_now => None,
-                Outcome::Misconfigured(_) => breaker.pause(),
-                Outcome::Retry { .. } => breaker.ended(self.probe, true, Instant::now()),
-                // Nothing is known of the plugin by that.
-                Outcome::MachineFault(_) => {
-                    breaker.not_made(self.probe);
-                    None
-                }
-                // The plugin works; that it does not like the event is another matter.
-                Outcome::Done(_) | Outcome::Skipped(_) | Outcome::Reject(_) => {
-                    breaker.ended(self.probe, false, Instant::now())
-                }
-            }
-        };
-        if change.is_some() || self.probe {
-            self.runner.changed.send_replace(());
-        }
-        (outcome, change, log)
-    }
-}
-
-/// One call more, for as long as it lives.
-struct Counted<'c>(&'c AtomicUsize);
-
-impl<'c> Counted<'c> {
-    fn new(count: &'c AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

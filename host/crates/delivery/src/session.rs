@@ -1,5 +1,4 @@
-//! A session of dispatch: the source's consumer and every plugin's backlog, over one session with
-//! the broker.
+//! Runs delivery over one session with the broker: the source consumer and the backlog of every plugin.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -20,42 +19,42 @@ use crate::duplicates::Duplicates;
 use crate::health_events::HealthEvents;
 use crate::observer::DeliveryObserver;
 use crate::quarantine::Quarantine;
-use crate::queues::{self, Made};
+use crate::queues::{self, MadeQueues};
 use crate::registry::{Registry, Runners};
 use crate::route_cache::RouteCache;
 use crate::runner::Runner;
 use crate::source::{SourceConsumer, UnmatchedTypes};
-use crate::stall::{self, Progress};
+use crate::stall::{self, SourceProgress};
 use crate::status::DeliveryStatus;
 use crate::worker::Worker;
 
-/// Between two tries to make a queue that the broker refuses to make.
+/// Pause before declaring a refused queue again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
-/// Why dispatch stopped.
+/// Why delivery stopped.
 #[derive(Debug)]
 pub enum Ended {
-    /// It was asked to.
+    /// The host was asked to stop.
     Stopped {
-        /// Messages that went back to their queues, because they were not done in time.
+        /// Messages that went back to their queues because they were not done in time.
         given_back: usize,
     },
     /// The session is lost.
     Lost(BrokerError),
 }
 
-/// What dispatch works with. It outlives sessions.
+/// The context of delivery. It outlives sessions.
 #[derive(Clone)]
 pub struct Dispatcher {
     pub source: Arc<Source>,
     pub rules: Arc<Rules>,
     pub registry: Arc<Registry>,
-    /// Where the plugins come from.
+    /// The plugin folder.
     pub folder: Arc<Path>,
     pub duplicates: Duplicates,
     pub unmatched_types: UnmatchedTypes,
     pub prefetch: u16,
-    /// As it is when the stop comes.
+    /// Read when the stop comes, so that a reload still counts.
     pub drain_timeout: watch::Receiver<Duration>,
     pub observer: Arc<dyn DeliveryObserver>,
     pub status: Arc<DeliveryStatus>,
@@ -64,18 +63,18 @@ pub struct Dispatcher {
     pub metrics: Arc<HostMetrics>,
 }
 
-/// A session that was opened.
+/// An open session.
 pub struct Opened {
     pub broker: Broker,
-    /// Of the source's queue, unless there was no plugin yet.
+    /// The consumer of the source's queue, unless there was no plugin yet.
     pub consumer: Option<Consumer>,
-    /// The plugins whose queues are known to be there.
+    /// The plugins whose queues are known to exist.
     pub declared: Vec<String>,
 }
 
 impl Dispatcher {
-    /// Works until it is stopped or the session is lost. When stopped it takes no more, lets what
-    /// is in flight finish within the drain timeout, and gives back the rest.
+    /// Delivers until `stop` or until the session is lost. After `stop` it takes no more messages, lets the
+    /// ones in flight finish within the drain timeout, and gives back the rest.
     pub async fn run(&self, opened: Opened, stop: &CancellationToken) -> Ended {
         let give_up = CancellationToken::new();
         let drain_timeout = self.drain_timeout.clone();
@@ -88,7 +87,7 @@ impl Dispatcher {
             std::future::pending::<Infallible>().await
         };
         let Opened { broker, consumer, declared } = opened;
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(SourceProgress::default());
         let _open = self.status.opened(broker.clone(), Arc::clone(&progress));
         let caution = self.quarantine.begin(stop.clone());
         let mut session = Session {
@@ -126,20 +125,20 @@ impl Dispatcher {
     }
 }
 
-/// One session at work. Dropping it, when it is lost, ends what belongs to it: those messages come again
-/// on the next one.
+/// A running session. Dropping it, when it is lost, ends its tasks. Their messages are offered again on the
+/// next session.
 struct Session<'a> {
     dispatcher: &'a Dispatcher,
     worker: Worker,
-    /// The plugins whose queues are there, so that events may go to them. They follow the registry.
+    /// The plugins that events may go to, because their queues exist. Follows the registry.
     members: Arc<Registry>,
-    /// Each member, with what ends its service.
+    /// Each member, with the token that ends its service.
     serving: Vec<(Arc<Runner>, CancellationToken)>,
     parts: JoinSet<Result<usize, BrokerError>>,
-    /// Those whose queues are being made, and what ends that.
+    /// Queue declarations in progress.
     joining: JoinSet<Result<Joined, BrokerError>>,
     awaited: Vec<(Arc<Runner>, CancellationToken)>,
-    progress: Arc<Progress>,
+    progress: Arc<SourceProgress>,
     stop: &'a CancellationToken,
     give_up: &'a CancellationToken,
 }
@@ -153,10 +152,10 @@ impl Drop for Session<'_> {
 }
 
 impl Session<'_> {
-    /// Begins to take from the source's queue, and to watch that this goes on.
+    /// Starts to consume the source's queue, and to watch for stalls.
     fn start(&mut self, consumer: Option<Consumer>) {
         let progress = Arc::clone(&self.progress);
-        let intake = Arc::new(SourceConsumer {
+        let source_consumer = Arc::new(SourceConsumer {
             worker: self.worker.clone(),
             rules: Arc::clone(&self.dispatcher.rules),
             members: Arc::clone(&self.members),
@@ -168,7 +167,7 @@ impl Session<'_> {
             unmatched_types: self.dispatcher.unmatched_types.clone(),
             progress: Arc::clone(&progress),
         });
-        self.parts.spawn(intake.run(consumer, self.stop.clone(), self.give_up.clone()));
+        self.parts.spawn(source_consumer.run(consumer, self.stop.clone(), self.give_up.clone()));
         let (stop, worker, prefetch) = (self.stop.clone(), self.worker.clone(), self.dispatcher.prefetch);
         self.parts.spawn(async move {
             let queue = worker.source.names.source();
@@ -205,23 +204,23 @@ impl Session<'_> {
         }
     }
 
-    /// The queues of plugins that are new were made, as far as the broker allows it.
+    /// Admits new plugins whose queues were declared, and retries the refused ones.
     fn joined(&mut self, joined: Joined) {
         let Joined { made, refused } = joined;
         self.awaited.retain(|(other, _)| !made.iter().any(|runner| Arc::ptr_eq(other, runner)));
-        // Later than that it is loaded: what was published in between has passed it by.
+        // Log this in addition to the load: events published between the two have passed the plugin by.
         for runner in self.admit(&made) {
             info!(plugin = &*runner.name, "gets events from now on");
         }
         for (runner, problem) in refused {
-            // Unless it has gone meanwhile.
+            // The plugin may have gone in the meantime.
             if let Some((_, stop)) = self.awaited.iter().find(|(other, _)| Arc::ptr_eq(other, &runner)) {
                 self.joining.spawn(join_later(self.worker.clone(), runner, problem, stop.clone()));
             }
         }
     }
 
-    /// Does as the registry says; those that are `declared` need no queue made.
+    /// Follows the registry. Plugins in `declared` need no queue declared.
     fn follow(&mut self, declared: &[String]) {
         let registry = &self.dispatcher.registry;
         let (stay, leave) =
@@ -253,7 +252,8 @@ impl Session<'_> {
         }
     }
 
-    /// From now on they get events, all at once; less those that did already or must not. Returns the others.
+    /// Starts delivery to these runners, all at once, except those that have it already or have left the
+    /// registry. Returns the ones started.
     fn admit(&mut self, runners: &[Arc<Runner>]) -> Vec<Arc<Runner>> {
         let may = |runner: &&Arc<Runner>| self.dispatcher.registry.holds(runner) && !self.members.holds(runner);
         if self.stop.is_cancelled() {
@@ -278,7 +278,7 @@ impl Session<'_> {
     }
 }
 
-/// Works off one plugin's backlog, and tells what became of the plugin outside of this session.
+/// Consumes one plugin's backlog, and announces changes of its health that happened outside the session.
 async fn serve(backlog: Backlog, stop: CancellationToken, give_up: CancellationToken) -> Result<usize, BrokerError> {
     let (worker, runner) = (backlog.worker.clone(), Arc::clone(&backlog.runner));
     let tell = async move {
@@ -293,17 +293,17 @@ async fn serve(backlog: Backlog, stop: CancellationToken, give_up: CancellationT
     }
 }
 
-/// The result of making queues for new plugins.
+/// The result of declaring the queues of new plugins.
 struct Joined {
     made: Vec<Arc<Runner>>,
-    /// With the reason.
+    /// Each with the reason.
     refused: Vec<(Arc<Runner>, String)>,
 }
 
-/// Makes the queues of plugins that are new.
+/// Declares the queues of new plugins.
 async fn join(worker: Worker, runners: Vec<Arc<Runner>>) -> Result<Joined, BrokerError> {
     let plugins: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
-    let Made { there, refused, warnings } = queues::make(&worker.broker, &worker.source.names, &plugins).await?;
+    let MadeQueues { there, refused, warnings } = queues::make(&worker.broker, &worker.source.names, &plugins).await?;
     for warning in warnings {
         warn!("{warning}");
     }
@@ -314,7 +314,7 @@ async fn join(worker: Worker, runners: Vec<Arc<Runner>>) -> Result<Joined, Broke
     })
 }
 
-/// Tries to make a queue that was refused, until it is made or `stop`.
+/// Declares a refused queue again and again, until it succeeds or `stop`.
 async fn join_later(
     worker: Worker,
     runner: Arc<Runner>,

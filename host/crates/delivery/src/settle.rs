@@ -1,4 +1,4 @@
-//! Settling makes outcomes durable. Only when that is confirmed may the broker forget the message.
+//! Settling makes outcomes durable. The broker may forget a message only once that is confirmed.
 
 use std::time::Duration;
 
@@ -9,68 +9,74 @@ use tracing::warn;
 use crate::delivery_headers::{self, DeliveryHeaders};
 use crate::policy::Fault;
 
-/// The code of a dead letter that the broker could not carry to where it was meant to go.
+/// Code of a dead letter that the broker could not carry to its intended destination.
 pub const INEXPRESSIBLE: &str = "inexpressible";
-/// Between two tries to write what the broker refuses (because a queue is full, say).
+/// Shortest pause between attempts to write a message that the broker refuses, for example because a queue is
+/// full.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Longest pause between attempts to write a refused message.
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Bytes that a header takes in a frame besides its name and its value.
+/// Bytes of a header in a frame, in addition to its name and value.
 const HEADER_OVERHEAD: usize = 8;
-/// Bytes of a text that is not cut.
+/// Length in bytes up to which a text is never truncated.
 const SHORT_TEXT: usize = 40;
+/// Maximum number of omitted headers that a message lists.
 const LEFT_BEHIND_MAX: usize = 50;
+/// Maximum characters of an omitted header's name in the list.
 const LEFT_BEHIND_CHARACTERS_MAX: usize = 100;
 
-/// Where a delivery goes that is not done.
+/// The next destination of a delivery that is not done.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Onward<'a> {
-    /// To the plugin's own queue, after a wait.
+    /// The plugin's own queue, after a delay.
     Later { plugin: &'a str, delay: Duration },
-    /// To the plugin's own queue.
+    /// The plugin's own queue.
     Spill { plugin: &'a str },
-    /// To the dead letters.
+    /// The dead-letter queue.
     Dead,
 }
 
-/// Where it has gone.
+/// The actual destination of a delivery.
 #[derive(Debug)]
-pub(super) enum Landed {
+pub(super) enum Forwarded {
     AsMeant,
-    /// To the dead letters instead, for the broker cannot carry it as it is.
+    /// The dead-letter queue, because the broker cannot carry the message as it is.
     Dead(Fault),
 }
 
-/// Writes the message with its trail to where it goes on, and returns when the broker has
-/// confirmed it. An error means that the session is lost; the message will come again.
+/// Writes the message with its delivery headers to its next destination, and returns when the broker has
+/// confirmed it. An error means that the session is lost and the message will be offered again.
 pub(super) async fn pass_on(
     broker: &Broker,
     source: &Source,
     message: &Message,
     delivery_headers: &DeliveryHeaders,
     onward: Onward<'_>,
-) -> Result<Landed, BrokerError> {
+) -> Result<Forwarded, BrokerError> {
     let problem = match write_on(broker, source, delivery_headers.write(message), onward).await? {
-        Ok(()) => return Ok(Landed::AsMeant),
+        Ok(()) => return Ok(Forwarded::AsMeant),
         Err(problem) => problem,
     };
-    // Its id may be among what would change, so it must not be tried again in another form. It is settled all the same.
+    // Making the message expressible could change the event's id, so it must not be tried again in that form. A
+    // dead letter settles it.
     let fault = Fault::new(INEXPRESSIBLE, format!("it could not be passed on: {problem}"));
     let mut delivery_headers = DeliveryHeaders { given_up: Some(INEXPRESSIBLE.to_owned()), ..delivery_headers.clone() };
     if let Some(failed) = delivery_headers.fault.replace(fault.clone()) {
         delivery_headers.history.push(format!("{}: {}: {}", delivery_headers.round, failed.code, failed.reason));
     }
     write_dead(broker, source, delivery_headers.write(message)).await?;
-    Ok(Landed::Dead(fault))
+    Ok(Forwarded::Dead(fault))
 }
 
-/// Writes a dead letter that carries its trail already, in whatever form is left.
+/// Writes a dead letter that already carries its delivery headers, in any form that the broker can carry.
 pub(super) async fn write_dead(broker: &Broker, source: &Source, mut letter: Message) -> Result<(), BrokerError> {
     letter.make_expressible();
-    // The inner error is not reached: what is expressible and light enough can be carried.
+    // The inner error cannot occur: the broker can carry an expressible message with small enough headers.
     write_on(broker, source, letter, Onward::Dead).await?.map_err(BrokerError::Lost)
 }
 
-/// The inner error: the broker cannot carry the message in this form.
+/// Writes a message to its destination. The inner error means that the broker cannot carry the message in this
+/// form.
 async fn write_on(
     broker: &Broker,
     source: &Source,
@@ -108,7 +114,7 @@ async fn write_on(
         warn!(queue, "cannot pass a message on: {error}; next try in {} ms", pause.as_millis());
         tokio::time::sleep(pause).await;
         match error {
-            // Somebody deleted it.
+            // Somebody deleted the queue.
             PublishError::NotFound { .. } | PublishError::Unroutable { .. } => {
                 let made = match plugin {
                     Some(plugin) => broker.declare_plugins(names, &[plugin]).await,
@@ -126,14 +132,15 @@ async fn write_on(
     }
 }
 
-/// Headers travel in one frame, which has room for so many bytes of them. If what came with the message leaves too
-/// little room for the trail, the largest headers that are not ours stay behind, and the message says which. If even the
-/// trail is too large, its longest texts are cut. Whether anything has become smaller.
+/// Shrinks the headers to `bytes_max`, the room for them in one frame. If foreign headers leave too little room
+/// for the delivery headers, the largest of them are left out and the message lists their names. If the
+/// delivery headers alone are too large, their longest texts are truncated. Returns whether the headers became
+/// smaller.
 fn lighten(message: &mut Message, bytes_max: usize) -> bool {
     let headers = &mut message.properties.headers;
     let mut sizes: Vec<_> = headers.iter().map(|(name, value)| (size(name, value), name.clone())).collect();
     let before: usize = sizes.iter().map(|(size, _)| size).sum();
-    // The list of those that stay behind needs room as well.
+    // Reserve room for the list of omitted headers.
     let list_bytes_max = (LEFT_BEHIND_MAX * (LEFT_BEHIND_CHARACTERS_MAX + HEADER_OVERHEAD)).min(bytes_max / 4);
     let goal = bytes_max.saturating_sub(list_bytes_max);
     let mut total = before;
@@ -169,7 +176,7 @@ fn headers_size(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| size(name, value)).sum()
 }
 
-/// At least as many bytes as it takes in a frame; what is nested takes more as JSON than there.
+/// Returns an upper bound of the bytes in a frame. Nested values are estimated by their JSON, which is longer.
 fn size(name: &str, value: &Value) -> usize {
     name.len()
         + HEADER_OVERHEAD
@@ -198,7 +205,7 @@ mod tests {
         let names: Vec<_> = message.properties.headers.keys().map(String::as_str).collect();
         assert_eq!(names, ["small", "x-notify-left-behind", "x-notify-reason"]);
         assert_eq!(message.properties.headers["x-notify-left-behind"], Value::List(vec!["large".into()]));
-        // A connection with small frames.
+        // This connection has small frames.
         message.properties.headers.insert("medium".to_owned(), "x".repeat(5_000).into());
         lighten(&mut message, 8 << 10);
         assert!(!message.properties.headers.contains_key("medium"));
@@ -256,7 +263,7 @@ mod tests {
         ] {
             let passed = pass_on(&broker, &source, &message, &delivery_headers, onward);
             let landed = tokio::time::timeout(Duration::from_secs(30), passed).await.expect("it loops").unwrap();
-            assert_eq!(matches!(landed, Landed::Dead(_)), instead, "{landed:?}");
+            assert_eq!(matches!(landed, Forwarded::Dead(_)), instead, "{landed:?}");
             let mut consumer = broker.consume("q.dead", 1).await.unwrap();
             let letter = consumer.next().await.unwrap().unwrap();
             assert_eq!(letter.message.body, "{}");

@@ -1,17 +1,17 @@
-//! Slots bound the calls of one plugin at once. There are two kinds, so that neither kind of attempt starves
-//! the other.
+//! Slots limit the concurrent calls of one plugin. First attempts and the backlog each have their own, so that
+//! neither starves the other.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Of the slots, so many per cent are for the backlog alone.
+/// Share of the slots that is reserved for the backlog, in percent.
 const BACKLOG_PERCENT: usize = 25;
 
 pub(super) struct Slots {
     pub(super) first: Arc<Semaphore>,
     first_count: usize,
-    /// The same as `first` where there is only one slot in all.
+    /// Shares the semaphore of `first` if there is only one slot in all.
     backlog: Arc<Semaphore>,
     backlog_count: usize,
 }
@@ -32,7 +32,8 @@ impl Slots {
         }
     }
 
-    /// Attempts from the backlog at once: its own, and half of the others while they are idle.
+    /// Returns the maximum number of concurrent attempts from the backlog: its own slots, plus half of the
+    /// others while those are idle.
     pub(super) fn backlog_max(&self) -> usize {
         self.backlog_count + self.first_count / 2
     }

@@ -1,4 +1,5 @@
-//! The source's messages: decoded, routed, tried at once by every plugin that wants them.
+//! Consumes the source's queue: decodes and routes each message, and tries it at once with every plugin that
+//! wants it.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,18 +24,18 @@ use crate::duplicates::{Claim, Duplicates};
 use crate::observer::ReceivedContext;
 use crate::quarantine::Admission;
 use crate::registry::Registry;
-use crate::route::Rule;
 use crate::route::{Subscribed, route};
 use crate::route_cache::RouteCache;
 use crate::runner::Runner;
-use crate::stall::Progress;
+use crate::stall::SourceProgress;
 use crate::unreadable;
+use crate::verdict::Rule;
 use crate::worker::Worker;
 
-/// Types that are told of.
+/// Maximum number of event types reported as unwanted.
 const UNWANTED_SAID_MAX: usize = 100;
 
-/// The types of events that no plugin wanted: what nobody gets should be told once.
+/// Event types that no plugin wanted. Each is reported once.
 #[derive(Clone, Default)]
 pub struct UnmatchedTypes(Arc<Mutex<HashSet<String>>>);
 
@@ -45,27 +46,27 @@ impl UnmatchedTypes {
     }
 }
 
-/// Where first attempts are made.
+/// Consumes the source's queue and makes first attempts.
 pub(super) struct SourceConsumer {
     pub(super) worker: Worker,
     pub(super) rules: Arc<Rules>,
-    /// Whom events may go to.
+    /// Plugins that events may go to, because their queues exist.
     pub(super) members: Arc<Registry>,
     pub(super) route_cache: RouteCache<Arc<Runner>>,
-    /// Who there is.
+    /// All plugins.
     pub(super) registry: Arc<Registry>,
     pub(super) prefetch: u16,
-    /// Where the operator puts plugins.
+    /// The plugin folder.
     pub(super) folder: Arc<Path>,
     pub(super) duplicates: Duplicates,
     pub(super) unmatched_types: UnmatchedTypes,
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Arc<SourceProgress>,
 }
 
 impl SourceConsumer {
-    /// Works until `stop`, as long as there is a plugin: to take events and tell nobody would be to lose
-    /// them. `first` is a consumer that is there already. Returns how many messages were given back
-    /// unfinished; an error means that the session is lost.
+    /// Consumes until `stop`, while there is at least one plugin. Without one, consuming would lose events.
+    /// `first` is an open consumer, if there is one. Returns how many messages were given back unfinished. An
+    /// error means that the session is lost.
     pub(super) async fn run(
         self: Arc<Self>,
         mut first: Option<Consumer>,
@@ -130,24 +131,25 @@ impl SourceConsumer {
         self.progress.ended();
     }
 
-    /// The same as [`Self::work`], once its turn has come, unless the message is to be set aside.
+    /// Does the same as [`Self::work`], once the message may be handled. Sets the message aside if it is
+    /// convicted.
     async fn work_with_caution(&self, delivery: Delivery) -> bool {
         let metrics = &self.worker.metrics;
         match self.worker.caution.admit(self.worker.source.names.source(), &delivery).await {
             Admission::NotNow => false,
-            Admission::Handle(mut pass) => {
-                let is_settled = Box::pin(pass.during(self.work(delivery))).await;
+            Admission::Handle(mut admitted) => {
+                let is_settled = Box::pin(admitted.during(self.work(delivery))).await;
                 if is_settled {
-                    pass.settled().await;
+                    admitted.settled().await;
                 } else if self.members.runners().is_empty() {
-                    pass.given_back().await;
+                    admitted.given_back().await;
                 }
                 is_settled
             }
-            Admission::SetAside(mut pass, verdict) => {
+            Admission::SetAside(mut admitted, verdict) => {
                 let delivery_headers = DeliveryHeaders::begin(&delivery, None, now());
                 if let Err(error) =
-                    Box::pin(pass.during(self.worker.set_aside(&delivery, delivery_headers, verdict))).await
+                    Box::pin(admitted.during(self.worker.set_aside(&delivery, delivery_headers, verdict))).await
                 {
                     debug!(%error, "a message was not settled, and will come again");
                     return false;
@@ -155,13 +157,13 @@ impl SourceConsumer {
                 metrics.quarantined.one_more();
                 metrics.dead.one_more();
                 delivery.receipt.ack();
-                pass.settled().await;
+                admitted.settled().await;
                 true
             }
         }
     }
 
-    /// Whether the message is acknowledged.
+    /// Handles one message. Returns whether it is acknowledged.
     async fn work(&self, delivery: Delivery) -> bool {
         let (metrics, since) = (&self.worker.metrics, self.worker.spans.now());
         let mut delivery_headers = DeliveryHeaders::begin(&delivery, None, now());
@@ -183,7 +185,7 @@ impl SourceConsumer {
         };
         let mut span = self.receive(&delivery, Some(&event), since);
         delivery_headers.trace = span.as_cause();
-        // An id that was made of the content says nothing: it may well be meant twice.
+        // An id derived from the content proves nothing: the same content may be sent twice on purpose.
         let claim = if event.has_own_id { self.duplicates.claim(event.key()).await } else { Claim::New(None) };
         let claimed = match claim {
             Claim::New(claimed) => claimed,
@@ -200,8 +202,8 @@ impl SourceConsumer {
         let is_settled = self.offer(&event, &delivery, &delivery_headers, &mut span).await;
         if is_settled {
             span.done();
-            // Last: a crash before this repeats the calls, which plugins tolerate by the
-            // idempotency key; the other order would lose the event.
+            // Acknowledge last. A crash before this repeats the calls, which plugins tolerate thanks to the
+            // idempotency key. The other order would lose the event.
             delivery.receipt.ack();
             if let Some(claimed) = claimed {
                 claimed.settled();
@@ -227,7 +229,7 @@ impl SourceConsumer {
         })
     }
 
-    /// Runs all plugins that want the event, side by side. Whether all deliveries are settled.
+    /// Runs all plugins that want the event, side by side. Returns whether all deliveries are settled.
     async fn offer(
         &self,
         event: &Event,
@@ -237,7 +239,7 @@ impl SourceConsumer {
     ) -> bool {
         let members = self.members.runners();
         if members.is_empty() {
-            // The last plugin has just gone, and this was on its way.
+            // The last plugin left while this message was on its way.
             return false;
         }
         let routing = route(&members, &self.route_cache, event);
@@ -252,7 +254,7 @@ impl SourceConsumer {
             debug!(event_id, event_type, "no plugin wants this event");
         }
         let attempts = routing.wanting().map(|Subscribed { runner, rule }| {
-            // Not by what the plugin is now: it may just have been loaded.
+            // Go by the routing decision, not by the plugin's state: it may have been loaded since.
             let is_routed = *rule != Rule::NotYetRouted;
             let received = &received;
             Box::pin(async move {
@@ -265,7 +267,7 @@ impl SourceConsumer {
         });
         let mut attempts = pin!(join_all(attempts));
         let at_once = poll!(attempts.as_mut());
-        // Whoever asks about an event that is waiting finds it.
+        // Report the event before its attempts end, so that a query already finds it.
         self.worker.observer.received(&received);
         let results = match at_once {
             Poll::Ready(results) => results,
@@ -278,7 +280,7 @@ impl SourceConsumer {
                 settled = false;
             }
         }
-        // Once, also if it comes again.
+        // Count an event once, even if its message is offered again.
         if settled {
             let metrics = &self.worker.metrics;
             let count = if is_wanted { &metrics.routed } else { &metrics.unmatched };

@@ -1,5 +1,5 @@
-//! Vitals are what delivery tells of itself, for whoever wants to know how the host is. Delivery writes them down
-//! and asks nothing of those who read.
+//! The delivery status: facts that delivery publishes about itself. Delivery writes them and knows nothing of
+//! their readers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,55 +7,55 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use broker::{Broker, BrokerUrl};
 use jiff::Timestamp;
 
-use crate::stall::Progress;
+use crate::stall::SourceProgress;
 
-/// They outlive sessions.
+/// The status of delivery. It outlives sessions.
 #[derive(Default)]
 pub struct DeliveryStatus {
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
     sessions: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
+struct ConnectionState {
     session: Option<Connected>,
     away: Option<String>,
 }
 
-/// A session with the broker that is open.
+/// An open session with the broker.
 struct Connected {
     broker: Broker,
     since: Timestamp,
-    progress: Arc<Progress>,
+    progress: Arc<SourceProgress>,
 }
 
-/// How delivery is now.
+/// A snapshot of the delivery status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryState {
-    /// Of the session that is open: where it is, and since when.
+    /// The broker's URL and the start of the session, if one is open.
     pub connected: Option<(BrokerUrl, Timestamp)>,
-    /// Why there is none, if one was tried.
+    /// Why no session is open, if an attempt failed.
     pub away: Option<String>,
-    /// The source's queue is taken from.
+    /// Whether the source's queue is being consumed.
     pub is_consuming: bool,
-    /// All that the host may hold is unsettled, and nothing is being settled.
+    /// Whether the prefetch window is full of unsettled messages and none is being settled.
     pub is_stalled: bool,
-    /// Messages of the source that were taken and not settled.
+    /// Messages of the source that are taken and not settled.
     pub unacknowledged: u64,
-    /// Sessions that were opened since the start.
+    /// Sessions opened since the start.
     pub sessions: u64,
 }
 
 impl DeliveryStatus {
-    /// Counts as connected for as long as the answer lives.
-    pub(super) fn opened(&self, broker: Broker, progress: Arc<Progress>) -> Open<'_> {
+    /// Marks the session as open until the returned guard is dropped.
+    pub(super) fn opened(&self, broker: Broker, progress: Arc<SourceProgress>) -> OpenSession<'_> {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         let session = Connected { broker, since: Timestamp::now(), progress };
-        *self.state() = State { session: Some(session), away: None };
-        Open(self)
+        *self.state() = ConnectionState { session: Some(session), away: None };
+        OpenSession(self)
     }
 
-    /// There is no session, for this reason.
+    /// Records why there is no session.
     pub fn away(&self, why: String) {
         self.state().away = Some(why);
     }
@@ -73,20 +73,20 @@ impl DeliveryStatus {
         }
     }
 
-    /// The session that is open, to ask it what is in its queues.
+    /// Returns the open session, for queries about its queues.
     pub fn broker(&self) -> Option<Broker> {
         self.state().session.as_ref().map(|session| session.broker.clone())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A session counts as open for as long as this lives.
-pub(super) struct Open<'v>(&'v DeliveryStatus);
+/// The session counts as open for as long as this lives.
+pub(super) struct OpenSession<'v>(&'v DeliveryStatus);
 
-impl Drop for Open<'_> {
+impl Drop for OpenSession<'_> {
     fn drop(&mut self) {
         self.0.state().session = None;
     }

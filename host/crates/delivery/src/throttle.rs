@@ -1,24 +1,30 @@
-//! The pace of a plugin: when it may be called by the operator's rate and quiet hours.
+//! The throttle decides when a plugin may be called, by the operator's rate and quiet hours.
 //!
-//! What it keeps away from the plugin waits in the plugin's own queue, and is not counted as tried. While
-//! something may wait there, what comes from the source goes behind it: with a rate both want the same few
-//! calls, and the older ones must not lose them to the newer ones for ever. It has no clock of its own.
+//! Deliveries that it keeps away wait in the plugin's own queue and do not count as attempts. While something
+//! may wait there, new deliveries from the source go behind it. Under a rate both compete for the same few
+//! calls, and newer deliveries must not keep the older ones waiting forever. The caller passes in the time.
 
 use std::time::{Duration, Instant};
 
 use config::{Rate, Spell, ThrottlePolicy};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::admission::Origin;
 use crate::token_bucket::TokenBucket;
 
-/// How long a delivery that was taken from the plugin's queue may wait for its turn. If the next turn is later,
-/// nothing is taken at all; it keeps far from the half hour after which RabbitMQ ends a consumer.
+/// How long a delivery taken from the plugin's queue may wait for its turn. If the next turn is further away,
+/// nothing is taken. This is far below RabbitMQ's acknowledgement timeout of half an hour.
 const IN_HAND_MAX: Duration = Duration::from_secs(10);
-/// Between two times that the log tells of the rate.
+/// Shortest interval between two log lines about the rate.
 const TOLD_EVERY: Duration = Duration::from_mins(10);
 
-/// The time on both clocks: a rate goes by the one that nobody sets, quiet hours by the other.
+/// The queue that an attempt comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeliveryOrigin {
+    Source,
+    Backlog,
+}
+
+/// The time on both clocks. The rate uses the monotonic clock, quiet hours use the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClockReading {
     pub(super) instant: Instant,
@@ -43,29 +49,29 @@ impl ClockReading {
 /// Whether a call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ThrottleDecision {
-    ClockReading,
-    Later { why: Why, until: Instant },
+    Now,
+    Later { why: ThrottleReason, until: Instant },
 }
 
-/// What keeps a delivery from a plugin that is well.
+/// Why deliveries to a healthy plugin have to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum ThrottleReason {
     Quiet,
     Rate,
 }
 
 impl ThrottleDecision {
-    /// Whether it is too far away for anything to be taken from the queue.
+    /// Returns whether the turn is too far away to take anything from the queue.
     pub(super) fn is_far(self, now: Instant) -> bool {
         match self {
-            Self::ClockReading => false,
-            Self::Later { why: Why::Quiet, .. } => true,
-            Self::Later { why: Why::Rate, until } => until.saturating_duration_since(now) > IN_HAND_MAX,
+            Self::Now => false,
+            Self::Later { why: ThrottleReason::Quiet, .. } => true,
+            Self::Later { why: ThrottleReason::Rate, until } => until.saturating_duration_since(now) > IN_HAND_MAX,
         }
     }
 }
 
-/// What someone should be told.
+/// A change that is worth logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ThrottleChange {
     Quiet { end: String },
@@ -77,7 +83,7 @@ pub(super) enum ThrottleChange {
 /// Why deliveries wait, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThrottleState {
-    pub why: Why,
+    pub why: ThrottleReason,
     pub reason: String,
     /// When the next call may be made.
     pub until: Timestamp,
@@ -88,11 +94,11 @@ pub(super) struct Throttle {
     policy: ThrottlePolicy,
     bucket: Option<TokenBucket>,
     spell: Spell,
-    /// Something may wait in the plugin's queue for a turn by the rate.
+    /// Whether something may wait in the plugin's queue for a turn under the rate.
     behind: bool,
-    /// The rate has kept something away since nothing waited.
+    /// Whether the rate has kept a delivery away since the queue was last empty.
     limited: bool,
-    told: Option<Why>,
+    told: Option<ThrottleReason>,
     told_of_rate_at: Option<Instant>,
 }
 
@@ -100,15 +106,15 @@ impl Throttle {
     pub(super) fn new(policy: ThrottlePolicy, now: ClockReading) -> Self {
         let bucket = policy.rate.map(|rate| TokenBucket::new(rate, now.instant));
         let spell = policy.quiet_hours.at(now.wall);
-        // What an earlier host has left comes first.
+        // An earlier host may have left deliveries in the queue, and those come first.
         let behind = bucket.is_some();
         Self { policy, bucket, spell, behind, limited: false, told: None, told_of_rate_at: None }
     }
 
-    /// The plugin's files changed.
+    /// Applies a new policy after the plugin's files changed.
     pub(super) fn change(&mut self, policy: ThrottlePolicy, now: ClockReading) {
         let was_until = std::mem::replace(&mut self.spell, policy.quiet_hours.at(now.wall)).until;
-        if self.told == Some(Why::Quiet) && self.spell.is_quiet && self.spell.until != was_until {
+        if self.told == Some(ThrottleReason::Quiet) && self.spell.is_quiet && self.spell.until != was_until {
             self.told = None;
         }
         match (&mut self.bucket, policy.rate) {
@@ -125,63 +131,63 @@ impl Throttle {
         self.policy = policy;
     }
 
-    /// Whether a delivery that is there may go to the plugin.
-    pub(super) fn look(&mut self, origin: Origin, now: ClockReading) -> ThrottleDecision {
+    /// Asks whether a delivery in hand may go to the plugin.
+    pub(super) fn look(&mut self, origin: DeliveryOrigin, now: ClockReading) -> ThrottleDecision {
         let turn = self.turn(origin, now);
         if let (ThrottleDecision::Later { why, until }, true) = (turn, self.bucket.is_some()) {
             self.behind = true;
-            self.limited |= why == Why::Rate && until > now.instant;
+            self.limited |= why == ThrottleReason::Rate && until > now.instant;
         }
         turn
     }
 
-    /// Makes the call, if it may be made.
-    pub(super) fn take(&mut self, origin: Origin, now: ClockReading) -> ThrottleDecision {
+    /// Takes a token for a call, if the call may be made.
+    pub(super) fn take(&mut self, origin: DeliveryOrigin, now: ClockReading) -> ThrottleDecision {
         let turn = self.look(origin, now);
-        if let (ThrottleDecision::ClockReading, Some(bucket)) = (turn, &mut self.bucket)
+        if let (ThrottleDecision::Now, Some(bucket)) = (turn, &mut self.bucket)
             && let Err(until) = bucket.take(now.instant)
         {
-            return ThrottleDecision::Later { why: Why::Rate, until };
+            return ThrottleDecision::Later { why: ThrottleReason::Rate, until };
         }
         turn
     }
 
-    /// Whether a delivery that is not there yet may be taken from the plugin's queue.
+    /// Asks whether a delivery may be taken from the plugin's queue.
     pub(super) fn draw(&mut self, now: ClockReading) -> ThrottleDecision {
         let turn = self.peek(now);
-        self.limited |= self.behind && matches!(turn, ThrottleDecision::Later { why: Why::Rate, .. });
+        self.limited |= self.behind && matches!(turn, ThrottleDecision::Later { why: ThrottleReason::Rate, .. });
         turn
     }
 
-    /// The same, by somebody who only wonders.
+    /// Answers the same without recording that the rate kept anything away.
     pub(super) fn peek(&mut self, now: ClockReading) -> ThrottleDecision {
-        self.turn(Origin::Backlog, now)
+        self.turn(DeliveryOrigin::Backlog, now)
     }
 
-    fn turn(&mut self, origin: Origin, now: ClockReading) -> ThrottleDecision {
+    fn turn(&mut self, origin: DeliveryOrigin, now: ClockReading) -> ThrottleDecision {
         if !self.spell.holds(now.wall) {
             self.spell = self.policy.quiet_hours.at(now.wall);
         }
         if self.spell.is_quiet {
-            return ThrottleDecision::Later { why: Why::Quiet, until: now.until(self.spell.until) };
+            return ThrottleDecision::Later { why: ThrottleReason::Quiet, until: now.until(self.spell.until) };
         }
-        let Some(bucket) = &self.bucket else { return ThrottleDecision::ClockReading };
+        let Some(bucket) = &self.bucket else { return ThrottleDecision::Now };
         let until = bucket.next(now.instant);
-        if until > now.instant || (origin == Origin::Source && self.behind) {
-            return ThrottleDecision::Later { why: Why::Rate, until };
+        if until > now.instant || (origin == DeliveryOrigin::Source && self.behind) {
+            return ThrottleDecision::Later { why: ThrottleReason::Rate, until };
         }
-        ThrottleDecision::ClockReading
+        ThrottleDecision::Now
     }
 
-    /// Deliveries from the plugin's queue that may be held at once, of `max`, so that the last of them has its
-    /// turn soon enough.
+    /// Returns how many deliveries from the plugin's queue may be held at once, up to `max`. The last of them
+    /// must still get its turn soon enough.
     pub(super) fn in_hand(&self, max: usize) -> usize {
         let Some(bucket) = &self.bucket else { return max };
         let turns = IN_HAND_MAX.as_nanos() / bucket.rate().interval().as_nanos().max(1);
         usize::try_from(turns).unwrap_or(max).clamp(1, max.max(1))
     }
 
-    /// It keeps nothing away at any time, and has nothing to tell.
+    /// Returns whether the throttle never keeps anything away, and has nothing left to report.
     pub(super) fn is_free(&self) -> bool {
         self.bucket.is_none() && self.policy.quiet_hours.is_empty() && self.told.is_none()
     }
@@ -190,12 +196,12 @@ impl Throttle {
         self.bucket.is_some()
     }
 
-    /// Whether a call that is made leaves the next one far away.
+    /// Returns whether each call makes the next one far away.
     pub(super) fn is_slow(&self) -> bool {
         self.bucket.is_some_and(|bucket| bucket.rate().interval() > IN_HAND_MAX)
     }
 
-    /// When it has to be looked at again, though nothing happened: quiet hours begin.
+    /// Returns when to look again even though nothing happened, because quiet hours begin or end.
     pub(super) fn changes_at(&self, now: ClockReading) -> Option<Instant> {
         (!self.policy.quiet_hours.is_empty()).then(|| now.until(self.spell.until))
     }
@@ -204,25 +210,25 @@ impl Throttle {
         self.behind
     }
 
-    /// Nothing waits in the plugin's queue any more.
+    /// Notes that nothing waits in the plugin's queue any more.
     pub(super) fn caught_up(&mut self) {
         (self.behind, self.limited) = (false, false);
     }
 
-    /// One thing after the other.
+    /// Returns the next change to log. Call it until it returns `None`.
     pub(super) fn news(&mut self, now: ClockReading) -> Option<ThrottleChange> {
         match self.told {
-            Some(Why::Quiet) if !self.spell.is_quiet => {
+            Some(ThrottleReason::Quiet) if !self.spell.is_quiet => {
                 self.told = None;
                 Some(ThrottleChange::QuietIsOver)
             }
-            Some(Why::Rate) if !self.limited => {
+            Some(ThrottleReason::Rate) if !self.limited => {
                 self.told = None;
                 Some(ThrottleChange::CaughtUp)
             }
-            Some(Why::Quiet) => None,
+            Some(ThrottleReason::Quiet) => None,
             _ if self.spell.is_quiet => {
-                self.told = Some(Why::Quiet);
+                self.told = Some(ThrottleReason::Quiet);
                 Some(ThrottleChange::Quiet { end: self.spell.end() })
             }
             None if self.limited => {
@@ -230,26 +236,26 @@ impl Throttle {
                 if self.told_of_rate_at.is_some_and(|told| now.instant.saturating_duration_since(told) < TOLD_EVERY) {
                     return None;
                 }
-                (self.told, self.told_of_rate_at) = (Some(Why::Rate), Some(now.instant));
+                (self.told, self.told_of_rate_at) = (Some(ThrottleReason::Rate), Some(now.instant));
                 Some(ThrottleChange::OverRate(rate))
             }
-            Some(Why::Rate) | None => None,
+            Some(ThrottleReason::Rate) | None => None,
         }
     }
 
-    /// How it stands; `None` if nothing is kept away.
+    /// Returns why deliveries wait, or `None` if they do not.
     pub(super) fn standing(&mut self, now: ClockReading) -> Option<ThrottleState> {
         match self.peek(now) {
-            ThrottleDecision::Later { why: Why::Quiet, .. } => {
+            ThrottleDecision::Later { why: ThrottleReason::Quiet, .. } => {
                 let reason = format!("quiet hours until {}", self.spell.end());
-                Some(ThrottleState { why: Why::Quiet, reason, until: self.spell.until })
+                Some(ThrottleState { why: ThrottleReason::Quiet, reason, until: self.spell.until })
             }
-            ThrottleDecision::ClockReading if !self.limited => None,
-            ThrottleDecision::ClockReading | ThrottleDecision::Later { why: Why::Rate, .. } => {
+            ThrottleDecision::Now if !self.limited => None,
+            ThrottleDecision::Now | ThrottleDecision::Later { why: ThrottleReason::Rate, .. } => {
                 let bucket = self.bucket.filter(|_| self.limited)?;
                 let until = now.at(bucket.next(now.instant));
                 let reason = format!("over its rate of {}; the next call is made {until:.0}", bucket.rate());
-                Some(ThrottleState { why: Why::Rate, reason, until })
+                Some(ThrottleState { why: ThrottleReason::Rate, reason, until })
             }
         }
     }
@@ -281,7 +287,7 @@ mod tests {
         }
     }
 
-    fn later(why: Why, until: ClockReading) -> ThrottleDecision {
+    fn later(why: ThrottleReason, until: ClockReading) -> ThrottleDecision {
         ThrottleDecision::Later { why, until: until.instant }
     }
 
@@ -289,8 +295,8 @@ mod tests {
     fn without_a_policy_every_turn_is_now() {
         let now = start();
         let mut throttle = Throttle::new(policy(""), now);
-        for origin in [Origin::Source, Origin::Backlog] {
-            assert_eq!(throttle.take(origin, now), ThrottleDecision::ClockReading);
+        for origin in [DeliveryOrigin::Source, DeliveryOrigin::Backlog] {
+            assert_eq!(throttle.take(origin, now), ThrottleDecision::Now);
         }
         assert!(throttle.is_free());
         assert_eq!((throttle.in_hand(7), throttle.is_behind(), throttle.changes_at(now)), (7, false, None));
@@ -302,20 +308,24 @@ mod tests {
         let now = start();
         let mut throttle = Throttle::new(policy("rate = \"1/s\""), now);
         assert_eq!(
-            throttle.take(Origin::Source, now),
-            later(Why::Rate, now),
+            throttle.take(DeliveryOrigin::Source, now),
+            later(ThrottleReason::Rate, now),
             "an earlier host may have left something"
         );
         throttle.caught_up();
-        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
-        assert_eq!(throttle.take(Origin::Source, now), later(Why::Rate, now + SECOND));
+        assert_eq!(throttle.take(DeliveryOrigin::Source, now), ThrottleDecision::Now);
+        assert_eq!(throttle.take(DeliveryOrigin::Source, now), later(ThrottleReason::Rate, now + SECOND));
         let now = now + SECOND;
-        assert_eq!(throttle.take(Origin::Source, now), later(Why::Rate, now), "there is a turn, but not for it");
-        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
+        assert_eq!(
+            throttle.take(DeliveryOrigin::Source, now),
+            later(ThrottleReason::Rate, now),
+            "there is a turn, but not for it"
+        );
+        assert_eq!(throttle.take(DeliveryOrigin::Backlog, now), ThrottleDecision::Now);
         let now = now + SECOND;
-        assert_eq!(throttle.take(Origin::Source, now), later(Why::Rate, now), "there may be more");
+        assert_eq!(throttle.take(DeliveryOrigin::Source, now), later(ThrottleReason::Rate, now), "there may be more");
         throttle.caught_up();
-        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(DeliveryOrigin::Source, now), ThrottleDecision::Now);
     }
 
     #[test]
@@ -327,7 +337,7 @@ mod tests {
         let now = start();
         let mut throttle = Throttle::new(policy("rate = \"5/min\""), now);
         assert!(!throttle.draw(now).is_far(now.instant));
-        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(DeliveryOrigin::Backlog, now), ThrottleDecision::Now);
         assert!(throttle.is_slow() && throttle.draw(now).is_far(now.instant), "twelve seconds");
         let now = now + 2 * SECOND;
         assert!(!throttle.draw(now).is_far(now.instant));
@@ -341,14 +351,18 @@ mod tests {
         assert!(!throttle.is_free());
         let (begin, end) = (now + Duration::from_hours(1), now + Duration::from_hours(10));
         assert_eq!(throttle.changes_at(now), Some(begin.instant));
-        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
-        for origin in [Origin::Source, Origin::Backlog] {
-            assert_eq!(throttle.take(origin, begin), later(Why::Quiet, end));
+        assert_eq!(throttle.take(DeliveryOrigin::Source, now), ThrottleDecision::Now);
+        for origin in [DeliveryOrigin::Source, DeliveryOrigin::Backlog] {
+            assert_eq!(throttle.take(origin, begin), later(ThrottleReason::Quiet, end));
         }
         assert!(throttle.draw(begin).is_far(begin.instant) && throttle.draw(begin + SECOND).is_far(begin.instant));
-        assert_eq!(throttle.take(Origin::Source, end), later(Why::Rate, end), "first what has waited");
-        assert_eq!(throttle.take(Origin::Backlog, end), ThrottleDecision::ClockReading);
-        assert_eq!(throttle.take(Origin::Backlog, end), later(Why::Rate, end + 60 * SECOND));
+        assert_eq!(
+            throttle.take(DeliveryOrigin::Source, end),
+            later(ThrottleReason::Rate, end),
+            "first what has waited"
+        );
+        assert_eq!(throttle.take(DeliveryOrigin::Backlog, end), ThrottleDecision::Now);
+        assert_eq!(throttle.take(DeliveryOrigin::Backlog, end), later(ThrottleReason::Rate, end + 60 * SECOND));
     }
 
     #[test]
@@ -356,24 +370,30 @@ mod tests {
         let now = start();
         let mut throttle = Throttle::new(policy("quiet-hours = \"22:00-07:00 Europe/Berlin\""), now);
         let set = |to: &str| ClockReading { instant: now.instant, wall: to.parse().unwrap() };
-        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
-        assert!(matches!(throttle.take(Origin::Source, set("2026-11-27T00:00:00Z")), ThrottleDecision::Later { .. }));
-        assert_eq!(throttle.take(Origin::Source, set("2026-11-26T12:00:00Z")), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(DeliveryOrigin::Source, now), ThrottleDecision::Now);
+        assert!(matches!(
+            throttle.take(DeliveryOrigin::Source, set("2026-11-27T00:00:00Z")),
+            ThrottleDecision::Later { .. }
+        ));
+        assert_eq!(throttle.take(DeliveryOrigin::Source, set("2026-11-26T12:00:00Z")), ThrottleDecision::Now);
     }
 
     #[test]
     fn a_change_takes_effect_at_once() {
         let now = start();
         let mut throttle = Throttle::new(policy("rate = \"1/day\""), now);
-        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(DeliveryOrigin::Backlog, now), ThrottleDecision::Now);
         assert!(throttle.draw(now).is_far(now.instant));
         throttle.change(policy("rate = \"10/s\""), now);
-        assert_eq!(throttle.draw(now), later(Why::Rate, now + SECOND / 10));
+        assert_eq!(throttle.draw(now), later(ThrottleReason::Rate, now + SECOND / 10));
         assert!(throttle.is_behind(), "what waits still comes first");
         throttle.change(policy("quiet-hours = \"12:00-23:00 UTC\""), now);
-        assert_eq!(throttle.take(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(3)));
+        assert_eq!(
+            throttle.take(DeliveryOrigin::Source, now),
+            later(ThrottleReason::Quiet, now + Duration::from_hours(3))
+        );
         throttle.change(policy(""), now);
-        assert_eq!(throttle.take(Origin::Source, now), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(DeliveryOrigin::Source, now), ThrottleDecision::Now);
     }
 
     #[test]
@@ -381,28 +401,34 @@ mod tests {
         let now = start();
         let told = |throttle: &mut Throttle, now| std::iter::from_fn(|| throttle.news(now)).collect::<Vec<_>>();
         let mut throttle = Throttle::new(policy("rate = \"1/h\"\nquiet-hours = \"20:00-21:00 UTC\""), now);
-        assert_eq!(throttle.look(Origin::Source, now), later(Why::Quiet, now + Duration::from_hours(1)));
+        assert_eq!(
+            throttle.look(DeliveryOrigin::Source, now),
+            later(ThrottleReason::Quiet, now + Duration::from_hours(1))
+        );
         assert_eq!(told(&mut throttle, now), [ThrottleChange::Quiet { end: "2026-11-26 21:00 UTC".to_owned() }]);
         assert_eq!(told(&mut throttle, now), []);
         let standing = throttle.standing(now).unwrap();
-        assert_eq!((standing.why, &*standing.reason), (Why::Quiet, "quiet hours until 2026-11-26 21:00 UTC"));
+        assert_eq!(
+            (standing.why, &*standing.reason),
+            (ThrottleReason::Quiet, "quiet hours until 2026-11-26 21:00 UTC")
+        );
 
         let now = now + Duration::from_hours(1);
-        assert_eq!(throttle.take(Origin::Backlog, now), ThrottleDecision::ClockReading);
+        assert_eq!(throttle.take(DeliveryOrigin::Backlog, now), ThrottleDecision::Now);
         assert!(
-            throttle.look(Origin::Source, now) != ThrottleDecision::ClockReading
-                && throttle.look(Origin::Source, now) != ThrottleDecision::ClockReading
+            throttle.look(DeliveryOrigin::Source, now) != ThrottleDecision::Now
+                && throttle.look(DeliveryOrigin::Source, now) != ThrottleDecision::Now
         );
         let rate = policy("rate = \"1/h\"").rate.unwrap();
         assert_eq!(told(&mut throttle, now), [ThrottleChange::QuietIsOver, ThrottleChange::OverRate(rate)]);
         let standing = throttle.standing(now).unwrap();
         let reason = "over its rate of 1/h; the next call is made 2026-11-26T22:00:00Z";
-        assert_eq!((standing.why, &*standing.reason), (Why::Rate, reason));
+        assert_eq!((standing.why, &*standing.reason), (ThrottleReason::Rate, reason));
         throttle.caught_up();
         assert_eq!(told(&mut throttle, now), [ThrottleChange::CaughtUp]);
-        throttle.look(Origin::Source, now);
+        throttle.look(DeliveryOrigin::Source, now);
         assert_eq!(told(&mut throttle, now), [], "a moment ago it was told");
-        throttle.look(Origin::Source, now + TOLD_EVERY);
+        throttle.look(DeliveryOrigin::Source, now + TOLD_EVERY);
         assert_eq!(told(&mut throttle, now + TOLD_EVERY), [ThrottleChange::OverRate(rate)]);
     }
 }

@@ -1,9 +1,9 @@
-//! A bucket says when the next call may be made, for calls to keep to a rate. It is full after a time
-//! without calls, each call takes one out, and they come back one by one (GCRA, the generic cell rate algorithm,
+//! A token bucket that spaces calls to keep to a rate. It is full after a time without calls. Each call takes
+//! one token, and tokens return one by one (GCRA, the generic cell rate algorithm,
 //! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
 //!
-//! Small enough to be our own: what `governor` has besides (keys, atomics, clocks) nobody here needs, and it
-//! cannot begin with a bucket that is not full, nor go over to another rate. It has no clock of its own.
+//! It is small enough to be our own. `governor` offers keys, atomics and clocks that are not needed here. It
+//! can neither start with a bucket that is not full nor change its rate. The caller passes in the time.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use config::Rate;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TokenBucket {
     rate: Rate,
-    /// When it would be full if no more calls were made.
+    /// When the bucket would be full if no more calls were made.
     full_at: Instant,
 }
 
 impl TokenBucket {
-    /// There is one call in it. With a full one, a host that is started again and again would call as
-    /// often; with an empty one it would not call at all.
+    /// Creates a bucket with one token. With a full one, a host that restarts again and again would exceed the
+    /// rate. With an empty one, it would never call.
     pub(super) fn new(rate: Rate, now: Instant) -> Self {
         Self { rate, full_at: now + tolerance(rate) }
     }
@@ -27,12 +27,12 @@ impl TokenBucket {
         self.rate
     }
 
-    /// When the next call may be made; if that is past, now.
+    /// Returns when the next call may be made, but never a time before `now`.
     pub(super) fn next(&self, now: Instant) -> Instant {
         self.full_at.checked_sub(tolerance(self.rate)).map_or(now, |next| next.max(now))
     }
 
-    /// Makes a call, if it may be made; if not, says when.
+    /// Takes a token. The error is the time from which a call may be made.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         let next = self.next(now);
         if next > now {
@@ -42,15 +42,15 @@ impl TokenBucket {
         Ok(())
     }
 
-    /// Goes over to another rate. What was called before counts, but a wait that the old rate would have
-    /// demanded does not: at worst the bucket is empty.
+    /// Changes the rate. Earlier calls still count, but a wait that only the old rate would have required does
+    /// not: at worst the bucket is empty.
     pub(super) fn change(&mut self, rate: Rate, now: Instant) {
         let empty = now + tolerance(rate) + rate.interval();
         *self = Self { rate, full_at: self.full_at.min(empty) };
     }
 }
 
-/// What calls that are made at once may be ahead of the rate.
+/// Returns how far calls made at once may run ahead of the rate.
 fn tolerance(rate: Rate) -> Duration {
     rate.interval() * rate.burst().saturating_sub(1)
 }
@@ -65,7 +65,7 @@ mod tests {
         limit.parse::<Rate>().unwrap().with_burst(burst)
     }
 
-    /// How many calls may be made at once.
+    /// Counts how many calls may be made at once.
     fn drain(bucket: &mut TokenBucket, now: Instant) -> usize {
         (0..1000).take_while(|_| bucket.take(now).is_ok()).count()
     }
@@ -107,8 +107,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever calls whenever he may: in no stretch of time are there more calls than the rate and the
-        /// burst allow, and always as many as the rate allows in all.
+        /// A caller that calls whenever it may: no stretch of time has more calls than rate and burst allow. In the
+        /// end the bucket is empty, so no allowed call was missed.
         #[test]
         fn the_rate_is_kept(limit in 1_u32..50, burst in 1_u32..10, pauses in proptest::collection::vec(0_u64..500, 1..300)) {
             let rate = rate(&format!("{limit}/s"), burst);

@@ -1,8 +1,8 @@
-//! The dead letter of a message whose properties cannot be read in full: its body byte for byte, the properties that
-//! could be read, and all of them as they came.
+//! Builds the dead letter of a message whose properties could not be read in full. It keeps the body byte for
+//! byte, the readable properties, and all properties as raw bytes.
 //!
-//! RabbitMQ takes properties only if they fit into one frame, and those that came may fill one by themselves. Where ours
-//! do not fit beside them, they become the body of a second dead letter.
+//! RabbitMQ accepts properties only if they fit into one frame, and the raw bytes may fill one by themselves.
+//! If they do not fit beside the delivery headers, they become the body of a second dead letter.
 
 use broker::{Delivery, Message, Properties, Unreadable, Value};
 use event::{Arrived, Event, Rules, decode};
@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 use crate::delivery_headers::DeliveryHeaders;
 use crate::policy::Fault;
 
-/// The properties as they came: see [`Unreadable::properties`].
+/// The raw properties; see [`Unreadable::properties`].
 const RAW_PROPERTIES: &str = "x-notify-raw-properties";
-/// Names the raw properties that are the body of a second dead letter, in hexadecimal; that one carries it, too.
+/// SHA-256 in hexadecimal of the raw properties in a second dead letter. Both letters carry it.
 const RAW_PROPERTIES_SHA256: &str = "x-notify-raw-properties-sha256";
 
-/// The event in a message, or why there is none.
+/// Decodes the event in a message. The error says why there is none.
 pub(super) fn event_of(delivery: &Delivery, arrived: Arrived<'_>, rules: &Rules) -> Result<Event, Fault> {
     match &delivery.unreadable {
         Some(unreadable) => Err(fault(unreadable)),
@@ -28,8 +28,8 @@ fn fault(unreadable: &Unreadable) -> Fault {
     Fault::new("unreadable-properties", unreadable.problem.clone())
 }
 
-/// The dead letters to write, in this order: a crash in between repeats the first, and loses nothing.
-/// `headers_bytes_max`: what fits into the headers of one.
+/// Returns the dead letters to write, in this order. A crash between them repeats the first and loses nothing.
+/// `headers_bytes_max` is the room for the headers of one letter.
 pub(super) fn letters(
     message: &Message,
     unreadable: &Unreadable,
@@ -39,7 +39,7 @@ pub(super) fn letters(
     let raw = &unreadable.properties;
     let mut letter = delivery_headers.write(message);
     let headers = &mut letter.properties.headers;
-    // The rest is for ours, and as far as there is room for the headers that could be read.
+    // Keep half of the room for the delivery headers, and for readable headers as far as they fit.
     if raw.len() <= headers_bytes_max / 2 {
         headers.insert(RAW_PROPERTIES.to_owned(), Value::Bytes(raw.to_vec()));
         return vec![letter];
@@ -59,7 +59,7 @@ pub(super) fn letters(
     vec![raw_properties, letter]
 }
 
-/// The raw properties that a dead letter carries in its headers.
+/// Returns the raw properties that a dead letter carries in its headers.
 pub fn raw_properties(message: &Message) -> Option<&[u8]> {
     match message.properties.headers.get(RAW_PROPERTIES) {
         Some(Value::Bytes(raw)) => Some(raw),
@@ -67,7 +67,7 @@ pub fn raw_properties(message: &Message) -> Option<&[u8]> {
     }
 }
 
-/// The digest that joins a dead letter to the one with its raw properties.
+/// Returns the digest that links a dead letter to the one with its raw properties.
 pub fn raw_properties_sha256(message: &Message) -> Option<String> {
     message.properties.headers.get(RAW_PROPERTIES_SHA256).and_then(Value::to_text)
 }

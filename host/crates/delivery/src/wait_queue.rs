@@ -1,27 +1,31 @@
-//! The line before a plugin's slots: first attempts that wait for one, and hold a part of the prefetch window
-//! meanwhile. Whom it would keep for too long spills, so that the window is there for other plugins.
+//! The wait queue in front of a plugin's slots. First attempts wait here for a slot, and occupy part of the
+//! prefetch window meanwhile. Deliveries that would wait too long spill, which leaves the window to other
+//! plugins.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a first attempt waits for a slot before it spills.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// A line of this length may be joined, however slowly it moves: half of the default window.
+/// Length below which the queue may always be joined, however slowly it moves: half of the default prefetch
+/// window.
 const SHORT: usize = 128;
-/// A longer one, unless it is slower than this by what was seen last: spilling costs more than so short a wait.
+/// Longest expected wait at which a longer queue may still be joined. Spilling costs more than a wait this
+/// short.
 const SHORT_WAIT: Duration = PATIENCE.checked_div(4).unwrap();
-/// What was seen last counts as much as so many before it.
+/// Weight of the average against one new measurement.
 const WEIGHT: u64 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     length: AtomicUsize,
-    /// Nanoseconds that each one in it took, lately; 0 where that is not known, which is taken for fast.
+    /// Recent average of the nanoseconds that the queue takes for each waiter. 0 means unknown, and counts as
+    /// fast.
     each: AtomicU64,
 }
 
 impl WaitQueue {
-    /// Waits for room. `None`: that takes longer than a first attempt waits, or would.
+    /// Waits for `room`. Returns `None` if that takes, or is expected to take, too long for a first attempt.
     pub(super) async fn wait<T>(&self, room: impl Future<Output = T>) -> Option<T> {
         let ahead = self.length.fetch_add(1, Ordering::Relaxed);
         let _in_line = Waiting(self);
@@ -30,10 +34,11 @@ impl WaitQueue {
         }
         let began = Instant::now();
         let room = tokio::time::timeout(PATIENCE, room).await.ok();
-        // Who was alone knows how long an attempt takes, which is another matter.
+        // Learn the queue's pace only from waiters that had someone ahead of them. A lone waiter measures one
+        // attempt, which says nothing about how fast the queue moves.
         if ahead > 0 {
             let each = learnt(self.each.load(Ordering::Relaxed), began.elapsed(), ahead);
-            // If two learn at once, one of them does so in vain.
+            // If two waiters store at once, one measurement is lost. That does no harm.
             self.each.store(each, Ordering::Relaxed);
         }
         room
@@ -52,7 +57,7 @@ fn may_join(ahead: usize, each: u64) -> bool {
     ahead < SHORT || u128::from(each) * (ahead as u128) < SHORT_WAIT.as_nanos()
 }
 
-/// What each one in the line takes, after somebody has waited behind so many.
+/// Returns the new average after a waiter with `ahead` others in front of it has waited.
 fn learnt(before: u64, waited: Duration, ahead: usize) -> u64 {
     let now = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX) / (ahead as u64 + 1);
     let each =
@@ -81,7 +86,7 @@ mod tests {
         assert_eq!(seen(1000, 9), 100_000);
         assert_eq!(seen(0, 9), 1, "known, and fast");
         let mut each = seen(1000, 9);
-        // It stands still: who waited behind many has given up.
+        // The queue stands still: each waiter gives up behind a full queue.
         for _ in 0..32 {
             each = learnt(each, PATIENCE, SHORT);
         }

@@ -1,4 +1,4 @@
-//! The time of day, as messages carry it: milliseconds since 1970.
+//! Wall-clock time as messages carry it: milliseconds since 1970.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ pub fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Zero if the clock was set back in between.
+/// Returns the time between two instants; zero if the clock was set back in between.
 pub fn between(earlier: i64, later: i64) -> Duration {
     Duration::from_millis(u64::try_from(later.saturating_sub(earlier)).unwrap_or(0))
 }

@@ -1,6 +1,6 @@
-//! CloudEvents 1.0, as they travel over AMQP: structured in JSON
-//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>) and in
-//! the binary mode, attributes in headers
+//! CloudEvents 1.0 over AMQP, in two modes: structured, as JSON
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>), and
+//! binary, with the attributes in headers
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md>).
 
 use std::collections::BTreeMap;
@@ -10,20 +10,21 @@ use contract::types;
 use serde_json::value::RawValue;
 
 use crate::Event;
-use crate::decode::{DecodeError, Members, scalar, text};
+use crate::arrived::{DecodeError, Members, scalar, text};
 
-/// `cloudEvents:` and `cloudEvents_` are the AMQP binding's; `ce-` is HTTP's, and widely used.
+/// Header prefixes of the binary mode. `cloudEvents:` and `cloudEvents_` are the AMQP binding's; `ce-` is HTTP's, and
+/// widely used.
 const HEADER_PREFIXES: [&str; 3] = ["cloudEvents:", "cloudEvents_", "ce-"];
-/// What an event without data brings to a plugin.
+/// The data of an event that has none.
 const NO_DATA: &str = "null";
 
-/// By its content type.
+/// Whether the content type is that of structured CloudEvents.
 pub(super) fn is_structured(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case("application/cloudevents+json")
 }
 
-/// The attributes in the headers, if these are those of an event.
+/// Reads the attributes from the headers; `None` if they are not in the binary mode.
 pub(super) fn binary_attributes(properties: &Properties) -> Option<BTreeMap<String, String>> {
     HEADER_PREFIXES.into_iter().find_map(|prefix| {
         let attributes: BTreeMap<_, _> = properties
@@ -37,13 +38,13 @@ pub(super) fn binary_attributes(properties: &Properties) -> Option<BTreeMap<Stri
 
 fn attribute_text(value: &Value) -> Option<String> {
     match value {
-        // An attribute of type Timestamp may travel as AMQP's.
+        // An attribute of type Timestamp may arrive as an AMQP timestamp.
         Value::Timestamp(seconds) => rfc3339(*seconds),
         other => other.to_text(),
     }
 }
 
-/// Seconds since 1970, as RFC 3339; `None` past the year 9999.
+/// Formats seconds since 1970 as RFC 3339; `None` after the year 9999.
 pub(super) fn rfc3339(seconds: u64) -> Option<String> {
     let timestamp = jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
     Some(timestamp.to_string())

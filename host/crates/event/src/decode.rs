@@ -1,66 +1,23 @@
-//! Decoding finds the event in a message: structured CloudEvents, binary CloudEvents, or plain
-//! JSON by the operator's rules, in this order.
+//! Decodes a message into an event. Tries structured CloudEvents, binary CloudEvents, and plain JSON by the operator's
+//! rules, in this order.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-use broker::{Headers, Message, Value};
+use broker::{Headers, Value};
 use serde_json::value::RawValue;
 
+use crate::arrived::{Arrived, DecodeError, members, text};
 use crate::plain::Rules;
 use crate::trace_context::{self, PARENT, STATE};
 use crate::{Event, cloudevents, plain};
 
-/// Why a message is no event. It will not become one by trying again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    #[error("the message is empty")]
-    Empty,
-    #[error("the message is not UTF-8 (byte {0})")]
-    NotUtf8(usize),
-    #[error("the message is not JSON: {0}")]
-    NotJson(String),
-    #[error("the message is no valid CloudEvent: {0}")]
-    BadCloudEvent(String),
-    #[error(
-        "the message says nowhere what type of event it is: set the property `type`, a member `event`, or a routing key"
-    )]
-    NoType,
-}
-
-impl DecodeError {
-    /// Short and stable, for labels.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::NotUtf8(_) => "not-utf8",
-            Self::NotJson(_) => "not-json",
-            Self::BadCloudEvent(_) => "bad-cloudevent",
-            Self::NoType => "no-type",
-        }
-    }
-}
-
-/// A message, and how it came.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrived<'a> {
-    pub message: &'a Message,
-    pub exchange: &'a str,
-    pub routing_key: &'a str,
-}
-
-/// The members of a JSON object, their values as they are written. Of a name that comes twice the last counts.
-pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
-
-/// Finds the event.
+/// Decodes a message into an event.
 pub fn decode(arrived: Arrived<'_>, rules: &Rules) -> Result<Event, DecodeError> {
     let mut event = find(arrived, rules)?;
     take_over_trace(&mut event, &arrived.message.properties.headers);
     Ok(event)
 }
 
-/// A trace context may travel in the message's own headers, whatever the format. A good one that the event brings itself
-/// stays.
+/// Copies the trace context from the message's own headers, whatever the format. A valid context that the event carries
+/// itself wins.
 fn take_over_trace(event: &mut Event, headers: &Headers) {
     let header = |name: &str| headers.get(name).and_then(Value::to_text);
     let Some(parent) = header(PARENT).filter(|parent| trace_context::is_parent(parent)) else { return };
@@ -76,7 +33,7 @@ fn find(arrived: Arrived<'_>, rules: &Rules) -> Result<Event, DecodeError> {
     let properties = &arrived.message.properties;
     let content_type = properties.content_type.as_deref().unwrap_or_default();
     if let Some(attributes) = cloudevents::binary_attributes(properties) {
-        // The headers are the envelope, whatever the body looks like.
+        // With binary attributes the headers are the envelope, even if the body looks like a CloudEvent.
         if !cloudevents::is_structured(content_type) {
             return cloudevents::from_binary(&attributes, properties, &arrived.message.body);
         }
@@ -91,34 +48,9 @@ fn find(arrived: Arrived<'_>, rules: &Rules) -> Result<Event, DecodeError> {
     plain::event(arrived, raw, members.as_ref(), rules)
 }
 
-pub(super) fn text(body: &[u8]) -> Result<&str, DecodeError> {
-    if body.is_empty() {
-        return Err(DecodeError::Empty);
-    }
-    std::str::from_utf8(body).map_err(|error| DecodeError::NotUtf8(error.valid_up_to()))
-}
-
-/// The members, if it is an object. Values are skipped over, however deep, not taken apart.
-pub(super) fn members(raw: &RawValue) -> Option<Members<'_>> {
-    if !raw.get().starts_with('{') {
-        return None;
-    }
-    serde_json::from_str(raw.get()).ok()
-}
-
-/// A string's text, or a number or a boolean as it is written.
-pub(super) fn scalar(raw: &RawValue) -> Option<String> {
-    let json = raw.get();
-    match json.as_bytes().first()? {
-        b'"' => serde_json::from_str(json).ok(),
-        b'{' | b'[' | b'n' => None,
-        _ => Some(json.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use broker::Properties;
+    use broker::{Message, Properties};
 
     use super::*;
 
@@ -136,7 +68,7 @@ mod tests {
         let event = decode_from(&message(body), "").unwrap();
         assert_eq!((event.event_type.as_str(), event.subject.as_deref()), ("OrderCreated", Some("4711")));
         assert_eq!((event.source.as_str(), event.data.as_str()), ("orders", body));
-        // A redelivery is the same event.
+        // A redelivery gets the same id.
         assert_eq!(decode_from(&message(body), "").unwrap().id, event.id);
     }
 
@@ -211,7 +143,7 @@ mod tests {
         check(&structured(""), &both, &both);
         check("{}", &[&binary[..], &both].concat(), &both);
         check("{}", &[&binary[..], &[("ce-traceparent", ONE), ("ce-tracestate", "a=1")]].concat(), &both);
-        // What the event brings itself stays.
+        // A context that the event carries itself stays.
         check(&structured(&format!(r#","traceparent":"{OTHER}""#)), &both, &[(PARENT, OTHER)]);
         check("{}", &[&binary[..], &both, &[("ce-traceparent", OTHER)]].concat(), &[(PARENT, OTHER)]);
         check(&structured(r#","traceparent":"00-ab""#), &both, &both);

@@ -1,10 +1,11 @@
-//! An event is what happened: CloudEvents' context attributes and JSON data.
+//! An event: CloudEvents context attributes and JSON data.
 //!
 //! It is decoded into the contract's own type, so that any number of plugins get it without a copy. The data stays the
-//! JSON text that the publisher wrote; nothing here serialises it again.
+//! JSON text that the publisher wrote; nothing here re-serialises it.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 
+mod arrived;
 pub mod clock;
 mod cloudevents;
 pub mod decode;
@@ -21,17 +22,18 @@ use std::sync::Arc;
 use contract::types;
 use uuid::Uuid;
 
-pub use crate::decode::{Arrived, DecodeError, decode};
+pub use crate::arrived::{Arrived, DecodeError};
+pub use crate::decode::decode;
 pub use crate::filter::{Answer, Filter, Look, Matter};
 pub use crate::plain::{Finder, Property, Rules};
 #[cfg(test)]
 use crate::trace_context::PARENT;
 
-/// One event: its attributes and data, as every plugin gets them. Copies of it are the same event, and share what is in it.
+/// One event, with the attributes and data that every plugin gets. Clones share their content.
 #[derive(Clone, Debug)]
 pub struct Event {
     attributes: Arc<types::Event>,
-    /// The publisher gave the id; else it was made of the content.
+    /// Whether the publisher set the id. Otherwise it is a hash of the body.
     pub has_own_id: bool,
 }
 
@@ -43,13 +45,13 @@ impl Deref for Event {
     }
 }
 
-/// The namespace of our name-based ids: a random UUID that stays as it is for ever, because keys
-/// must stay the same over upgrades.
+/// Namespace of our name-based ids: a random UUID that must never change, because idempotency keys must survive
+/// upgrades.
 const NAMESPACE: Uuid = Uuid::from_u128(0x3f1c_86f6_5a2b_4b1e_9d43_0a6e_7c51_d2b8);
 
 #[cfg(test)]
 impl Event {
-    /// An order's event, for tests.
+    /// Returns an order event, for tests.
     pub fn sample(data: &str) -> Self {
         let attributes = types::Event {
             id: "1".to_owned(),
@@ -69,17 +71,17 @@ impl Event {
         Self { attributes: Arc::new(attributes), has_own_id }
     }
 
-    /// For a change that other copies do not see.
+    /// Returns the attributes for editing. Other clones do not see the change.
     pub fn attributes_mut(&mut self) -> &mut types::Event {
         Arc::make_mut(&mut self.attributes)
     }
 
-    /// The same on all attempts of this event at this plugin, on every host.
+    /// Returns the idempotency key: the same for all attempts of this event at this plugin, on every host.
     pub fn idempotency_key(&self, plugin: &str) -> String {
         self.key_at(plugin).to_string()
     }
 
-    /// The same for events of the same id and source.
+    /// Returns a key that is the same for events with the same id and source.
     pub fn key(&self) -> Uuid {
         self.key_at("")
     }
@@ -95,7 +97,7 @@ impl Event {
     }
 }
 
-/// The id of a message that brings none: the same each time it is delivered.
+/// Derives an id for a message that has none. It is the same each time the message is delivered.
 pub fn id_of_body(body: &[u8]) -> String {
     Uuid::new_v5(&NAMESPACE, body).to_string()
 }

@@ -1,16 +1,15 @@
-//! Plain JSON, as services write it who never heard of CloudEvents: rules say where to look for
-//! the attributes.
+//! Plain JSON from services that do not use CloudEvents. Rules say where to find the attributes.
 
 use std::str::FromStr;
 
 use contract::types;
 use serde_json::value::RawValue;
 
+use crate::arrived::{Arrived, DecodeError, Members, members, scalar};
 use crate::cloudevents::rfc3339;
-use crate::decode::{Arrived, DecodeError, Members, members, scalar};
 use crate::{Event, id_of_body};
 
-/// Where to look, first place first.
+/// Where to find each attribute. The first place that has a value wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     pub event_type: Vec<Finder>,
@@ -27,13 +26,13 @@ pub enum Finder {
     Property(Property),
     /// A header, by its name.
     Header(String),
-    /// A place in the JSON (RFC 6901), its keys unescaped.
+    /// A JSON pointer (RFC 6901), with its keys unescaped.
     Pointer(Vec<String>),
     Exchange,
     RoutingKey,
 }
 
-/// A property that says something about an event.
+/// A message property that can hold an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Property {
     Type,
@@ -95,7 +94,7 @@ pub(super) fn event(
     let has_own_id = id.is_some();
     let attributes = types::Event {
         id: id.unwrap_or_else(|| id_of_body(&arrived.message.body)),
-        // The exchange is empty for what was published to the queue itself.
+        // The exchange is empty if the message was published to the queue directly.
         source: find(&rules.source).unwrap_or_else(|| "unknown".to_owned()),
         event_type: find(&rules.event_type).ok_or(DecodeError::NoType)?,
         subject: find(&rules.subject),
@@ -106,7 +105,7 @@ pub(super) fn event(
     Ok(Event::new(attributes, has_own_id))
 }
 
-/// A place that is empty is no answer.
+/// Reads the value at a place. An empty value counts as absent.
 fn look(place: &Finder, arrived: Arrived<'_>, members: Option<&Members<'_>>) -> Option<String> {
     let properties = &arrived.message.properties;
     let found = match place {

@@ -1,13 +1,13 @@
-//! JSON, laid out for people without taking it apart: names, numbers and texts stay as they are
-//! written, in their order. To parse and write it again would round large numbers.
+//! Lays out JSON for people without parsing it: names, numbers and strings keep their spelling and order. Parsing and
+//! writing it again would round large numbers.
 
 use serde_json::value::RawValue;
 
 const STEP: &str = "  ";
-/// What is nested deeper stays on one line, because the space in front of it grows with its depth.
+/// Maximum indentation depth. Deeper content stays on one line, so that indentation cannot multiply the length.
 const LEVELS_MAX: usize = 40;
 
-/// The same JSON, a member a line.
+/// Formats JSON with one member per line.
 pub fn indent(json: &RawValue) -> String {
     let mut text = String::with_capacity(json.get().len() * 2);
     let mut level = 0_usize;
@@ -40,7 +40,7 @@ pub fn indent(json: &RawValue) -> String {
                 }
             }
             '}' | ']' => {
-                // A closing bracket of what stayed on one line does not begin one.
+                // No line break before the closing bracket of content that stayed on one line.
                 let inner = level;
                 level = level.saturating_sub(1);
                 if inner <= LEVELS_MAX {

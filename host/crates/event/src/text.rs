@@ -1,18 +1,18 @@
-//! Text for people: what came from outside is escaped before a terminal sees it.
+//! Text for people. Text from outside is escaped before it reaches a terminal.
 
 use std::fmt::{self, Write as _};
 
-/// On one line, and without what a terminal might take for an order.
+/// Puts a text on one line and escapes terminal control sequences.
 pub fn shown(text: &str) -> String {
     printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// `1 dead letter`, `2 dead letters`.
+/// Formats a count: `1 dead letter`, `2 dead letters`.
 pub fn counted(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Escapes what JSON does not; such characters only occur within its texts.
+/// Escapes the active characters that JSON leaves as they are. They occur only within strings.
 pub fn printable_json(json: &str) -> String {
     let mut printable = String::with_capacity(json.len());
     for character in json.chars() {
@@ -26,8 +26,8 @@ pub fn printable_json(json: &str) -> String {
     printable
 }
 
-/// Text that came from outside must not drive the operator's terminal, nor look like a line of
-/// the host's own: control characters are escaped, further lines are indented.
+/// Escapes control characters and indents further lines. Text from outside must not control the operator's terminal,
+/// nor look like one of the host's own lines.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     // Writing to a String does not fail.
@@ -35,10 +35,10 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// Makes of what is written to it a [`printable`] text.
+/// A writer that makes its input [`printable`].
 pub struct Printable<'a> {
     out: &'a mut String,
-    /// Ends of lines that something must follow before they count.
+    /// Pending line breaks. They are written only when more text follows.
     newlines: usize,
 }
 
@@ -80,18 +80,18 @@ impl<'a> Printable<'a> {
     }
 }
 
-/// Of a text, looked at together.
+/// Number of bytes that are checked together.
 const PIECE_BYTES: usize = 64;
 
-/// Whether all of it shows as it is, as far as a look at the bytes can tell: most lines do.
+/// Whether the text consists of printable ASCII only, as most lines do. Such text needs no escaping.
 pub fn is_plain(text: &str) -> bool {
-    // Piece by piece, so that many bytes are compared at once.
+    // In pieces without an early exit, so that the compiler can vectorise the comparison.
     let is_plain = |piece: &[u8]| piece.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
     text.as_bytes().chunks(PIECE_BYTES).all(is_plain)
 }
 
-/// Whether a terminal does something other than to show it. Marks that turn the direction of
-/// writing can make a line look like another.
+/// Whether a terminal acts on the character instead of showing it. Marks that change the direction of writing count:
+/// they can make a line look like another.
 fn is_active(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

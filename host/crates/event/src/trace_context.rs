@@ -1,22 +1,22 @@
-//! A trace context says which trace something belongs to, and what in it was its cause: the W3C's `traceparent`, and
-//! what tracing systems add in `tracestate` (<https://www.w3.org/TR/trace-context/>).
+//! The W3C trace context (<https://www.w3.org/TR/trace-context/>): `traceparent` names the trace and the parent span,
+//! `tracestate` holds additions of tracing systems.
 //!
-//! What does not follow the rules to the letter is as good as absent. Nothing here makes a trace.
+//! A header that breaks the rules counts as absent. This module never starts a trace.
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-/// What both are called, in headers and among an event's extensions.
+/// Names of both, in headers and among an event's extensions.
 pub const PARENT: &str = "traceparent";
 pub const STATE: &str = "tracestate";
 
-/// Of version 00; later ones may go on behind it.
+/// Length of a version 00 `traceparent` in bytes. Later versions may append to it.
 const PARENT_BYTES: usize = 55;
-/// One that is longer loses members, first those beyond [`LARGE_MEMBER_BYTES`].
+/// Maximum bytes of a `tracestate`. A longer one loses members, first those longer than [`LARGE_MEMBER_BYTES`].
 const STATE_BYTES_MAX: usize = 512;
 const STATE_MEMBERS_MAX: usize = 32;
 const LARGE_MEMBER_BYTES: usize = 128;
 
-/// Of what a publisher wrote. A bad `state` does not spoil a good `parent`.
+/// Parses a publisher's trace context. An invalid `state` does not invalidate a good `parent`.
 pub fn parse(parent: &str, state: Option<&str>) -> Option<SpanContext> {
     let bytes = parent.as_bytes();
     let head = bytes.get(..PARENT_BYTES)?;
@@ -34,29 +34,29 @@ pub fn parse(parent: &str, state: Option<&str>) -> Option<SpanContext> {
     }
     let trace = TraceId::from_hex(parent.get(3..35)?).ok()?;
     let cause = SpanId::from_hex(parent.get(36..52)?).ok()?;
-    // Of the flags only the one that version 00 knows: others have a meaning that is not ours to pass on.
+    // Keep only the flag that version 00 defines. The meaning of others is not ours to pass on.
     let flags = TraceFlags::new(u8::from_str_radix(parent.get(53..55)?, 16).ok()?) & TraceFlags::SAMPLED;
     let state = state.map(parse_state).unwrap_or_default();
     Some(SpanContext::new(trace, cause, flags, true, state)).filter(SpanContext::is_valid)
 }
 
-/// Whether a publisher wrote it by the rules.
+/// Whether the text is a valid `traceparent`.
 pub fn is_parent(text: &str) -> bool {
     parse(text, None).is_some()
 }
 
-/// As `traceparent` of version 00.
+/// Formats the context as a version 00 `traceparent`.
 pub fn to_parent(context: &SpanContext) -> String {
     let flags = (context.trace_flags() & TraceFlags::SAMPLED).to_u8();
     format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id())
 }
 
-/// As `tracestate`; `None` if there is nothing in it.
+/// Formats the state as `tracestate`; `None` if it is empty.
 pub fn to_state(context: &SpanContext) -> Option<String> {
     Some(context.trace_state().header()).filter(|text| !text.is_empty())
 }
 
-/// All of it or nothing, but for what is too long.
+/// Parses a `tracestate`. One invalid member discards all of it; one that is too long is shortened.
 fn parse_state(text: &str) -> TraceState {
     let trimmed = text.split(',').map(|member| member.trim_matches([' ', '\t']));
     let mut members: Vec<&str> = trimmed.filter(|member| !member.is_empty()).collect();
@@ -76,7 +76,7 @@ fn parse_state(text: &str) -> TraceState {
         let large = members.iter().rposition(|member| member.len() > LARGE_MEMBER_BYTES);
         members.remove(large.unwrap_or(members.len() - 1));
     }
-    // It knows what a key may be, and how long both may be.
+    // The library checks which keys are valid, and the lengths of keys and values.
     members.join(",").parse().unwrap_or_default()
 }
 
@@ -93,7 +93,7 @@ mod tests {
         for (parent, expected) in [
             (format!("00-{TRACE}-{SPAN}-01"), Some("01")),
             (format!("00-{TRACE}-{SPAN}-00"), Some("00")),
-            // Flags that nobody knows yet.
+            // Unknown flags.
             (format!("00-{TRACE}-{SPAN}-ff"), Some("01")),
             (format!("00-{TRACE}-{SPAN}-02"), Some("00")),
             // Later versions.
@@ -102,7 +102,7 @@ mod tests {
             (format!("cc-{TRACE}-{SPAN}-01-"), Some("01")),
             (format!("cc-{TRACE}-{SPAN}-01.what"), None),
             (format!("cc-{TRACE}-{SPAN}-010"), None),
-            // The one that there never will be.
+            // This version is reserved and never valid.
             (format!("ff-{TRACE}-{SPAN}-01"), None),
             (format!("00-{TRACE}-{SPAN}-01-more"), None),
             (format!("00-{TRACE}-{SPAN}-01-"), None),

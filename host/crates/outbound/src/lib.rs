@@ -1,5 +1,5 @@
-//! Everything that leaves the host: the gate that all HTTP goes through, the operator's mail relay, and the secret values
-//! that are filled in on the way out.
+//! Everything that leaves the host: the gate for all HTTP, the operator's SMTP relay, and the secret values that are
+//! filled in on the way out.
 //!
 //! Nothing here knows plugins. A destination is dialled only if its grant allows it.
 

@@ -1,4 +1,4 @@
-//! A secret's value. It shows itself to nobody by accident, and is wiped from memory when nobody needs it any more.
+//! A secret's value. It never shows itself by accident, and is wiped from memory when it is dropped.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -16,16 +16,17 @@ use sha2::Sha256;
 use state::file::read_bounded;
 use zeroize::Zeroizing;
 
-/// Of one value.
+/// Maximum bytes of a value.
 const VALUE_BYTES_MAX: u64 = 64 << 10;
-/// What Standard Webhooks have before the key's base64.
+/// Prefix before a key's base64 in Standard Webhooks.
 pub(crate) const STANDARD_WEBHOOKS_PREFIX: &[u8] = b"whsec_";
-/// Where systemd puts a service's credentials.
+/// The environment variable with systemd's folder of a service's credentials.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// RFC 3986, "unreserved".
+/// Characters left unescaped in a query: RFC 3986, "unreserved".
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// RFC 3986, "pchar": some servers do not decode what need not be encoded, as in `bot123:abc`.
+/// Characters left unescaped in a path: RFC 3986, "pchar". Some servers do not decode characters that need no
+/// escaping, as in `bot123:abc`.
 const IN_PATH: &AsciiSet = &IN_QUERY
     .remove(b'!')
     .remove(b'$')
@@ -41,17 +42,18 @@ const IN_PATH: &AsciiSet = &IN_QUERY
     .remove(b':')
     .remove(b'@');
 
-/// A longer value is none that a URL or a header should have.
+/// Maximum bytes of a value in a URL. A longer one should not be there.
 const IN_URL_BYTES_MAX: usize = 2 << 10;
+/// Maximum bytes of a value in a header.
 const IN_HEADER_BYTES_MAX: usize = 8 << 10;
 
-/// Base64, whether or not it is padded.
+/// Base64 with or without padding.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Some bytes that nobody may see; never empty.
+/// Secret bytes; never empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretValue(Zeroizing<Vec<u8>>);
 
@@ -62,7 +64,8 @@ impl fmt::Debug for SecretValue {
 }
 
 impl SecretValue {
-    /// Without the line feed that an editor leaves at the end of a file. The error says what is wrong.
+    /// Creates a value, without the line feed that an editor leaves at the end of a file. The error says what is
+    /// wrong.
     pub fn new(bytes: Vec<u8>) -> Result<Self, String> {
         let mut bytes = Zeroizing::new(bytes);
         if bytes.ends_with(b"\n") {
@@ -80,7 +83,7 @@ impl SecretValue {
         Ok(Self(bytes))
     }
 
-    /// Reads it. The error says what is wrong, and nothing of the value.
+    /// Reads the value. The error says what is wrong, and nothing of the value.
     pub fn read(source: &SecretSource) -> Result<Self, String> {
         match source {
             SecretSource::Env(name) => {
@@ -102,41 +105,41 @@ impl SecretValue {
         &self.0
     }
 
-    /// As text, where it is one.
+    /// Returns the value as text, if it is valid UTF-8.
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// As it stands in the path of a URL.
+    /// Returns the value escaped for the path of a URL.
     pub fn in_path(&self) -> String {
         percent_encode(&self.0, IN_PATH).to_string()
     }
 
-    /// As it stands in the query of a URL.
+    /// Returns the value escaped for the query of a URL.
     pub fn in_query(&self) -> String {
         percent_encode(&self.0, IN_QUERY).to_string()
     }
 
-    /// Whether it can stand in a URL, whatever else is in that. The error says what is wrong, and nothing of the value.
+    /// Checks that the value can stand in any URL. The error says what is wrong, and nothing of the value.
     pub fn check_for_url(&self) -> Result<(), String> {
         if self.0.len() > IN_URL_BYTES_MAX {
             return Err(format!("its value has more than {} KiB, too much for a URL", IN_URL_BYTES_MAX >> 10));
         }
-        // They would take away what stands before them.
+        // These would remove the path segment before them.
         if matches!(**self.0, [b'.'] | [b'.', b'.']) {
             return Err("its value is nothing that can stand in a URL".to_owned());
         }
         Ok(())
     }
 
-    /// Whether these are the same bytes. How long it takes says nothing of where they differ.
+    /// Compares the value with these bytes. The time taken does not reveal where they differ.
     pub fn is(&self, other: &[u8]) -> bool {
         let tag = |bytes: &[u8]| Hmac::<Sha256>::new_from_slice(&self.0).ok().map(|mac| mac.chain_update(bytes));
         let (Some(own), Some(others)) = (tag(&self.0), tag(other)) else { return false };
         others.verify(&own.finalize().into_bytes()).is_ok()
     }
 
-    /// The value of a header, behind a prefix. The error says what is wrong, and nothing of the value.
+    /// Returns a header with the value after a prefix. The error says what is wrong, and nothing of the value.
     pub fn header(&self, prefix: &str) -> Result<HeaderValue, String> {
         let is_plain = |byte: &u8| matches!(byte, b' '..=b'~');
         if !prefix.as_bytes().iter().all(is_plain) {
@@ -155,7 +158,7 @@ impl SecretValue {
         Ok(header)
     }
 
-    /// With the value as key; behind `whsec_` the key is in base64, as Standard Webhooks have it.
+    /// Signs data with the value as the key. After `whsec_` the key is in base64, as in Standard Webhooks.
     pub fn hmac_sha256(&self, data: &[u8]) -> Result<Vec<u8>, String> {
         let key = match self.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX) {
             Some(encoded) => Zeroizing::new(
@@ -163,14 +166,14 @@ impl SecretValue {
             ),
             None => self.0.clone(),
         };
-        // A key of HMAC may have any length.
+        // An HMAC key may have any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| "its value cannot be a key")?;
         mac.update(data);
         Ok(mac.finalize().into_bytes().to_vec())
     }
 }
 
-/// Where the value lies, if it lies in a file.
+/// Returns the path of the value, if it is in a file.
 pub fn path_of(source: &SecretSource) -> Result<Option<PathBuf>, String> {
     match source {
         SecretSource::Env(_) => Ok(None),
@@ -185,7 +188,7 @@ pub fn path_of(source: &SecretSource) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// By which a file is known to be the same as before.
+/// Identifies a version of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     file: (u64, u64),
@@ -204,7 +207,7 @@ impl Stamp {
         }
     }
 
-    /// Of the file there, if there is one.
+    /// Returns the stamp of the file at this path, if there is one.
     pub fn at(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
     }
@@ -249,7 +252,7 @@ mod tests {
     fn a_signature_is_that_of_rfc_4231_and_of_standard_webhooks() {
         let signature = value("Jefe").hmac_sha256(b"what do ya want for nothing?").unwrap();
         assert_eq!(BASE64.encode(signature), "W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM=");
-        // The example of its specification.
+        // The example of the Standard Webhooks specification.
         let signed = "msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{\"test\": 2432232314}";
         for key in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"] {
             let signature = value(key).hmac_sha256(signed.as_bytes()).unwrap();

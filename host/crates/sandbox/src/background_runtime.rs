@@ -1,8 +1,8 @@
-//! The slow lane is for calls that compute for long: threads of their own, which get the processor when nobody else
-//! wants it, and a tenth of a core when somebody does. Other calls, the broker's client and whatever else runs on the machine do not
-//! wait for them.
+//! The background runtime runs calls that compute for long. Its own low-priority threads get the processor when
+//! nobody else wants it, and a tenth of a core otherwise. Other calls, the broker's client and everything else on the
+//! machine do not wait for them.
 //!
-//! A call begins outside. Only the polling of it moves; what it asks of the host's runtime stays there.
+//! A call begins on the host's runtime. Only its polling moves; its timers and tasks stay there.
 
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -16,22 +16,23 @@ use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-/// How much it gives way, as by `nice`: the scheduler gives a thread a tenth of what it gives one that is as much less nice
-/// (<https://man7.org/linux/man-pages/man7/sched.7.html>).
+/// Added to the threads' nice value. The scheduler gives a thread a tenth of the time of one that is this much less
+/// nice (<https://man7.org/linux/man-pages/man7/sched.7.html>).
 const NICENESS: i32 = 10;
-/// The system knows no more.
+/// The highest nice value on Linux.
 #[cfg(target_os = "linux")]
 const NICENESS_MAX: i32 = 19;
 
-/// Its threads are started when they are first needed.
+/// The threads are started on first use.
 #[derive(Debug, Default)]
 pub(super) struct BackgroundRuntime {
-    /// `None`: the system has no threads for it.
+    /// `None` if the system has no threads for it.
     runtime: OnceLock<Option<Runtime>>,
 }
 
 impl BackgroundRuntime {
-    /// Runs a call, in the lane from when `is_long` says so and the call gives way. An error means that the lane has ended.
+    /// Runs a call, and moves it to the background runtime when it yields and `is_long` is true. An error means that
+    /// the runtime has ended.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         mut call: BoxFuture<'static, T>,
@@ -59,7 +60,7 @@ impl BackgroundRuntime {
 
     fn runtime(&self) -> Option<&Runtime> {
         let start = || {
-            // As many as leave one core to all others, where there are several.
+            // Leave one core to everything else, where there are several.
             let threads = thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
             Builder::new_multi_thread()
                 .worker_threads(threads)
@@ -78,13 +79,13 @@ impl BackgroundRuntime {
 impl Drop for BackgroundRuntime {
     fn drop(&mut self) {
         if let Some(Some(runtime)) = self.runtime.take() {
-            // Its last owner may be a task, which must not wait.
+            // The last owner may be a task, which must not block.
             runtime.shutdown_background();
         }
     }
 }
 
-/// Of the calling thread alone. It begins as nice as the host, which need not have 0.
+/// Lowers the priority of the calling thread only. It starts from the host's nice value, which need not be 0.
 fn give_way() {
     #[cfg(target_os = "linux")]
     {
@@ -96,10 +97,10 @@ fn give_way() {
     }
 }
 
-/// A call whose timers and tasks are those of another runtime than the one that polls it.
+/// A call whose timers and tasks belong to another runtime than the one that polls it.
 struct AtHome<T> {
     home: Handle,
-    /// `None` once it has ended.
+    /// `None` once the call has ended.
     call: Option<BoxFuture<'static, T>>,
 }
 
@@ -118,7 +119,7 @@ impl<T> Future for AtHome<T> {
 
 impl<T> Drop for AtHome<T> {
     fn drop(&mut self) {
-        // What it has open may be handed to a task, to be used again.
+        // Dropping the call may hand open connections to a task for reuse, so it needs its own runtime.
         let _home = self.home.enter();
         self.call = None;
     }
@@ -147,7 +148,7 @@ mod tests {
 
         let own = || rustix::process::getpriority_process(None).unwrap();
         if cfg!(target_os = "linux") {
-            // As the host has it that was started by `nice`; here, of this test's thread alone.
+            // Simulate a host started by `nice`. This changes only the test's thread.
             rustix::process::setpriority_process(None, own() + 3).unwrap();
         }
         let (home, before) = (Handle::current().id(), own());
@@ -155,7 +156,7 @@ mod tests {
             assert_ne!(thread_name(), "long-calls");
             tokio::task::yield_now().await;
             assert_eq!(Handle::current().id(), home);
-            // By a timer that the lane's runtime does not have.
+            // This needs a timer, which the background runtime lacks.
             tokio::time::sleep(Duration::from_millis(1)).await;
             (thread_name(), own())
         };

@@ -1,5 +1,5 @@
-//! A call of a guest: whatever the guest does, or the host's own code that it calls, ends there and becomes a failure of
-//! that call.
+//! A call of a guest. Whatever the guest does, or the host code that it calls, ends here and becomes a failure of
+//! this call.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -14,8 +14,8 @@ use crate::failure::PluginFailure;
 use crate::instance::Guest;
 use crate::usage::Usage;
 
-/// Makes one call within `time`, and says what it used. `held` comes back when the call has ended for good; it is given up with
-/// a call that nobody waits for any more, and after a panic.
+/// Makes one call within `time`, and returns what it used. `held` comes back when the call has ended for good. It is
+/// dropped with an abandoned call, and after a panic.
 pub(super) async fn make<T, Held, Call>(
     engine: &Engine,
     mut store: Store<Guest>,
@@ -29,7 +29,7 @@ where
     Call: for<'a> FnOnce(&'a mut Store<Guest>) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
 {
     let running = engine.running();
-    let (log, wants_background) = (store.data().log.clone(), store.data().wants_background());
+    let (log, wants_background) = (store.data().host.log.clone(), store.data().wants_background());
     let call = async move {
         let (held, _running) = (held, running);
         let answer = match tokio::time::timeout(time, call(&mut store)).await {
@@ -39,7 +39,7 @@ where
         };
         (answer, Usage::of(store.data_mut()), Some(held))
     };
-    // The store is not looked at again after a panic.
+    // Unwind safety holds because nobody uses the store after a panic.
     let call = AssertUnwindSafe(call).catch_unwind().boxed();
     let ended = engine.background.run(call, || wants_background.load(Ordering::Relaxed)).await;
     log.close();
@@ -52,15 +52,16 @@ mod tests {
     use config::Limits;
 
     use super::*;
+    use crate::capability::CallContext;
     use crate::capability::PluginLog;
-    use crate::instance::{self, CallContext};
+    use crate::instance::{self};
 
     fn store(engine: &Engine, limits: &Limits) -> Store<Guest> {
         let log = PluginLog::new("p".into(), "e".into(), limits);
         instance::store(engine, limits, log, CallContext::of_nothing(limits.time))
     }
 
-    /// A call of this function, within this time.
+    /// Calls this function within this time.
     async fn call(engine: &Engine, function: &str, time: Duration) -> Result<(), PluginFailure> {
         let wat = format!(
             r#"(component

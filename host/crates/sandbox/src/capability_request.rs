@@ -1,33 +1,33 @@
-//! A wish is what a plugin asks for, beside what the operator granted. What works is the grant.
+//! A capability request is something a plugin asks for. Only the operator's grant takes effect.
 
 use config::{Capability, Grants, Scope};
 use contract::metadata::PluginInfo;
 
-/// Of one sentence's wishes, shown.
-const WISHES_SHOWN_MAX: usize = 5;
+/// Maximum number of capability requests shown in one sentence.
+const REQUESTS_SHOWN_MAX: usize = 5;
 
-/// One thing that a plugin asks for.
+/// One capability that a plugin asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapabilityRequest {
-    /// As the plugin says it.
+    /// The capability in the plugin's words.
     pub capability: String,
     pub scope: String,
     pub why: String,
     pub standing: GrantState,
 }
 
-/// How a wish stands with the operator's grants.
+/// How a capability request relates to the operator's grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantState {
     Granted(Scope),
     NotGranted(Scope),
-    /// It cannot be granted; why.
+    /// It can never be granted, for this reason.
     Senseless(String),
 }
 
-/// What a plugin asks for, in its order.
+/// Returns the plugin's capability requests, in its order.
 pub fn capability_requests(info: &PluginInfo, grants: &Grants) -> Vec<CapabilityRequest> {
-    let wish = |request: &contract::metadata::Request| {
+    let check = |request: &contract::metadata::Request| {
         let scope = request.capability.parse().and_then(|capability: Capability| {
             Scope::new(capability, &request.scope).map_err(|problem| format!("{capability}: {problem}"))
         });
@@ -43,14 +43,14 @@ pub fn capability_requests(info: &PluginInfo, grants: &Grants) -> Vec<Capability
             standing,
         }
     };
-    info.requests.iter().map(wish).collect()
+    info.requests.iter().map(check).collect()
 }
 
-/// What the log says of a plugin's wishes and grants.
+/// A log message about a plugin's capability requests and grants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Sentence {
     ToKnow(String),
-    /// The operator wrote what does nothing.
+    /// The operator's configuration has something that should change.
     ToChange(String),
 }
 
@@ -59,13 +59,13 @@ pub(super) fn report(name: &str, info: &PluginInfo, grants: &Grants) -> Vec<Sent
     let mut sentences = Vec::new();
     let open: Vec<_> = capability_requests(info, grants)
         .into_iter()
-        .filter(|wish| matches!(wish.standing, GrantState::NotGranted(_)))
-        .map(|wish| format!("{} {} ({:?})", wish.capability, wish.scope, wish.why))
+        .filter(|request| matches!(request.standing, GrantState::NotGranted(_)))
+        .map(|request| format!("{} {} ({:?})", request.capability, request.scope, request.why))
         .collect();
     if !open.is_empty() {
-        let more = open.len().saturating_sub(WISHES_SHOWN_MAX);
+        let more = open.len().saturating_sub(REQUESTS_SHOWN_MAX);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let shown = open.iter().take(WISHES_SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let shown = open.iter().take(REQUESTS_SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
         sentences.push(Sentence::ToKnow(format!(
             "{name} {version} asks for more than it is granted: {shown}{more}; see `notify-host plugin grant {name}`"
         )));
@@ -113,7 +113,7 @@ mod tests {
     fn what_is_asked_for_is_granted_or_not_or_makes_no_sense() {
         let standings: Vec<_> = capability_requests(&slack(), &grants("[grants]\nhttp = [\"https://*.slack.com\"]"))
             .into_iter()
-            .map(|wish| wish.standing)
+            .map(|request| request.standing)
             .collect();
         assert!(matches!(&standings[0], GrantState::Granted(scope) if scope.to_string() == "https://hooks.slack.com"));
         assert!(matches!(&standings[1], GrantState::NotGranted(_)));

@@ -1,6 +1,6 @@
-//! Compiling turns a plugin's file into code, in a process of its own: what a file can make a compiler
-//! do, by malice or by size, ends with that process. One at a time, with bounds on time and memory, and
-//! with less right to the processor than the host that works beside it.
+//! Compiles a plugin's file into machine code, in a separate process. Whatever a file can make a compiler do, by
+//! malice or by size, ends with that process. One compilation runs at a time, with limits on time and memory, and at
+//! a lower priority than the host.
 
 use std::io::{self, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -25,38 +25,38 @@ use wasmtime::component::Component;
 use crate::compile_cache::{self, CodeCache, Unusable};
 use crate::engine::{self, Engine};
 use crate::limits::{MEMORIES_MAX, TABLES_MAX};
-use crate::load::code_of;
-use crate::load_error::LoadError;
+use crate::load_error::{LoadError, is_of_the_machine};
+use crate::{componentize, contract_check};
 
-/// Exit code of the compiler's process: the plugin's file is at fault.
+/// Exit code of the compiler process: the plugin's file is at fault.
 pub(crate) const FAILED: u8 = 1;
-/// The machine was at fault, and the same may work a moment later: `EX_TEMPFAIL` of sysexits.h.
+/// Exit code if the machine was at fault and a retry may work: `EX_TEMPFAIL` of sysexits.h.
 pub const TRY_AGAIN: u8 = 75;
 
-/// Of a processor's time, for one plugin; a large one in Python takes eight seconds. The clock on the wall
-/// would be no fair judge: the plugins that run come first.
+/// Maximum CPU time for one plugin; a large one in Python takes eight seconds. Wall-clock time would be unfair,
+/// because running plugins have priority.
 const PROCESSOR_TIME_MAX: Duration = Duration::from_mins(4);
-/// Until then it should be done however busy the machine is.
+/// Maximum wall-clock time, generous enough for a busy machine.
 pub const COMPILE_TIME_MAX: Duration = Duration::from_mins(15);
-/// When somebody who waits should be told what for.
+/// After this time the log says what the host is waiting for.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Of address space; a large one in JavaScript wants 400 MB.
+/// Maximum bytes of address space; a large plugin in JavaScript takes 400 MB.
 const MEMORY_BYTES_MAX: u64 = 3 << 30;
-/// Of what the process has to say.
+/// Maximum bytes of the process's messages.
 const MESSAGE_BYTES_MAX: u64 = 16 << 10;
-/// Of code that no disk takes, and that is used from memory instead; a large plugin in Python has 60 MiB.
+/// Maximum bytes of code used from memory because no disk takes it; a large plugin in Python has 60 MiB.
 const CODE_BYTES_IN_MEMORY_MAX: u64 = 512 << 20;
-/// In the place of a file.
+/// The argument that stands for standard output instead of a file.
 const STANDARD_OUTPUT: &str = "-";
-/// What Rust says before it aborts because there is no memory: "memory allocation of 32 bytes failed".
+/// Rust's message before it aborts for lack of memory: "memory allocation of 32 bytes failed".
 const OUT_OF_MEMORY: &str = "memory allocation of ";
-/// How Rust shows an error of the system's in a panic.
+/// How Rust shows an operating system error in a panic.
 const SYSTEM_ERROR: &str = "Os { code: ";
-/// More of them do not make it much faster, and take from the plugins that run.
+/// Maximum number of compiler threads. More of them help little, and take time from running plugins.
 const THREADS_MAX: usize = 4;
 const NICENESS: i32 = 5;
 
-/// Makes code of files.
+/// Compiles plugin files, with a cache.
 #[derive(Debug)]
 pub(super) struct Compiler {
     engine: Engine,
@@ -65,13 +65,13 @@ pub(super) struct Compiler {
 }
 
 impl Compiler {
-    /// `state`: where code is kept for the next start.
+    /// Creates a compiler. `state` is the folder where code is kept for the next start.
     pub(super) fn new(engine: Engine, state: Option<&Path>) -> Self {
         let cache = CodeCache::open(state, &engine.wasmtime);
         Self { engine, cache: Arc::new(cache), one_at_a_time: Mutex::default() }
     }
 
-    /// The component that the file's content makes. The error is one sentence.
+    /// Returns the component for the file's content. The error is one sentence.
     pub(super) async fn component(&self, name: &str, content: &[u8], digest: Digest) -> Result<Component, LoadError> {
         if let Some(component) = self.kept(digest).await {
             return Ok(component);
@@ -108,7 +108,7 @@ impl Compiler {
         apart(move || cache.load(&engine, digest)).await
     }
 
-    /// Where the code is to be written; `None`: no disk takes it.
+    /// Creates the file to write the code to, or returns `None` if no disk takes it.
     async fn part(&self, name: &str) -> Option<TempPath> {
         let cache = Arc::clone(&self.cache);
         apart(move || cache.part()).await.unwrap_or_else(|error| {
@@ -117,12 +117,12 @@ impl Compiler {
         })
     }
 
-    /// Keeps what was compiled for the next start, if that can be, and loads it.
+    /// Moves the code into the cache for the next start, if possible, and loads it.
     async fn keep(&self, name: &str, part: TempPath, digest: Digest) -> Result<Component, Unusable> {
         let (cache, engine) = (Arc::clone(&self.cache), self.engine.wasmtime.clone());
         let (loaded, problem) = apart(move || match cache.keep(part, digest) {
             Ok(path) => (compile_cache::load_file(&engine, &path), None),
-            // What is mapped stays when its file goes.
+            // The mapping stays valid after its file is deleted.
             Err(PathPersistError { error, path }) => (compile_cache::load_file(&engine, &path), Some(error)),
         })
         .await;
@@ -137,18 +137,18 @@ fn not_kept(plugin: &str, why: &str) {
     warn!(plugin, "its compiled code is not kept for the next start: {why}");
 }
 
-/// Where the code is.
+/// Where the compiler put the code.
 enum Compiled {
-    /// Where it was to be.
+    /// In the requested file.
     InFile,
     Here {
         code: Vec<u8>,
-        /// Unless no file was named.
+        /// Why the file could not be written. `None` if no file was requested.
         why_not_in_file: Option<String>,
     },
 }
 
-/// Compiles it, and says so if that takes a while.
+/// Compiles the plugin, and logs a message if that takes a while.
 async fn compile_patiently(
     engine: &Engine,
     name: &str,
@@ -164,7 +164,7 @@ async fn compile_patiently(
 }
 
 async fn compile(engine: &Engine, content: &[u8], output: Option<&Path>) -> Result<Compiled, LoadError> {
-    // A test has no such program.
+    // Tests have no host program to start, so they compile in this process.
     if cfg!(test) {
         let mut code = Vec::new();
         let why_not_in_file = emit(output, &code_of(&engine.wasmtime, content)?, &mut code)?;
@@ -173,10 +173,10 @@ async fn compile(engine: &Engine, content: &[u8], output: Option<&Path>) -> Resu
     let mut child = start(output, engine.memory_reservation).map_err(LoadError::transient)?;
     let work = async {
         if let Some(mut input) = child.stdin.take() {
-            // It may have seen enough; what it thinks of it is in its message.
+            // The process may stop reading early; its message says why.
             let _ = input.write_all(content).await;
         }
-        // Side by side: a pipe that nobody reads from stops who writes to it.
+        // Read both at once: a process stalls on a pipe that nobody reads.
         let heard = tokio::join!(
             heard(child.stderr.take(), MESSAGE_BYTES_MAX),
             heard(child.stdout.take(), CODE_BYTES_IN_MEMORY_MAX)
@@ -200,7 +200,7 @@ fn compiled(code: Vec<u8>, message: String) -> Compiled {
     Compiled::Here { code, why_not_in_file: Some(message).filter(|message| !message.is_empty()) }
 }
 
-/// What the end of the process says: whose fault it is.
+/// Tells from the process's exit whose fault the failure is.
 fn why_not_compiled(status: ExitStatus, message: &str) -> LoadError {
     let signal = status.signal().and_then(Signal::from_named_raw);
     if signal == Some(Signal::XCPU) {
@@ -217,25 +217,26 @@ fn why_not_compiled(status: ExitStatus, message: &str) -> LoadError {
     let gibibytes = MEMORY_BYTES_MAX >> 30;
     let died = format!("the compiler died of it ({status}, with up to {gibibytes} GiB of memory){last}");
     match signal {
-        // What a process does to itself: a stack that overflows, a fault of the compiler's. The same file does it again.
-        // But Rust aborts as well where there is no memory.
+        // Signals that a process causes itself: a stack overflow, a bug in the compiler. The same file would do it
+        // again. But Rust also aborts when memory runs out.
         Some(Signal::ABORT | Signal::SEGV | Signal::ILL | Signal::FPE | Signal::TRAP | Signal::SYS) => {
             if message.contains(OUT_OF_MEMORY) { LoadError::Transient(died) } else { LoadError::Permanent(died) }
         }
-        // What others do to it: the kernel, when memory or a disk is short, or somebody by `kill`.
+        // Signals from others: the kernel, when memory or disk is short, or an operator with `kill`.
         Some(_) => LoadError::Transient(died),
         None if status.signal().is_some() => LoadError::Transient(died),
-        // A panic. If the system refused something (a thread, say), it names the system's error.
+        // A panic. If the system refused something, such as a thread, it names the system's error.
         None if message.contains(SYSTEM_ERROR) => LoadError::Transient(died),
         None => LoadError::Permanent(died),
     }
 }
 
-/// What it says, up to the bound. The rest must be read as well, or it waits for ever for somebody to do so.
+/// Reads up to `bytes_max` bytes and discards the rest. Without that, the process would block for ever on a full
+/// pipe.
 async fn heard(said: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> Vec<u8> {
     let mut heard = Vec::new();
     let Some(mut said) = said else { return heard };
-    // What was heard before it failed is what there is.
+    // A read error only ends the message early.
     let _ = (&mut said).take(bytes_max).read_to_end(&mut heard).await;
     let _ = tokio::io::copy(&mut said, &mut tokio::io::sink()).await;
     heard
@@ -246,9 +247,9 @@ fn start(output: Option<&Path>, memory_reservation: u64) -> anyhow::Result<Child
         .arg(COMMAND)
         .arg(output.unwrap_or(Path::new(STANDARD_OUTPUT)))
         .arg(memory_reservation.to_string())
-        // Nothing of what the host knows.
+        // The process inherits nothing that the host knows.
         .env_clear()
-        // With many threads the address space would be used up by what is set aside for each.
+        // Many threads and arenas would use up the limited address space by their reservations alone.
         .env("RAYON_NUM_THREADS", threads().to_string())
         .env("MALLOC_ARENA_MAX", "2")
         .stdin(Stdio::piped())
@@ -263,17 +264,17 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 
-/// This program, even if its file was replaced by a newer one since it was started.
+/// Returns this program, even if its file was replaced since it was started.
 fn own_program() -> anyhow::Result<PathBuf> {
     let running = Path::new("/proc/self/exe");
     if running.exists() { Ok(running.to_owned()) } else { Ok(std::env::current_exe()?) }
 }
 
-/// The command of this program that compiles; for itself, not for people.
+/// The hidden command of this program that compiles. The host calls it, not people.
 pub const COMMAND: &str = "compile-plugin";
 
-/// What the process does that compiles: a plugin's file comes in by standard input, its code goes to
-/// the file `output`, or to standard output where that cannot be written.
+/// Runs the compiler process: reads a plugin's file from standard input, and writes its code to the file `output`, or
+/// to standard output if the file cannot be written.
 pub fn compile_standard_input(output: &Path, memory_reservation: u64) -> Result<(), LoadError> {
     limit_itself().map_err(|error| LoadError::Transient(format!("cannot limit the process that compiles: {error}")))?;
     let mut content = Vec::new();
@@ -283,13 +284,14 @@ pub fn compile_standard_input(output: &Path, memory_reservation: u64) -> Result<
     let code = code_of(&engine, &content)?;
     let output = (output != Path::new(STANDARD_OUTPUT)).then_some(output);
     if let Some(why) = emit(output, &code, &mut std::io::stdout().lock())? {
-        // For the host, which says it of the plugin.
+        // The host logs this line with the plugin's name.
         eprintln!("{why}");
     }
     Ok(())
 }
 
-/// Writes the code to the file, or else to `instead`; then it returns why not to the file, if one was named.
+/// Writes the code to the file, or else to `instead`. Returns why the file could not be written, if one was
+/// requested.
 fn emit(output: Option<&Path>, code: &[u8], instead: &mut impl io::Write) -> Result<Option<String>, LoadError> {
     let problem = match output.map(|output| compile_cache::write(output, code)) {
         Some(Ok(())) => return Ok(None),
@@ -305,13 +307,25 @@ fn limit_itself() -> rustix::io::Result<()> {
     for (resource, limit) in
         [(Resource::As, MEMORY_BYTES_MAX), (Resource::Core, 0), (Resource::Cpu, PROCESSOR_TIME_MAX.as_secs())]
     {
-        // It may be lower already, and cannot be raised.
+        // The limit may be lower already, and cannot be raised.
         let limit = rustix::process::getrlimit(resource).maximum.map_or(limit, |now| now.min(limit));
         rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
     }
-    // Better a slow compilation than none.
+    // A slow compilation is better than none, so a failure here is ignored.
     let _ = rustix::process::nice(NICENESS);
     Ok(())
+}
+
+/// Compiles a plugin's file to machine code. The error is one sentence.
+fn code_of(engine: &wasmtime::Engine, content: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let component = componentize::component_of(content).map_err(LoadError::permanent)?;
+    contract_check::check_names(&component).map_err(LoadError::permanent)?;
+    engine.precompile_component(&component).map_err(|error| {
+        if is_of_the_machine(&error) {
+            return LoadError::transient(error);
+        }
+        LoadError::permanent(contract_check::why_not_compiled(&component, &error))
+    })
 }
 
 #[cfg(test)]
@@ -332,8 +346,7 @@ mod tests {
         compiler.component("p", &content, digest).await.unwrap();
         let path = compiler.cache.path(digest).unwrap();
         let whole = fs::read(&path).unwrap();
-        // What a crash leaves behind: all of the length, and not all that was written. The engine would not
-        // notice it everywhere.
+        // A crash leaves files of the full length with unwritten pages. The engine would not notice that everywhere.
         let without_page = |at: usize| {
             let mut torn = whole.clone();
             torn[at..whole.len().min(at + PAGE_BYTES)].fill(0);
@@ -366,12 +379,12 @@ mod tests {
         let compiler = Compiler::new(Engine::new().unwrap(), Some(state.path()));
         let [_, content] = crate::contract_check_tests::good();
         let digest = Digest::of(&content);
-        // Nothing can be put below what is no folder.
+        // No file can be created below a file.
         let all = state.path().join("compiled");
         fs::remove_dir_all(&all).unwrap();
         fs::write(&all, "").unwrap();
         compiler.component("p", &content, digest).await.unwrap();
-        // Nor over a folder; the part that was written is used.
+        // The code cannot replace a folder either. The part that was written is used.
         fs::remove_file(&all).unwrap();
         fs::create_dir_all(compiler.cache.path(digest).unwrap().join("in the way")).unwrap();
         for folder in [&all, compiler.cache.path(digest).unwrap().parent().unwrap()] {

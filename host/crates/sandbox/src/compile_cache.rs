@@ -1,11 +1,10 @@
-//! Compiled plugins are kept, so that the next start need not compile. A file of code is known by what
-//! it was made of, and by the engine that it is for.
+//! Keeps compiled plugins, so that the next start need not compile. A code file is identified by the content it was
+//! compiled from, and by the engine it is for.
 //!
-//! Code is run as it stands. So the folder must be one that nobody else can write to; where there
-//! is none, the code is kept for this process alone. And its digest stands behind it, by which code that
-//! a crash has torn is known.
+//! Code is run as it is. So the cache folder must be writable by nobody else; without such a folder, the code is kept
+//! for this process only. A digest behind the code reveals a file torn by a crash.
 //!
-//! Keeping code is never what loading depends on: where no disk takes it, it is used from memory.
+//! Loading never depends on the cache: if no disk takes the code, it is used from memory.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -22,23 +21,23 @@ use wasmtime::component::Component;
 
 use crate::load_error::is_of_the_machine;
 
-/// Code that no host has loaded for so long is removed.
+/// Code that no host has loaded for this long is removed.
 const UNUSED_MAX: Duration = Duration::from_hours(30 * 24);
 const EXTENSION: &str = "cwasm";
 
-/// The folder of code for one engine.
+/// The code folder of one engine.
 #[derive(Debug)]
 pub(super) struct CodeCache {
-    /// `None`: there is no place for one.
+    /// `None` if there is no place for one.
     folder: Option<PathBuf>,
     /// The folder of all engines, if it outlives the process.
     all: Option<PathBuf>,
-    /// Ends with the process.
+    /// A folder that is deleted with the process.
     _temporary: Option<TempDir>,
 }
 
 impl CodeCache {
-    /// Below the state folder, or else for this process alone.
+    /// Opens the cache below the state folder, or else a temporary one for this process.
     pub(super) fn open(state: Option<&Path>, engine: &Engine) -> Self {
         let key = key(engine);
         if let Some(state) = state {
@@ -54,7 +53,7 @@ impl CodeCache {
                 }
             }
         }
-        // Made for this user alone.
+        // `tempdir` creates a folder that only this user can access.
         match tempfile::Builder::new().prefix("notify-host-").tempdir() {
             Ok(temporary) => Self { folder: Some(temporary.path().to_owned()), all: None, _temporary: Some(temporary) },
             Err(error) => {
@@ -64,35 +63,35 @@ impl CodeCache {
         }
     }
 
-    /// A file of a name that nobody else has, for code until it is whole: other hosts may be at the same. `None`: there
-    /// is no place for any.
+    /// Creates a uniquely named file for unfinished code, because other hosts may compile the same plugin. Returns
+    /// `None` if there is no place for one.
     pub(super) fn part(&self) -> io::Result<Option<TempPath>> {
         let Some(folder) = &self.folder else { return Ok(None) };
         if let Some(all) = &self.all {
-            // Somebody may have cleaned up, while this host runs.
+            // Somebody may have deleted the folder while this host runs.
             private_folder(all).and_then(|()| private_folder(folder))?;
         }
         Ok(Some(tempfile::Builder::new().suffix(".part").tempfile_in(folder)?.into_temp_path()))
     }
 
-    /// Takes in what was written to the part. The error has the part, which is as good as long as it lives.
+    /// Moves a finished part into the cache. The error contains the part, which is usable for as long as it lives.
     pub(super) fn keep(&self, part: TempPath, content: Digest) -> Result<PathBuf, PathPersistError> {
         let Some(path) = self.path(content) else {
             let error = io::Error::new(io::ErrorKind::NotFound, "there is no folder for it");
             return Err(PathPersistError { error, path: part });
         };
         part.persist(&path)?;
-        // A host may run for months, and every new version adds to it.
+        // A host may run for months, and every new version adds to the cache.
         self.all.as_deref().inspect(|all| sweep(all));
         Ok(path)
     }
 
-    /// Where the code is of a plugin with this content.
+    /// Returns the path of the code for a plugin with this content.
     pub(super) fn path(&self, content: Digest) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.join(content.to_string()).with_extension(EXTENSION))
     }
 
-    /// The code that was kept, if it is there, whole and of use.
+    /// Loads the code from the cache, if it is there, intact and usable.
     pub(super) fn load(&self, engine: &Engine, content: Digest) -> Option<Component> {
         let path = self.path(content)?;
         match load_file(engine, &path) {
@@ -113,10 +112,10 @@ pub(super) enum Unusable {
     NotThere,
     #[error("it is torn")]
     Torn,
-    /// It may be of use a moment later.
+    /// It may be usable a moment later.
     #[error("{0}")]
     Machine(String),
-    /// It is not for this engine, or too large for it.
+    /// It is for another engine, or too large for this one.
     #[error("{0}")]
     Unfit(String),
 }
@@ -132,52 +131,53 @@ impl Unusable {
     }
 }
 
-/// The code in a file of the cache, or in a part of it.
+/// Loads code from a file of the cache, or from a part.
 pub(super) fn load_file(engine: &Engine, path: &Path) -> Result<Component, Unusable> {
     let file = File::open(path).map_err(|error| Unusable::of_reading(&error))?;
     if !is_whole(&file).map_err(|error| Unusable::of_reading(&error))? {
         return Err(Unusable::Torn);
     }
-    // Says that it is still of use. If that fails it will be compiled again one day.
+    // Marks the file as used. If that fails, the plugin will be compiled again one day.
     let _ = file.set_modified(SystemTime::now());
     #[expect(unsafe_code, reason = "the file's content is run as it stands")]
-    // SAFETY: the file was written by `Engine::precompile_component` of this program, by way of
-    // `Compiler`, into a folder that nobody else can write to, which `private_folder` has made sure of,
-    // is never changed afterwards, and all that was written is there, by its digest. That it is for
-    // another engine is found out by wasmtime.
+    // SAFETY: the file was written by `Engine::precompile_component` of this program, through `Compiler`, into a
+    // folder that nobody else can write to, which `private_folder` has ensured. It is never changed afterwards, and
+    // its digest shows that it is complete. wasmtime itself detects code for another engine.
     let loaded = unsafe { Component::deserialize_file(engine, path) };
     loaded.map_err(|error| Unusable::of_engine(&error))
 }
 
-/// The code that `write_to` wrote, and that never was in a file.
+/// Loads code that `write_to` wrote and that never was in a file.
 pub(super) fn load_bytes(engine: &Engine, written: &[u8]) -> Result<Component, Unusable> {
     let Some((code, digest)) = written.split_last_chunk::<{ digest::BYTES }>() else { return Err(Unusable::Torn) };
     if Digest::of(code).as_bytes() != digest {
         return Err(Unusable::Torn);
     }
     #[expect(unsafe_code, reason = "the bytes are run as they stand")]
-    // SAFETY: the bytes were made by `Engine::precompile_component` of this program, in the process that `Compiler` has
-    // started for it, and came through a pipe that nobody else has an end of; all of them are there, by their digest.
+    // SAFETY: the bytes were made by `Engine::precompile_component` of this program, in the process that `Compiler`
+    // started for it, and came through a pipe that nobody else has an end of. Their digest shows that they are
+    // complete.
     let loaded = unsafe { Component::deserialize(engine, code) };
     loaded.map_err(|error| Unusable::of_engine(&error))
 }
 
-/// Writes code as it is kept: its digest comes behind it, where the engine does not look.
+/// Writes code in the cache's format: the digest follows it, where the engine does not look.
 pub(super) fn write(output: &Path, code: &[u8]) -> io::Result<()> {
     let mut file = File::create(output)?;
     write_to(&mut file, code)?;
-    // Else its name may outlive a crash of the machine, and its content not.
+    // Without this, the name may survive a crash of the machine and the content may not.
     file.sync_all()
 }
 
-/// The same to wherever it goes.
+/// Like [`write()`], to any output.
 pub(super) fn write_to(output: &mut impl io::Write, code: &[u8]) -> io::Result<()> {
     output.write_all(code)?;
     output.write_all(Digest::of(code).as_bytes())?;
     output.flush()
 }
 
-/// A piece at a time: code has many times the size of the plugin, and is mapped when it is loaded.
+/// Checks the digest. Reads piece by piece, because code is many times larger than the plugin and is mapped when
+/// loaded.
 fn is_whole(file: &File) -> io::Result<bool> {
     let Some(code_bytes) = file.metadata()?.len().checked_sub(digest::BYTES as u64) else { return Ok(false) };
     let (code, mut kept) = (Digest::of_all(file.take(code_bytes))?, [0; digest::BYTES]);
@@ -186,16 +186,16 @@ fn is_whole(file: &File) -> io::Result<bool> {
     Ok(*code.as_bytes() == kept)
 }
 
-/// Changes with whatever the code depends on, besides the plugin itself.
+/// Returns a key that changes with everything the code depends on, besides the plugin itself.
 fn key(engine: &Engine) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    // How core modules become components may change with us.
+    // Our conversion of core modules into components may change.
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-/// Removes what nobody has used for long, of whatever engine.
+/// Removes code that was unused for long, of any engine.
 fn sweep(all: &Path) {
     let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_old = |path: &Path| {
@@ -203,12 +203,12 @@ fn sweep(all: &Path) {
         used.is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > UNUSED_MAX))
     };
     for folder in files(all) {
-        // Another host may be quicker, with either.
+        // Errors are ignored, because another host may be removing the same files.
         for file in files(&folder).filter(|file| is_old(file)) {
             let _ = fs::remove_file(file);
         }
         if is_old(&folder) {
-            // Fails unless it is empty.
+            // Fails unless the folder is empty.
             let _ = fs::remove_dir(&folder);
         }
     }

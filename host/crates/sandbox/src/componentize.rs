@@ -1,4 +1,4 @@
-//! The form of a file: a component, a core module that can be made one, or something else.
+//! Recognises the format of a plugin's file, and turns core modules into components.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use wasmparser::{Parser, Payload};
 
 use crate::failure::cut;
 
-/// Of what an engine says.
+/// Maximum bytes of an engine's message that are shown.
 const SAID_BYTES_MAX: usize = 4 << 10;
 
 #[derive(Debug, PartialEq, Eq)]
-enum Form {
+enum FileFormat {
     Component,
     CoreModule,
     Other(&'static str),
@@ -19,25 +19,27 @@ enum Form {
 
 const WANTED: &str = "a plugin is a WebAssembly component that exports the world notify:plugin/plugin";
 
-/// The component that the file is or can be made. The error is a sentence without the file's name.
+/// Returns the component in the file, or builds it from a core module. The error is a sentence without the file's
+/// name.
 pub(super) fn component_of(content: &[u8]) -> anyhow::Result<Cow<'_, [u8]>> {
-    match Form::of(content) {
-        Form::Component => Ok(Cow::Borrowed(content)),
-        Form::CoreModule => componentize(content).map(Cow::Owned),
-        Form::Other(what) => bail!("{what}; {WANTED}"),
+    match FileFormat::of(content) {
+        FileFormat::Component => Ok(Cow::Borrowed(content)),
+        FileFormat::CoreModule => componentize(content).map(Cow::Owned),
+        FileFormat::Other(what) => bail!("{what}; {WANTED}"),
     }
 }
 
-/// Only whether it begins like what can be made a component.
+/// Checks only that the file begins like a component or a core module.
 pub(super) fn check_beginning(content: &[u8]) -> anyhow::Result<()> {
-    match Form::of(content) {
-        Form::Component | Form::CoreModule => Ok(()),
-        Form::Other(what) => bail!("{what}; {WANTED}"),
+    match FileFormat::of(content) {
+        FileFormat::Component | FileFormat::CoreModule => Ok(()),
+        FileFormat::Other(what) => bail!("{what}; {WANTED}"),
     }
 }
 
-impl Form {
-    /// By how it begins (<https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md>).
+impl FileFormat {
+    /// Recognises the format from the first bytes
+    /// (<https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md>).
     fn of(bytes: &[u8]) -> Self {
         match bytes {
             [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => Self::CoreModule,
@@ -45,7 +47,7 @@ impl Form {
             [b'\0', b'a', b's', b'm', _, _, _, _, ..] => Self::Other("it is of an unknown WebAssembly version"),
             [] => Self::Other("it is empty"),
             [b'\0', b'a', b's', b'm', ..] => Self::Other("it is cut off"),
-            // The system that wasmtime writes into what it compiles.
+            // The OS/ABI byte that wasmtime writes into compiled code.
             [0x7f, b'E', b'L', b'F', _, _, _, 200, ..] => {
                 Self::Other("it is compiled for this machine already, and only what the host itself compiles is run")
             }
@@ -61,7 +63,7 @@ impl Form {
 
     fn of_text(bytes: &[u8]) -> Self {
         let text = bytes.trim_ascii_start();
-        // A comment may come first.
+        // A text file may begin with a comment.
         let begins_as_wat = text.starts_with(b"(module") || text.starts_with(b"(component") || text.starts_with(b";;");
         if begins_as_wat {
             Self::Other("it is WebAssembly as text: turn it into binary form with `wasm-tools parse`")
@@ -75,8 +77,8 @@ impl Form {
     }
 }
 
-/// A plain core module that carries its component type: what `wasm32-unknown-unknown` builds. One that
-/// was built for WASI's first version gets what translates that into the second.
+/// Turns a core module with an embedded component type, as `wasm32-unknown-unknown` builds it, into a component. A
+/// module built for WASI preview 1 gets the adapter to preview 2.
 fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
     use wasi_preview1_component_adapter_provider as preview1;
     let (name, adapter) =
@@ -91,7 +93,7 @@ fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
         })
 }
 
-/// Whether it is whole, and carries a component type.
+/// Checks that the module is intact and carries a component type.
 fn check_contents(module: &[u8]) -> anyhow::Result<()> {
     let mut has_component_type = false;
     for payload in Parser::new(0).parse_all(module) {
@@ -108,7 +110,7 @@ fn check_contents(module: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// For a file that does not even parse.
+/// Explains a file that does not even parse.
 pub(super) fn damaged(error: &wasmparser::BinaryReaderError, bytes: &[u8]) -> anyhow::Error {
     if error.message().contains("unexpected end") {
         return anyhow!("it is cut off after {} bytes: copy it again", bytes.len());
@@ -116,7 +118,7 @@ pub(super) fn damaged(error: &wasmparser::BinaryReaderError, bytes: &[u8]) -> an
     anyhow!("it is damaged at byte {}: {}", error.offset(), on_one_line(error.message()))
 }
 
-/// What an engine says may have several lines and names of any length, and is part of a sentence here.
+/// Puts an engine's message on one line of bounded length, to be part of a sentence.
 pub(super) fn on_one_line(text: &str) -> String {
     cut(text.split_whitespace().collect::<Vec<_>>().join(" "), SAID_BYTES_MAX)
 }
@@ -127,8 +129,8 @@ mod tests {
 
     #[test]
     fn a_file_is_known_by_how_it_begins() {
-        assert_eq!(Form::of(b"\0asm\x01\0\0\0"), Form::CoreModule);
-        assert_eq!(Form::of(b"\0asm\x0d\0\x01\0more"), Form::Component);
+        assert_eq!(FileFormat::of(b"\0asm\x01\0\0\0"), FileFormat::CoreModule);
+        assert_eq!(FileFormat::of(b"\0asm\x0d\0\x01\0more"), FileFormat::Component);
         for (bytes, what) in [
             (&b""[..], "it is empty"),
             (b"\0asm\x01", "it is cut off"),
@@ -143,7 +145,7 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1", "it is a pointer of Git LFS"),
             (b"hello", "it is not WebAssembly"),
         ] {
-            let Form::Other(said) = Form::of(bytes) else { panic!("{bytes:?} is WebAssembly") };
+            let FileFormat::Other(said) = FileFormat::of(bytes) else { panic!("{bytes:?} is WebAssembly") };
             assert!(said.starts_with(what), "{said}");
         }
     }

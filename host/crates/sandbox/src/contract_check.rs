@@ -1,6 +1,6 @@
-//! Whether a component fits this host: it exports what a plugin must, imports what the host
-//! offers, and uses what the sandbox has switched on. What does not fit gets a sentence that names
-//! it. The engine has the last word; what is known here it would say less well.
+//! Checks that a component fits this host: it exports the plugin interfaces, imports only interfaces that the host
+//! offers, and uses only enabled features. Each mismatch gets a sentence that names it. The engine has the last word,
+//! but its messages are less helpful.
 
 use std::fmt;
 
@@ -11,18 +11,19 @@ use wasmtime::component::Component;
 use crate::componentize::{damaged, on_one_line};
 use crate::failure::cut;
 
-/// The contract that this host serves; `wit/plugin.wit` says the same.
+/// The version of the contract that this host serves; `wit/plugin.wit` has the same.
 pub(super) const CONTRACT: Version = Version(0, 1, 0);
 const PACKAGE: &str = "notify:plugin";
-/// What a plugin must export of it.
+/// Interfaces that a plugin must export.
 const EXPORTS: [&str; 2] = ["metadata", "handler"];
-/// What it may import.
+/// Interfaces of the contract that a plugin may import.
 const INTERFACES: [&str; 6] = ["types", "log", "config", "secrets", "http", "mail"];
-/// Names that one sentence lists, and how much of each: a file may have a name of 100 KB.
+/// Maximum number of names listed in one sentence.
 const LISTED_MAX: usize = 3;
+/// Maximum bytes shown of one name. A file may have a name of 100 KB.
 const NAME_BYTES_MAX: usize = 200;
 
-/// WASI 0.2 as this host offers it.
+/// WASI 0.2 interfaces that this host offers.
 pub(super) const WASI: [&str; 29] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -55,7 +56,7 @@ pub(super) const WASI: [&str; 29] = [
     "wasi:sockets/udp-create-socket",
 ];
 
-/// Features that are switched off, and what people call them.
+/// Disabled features, and their common names.
 const SWITCHED_OFF: [(WasmFeatures, &str); 8] = [
     (WasmFeatures::THREADS, "threads and shared memory"),
     (WasmFeatures::MEMORY64, "64-bit memory"),
@@ -67,7 +68,7 @@ const SWITCHED_OFF: [(WasmFeatures, &str); 8] = [
     (WasmFeatures::CM_ASYNC, "asynchronous components (WASI 0.3)"),
 ];
 
-/// Checks the names of what the component imports and exports.
+/// Checks the names of the component's imports and exports.
 pub(super) fn check_names(component: &[u8]) -> anyhow::Result<()> {
     let names = Names::of(component)?;
     let contract = names.all().filter(|name| name.package() == PACKAGE);
@@ -98,7 +99,7 @@ fn check_imports(imports: &[Name]) -> anyhow::Result<()> {
         bail!("it imports {import}, and this host has WASI 0.2: build it for wasm32-wasip2");
     }
     let unknown: Vec<_> = imports.iter().filter(|name| !name.is_offered()).collect();
-    // An addition that this host does not know yet.
+    // A later addition to the contract, unknown to this host.
     let newer =
         unknown.iter().find(|name| name.version.is_some_and(|version| version > CONTRACT) && name.package() == PACKAGE);
     if let Some(name) = newer {
@@ -113,7 +114,7 @@ fn check_imports(imports: &[Name]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What to say of a component that the engine does not compile.
+/// Explains why the engine does not compile a component.
 pub(super) fn why_not_compiled(component: &[u8], error: &wasmtime::Error) -> anyhow::Error {
     let is_valid = |features| Validator::new_with_features(features).validate_all(component);
     if let Err(error) = is_valid(WasmFeatures::all()) {
@@ -127,7 +128,7 @@ pub(super) fn why_not_compiled(component: &[u8], error: &wasmtime::Error) -> any
     anyhow!("it does not compile: {said}")
 }
 
-/// What to say of a component whose imports have the right names and are something else.
+/// Explains why a component does not link although its imports have the right names.
 pub(super) fn why_not_linked(component: &Component, error: &wasmtime::Error) -> anyhow::Error {
     let said = on_one_line(&format!("{error:#}"));
     let engine = component.engine();
@@ -143,7 +144,7 @@ pub(super) fn why_not_linked(component: &Component, error: &wasmtime::Error) -> 
     }
 }
 
-/// What to say of a component whose exports have the right names and are something else.
+/// Explains why a component is not a plugin although its exports have the right names.
 pub(super) fn why_not_a_plugin(error: &wasmtime::Error) -> anyhow::Error {
     let said = on_one_line(&format!("{error:#}"));
     anyhow!("what it exports is of another type than {PACKAGE} {CONTRACT} has: {said}")
@@ -158,7 +159,8 @@ impl Version {
         Some(Self(parts.next()??, parts.next()??, parts.next()??))
     }
 
-    /// Within `0.1` things are only added. What is not there is found when it is looked for.
+    /// Returns whether `host` serves this version. Within `0.1` there are only additions; a missing one is found by
+    /// its name.
     fn is_served_by(self, host: Self) -> bool {
         (self.0, self.1) == (host.0, host.1)
     }
@@ -170,7 +172,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// `notify:plugin/log@0.1.0`, or the plain name of a function.
+/// A name like `notify:plugin/log@0.1.0`, or the plain name of a function.
 #[derive(Debug)]
 struct Name {
     path: String,
@@ -207,7 +209,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// What a component imports and exports.
+/// Names of a component's imports and exports.
 #[derive(Debug, Default)]
 struct Names {
     imports: Vec<Name>,
@@ -217,7 +219,7 @@ struct Names {
 impl Names {
     fn of(component: &[u8]) -> anyhow::Result<Self> {
         let mut names = Self::default();
-        // Modules and components within it have imports and exports of their own.
+        // Nested modules and components have imports and exports of their own.
         let mut depth = 0_usize;
         for payload in Parser::new(0).parse_all(component) {
             match payload.map_err(|error| damaged(&error, component))? {
@@ -244,7 +246,7 @@ impl Names {
     }
 }
 
-/// A few of them, and how many more there are.
+/// Lists a few of the names, and how many more there are.
 fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
     let more = names.len().saturating_sub(LISTED_MAX);
     let listed = names.take(LISTED_MAX).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! Files that do not load, and the sentence that each of them gets.
+//! Files that do not load, and the message that each of them gets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,13 +12,13 @@ use wasmtime::component::Component;
 use crate::assemble::{CONTRACT, Guest, embed};
 use crate::{Engine, Loader, contract_check, instance};
 
-/// What the host says of a file.
-struct Judge {
+/// Loads files and returns the host's messages about them.
+struct Checker {
     runtime: tokio::runtime::Runtime,
     loader: Loader,
 }
 
-impl Judge {
+impl Checker {
     fn new() -> Self {
         let loader =
             Loader::new(Engine::new().unwrap(), None, crate::capability::HostServices::default(), None).unwrap();
@@ -45,14 +45,14 @@ fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// The same plugin as a core module and as a component.
+/// Returns the same plugin as a core module and as a component.
 pub(super) fn good() -> [Vec<u8>; 2] {
     let module = Guest::default().assemble();
     let component = wit_component::ComponentEncoder::default().module(&module).unwrap().encode().unwrap();
     [module, component]
 }
 
-/// A component with the exports of a plugin, which are empty, and with something else.
+/// Builds a component with the exports of a plugin, all empty, and additional items.
 fn hollow(first: &str, last: &str) -> Vec<u8> {
     wat(&format!(
         r#"(component {first} (instance $i) (export "notify:plugin/metadata@0.1.0" (instance $i))
@@ -62,10 +62,10 @@ fn hollow(first: &str, last: &str) -> Vec<u8> {
 
 #[test]
 fn a_file_of_another_form_is_told_what_it_is() {
-    let judge = Judge::new();
+    let checker = Checker::new();
     let [module, component] = good();
-    judge.check("a module", &module, "loaded 0.1.0");
-    judge.check("a component", &component, "loaded 0.1.0");
+    checker.check("a module", &module, "loaded 0.1.0");
+    checker.check("a component", &component, "loaded 0.1.0");
     let mut damaged = component.clone();
     damaged[40] ^= 0xff;
     let without_exports = embed(r#"(module (memory (export "memory") 1))"#, CONTRACT);
@@ -79,7 +79,7 @@ fn a_file_of_another_form_is_told_what_it_is() {
         ("no component type", &wat("(module)"), "it is a core module without a component type: build it for"),
         ("no exports", &without_exports, "it is a core module that cannot be made a component: "),
     ] {
-        judge.check(what, bytes, expected);
+        checker.check(what, bytes, expected);
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("large.wasm");
@@ -89,7 +89,7 @@ fn a_file_of_another_form_is_told_what_it_is() {
 
 #[test]
 fn a_component_of_another_world_is_told_what_is_missing() {
-    let judge = Judge::new();
+    let checker = Checker::new();
     let other_type = CONTRACT.replace("    describe: func() -> plugin-info;", "    describe: func() -> string;");
     let command = wat(r#"(component (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#);
     let half = wat(r#"(component (instance $i) (export "notify:plugin/metadata@0.1.0" (instance $i)))"#);
@@ -102,13 +102,13 @@ fn a_component_of_another_world_is_told_what_is_missing() {
         ("empty exports", hollow("", ""), wrong_type.to_owned()),
         ("wrong types", Guest::default().assemble_for(&other_type), wrong_type.to_owned()),
     ] {
-        judge.check(what, &bytes, &expected);
+        checker.check(what, &bytes, &expected);
     }
 }
 
 #[test]
 fn however_long_its_names_are_the_sentence_about_a_file_is_of_a_sensible_size() {
-    let judge = Judge::new();
+    let checker = Checker::new();
     let long = "a".repeat(99_000);
     let exports: String = ["x", "y", "z"].map(|last| format!(r#"(export "{long}{last}" (instance $i))"#)).concat();
     let import = format!(r#"(import "a:{long}/b" (instance))"#);
@@ -118,15 +118,15 @@ fn however_long_its_names_are_the_sentence_about_a_file_is_of_a_sensible_size() 
         (hollow(&import, ""), "it imports a:aaa"),
         (hollow(&of_another_type, ""), "what it imports is of another type than what the host offers: "),
     ] {
-        judge.check(expected, &bytes, expected);
-        let said = judge.says(&bytes);
+        checker.check(expected, &bytes, expected);
+        let said = checker.says(&bytes);
         assert!(said.len() < 5_000, "{expected}: {} bytes", said.len());
     }
 }
 
 #[test]
 fn a_plugin_of_another_contract_is_told_which_version_is_too_new() {
-    let judge = Judge::new();
+    let checker = Checker::new();
     let of = |version: &str| CONTRACT.replace("notify:plugin@0.1.0", &format!("notify:plugin@{version}"));
     let patched = of("0.1.7");
     let flush = patched.replace("    enabled: func(", "    flush: func();\n    enabled: func(");
@@ -154,13 +154,13 @@ fn a_plugin_of_another_contract_is_told_which_version_is_too_new() {
             "it imports notify:plugin/sms@0.1.7, and this host has 0.1.0 of the contract, without it: update the host",
         ),
     ] {
-        judge.check(expected, &bytes, expected);
+        checker.check(expected, &bytes, expected);
     }
 }
 
 #[test]
 fn an_import_that_is_not_offered_is_named() {
-    let judge = Judge::new();
+    let checker = Checker::new();
     let many = ["a:b/c", "a:b/d", "a:b/e", "a:b/f"].map(|name| format!(r#"(import "{name}" (instance))"#)).concat();
     let wrong = r#"(import "notify:plugin/log@0.1.0" (instance (export "enabled" (func))))"#;
     for (imports, expected) in [
@@ -177,13 +177,13 @@ fn an_import_that_is_not_offered_is_named() {
         ),
         (wrong, "what it imports is of another type than what the host offers: "),
     ] {
-        judge.check(expected, &hollow(imports, ""), expected);
+        checker.check(expected, &hollow(imports, ""), expected);
     }
 }
 
 #[test]
 fn a_feature_that_is_switched_off_is_named() {
-    let judge = Judge::new();
+    let checker = Checker::new();
     let memory = |number| format!("(core module $m{number} (memory 1)) (core instance (instantiate $m{number}))");
     let memories = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(memory).concat();
     for (items, expected) in [
@@ -193,33 +193,33 @@ fn a_feature_that_is_switched_off_is_named() {
         ("(core module (tag))", "it uses exceptions, which plugins may not"),
         (&memories, "perhaps it is larger than the sandbox, which has 32 core modules, 8 memories and 16 tables"),
     ] {
-        judge.check(expected, &hollow("", items), expected);
+        checker.check(expected, &hollow("", items), expected);
     }
 }
 
 #[test]
 fn a_file_that_is_cut_off_is_told_so_wherever_it_is_and_a_damaged_one_hurts_nobody() {
-    let judge = Judge::new();
+    let checker = Checker::new();
     let [module, component] = good();
     for file in [&module, &component] {
         for length in (0..file.len()).step_by(37) {
-            judge.check(&format!("cut off at {length}"), &file[..length], "it ");
+            checker.check(&format!("cut off at {length}"), &file[..length], "it ");
         }
     }
-    // Damaged component types of core modules are another matter: what reads them can run out of
-    // stack, and so that is done in a process of its own.
+    // Damaged component types of core modules are not tested here. Their parser can overflow the stack, so it runs in
+    // a process of its own.
     for at in (0..component.len()).step_by(7) {
         let mut damaged = component.clone();
         damaged[at] ^= 0x55;
-        assert!(!judge.says(&damaged).is_empty());
+        assert!(!checker.says(&damaged).is_empty());
     }
 }
 
-/// Where the libraries that offer WASI keep its text: the one for most of it, and the one for HTTP.
+/// Returns the folders with the WIT files of the WASI libraries: one for HTTP, and one for the rest.
 fn wit_of_wasi() -> [PathBuf; 2] {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        // What is for other platforms need not be there.
+        // Packages for other platforms may be missing.
         .args(["metadata", "--format-version", "1", "--offline", "--filter-platform", "host-tuple", "--manifest-path"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
         .output()
@@ -233,7 +233,7 @@ fn wit_of_wasi() -> [PathBuf; 2] {
     })
 }
 
-/// Every interface of WASI's that a plugin may import, with its functions, less those that are not stable.
+/// Returns every WASI interface that a plugin may import, with its stable functions.
 fn wasi() -> BTreeMap<String, Vec<String>> {
     let [most, http] = wit_of_wasi();
     let mut interfaces = imports_of(&most, "cli");
@@ -241,7 +241,7 @@ fn wasi() -> BTreeMap<String, Vec<String>> {
     interfaces
 }
 
-/// What the world `imports` of a package consists of.
+/// Returns the interfaces in the world `imports` of a package.
 fn imports_of(folder: &Path, package: &str) -> BTreeMap<String, Vec<String>> {
     let mut resolve = wit_parser::Resolve::default();
     let mut groups: Vec<_> = fs::read_dir(folder)
@@ -289,7 +289,7 @@ fn the_contract_is_the_version_that_its_text_says() {
 
 const SANDBOX: &str = include_str!("../../../../docs/sandbox.md");
 
-/// The answers that a plugin gets are compared with the same table where a plugin asks for them.
+/// Another test compares a plugin's actual answers with the same table.
 #[test]
 fn what_a_plugin_finds_is_documented_function_by_function() {
     for (interface, functions) in wasi() {

@@ -1,9 +1,9 @@
-//! A turn lets a guest that has been at it for more than a tick of the clock go on until the next
-//! one. There are fewer turns than cores (where there are several), so that guests which never end
-//! leave one core to all others, whose calls take far less than a tick. One that has had many turns goes on in the slow lane.
+//! A CPU slice lets a guest that has computed for more than one tick of the engine's clock continue until the next
+//! tick. There are fewer slices than cores (where there are several), so endless guests leave one core to all others,
+//! whose calls take far less than a tick. A guest that has used many slices moves to the background runtime.
 //!
-//! The clock goes on while a guest waits for the host. One that has waited for something outside begins anew: it has not
-//! computed meanwhile, and what it does next is as short as a call of its own. Other waiting counts as computing.
+//! The clock goes on while a guest waits for the host. A guest that has waited for something outside starts over: it
+//! did not compute meanwhile, and its next work is as short as a new call. Any other waiting counts as computing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,37 +12,38 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::engine::EPOCH_INTERVAL;
+/// Maximum length of a slice. It usually ends with the guest's next tick, unless the guest waits for the host.
+const SLICE_MAX: Duration = Duration::from_millis(5);
 
-/// A turn ends with the guest's next tick, or after this, if it waits for the host meanwhile.
-const TURN_MAX: Duration = Duration::from_millis(5);
-
-/// The clock of the engine goes on while a guest waits for the outside; a shorter wait it does not notice.
+/// How often a guest that computes is interrupted.
+pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(1);
+/// Minimum time of a wait that counts. The engine's clock does not notice a shorter one.
 const WAIT_NOTICED: Duration = EPOCH_INTERVAL;
 
-/// Turns after which a call is a long one: some 20 ms of computing. Python begins, and answers, in two or three.
-const TURNS_MAX: u32 = 20;
+/// Number of slices after which a call counts as long: some 20 ms of computing. Python starts up, and answers, in two
+/// or three.
+const SLICES_MAX: u32 = 20;
 
-/// The turns of one engine.
+/// The CPU slices of one engine.
 #[derive(Clone, Debug)]
 pub(super) struct CpuSlices {
     free: Arc<Semaphore>,
 }
 
-/// Where one guest stands. Its turn ends with it.
+/// The scheduling state of one guest. Dropping it ends the guest's slice.
 #[derive(Debug, Default)]
 pub(super) struct CpuSlice {
-    /// That it has met, one after the other.
+    /// Consecutive ticks that the guest has met.
     ticks: u32,
-    held: Option<Held>,
+    held: Option<HeldPermit>,
     wants_background: Arc<AtomicBool>,
 }
 
-/// `None` when it is over.
-type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+/// The permit of a slice; `None` when the slice is over.
+type HeldPermit = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
 impl CpuSlice {
-    /// The guest gave up the processor for so long, to wait for something outside.
+    /// Records that the guest gave up the processor for this long, to wait for something outside.
     pub(super) fn has_waited(&mut self, time: Duration) {
         if time >= WAIT_NOTICED {
             self.end();
@@ -50,26 +51,26 @@ impl CpuSlice {
         }
     }
 
-    /// Set once the call is to go on in the slow lane.
+    /// Returns a flag that is set once the call should move to the background runtime.
     pub(super) fn wants_background(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.wants_background)
     }
 
     fn end(&mut self) {
         if let Some(held) = self.held.take() {
-            // The clock that runs beside it would hold it for longer.
+            // Release the permit now. The timer task would keep it for longer.
             held.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 }
 
-/// What a guest does at a tick.
+/// The decision at a tick of the clock.
 pub(super) enum Tick<Wait> {
-    /// Works on: it may have begun just before.
+    /// Continue: the call may have begun just before the tick.
     GoOn,
-    /// Lets others go first, once.
+    /// Yield once to others.
     GiveWay,
-    /// Goes on when this has ended.
+    /// Continue when this future has ended.
     Wait(Wait),
 }
 
@@ -79,9 +80,9 @@ impl CpuSlices {
         Self { free: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
     }
 
-    /// Ends this guest's turn. It has the next one when it has waited; first come, first served. A call
-    /// that only happens to meet its first tick goes on: as long as it waited for others, its slot would be taken, and whoever
-    /// waits for that would wait with it.
+    /// Ends this guest's slice, and decides how it gets the next one; first come, first served. A call at its first
+    /// tick continues: while it waited for others, its slot would stay taken, and whoever waits for the slot would
+    /// wait as well.
     pub(super) fn tick(&self, cpu_slice: &mut CpuSlice) -> Tick<impl Future<Output = ()> + Send + 'static> {
         cpu_slice.end();
         if cpu_slice.wants_background.load(Ordering::Relaxed) {
@@ -91,18 +92,18 @@ impl CpuSlices {
         if cpu_slice.ticks == 1 {
             return Tick::GoOn;
         }
-        if cpu_slice.ticks > 1 + TURNS_MAX {
+        if cpu_slice.ticks > 1 + SLICES_MAX {
             cpu_slice.wants_background.store(true, Ordering::Relaxed);
             return Tick::GiveWay;
         }
-        let (free, held) = (Arc::clone(&self.free), Held::default());
+        let (free, held) = (Arc::clone(&self.free), HeldPermit::default());
         cpu_slice.held = Some(Arc::clone(&held));
         Tick::Wait(async move {
-            // It is never closed; if it were, the guest would go on without a turn.
+            // The semaphore is never closed. If it were, the guest would continue without a slice.
             let permit = free.acquire_owned().await.ok();
             *held.lock().unwrap_or_else(PoisonError::into_inner) = permit;
             tokio::spawn(async move {
-                tokio::time::sleep(TURN_MAX).await;
+                tokio::time::sleep(SLICE_MAX).await;
                 held.lock().unwrap_or_else(PoisonError::into_inner).take();
             });
         })
@@ -126,7 +127,7 @@ mod tests {
         }
     }
 
-    /// The turns of a machine with two cores, and guests that have computed for a tick.
+    /// Returns the CPU slices of a machine with two cores, and guests that have computed for a tick.
     fn two_cores<const GUESTS: usize>() -> (CpuSlices, [CpuSlice; GUESTS]) {
         let cpu_slices = CpuSlices { free: Arc::new(Semaphore::new(1)) };
         let mut guests = std::array::from_fn(|_| CpuSlice::default());
@@ -142,12 +143,12 @@ mod tests {
         wait(cpu_slices.tick(&mut one)).await;
         let mut waiting = Box::pin(wait(cpu_slices.tick(&mut other)));
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        // Its next tick: it queues up behind the one that waits.
+        // At its next tick, it queues behind the one that waits.
         let mut again = Box::pin(wait(cpu_slices.tick(&mut one)));
         assert!(futures_util::poll!(&mut again).is_pending());
         waiting.await;
         assert!(futures_util::poll!(&mut again).is_pending());
-        // The other one never ticks.
+        // The other guest never ticks, so its slice ends by time.
         again.await;
     }
 
@@ -168,12 +169,12 @@ mod tests {
     async fn who_has_had_many_turns_in_a_row_goes_to_the_slow_lane() {
         let (cpu_slices, [mut one, mut other]) = two_cores();
         let wants_background = one.wants_background();
-        for _ in 0..TURNS_MAX {
+        for _ in 0..SLICES_MAX {
             wait(cpu_slices.tick(&mut one)).await;
         }
-        // It may be one that waits again and again.
+        // This guest waits again and again.
         other.has_waited(WAIT_NOTICED);
-        for _ in 0..TURNS_MAX {
+        for _ in 0..SLICES_MAX {
             assert!(matches!(cpu_slices.tick(&mut other), Tick::GoOn));
             other.has_waited(WAIT_NOTICED);
         }

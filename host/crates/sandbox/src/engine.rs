@@ -1,16 +1,14 @@
 //! The engine compiles plugins and gives each attempt its instance.
 //!
-//! Instances come from a pool, and memory in it is given back without touching the process's
-//! page tables: no guard pages, no signal handlers, bounds checked in the code. That is two to
-//! six times as fast as the defaults with several threads, and as safe; guard pages are a second
-//! line of defence. Where the system refuses the pool's address space there is a smaller one, and
-//! then none.
+//! Instances come from a pool, and their memory is released without touching the process's page tables: no guard
+//! pages and no signal handlers, only bounds checks in the code. With several threads that is two to six times as
+//! fast as the defaults, and as safe; guard pages are a second line of defence. If the system refuses the pool's
+//! address space, the engine tries a smaller pool, and then none.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use config::MEMORY_BYTES_MAX;
@@ -19,66 +17,65 @@ use tracing::info;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::background_runtime::BackgroundRuntime;
-use crate::cpu_slices::CpuSlices;
+use crate::cpu_slices::{CpuSlices, EPOCH_INTERVAL};
 use crate::limits::{MEMORIES_MAX, TABLES_MAX};
 
-/// How often a guest that computes is made to look up from its work.
-pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(1);
-/// Attempts that run at once, of all plugins together.
+/// Maximum number of concurrent attempts, over all plugins.
 pub(crate) const ATTEMPTS_AT_ONCE_MAX: usize = 64;
-/// Plugins that have a place of their own besides, so that others cannot take all of them.
-pub(crate) const PLACES_OF_THEIR_OWN_MAX: usize = 64;
-/// For plugins that are asked what they are while attempts take all other places.
-const PLACES_FOR_LOADING: usize = 4;
-/// Of linear memory, kept warm for the next attempt; what is beyond goes back to the system. A call of a plugin in Rust writes
-/// 0.1 MiB, and no more than this with an event of 50 KB; one of 100 KB would be faster by a third with twice as much.
-/// JavaScript and Python would not be. In time all places that were ever taken at once keep so much, if one plugin
-/// among many writes it, for places pass from one to the other.
+/// Number of plugins that get an instance permit of their own in addition, so that others cannot take all of them.
+pub(crate) const OWN_PERMITS_MAX: usize = 64;
+/// Instances reserved for plugins that describe themselves while attempts take all others.
+const LOADING_INSTANCES: usize = 4;
+/// Bytes of linear memory kept warm for the next attempt; the rest goes back to the system. A call of a plugin in
+/// Rust writes 0.1 MiB, and no more than this with an event of 50 KB. With an event of 100 KB, twice as much would be
+/// faster by a third; JavaScript and Python would not gain. Instances pass between plugins. So over time all
+/// instances that were ever in use at once keep this much, even if only one plugin among many writes it.
 const MEMORY_BYTES_KEPT: usize = 256 << 10;
-/// Memories that are free before one is taken from another plugin, rather than one more touched for the first time. The
-/// pool divides them among so many cores.
+/// Number of free memories per core before one is taken from another plugin, instead of touching a new one for the
+/// first time. The pool divides them among the cores.
 const MEMORIES_FREE_PER_CORE: usize = 16;
+/// Maximum number of cores counted for this.
 const POOL_CORES_MAX: usize = 16;
-/// Of tables, kept warm for the next attempt.
+/// Bytes of tables kept warm for the next attempt.
 const TABLE_BYTES_KEPT: usize = 64 << 10;
 const STACK_BYTES_MAX: usize = 512 << 10;
 const FIBER_STACK_BYTES: usize = 1 << 20;
 const BACKTRACE_FRAMES_MAX: usize = 20;
 
-/// The engine, with its clock.
+/// The engine with its clock.
 #[derive(Clone)]
 pub struct Engine {
     pub wasmtime: wasmtime::Engine,
-    /// What code for it must be compiled for.
+    /// The memory reservation in bytes that code for this engine must be compiled for.
     pub(super) memory_reservation: u64,
     pub(super) cpu_slices: CpuSlices,
     pub(super) background: Arc<BackgroundRuntime>,
-    /// How many attempts there is room for.
+    /// The number of attempts that fit into the pool.
     pub(super) capacity: InstanceCapacity,
     clock: Arc<Clock>,
 }
 
-/// Room for attempts. A pool's places are an error when they are used up, not a wait: whoever
-/// starts an attempt waits for one of these first.
+/// The capacity for attempts. An exhausted pool is an error, not a wait, so each attempt waits for an instance permit
+/// first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InstanceCapacity {
-    /// For any plugin.
+    /// Permits for any plugin.
     pub(super) shared: usize,
-    /// One for each plugin, for so many of them.
+    /// Number of plugins that get one permit of their own.
     pub(super) own: usize,
 }
 
 impl InstanceCapacity {
     fn all(self) -> usize {
-        self.shared + self.own + PLACES_FOR_LOADING
+        self.shared + self.own + LOADING_INSTANCES
     }
 }
 
 impl Engine {
-    /// The fastest that this system allows.
+    /// Creates the fastest engine that this system allows.
     pub fn new() -> anyhow::Result<Self> {
         let mut refusal = None;
-        let most = InstanceCapacity { shared: ATTEMPTS_AT_ONCE_MAX, own: PLACES_OF_THEIR_OWN_MAX };
+        let most = InstanceCapacity { shared: ATTEMPTS_AT_ONCE_MAX, own: OWN_PERMITS_MAX };
         for (capacity, is_pooled) in [(most, true), (InstanceCapacity { shared: 16, own: 16 }, true), (most, false)] {
             let pool = is_pooled.then_some(capacity);
             match wasmtime::Engine::new(&config(pool)) {
@@ -101,10 +98,10 @@ impl Engine {
             .context("cannot start the WebAssembly engine")
     }
 
-    /// While this is held the engine's clock ticks.
-    pub fn running(&self) -> Running {
+    /// Keeps the engine's clock ticking until the guard is dropped.
+    pub fn running(&self) -> ClockGuard {
         self.clock.hold();
-        Running { clock: Arc::clone(&self.clock) }
+        ClockGuard { clock: Arc::clone(&self.clock) }
     }
 }
 
@@ -114,17 +111,17 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// An engine that compiles, and runs nothing: it has no pool to make.
+/// Creates an engine that only compiles. It needs no pool.
 pub(super) fn for_compiling(memory_reservation: u64) -> anyhow::Result<wasmtime::Engine> {
     Ok(wasmtime::Engine::new(&code_config(memory_reservation))?)
 }
 
-/// Bytes of address space for each memory.
+/// Returns the bytes of address space for each memory.
 fn memory_reservation(is_pooled: bool) -> u64 {
     if is_pooled { MEMORY_BYTES_MAX as u64 } else { 0 }
 }
 
-/// What compiled code depends on.
+/// Returns the settings that compiled code depends on.
 fn code_config(memory_reservation: u64) -> Config {
     let mut config = Config::new();
     config
@@ -134,7 +131,7 @@ fn code_config(memory_reservation: u64) -> Config {
         .signals_based_traps(false)
         .memory_init_cow(true)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        // Nothing that plugins need, each with a history of faults.
+        // Features that plugins do not need, each with a history of bugs.
         .gc_support(false)
         .wasm_gc(false)
         .wasm_exceptions(false)
@@ -142,14 +139,14 @@ fn code_config(memory_reservation: u64) -> Config {
         .wasm_threads(false)
         .shared_memory(false)
         .wasm_memory64(false)
-        // What passes values from one component inside another to the next has the memories of both: JavaScript
-        // on QuickJS comes so composed, and without this wasmtime panics as it compiles.
+        // Adapters that pass values between nested components use the memories of both. JavaScript on QuickJS is
+        // composed that way, and without this wasmtime panics when it compiles such a component.
         .wasm_multi_memory(true)
         .wasm_relaxed_simd(false);
     config
 }
 
-/// Without places: no pool.
+/// Returns the engine's settings. Without a capacity there is no pool.
 fn config(capacity: Option<InstanceCapacity>) -> Config {
     let mut config = code_config(memory_reservation(capacity.is_some()));
     config
@@ -160,11 +157,11 @@ fn config(capacity: Option<InstanceCapacity>) -> Config {
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let count = capacity.all();
     let cores = thread::available_parallelism().map_or(1, usize::from).min(POOL_CORES_MAX);
-    // Linux 6.7 and newer can say which pages were written. Elsewhere what is kept must be written over, all of it, which
-    // costs more than giving it back.
+    // Linux 6.7 and newer can report which pages were written. Elsewhere all kept memory must be overwritten, which
+    // costs more than releasing it.
     let memory_bytes_kept = if PoolingAllocationConfig::is_pagemap_scan_available() { MEMORY_BYTES_KEPT } else { 0 };
     let mut pool = PoolingAllocationConfig::new();
-    // Whatever one component may have, the pool has for each place.
+    // Each instance in the pool has everything that one component may use.
     pool.total_component_instances(number(count))
         .total_stacks(number(count))
         .total_core_instances(number(count * INSTANCES_MAX))
@@ -184,8 +181,8 @@ fn config(capacity: Option<InstanceCapacity>) -> Config {
     config
 }
 
-/// Advances the engine's epoch, as long as there is a guest that runs. A thread of its own,
-/// because guests that compute may keep every other one busy.
+/// Advances the engine's epoch while a guest runs. It has a thread of its own, because guests that compute may keep
+/// every other thread busy.
 struct Clock {
     running: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
@@ -225,12 +222,12 @@ impl Drop for Clock {
     }
 }
 
-/// A guest runs.
-pub struct Running {
+/// A guard that keeps the clock ticking while a guest runs.
+pub struct ClockGuard {
     clock: Arc<Clock>,
 }
 
-impl Drop for Running {
+impl Drop for ClockGuard {
     fn drop(&mut self) {
         self.clock.running.fetch_sub(1, Ordering::AcqRel);
     }

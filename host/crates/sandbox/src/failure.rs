@@ -1,4 +1,4 @@
-//! How a call of a plugin can fail without an answer of the plugin's.
+//! How a call of a plugin can fail without an answer from the plugin.
 
 use std::any::Any;
 use std::time::Duration;
@@ -10,32 +10,33 @@ use wasmtime_wasi::I32Exit;
 
 use crate::instance::Guest;
 
-/// Bytes of a guest's backtrace that are kept, and of the reason.
+/// Maximum bytes kept of a guest's backtrace.
 const BACKTRACE_BYTES_MAX: usize = 4000;
+/// Maximum bytes kept of a reason.
 const REASON_BYTES_MAX: usize = 1000;
-/// Of what a panic says, before it is looked at.
+/// Maximum bytes of a panic message before redaction.
 const PANIC_BYTES_MAX: usize = 64 << 10;
 
-/// What went wrong in the sandbox.
+/// How a call failed in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PluginFailure {
-    /// It trapped, or answered what makes no sense.
+    /// The guest trapped, or gave an invalid answer.
     #[error("it trapped: {reason}{}", at(.backtrace))]
     Trapped {
         reason: String,
-        /// The guest's frames, innermost first; empty where there are none.
+        /// The guest's frames, innermost first; empty if there are none.
         backtrace: String,
     },
-    /// It did not come back in time.
+    /// The call did not return in time.
     #[error("it passed its time limit of {} ms", .0.as_millis())]
     TimedOut(Duration),
-    /// It wanted more memory than it may have.
+    /// The guest wanted more memory than its limit.
     #[error("it ran out of memory: its limit is {0} MiB")]
     OutOfMemory(usize),
-    /// The host's own code failed in the call.
+    /// The host's own code panicked during the call.
     #[error("the host failed in it: {0}")]
     HostPanicked(String),
-    /// It has answered, and its lines are its work. Not the plugin's fault: the machine's.
+    /// The plugin has answered, but its required log lines were not written. The machine's fault, not the plugin's.
     #[error("its log lines were not written: {0}")]
     LogNotWritten(LogFault),
 }
@@ -45,7 +46,7 @@ fn at(backtrace: &str) -> String {
 }
 
 impl PluginFailure {
-    /// Short and stable, for labels.
+    /// Returns a short, stable code for labels.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Trapped { .. } => "trapped",
@@ -56,7 +57,7 @@ impl PluginFailure {
         }
     }
 
-    /// The same, with what `change` makes of a text of the host's; the others are as they shall be.
+    /// Applies `change` to text from the host's own code. Other failures are already fit to be shown.
     pub(super) fn map(self, change: impl Fn(String) -> String) -> Self {
         match self {
             Self::HostPanicked(said) => Self::HostPanicked(cut(change(said), REASON_BYTES_MAX)),
@@ -64,9 +65,9 @@ impl PluginFailure {
         }
     }
 
-    /// From what the engine says, without the values of the guest's secrets.
+    /// Creates a failure from an engine error, without the values of the guest's secrets.
     pub(super) fn of(error: &wasmtime::Error, guest: &Guest) -> Self {
-        let limits = &guest.limits;
+        let limits = &guest.host.limits;
         if guest.limiter.refused_memory {
             return Self::OutOfMemory(limits.memory_bytes >> 20);
         }
@@ -76,15 +77,15 @@ impl PluginFailure {
             reason(error, limits)
         };
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
-        // In this order: half of a value would not be found.
-        let fit = |text, bytes_max| cut(guest.call.access.secret_store.redact(text), bytes_max);
+        // Redact before truncating: a value cut in half would not be found.
+        let fit = |text, bytes_max| cut(guest.host.call.access.secret_store.redact(text), bytes_max);
         Self::Trapped {
             reason: fit(reason, REASON_BYTES_MAX),
             backtrace: fit(backtrace.trim_end().to_owned(), BACKTRACE_BYTES_MAX),
         }
     }
 
-    /// Of a panic of the host's own code, which the guest called. [`Self::map`] makes it fit to be shown.
+    /// Creates a failure from a panic of host code that the guest called. [`Self::map`] makes it fit to be shown.
     pub(super) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
         let said = match panic.downcast::<String>() {
             Ok(said) => *said,
@@ -104,7 +105,7 @@ fn reason(error: &wasmtime::Error, limits: &Limits) -> String {
     if let Some(I32Exit(code)) = error.downcast_ref() {
         return format!("it ended itself by an exit with code {code}, and must answer instead");
     }
-    // These have no type of their own.
+    // These errors have no type of their own.
     let said = error.root_cause().to_string();
     if said.contains("fuel allocated for hostcalls") {
         return format!("it handed over more than its limit of {} KiB in one call", limits.host_call_bytes >> 10);
@@ -115,7 +116,7 @@ fn reason(error: &wasmtime::Error, limits: &Limits) -> String {
     said
 }
 
-/// A text that a guest wrote, no longer than so many bytes and a mark.
+/// Truncates text from a guest to this many bytes, and says so.
 pub(super) fn cut(text: String, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text;

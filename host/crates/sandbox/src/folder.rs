@@ -1,5 +1,5 @@
-//! The plugin folder: each `NAME.wasm` is a plugin, and `NAME.toml` beside it says how to run it. A toml
-//! may name another file instead, so that one file serves under several names.
+//! The plugin folder. Each `NAME.wasm` is a plugin, and `NAME.toml` beside it configures it. A toml may name another
+//! wasm file, so that one file serves under several names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,32 +14,32 @@ use state::file::apart;
 
 use crate::{LoadError, Loader, Plugin, is_transient};
 
-/// It becomes a part of queue names and log lines.
+/// Maximum bytes of a plugin's name, which becomes part of queue names and log lines.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What stands in the folder under one name.
+/// The files in the folder under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub name: String,
     pub toml: PathBuf,
     pub wasm: PathBuf,
-    /// Changes whenever the files do.
+    /// Changes whenever the files change.
     pub(crate) stamp: [Option<Stamp>; 2],
 }
 
-/// What tells a file from what it was before, without reading it.
+/// Identifies a version of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
-    /// A copy may bring its old time of modification with it, but not this one.
+    /// The change time. A copy may preserve the modification time, but not this.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// `None`: there is no such file, or none that can be seen.
+    /// Returns the stamp of a file, or `None` if there is no file that can be read.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {
@@ -52,27 +52,27 @@ impl Stamp {
     }
 }
 
-/// A plugin's files as they were read.
+/// The files of a plugin as they were read.
 #[derive(Clone, Debug)]
 pub struct Files {
     pub name: String,
-    /// What errors in the settings are told to be in.
+    /// The path that errors in the settings refer to.
     pub toml_path: PathBuf,
-    /// And those in the plugin.
+    /// The path that errors in the plugin refer to.
     pub wasm_path: PathBuf,
     pub toml: Option<String>,
     pub content: Vec<u8>,
     pub digest: Digest,
 }
 
-/// A plugin that stands ready, or why there is none.
+/// A loaded plugin, or the fact that it is disabled.
 pub enum Loaded {
     Plugin(Box<Plugin>, Files),
-    /// Its toml switches it off.
+    /// Its toml disables it.
     Off,
 }
 
-/// Everything that stands in the folder, by name.
+/// Returns all entries of the folder, by name.
 pub fn scan(folder: &Path) -> io::Result<BTreeMap<String, Entry>> {
     let mut entries = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
@@ -93,7 +93,7 @@ pub fn scan(folder: &Path) -> io::Result<BTreeMap<String, Entry>> {
     Ok(entries)
 }
 
-/// The tomls in the folder that have no plugin yet, by their names.
+/// Returns the names of the tomls in the folder that have no plugin yet.
 pub fn lone_tomls(folder: &Path, entries: &BTreeMap<String, Entry>) -> BTreeSet<String> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let tomls = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
@@ -101,24 +101,24 @@ pub fn lone_tomls(folder: &Path, entries: &BTreeMap<String, Entry>) -> BTreeSet<
     names.filter(|name| !name.starts_with('.') && !entries.contains_key(name)).collect()
 }
 
-/// What stands under this name; `None` if there is no plugin.
+/// Returns the entry with this name, or `None` if there is no plugin.
 pub fn look(folder: &Path, name: &str) -> Option<Entry> {
     let toml = folder.join(format!("{name}.toml"));
     let own = folder.join(format!("{name}.wasm"));
     let wasm = match named_file(&toml) {
         Named::File(WasmPath(other)) => folder.join(other),
-        // What cannot be looked at is there: it must not be taken for gone. Whoever loads it will say why.
+        // A file that cannot be examined must not be taken for removed. Loading it will report why.
         Named::Nothing if own.try_exists().unwrap_or(true) => own,
         // A toml alone, which names no other file, waits for its plugin.
         Named::Nothing => return None,
-        // Whoever loads it will say what is wrong with it.
+        // Loading it will report what is wrong with the toml.
         Named::Unreadable => own,
     };
     let stamp = [Stamp::of(&toml), Stamp::of(&wasm)];
     Some(Entry { name: name.to_owned(), toml, wasm, stamp })
 }
 
-/// What a toml says of the file that is meant.
+/// The wasm file that a toml names.
 enum Named {
     File(WasmPath),
     Nothing,
@@ -136,28 +136,28 @@ fn named_file(toml: &Path) -> Named {
     file.map_or(Named::Nothing, |file| file.parse().map_or(Named::Unreadable, Named::File))
 }
 
-/// The names of the plugins in the folder, without loading them; less those that are switched off.
+/// Returns the names of the plugins in the folder without loading them, except for disabled ones.
 pub fn plugin_names(folder: &Path, policies: &Policies) -> io::Result<Vec<String>> {
-    // One whose toml is wrong is wanted all the same.
+    // A plugin with a faulty toml counts as enabled.
     let is_off = |toml: &Path| PluginConfig::read(toml, policies).is_ok_and(|config| !config.enabled);
     let entries = scan(folder)?.into_values().filter(|entry| is_plugin_name(&entry.name) && !is_off(&entry.toml));
     Ok(entries.map(|entry| entry.name).collect())
 }
 
 impl Entry {
-    /// Whether the files have changed, or are just being written, since they were looked at.
+    /// Returns whether the files have changed, or are just being written, since they were examined.
     pub fn has_changed(&self) -> bool {
         [Stamp::of(&self.toml), Stamp::of(&self.wasm)] != self.stamp
     }
 
-    /// When one of the files was changed last; `None` where the clock says that this is yet to come.
+    /// Returns the time since a file was last changed, or `None` if the clock puts that into the future.
     pub fn age(&self) -> Option<std::time::Duration> {
         let newest =
             [&self.toml, &self.wasm].into_iter().filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max();
         SystemTime::now().duration_since(newest?).ok()
     }
 
-    /// Loads it. The error is a sentence that names the file.
+    /// Loads the plugin. The error is a sentence that names the file.
     pub async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Loaded, LoadError> {
         let (entry, policies) = (self.clone(), policies.clone());
         let Some((files, config)) = apart(move || entry.read(&policies)).await? else { return Ok(Loaded::Off) };
@@ -165,7 +165,7 @@ impl Entry {
         Ok(Loaded::Plugin(Box::new(plugin), files))
     }
 
-    /// Reads its files; `None`: it is switched off.
+    /// Reads the files. Returns `None` if the plugin is disabled.
     fn read(&self, policies: &Policies) -> Result<Option<(Files, PluginConfig)>, LoadError> {
         if !is_plugin_name(&self.name) {
             let problem = "a plugin's file name is made of a-z, 0-9 and -, up to 64 of them; rename it";
@@ -192,7 +192,7 @@ impl Entry {
 }
 
 impl Files {
-    /// Loads what was read before.
+    /// Loads files that were read before.
     pub async fn load(&self, loader: &Loader, policies: &Policies) -> Result<Plugin, LoadError> {
         let config = PluginConfig::of_text(&self.toml_path, self.toml.as_deref(), policies);
         let config = config.map_err(LoadError::Settings)?;
@@ -205,7 +205,7 @@ impl Files {
     }
 }
 
-/// Whether a plugin may be called so.
+/// Returns whether this is a valid plugin name.
 pub fn is_plugin_name(name: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(allowed)
@@ -260,7 +260,7 @@ mod tests {
         fs::write(folder.path().join("a.toml"), "").unwrap();
         assert!(entry.has_changed());
         let entry = look(folder.path(), "a").unwrap();
-        // As long, and with the old time of modification.
+        // The new file has the same length and the old modification time.
         let (old, new) = (folder.path().join("a.wasm"), folder.path().join("b"));
         let modified = fs::metadata(&old).unwrap().modified().unwrap();
         fs::write(&new, "2").unwrap();

@@ -1,12 +1,14 @@
-//! What is in this process's memory is for nobody else: no core dump, and no other process of the same user reads it.
+//! Keeps this process's memory private: no core dumps, and no access by other processes of the same user.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
 
-/// From here on. Secrets come into memory next. Where the system does not know how, it goes on without.
+/// Makes memory private from now on. Call it before secrets are loaded. If the system does not support it, the host
+/// continues without.
 ///
-/// The engine must be there already: it looks at its own memory by a file that cannot be opened afterwards.
+/// The engine must exist already: it inspects its own memory through a file that cannot be opened afterwards.
 pub(crate) fn keep_memory_private() {
-    // What starts the process may have allowed dumps, and a dump that is piped into a program obeys no limit.
+    // The parent process may have allowed dumps. A dump that is piped into a program ignores the limit, hence the
+    // next call.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -1,5 +1,5 @@
-//! A place is room for one attempt, of any plugin. A few plugins whose calls take long could hold
-//! all of them, and so each plugin has one more, for itself alone.
+//! An instance permit lets one attempt run, for any plugin. A few plugins with long calls could hold all permits, so
+//! each plugin has one more for itself.
 
 use std::sync::Arc;
 
@@ -7,21 +7,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::Engine;
 
-/// All places of one engine.
+/// All instance permits of one engine.
 #[derive(Clone, Debug)]
 pub(super) struct InstancePermits {
     shared: Arc<Semaphore>,
-    /// Of the shared ones.
+    /// The number of shared permits.
     count: usize,
-    /// Places that can still become a plugin's own.
+    /// Permits that can still become a plugin's own.
     unowned: Arc<Semaphore>,
 }
 
-/// The places that one plugin may take.
+/// The instance permits that one plugin may take.
 #[derive(Clone, Debug)]
 pub(super) struct PluginInstancePermits {
     shared: Arc<Semaphore>,
-    /// `None` with very many plugins.
+    /// `None` if there are very many plugins.
     own: Option<Arc<OwnPermit>>,
 }
 
@@ -31,11 +31,11 @@ struct OwnPermit {
     _owned: OwnedSemaphorePermit,
 }
 
-/// A place that is taken.
+/// A permit that is taken.
 #[derive(Debug)]
 pub(super) struct PoolPermit {
     _permit: Option<OwnedSemaphorePermit>,
-    /// It stays the plugin's until the last attempt in it has ended.
+    /// Keeps the plugin's own permit until its last attempt has ended.
     _own: Option<Arc<OwnPermit>>,
 }
 
@@ -59,7 +59,7 @@ impl InstancePermits {
     }
 }
 
-/// The places for any plugin, for who wants to know how many are taken.
+/// The shared permits, for reporting how many are in use.
 #[derive(Clone, Debug)]
 pub struct SharedInstancePermits {
     free: Arc<Semaphore>,
@@ -67,7 +67,7 @@ pub struct SharedInstancePermits {
 }
 
 impl SharedInstancePermits {
-    /// Those that are taken, and those that are free.
+    /// Returns how many are taken, and how many are free.
     pub fn used_and_free(&self) -> (usize, usize) {
         let free = self.free.available_permits();
         (self.count.saturating_sub(free), free)
@@ -75,14 +75,14 @@ impl SharedInstancePermits {
 }
 
 impl PluginInstancePermits {
-    /// Has the other's own place, unless there was one for it.
+    /// Takes over the other's own permit, if it has none itself.
     pub(super) fn take_over(&mut self, other: &Self) {
         if self.own.is_none() {
             self.own.clone_from(&other.own);
         }
     }
 
-    /// One that is free.
+    /// Takes a permit if one is free.
     pub(super) fn take_at_once(&self) -> Option<PoolPermit> {
         if let Some(own) = &self.own
             && let Ok(permit) = Arc::clone(&own.free).try_acquire_owned()
@@ -93,7 +93,7 @@ impl PluginInstancePermits {
         Some(PoolPermit { _permit: Some(permit), _own: None })
     }
 
-    /// Waits for one. The semaphores are never closed; if they were, the attempt would go on without.
+    /// Waits for a permit. The semaphores are never closed; if they were, the attempt would continue without one.
     pub(super) async fn take(&self) -> PoolPermit {
         let shared = Arc::clone(&self.shared).acquire_owned();
         let Some(own) = &self.own else { return PoolPermit { _permit: shared.await.ok(), _own: None } };

@@ -1,7 +1,8 @@
-//! A plugin is a WebAssembly component that exports the world `notify:plugin/plugin`.
+//! The sandbox loads and runs plugins. A plugin is a WebAssembly component that exports the world
+//! `notify:plugin/plugin`.
 //!
-//! Each attempt runs in a fresh instance, within limits of memory and time, and whatever it does ends
-//! with it. Nothing here knows queues.
+//! Each attempt runs in a fresh instance, within limits of memory and time, and all its effects end with it. Nothing
+//! here knows queues.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 
@@ -44,13 +45,14 @@ use telemetry::spans::Within;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+pub use crate::capability::CallContext;
 use crate::capability::{Beginning, LogLine, PluginAccess, PluginLog, PluginSettings, SecretStore};
 pub use crate::capability_request::{CapabilityRequest, GrantState, capability_requests};
 pub use crate::compile::{COMMAND as COMPILE_COMMAND, COMPILE_TIME_MAX, TRY_AGAIN, compile_standard_input};
 pub use crate::engine::Engine;
 pub use crate::failure::PluginFailure;
 pub use crate::folder::{Entry, Files, Loaded, is_plugin_name, lone_tomls, look, plugin_names, scan};
-pub use crate::instance::{CallContext, Guest};
+pub use crate::instance::Guest;
 pub use crate::instance_permits::SharedInstancePermits;
 use crate::instance_permits::{PluginInstancePermits, PoolPermit};
 pub use crate::load::Loader;
@@ -58,21 +60,21 @@ use crate::load::Ready;
 pub use crate::load_error::{LoadError, is_transient};
 pub use crate::usage::Usage;
 
-/// The least time that the lines of a call have to be written, one that has used up its own included.
+/// Minimum time that the lines of a call have to be written, even if the call has used up its own time.
 const LOG_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// A loaded plugin.
 pub struct Plugin {
-    /// What the operator calls it: its file's name.
+    /// The operator's name for it: its file's name.
     pub name: Arc<str>,
-    /// Of its file.
+    /// The digest of its file.
     pub digest: Digest,
-    /// What it says of itself.
+    /// Its description of itself.
     pub info: PluginInfo,
-    /// Which events it gets. None: all.
+    /// The events it receives. Empty means all.
     pub subscriptions: Vec<Subscription>,
     pub subscribed_by: Chooser,
-    /// Of those, only what matches.
+    /// Narrows the subscribed events further.
     pub filter: Option<Filter>,
     /// Whether its log lines are its work.
     pub log: LogPolicy,
@@ -85,39 +87,39 @@ pub struct Plugin {
     instance_permits: PluginInstancePermits,
 }
 
-/// Room for one attempt: a slot of the plugin's, and a place in the engine.
+/// The permit for one attempt: a slot of the plugin, and an instance permit of the engine.
 pub struct InstancePermit {
     slot: OwnedSemaphorePermit,
     pool_permit: PoolPermit,
 }
 
-/// Who chose a plugin's subscriptions.
+/// The party that chose a plugin's subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chooser {
-    /// In its toml.
+    /// The operator, in the plugin's toml.
     Operator,
-    /// In what it says of itself.
+    /// The plugin, in its description.
     Plugin,
 }
 
-/// What surrounds one attempt.
+/// The context of one attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// From 1.
+    /// Counted from 1.
     pub number: u32,
-    /// After this many the delivery is given up.
+    /// After this many attempts the delivery is given up.
     pub max: u32,
     pub idempotency_key: String,
     pub transport: Vec<(String, String)>,
-    /// What it does hangs below this in its trace.
+    /// The parent span for the attempt's calls.
     pub within: Within,
 }
 
-/// What the plugin answered.
+/// The plugin's answer.
 pub type Answer = Result<contract::types::Outcome, contract::types::Failure>;
 
 impl Plugin {
-    /// The same, with the places of the version that it takes over from: that holds on to them until its last
+    /// Takes over the own permit of the version that this one replaces. The old version holds on to it until its last
     /// call has ended.
     #[must_use]
     pub fn in_place_of(mut self, old: &Self) -> Self {
@@ -125,19 +127,19 @@ impl Plugin {
         self
     }
 
-    /// If a slot and a place are free.
+    /// Takes a slot and an instance permit, if both are free.
     pub fn permit_at_once(&self, slots: &Arc<Semaphore>) -> Option<InstancePermit> {
         let slot = Arc::clone(slots).try_acquire_owned().ok()?;
         Some(InstancePermit { slot, pool_permit: self.instance_permits.take_at_once()? })
     }
 
-    /// Waits for a place in the engine, too.
+    /// Waits for an instance permit, in addition to the slot.
     pub async fn instance_permit(&self, slot: OwnedSemaphorePermit) -> InstancePermit {
         InstancePermit { slot, pool_permit: self.instance_permits.take().await }
     }
 
-    /// One call. Its room is given up when the call has ended for good. Where its log lines are its work, it is not over before
-    /// they are written. With `keep_log`, the beginning of its log is handed back.
+    /// Makes one call. Its permit is released when the call has ended for good. If its log lines are required, the
+    /// attempt ends only after they are written. With `keep_log`, the beginning of its log is returned.
     pub async fn attempt(
         &self,
         event: &Event,
@@ -160,15 +162,15 @@ impl Plugin {
         (answer, kept.map(|log| log.take_beginning()).unwrap_or_default())
     }
 
-    /// Waits until these lines of a call that has ended are written.
+    /// Waits until the lines of an ended call are written.
     async fn written(
         &self,
         lines: &Arc<RequiredLines>,
         permit: Option<InstancePermit>,
         deadline: Instant,
     ) -> Result<(), LogFault> {
-        // Nothing runs in the place any more. The slot is kept while there is nobody to whom it can be given: whatever waits for
-        // a log that is stuck holds only so many messages.
+        // Nothing runs in the instance any more. The slot is kept unless `may_wait` grants a permit, so that a stuck
+        // log holds only a limited number of messages.
         let slot = permit.map(|InstancePermit { slot, pool_permit }| {
             drop(pool_permit);
             slot
@@ -182,17 +184,18 @@ impl Plugin {
         written
     }
 
-    /// Whether its lines are its work and the log takes none, so that nothing would come of a call.
+    /// Returns whether its log lines are required and the log accepts none, so that a call would be useless.
     pub fn is_blocked_by_log(&self) -> bool {
         self.log == LogPolicy::Required && self.access.log.is_blocked()
     }
 
-    /// Why it is not called, if that is why.
+    /// Returns why it is not called, if the log is the reason.
     pub fn trouble_with_log(&self) -> Option<String> {
         self.access.log.trouble().filter(|_| self.log == LogPolicy::Required)
     }
 
-    /// One call that is watched: what it used, and what it logged. `shown`: in the host's log, too.
+    /// Makes one observed call. Returns what it used and what it logged. `shown` writes the lines to the host's log
+    /// as well.
     pub async fn rehearse(
         &self,
         event: &Event,
@@ -206,17 +209,17 @@ impl Plugin {
         (answer, usage, kept.take_lines())
     }
 
-    /// What the operator allows it.
+    /// Returns the operator's grants.
     pub fn grants(&self) -> &Grants {
         &self.access.grants
     }
 
-    /// What is counted of it, whatever its version.
+    /// Returns its metrics, across its versions.
     pub fn metrics(&self) -> Arc<PluginMetrics> {
         Arc::clone(&self.access.metrics)
     }
 
-    /// The text without the values of the plugin's secrets.
+    /// Returns the text without the values of the plugin's secrets.
     pub fn redact(&self, text: String) -> String {
         self.access.secret_store.redact(text)
     }
@@ -264,10 +267,10 @@ impl Plugin {
     }
 }
 
-/// The answer with texts that are fit for logs, headers and pages.
+/// Returns the answer with texts made fit for logs, headers and pages.
 fn within(answer: Answer, bytes_max: usize, secret_store: &SecretStore) -> Answer {
     use contract::types::{Failure, Outcome, Rejection, Retry};
-    // In this order: half of a value would not be found.
+    // Redact before truncating: a value cut in half would not be found.
     let cut = |text| failure::cut(secret_store.redact(text), bytes_max);
     match answer {
         Ok(Outcome::Done(note)) => Ok(Outcome::Done(note.map(cut))),

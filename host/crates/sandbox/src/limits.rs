@@ -1,16 +1,17 @@
-//! What one attempt may use.
+//! Limits of one attempt.
 
 use config::Limits;
 use wasmtime::ResourceLimiter;
 
-/// Of one attempt. The pool has room for so many of each attempt that it has room for: else
-/// one plugin could use up the memories of all others. JavaScript on QuickJS has five: its own, and
-/// those of what stands in for the system.
+/// Maximum number of memories of one attempt. The pool reserves this many for each attempt, or one plugin could use
+/// up the memories of all others. JavaScript on QuickJS has five: its own, and those of the adapters that stand in
+/// for the system.
 pub(crate) const MEMORIES_MAX: usize = 8;
+/// Maximum number of tables of one attempt.
 pub(crate) const TABLES_MAX: usize = 16;
 
-/// Watches one attempt. Remembers what it refused, because the guest only sees that growing
-/// failed, and then usually dies of something that says nothing.
+/// Limits one attempt. Remembers what it refused, because the guest only sees that growing failed, and then usually
+/// dies with a meaningless error.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     memory_bytes_max: usize,
@@ -33,7 +34,7 @@ impl Limiter {
         }
     }
 
-    /// Linear memory that there is now.
+    /// Returns the current size of linear memory in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory_bytes_max - self.memory_bytes_left
     }

@@ -1,4 +1,4 @@
-//! Loading makes a plugin of a file: compile, ask what it is, keep it ready.
+//! Loads a plugin from a file: compiles it, asks it for its description, and keeps it ready.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -18,29 +18,31 @@ use tracing::{info, warn};
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
+use crate::capability::CallContext;
 use crate::capability::{HostServices, NoValue, PluginLog, Preview, SecretStore};
 use crate::capability_request::{self, Sentence};
 use crate::compile::Compiler;
 use crate::engine::Engine;
 use crate::hardening::keep_memory_private;
-use crate::instance::{self, CallContext, Guest};
+use crate::instance::{self, Guest};
 use crate::instance_permits::{InstancePermits, SharedInstancePermits};
 use crate::load_error::{LoadError, is_of_the_machine};
 use crate::{Chooser, Plugin, PluginFailure, call, componentize, contract_check};
 
-/// A plugin's file.
+/// Maximum bytes of a plugin's file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// `describe`, which computes nothing.
+/// Time limit of `describe`, which computes nothing.
 const DESCRIBE_TIME: Duration = Duration::from_secs(2);
-/// One that has computed for so long of it computes without end. One that has not had the processor for that long says
-/// nothing but that the machine is busy.
+/// A `describe` that has computed for this long computes without end. One that did not get the processor for this
+/// long only shows that the machine is busy.
 const DESCRIBE_COMPUTING_MAX: Duration = Duration::from_secs(1);
-/// What `describe` may answer: its configuration's schema, each other text, and the number of
-/// entries in each list.
+/// Maximum bytes of the configuration's schema that `describe` returns.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
+/// Maximum bytes of any other text in the description.
 const TEXT_BYTES_MAX: usize = 4 << 10;
+/// Maximum number of entries in each list of the description.
 const ENTRIES_MAX: usize = 256;
-/// Sentences about plugins that are remembered.
+/// Maximum number of messages about plugins that are remembered.
 const SAID_MAX: usize = 1024;
 
 fn subscription(subscription: &metadata::Subscription) -> Subscription {
@@ -48,31 +50,31 @@ fn subscription(subscription: &metadata::Subscription) -> Subscription {
     Subscription { event_type, source, subject }
 }
 
-/// Makes plugins of files.
+/// Loads plugins from files.
 pub struct Loader {
     engine: Engine,
     compiler: Compiler,
     linker: Arc<Linker<Guest>>,
     services: HostServices,
-    /// Of what the plugins send.
+    /// Watches the messages that plugins send.
     preview: Option<Preview>,
     instance_permits: InstancePermits,
-    /// What is in use, by its file's content: the same file under several names, or with another toml, is the same code.
+    /// Code in use, by its file's content. The same file under several names, or with another toml, is the same code.
     in_use: Mutex<HashMap<Digest, Weak<Ready>>>,
-    /// What was said of plugins already.
+    /// Messages about plugins that were already logged.
     said: Mutex<HashSet<Sentence>>,
 }
 
-/// What is in a file.
+/// The description of a plugin's file.
 pub struct Described {
     pub info: PluginInfo,
     ready: Arc<Ready>,
 }
 
-/// A plugin's code, with all that it imports: each attempt begins with it.
+/// A plugin's code with its imports linked, from which each attempt starts.
 pub(super) struct Ready {
     instance: InstancePre<Guest>,
-    /// Where its handler is. What else it exports no attempt asks for.
+    /// Where the handler is. Attempts need no other export.
     handler: GuestIndices,
 }
 
@@ -86,7 +88,7 @@ impl Ready {
         Ok(Self { instance, handler })
     }
 
-    /// A fresh instance, and its handler.
+    /// Creates a fresh instance and returns its handler.
     pub(super) async fn handler(&self, store: &mut Store<Guest>) -> wasmtime::Result<Handler> {
         let instance = self.instance.instantiate_async(&mut *store).await?;
         self.handler.load(&mut *store, &instance)
@@ -94,7 +96,7 @@ impl Ready {
 }
 
 impl Described {
-    /// The names of what it imports: interfaces, with their versions.
+    /// Returns the names of its imports: interfaces with their versions.
     pub fn imports(&self) -> Vec<String> {
         let component = self.ready.instance.component();
         let imports = component.component_type();
@@ -103,8 +105,8 @@ impl Described {
 }
 
 impl Loader {
-    /// `state`: the state folder, where compiled plugins are kept.
-    /// `preview` watches what the plugins send.
+    /// Creates a loader. `state` is the state folder, where compiled plugins are kept. `preview` watches the messages
+    /// that plugins send.
     pub fn new(
         engine: Engine,
         state: Option<&Path>,
@@ -119,23 +121,23 @@ impl Loader {
         Ok(Self { engine, compiler, linker, services, preview, instance_permits, in_use, said })
     }
 
-    /// The places that attempts of all plugins take.
+    /// Returns the instance permits that all plugins share.
     pub fn instance_permits(&self) -> SharedInstancePermits {
         self.instance_permits.shared()
     }
 
-    /// What is counted of the plugin of this name, which need not have been loaded.
+    /// Returns the metrics of the plugin with this name, which need not be loaded.
     pub fn metrics_of(&self, name: &str) -> Arc<PluginMetrics> {
         self.services.metrics_of(name)
     }
 
-    /// Reads a plugin's file, within bounds.
+    /// Reads a plugin's file, up to a size limit.
     pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
         read_bounded(path, FILE_BYTES_MAX).map_err(|error| LoadError::of_own_file("cannot read it", &error))
     }
 
-    /// Loads a plugin's file under the name that the operator gave it. The error is one sentence,
-    /// without the file's name.
+    /// Loads a plugin's file under the name that the operator gave it. The error is one sentence, without the file's
+    /// name.
     pub async fn load_content(
         &self,
         name: &str,
@@ -186,7 +188,7 @@ impl Loader {
         })
     }
 
-    /// Compiles it and asks what it is, without taking its settings into use.
+    /// Compiles the file and asks for its description, without applying its settings.
     pub async fn describe_content(
         &self,
         name: &str,
@@ -200,12 +202,12 @@ impl Loader {
         Ok(Described { info, ready })
     }
 
-    /// Its code, compiled unless it is there.
+    /// Returns the code, compiled unless it is already in use.
     async fn ready(&self, name: &str, content: &[u8], digest: Digest) -> Result<Arc<Ready>, LoadError> {
         if let Some(ready) = self.in_use().get(&digest).and_then(Weak::upgrade) {
             return Ok(ready);
         }
-        // What is plainly something else costs no process.
+        // A file of an obviously wrong format need not start a process.
         componentize::check_beginning(content).map_err(LoadError::permanent)?;
         let component = self.compiler.component(name, content, digest).await?;
         let ready = Arc::new(Ready::new(&self.linker, &component).map_err(LoadError::permanent)?);
@@ -219,7 +221,7 @@ impl Loader {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A version that is loaded again, because its toml changed, has nothing new to say.
+    /// Logs a message once. A version that is loaded again because its toml changed has nothing new to say.
     fn say_once(&self, sentence: Sentence) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.len() >= SAID_MAX {
@@ -235,7 +237,7 @@ impl Loader {
 
     async fn describe(&self, name: &str, ready: &Arc<Ready>, config: &PluginConfig) -> Result<PluginInfo, LoadError> {
         let log = PluginLog::new(name.into(), "describe".into(), &config.limits);
-        // What it asks for may depend on its settings. They have not been checked yet: it says by what.
+        // The description may depend on the settings. They are not checked yet, because their schema is part of it.
         let settings = Arc::new(config.settings.values.clone().into());
         let context = CallContext { settings, ..CallContext::of_nothing(DESCRIBE_TIME) };
         let store = instance::store(&self.engine, &config.limits, log, context);
@@ -247,7 +249,7 @@ impl Loader {
                     Err(error) if is_of_the_machine(&error) => return Ok(Err(LoadError::transient(error))),
                     Err(error) => return Err(error),
                 };
-                // Only here are the types of what it exports looked at.
+                // Instantiating does not check the types of exports; this does.
                 let world = match World::new(&mut *store, &instance) {
                     Ok(world) => world,
                     Err(error) => return Ok(Err(LoadError::permanent(contract_check::why_not_a_plugin(&error)))),
@@ -260,7 +262,7 @@ impl Loader {
     }
 }
 
-/// Whose fault it is that a plugin which has computed for so long did not describe itself.
+/// Decides whether the plugin or the machine is at fault for a failed description, after this much computing.
 fn not_described(failure: &PluginFailure, computed: Duration) -> LoadError {
     let problem = format!("asked to describe itself: {failure}");
     match failure {
@@ -273,7 +275,7 @@ fn not_described(failure: &PluginFailure, computed: Duration) -> LoadError {
     }
 }
 
-/// A value that lies in a file may be there a moment later, and nobody tells the host.
+/// A secret's file may appear a moment later, and nothing notifies the host of that.
 fn without_a_secret(error: anyhow::Error) -> LoadError {
     if error.downcast_ref::<NoValue>().is_some_and(|no_value| no_value.may_come) {
         LoadError::transient(error)
@@ -290,19 +292,7 @@ fn with_wrong_settings(error: SettingsError) -> LoadError {
     }
 }
 
-/// The code of a plugin's file. The error is one sentence.
-pub(super) fn code_of(engine: &wasmtime::Engine, content: &[u8]) -> Result<Vec<u8>, LoadError> {
-    let component = componentize::component_of(content).map_err(LoadError::permanent)?;
-    contract_check::check_names(&component).map_err(LoadError::permanent)?;
-    engine.precompile_component(&component).map_err(|error| {
-        if is_of_the_machine(&error) {
-            return LoadError::transient(error);
-        }
-        LoadError::permanent(contract_check::why_not_compiled(&component, &error))
-    })
-}
-
-/// What a plugin says of itself goes into logs and pages: it must be of a sensible size.
+/// Checks that the description, which goes into logs and pages, has a sensible size.
 fn check(info: &PluginInfo) -> anyhow::Result<()> {
     if info.config_schema.as_ref().is_some_and(|schema| schema.len() > SCHEMA_BYTES_MAX) {
         bail!("the schema of its configuration has more than {} KiB", SCHEMA_BYTES_MAX >> 10);
@@ -363,7 +353,7 @@ mod tests {
         let endless = "(loop $for_ever (br $for_ever))";
         let guest = crate::assemble::Guest { describe: endless, ..Default::default() };
         let content = guest.assemble();
-        // However busy the machine is: at some time it gets the processor for half of its time.
+        // On a busy machine several tries may be needed until it gets the processor for half of the time.
         for _ in 0..20 {
             let plugin = loader.load_content("p", &content, Digest::of(&content), PluginConfig::default()).await;
             let error = plugin.unwrap_err();

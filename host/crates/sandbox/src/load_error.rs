@@ -1,7 +1,7 @@
-//! Why a plugin did not load, and whether trying again can help.
+//! Why a plugin did not load, and whether a retry can help.
 //!
-//! The rule: a failure is permanent only if it lies in the plugin's own two files, for the host sees when these change.
-//! Everything else is the machine's fault, or lies where nobody tells the host of a change. It is tried again.
+//! The rule: a failure is permanent only if it lies in the plugin's own two files, because the host sees when these
+//! change. Everything else is the machine's fault, or can change without the host noticing. It is retried.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -9,22 +9,22 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// Why a plugin did not load; a sentence each.
+/// Why a plugin did not load. Each variant has one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// Memory, a disk, a signal, a time-out, a secret's file: the same files may load a moment later.
+    /// Memory, a disk, a signal, a timeout, a secret's file: the same files may load a moment later.
     #[error("{0}")]
     Transient(String),
     /// The plugin's file or its toml must change.
     #[error("{0}")]
     Permanent(String),
-    /// The settings in its toml do not fit. Each fault is on a line of its own, with its place.
+    /// The settings in its toml are invalid. Each fault is on its own line, with its place.
     #[error("{0}")]
     Settings(String),
 }
 
 impl LoadError {
-    /// With everything that an error of several parts has to say.
+    /// Creates a transient error that includes all parts of a chain of errors.
     pub(crate) fn transient(error: impl Display) -> Self {
         Self::Transient(format!("{error:#}"))
     }
@@ -33,7 +33,7 @@ impl LoadError {
         Self::Permanent(format!("{error:#}"))
     }
 
-    /// Of reading one of the plugin's own files; `doing` says which.
+    /// Creates an error from reading one of the plugin's own files; `doing` says which.
     pub(crate) fn of_own_file(doing: impl Display, error: &io::Error) -> Self {
         let problem = format!("{doing}: {error}");
         if is_transient(error) { Self::Transient(problem) } else { Self::Permanent(problem) }
@@ -43,7 +43,7 @@ impl LoadError {
         matches!(self, Self::Transient(_))
     }
 
-    /// The same with what the sentence is about before it. Faults in the settings have their place already.
+    /// Puts the subject before the sentence. Faults in the settings already have their place.
     #[must_use]
     pub fn about(self, what: impl Display) -> Self {
         match self {
@@ -54,12 +54,12 @@ impl LoadError {
     }
 }
 
-/// Whether a file that could not be read may be readable a moment later, though nobody changes it.
+/// Returns whether a file that could not be read may become readable without anybody changing it.
 pub fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
-    // These say what the file is, or that there is none. All else (no descriptor, no memory, a disk or a server that
-    // does not answer) says something of the machine. A kind that is not known here is taken for that as well: to try
-    // again costs little.
+    // These kinds describe the file, or say that there is none. All others (no descriptor, no memory, a disk or
+    // server that does not answer) describe the machine. Unknown kinds count as the machine's as well, because a
+    // retry costs little.
     !matches!(
         error.kind(),
         Kind::NotFound
@@ -73,7 +73,8 @@ pub fn is_transient(error: &io::Error) -> bool {
     ) && error.raw_os_error() != Some(Errno::LOOP.raw_os_error())
 }
 
-/// Whether the engine failed because the machine had no memory or descriptor for it, or no place was free.
+/// Returns whether the engine failed because the machine lacked memory or a descriptor, or because the pool was
+/// exhausted.
 pub(crate) fn is_of_the_machine(error: &wasmtime::Error) -> bool {
     error.chain().any(is_lack)
 }

@@ -1,4 +1,4 @@
-//! A digest tells contents apart: SHA-256, written as `sha256sum` does.
+//! SHA-256 digests that identify content, written the way `sha256sum` prints them.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -7,10 +7,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+/// Bytes of a digest.
 pub const BYTES: usize = 32;
-/// Of what is read, at a time.
+/// Bytes read at a time.
 const PART_BYTES: usize = 64 << 10;
-/// Characters that suffice to tell a few hundred apart.
+/// Hexadecimal digits of the short form. Twelve tell a few hundred digests apart.
 const SHORT: usize = 12;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,7 +23,7 @@ impl Digest {
         Self(Sha256::digest(content).into())
     }
 
-    /// Of all that can be read, which need not be in memory at once.
+    /// Hashes everything that `content` yields, without holding all of it in memory.
     pub fn of_all(mut content: impl Read) -> io::Result<Self> {
         let (mut digest, mut part) = (Sha256::new(), vec![0; PART_BYTES]);
         loop {
@@ -39,7 +40,7 @@ impl Digest {
         &self.0
     }
 
-    /// Its beginning, for people and file names.
+    /// Returns the first 12 hexadecimal digits, for people and file names.
     pub fn short(&self) -> String {
         self.to_string()[..SHORT].to_owned()
     }

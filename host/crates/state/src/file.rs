@@ -1,5 +1,5 @@
-//! Files that somebody else puts in their place, so that they may be of any size, or no files at all: a FIFO, which
-//! waits for its writer, or a device without end.
+//! Reads files that other parties put in place. Such a file may have any size, or be no regular file: a FIFO
+//! that blocks until somebody writes, or a device without end.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Error, ErrorKind, Read as _};
@@ -8,17 +8,19 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-/// The content of a regular file, if it has no more than so much. The error says what else it is.
+/// Reads a regular file of at most `bytes_max` bytes. The error names the kind of any other file.
 pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    // To open a device may do something already.
+    // Check before opening, because opening a device can already have side effects.
     check(fs::metadata(path)?.file_type())?;
-    // It may have become another meanwhile, and must not be waited for.
+    // The path may lead to another file by now. `NONBLOCK` keeps the open from waiting for a FIFO's writer.
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let file = File::from(file);
     check(file.metadata()?.file_type())?;
-    // Room for all of it: else what is in it, a secret perhaps, would lie about in the places that it grew out of.
+    // Reserve the full size. A growing buffer would leave copies of the content, perhaps a secret, in freed
+    // memory.
     let bytes = file.metadata()?.len().min(bytes_max);
     let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default() + 1);
+    // Read one byte more than allowed, to notice a file that is too large or has grown.
     file.take(bytes_max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > bytes_max {
         return Err(Error::new(ErrorKind::FileTooLarge, format!("it has more than {}", in_units(bytes_max))));
@@ -41,12 +43,12 @@ fn in_units(bytes: u64) -> String {
     if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
 }
 
-/// Work that waits for a disk, without anybody else's waiting for it.
+/// Runs blocking work, such as disk access, on a thread where no other task has to wait for it.
 pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The process ends, and whoever waits with it.
+        // The runtime cancelled the work because it is shutting down, and the caller ends with it.
         Err(Err(_)) => std::future::pending().await,
     }
 }

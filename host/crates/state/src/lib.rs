@@ -1,8 +1,8 @@
-//! The state folder: what a host keeps of its own beside the queue. Compiled plugins, the versions of
-//! plugins that worked, and the sockets by which commands reach the hosts that run.
+//! The state folder holds the data that a host keeps outside the queue: compiled plugins, earlier plugin
+//! versions that worked, and the sockets through which commands reach running hosts.
 //!
-//! Nothing in it is needed for an event to be delivered: a host whose state folder is lost compiles
-//! anew and forgets what it could roll back to.
+//! No event depends on it. A host that loses its state folder compiles its plugins again and has nothing to
+//! roll back to.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 
@@ -16,21 +16,21 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::digest::Digest;
 
-/// Of a file that was not there.
+/// Permissions of a newly created file.
 const NEW_FILE_MODE: u32 = 0o644;
 
-/// Where the host keeps things when nobody says where: in the user's state directory
-/// (`$XDG_STATE_HOME/notify-host` on Linux). `None` when the user has no home directory.
+/// Returns the default state folder: `notify-host` in the user's state directory (`$XDG_STATE_HOME/notify-host`
+/// on Linux). Returns `None` if the user has no home directory.
 pub fn default_for_user() -> Option<PathBuf> {
     use etcetera::BaseStrategy as _;
     let directories = etcetera::choose_base_strategy().ok()?;
     Some(directories.state_dir().unwrap_or_else(|| directories.data_dir()).join("notify-host"))
 }
 
-/// What belongs to one plugin folder: all hosts that serve it share this.
+/// Returns the state folder of one plugin folder. All hosts that serve the plugin folder share it.
 pub fn of_plugins(state: &Path, plugins: &Path) -> PathBuf {
-    // By the name that it was given, whatever that leads to: a link may be made to lead to the next release, and
-    // the folder may not be there yet.
+    // Derive the name from the path as given, without resolving links. A link may move on to the next release,
+    // and the folder may not exist yet.
     let mut name = PathBuf::new();
     for part in std::path::absolute(plugins).unwrap_or_else(|_| plugins.to_owned()).components() {
         match part {
@@ -41,7 +41,7 @@ pub fn of_plugins(state: &Path, plugins: &Path) -> PathBuf {
     state.join("folders").join(Digest::of(name.as_os_str().as_encoded_bytes()).short())
 }
 
-/// Makes a folder that only this user can read or write, or makes sure that it is one.
+/// Creates a folder that only this user can access, or checks that an existing one is private.
 pub fn private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let metadata = fs::metadata(folder)?;
@@ -55,8 +55,8 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
-/// Puts a file in its place in one step, so that nobody ever sees half of it. One that was there keeps its
-/// owner and its permissions, and a link to it stays one.
+/// Writes a file atomically, so that nobody sees half of it. An existing file keeps its owner and permissions,
+/// and a link to it stays a link.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     let (path, old) = match fs::canonicalize(path) {
@@ -68,14 +68,14 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Whoever watches a folder for plugins must not take this for one.
+    // The suffix keeps a watcher of the plugin folder from taking this for a plugin.
     let mut file = tempfile::Builder::new().prefix(".new-").suffix(".part").tempfile_in(folder)?;
     file.write_all(content)?;
     let mode = old.as_ref().map_or(NEW_FILE_MODE, |old| old.mode() & 0o7777);
     fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))?;
     if let Some(old) = old {
         let new = file.as_file().metadata()?;
-        // Else a host that runs as another user might not be able to read it any more.
+        // Keep the owner. A host that runs as another user might lose access otherwise.
         if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
             std::os::unix::fs::chown(file.path(), Some(old.uid()), Some(old.gid()))?;
         }
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(of_plugins(state, &plugins.join("../plugins")), before);
         assert_ne!(of_plugins(state, folder.path()), before);
 
-        // A link stays what it is called, wherever it leads to.
+        // A link is identified by its own name, wherever it leads.
         let link = folder.path().join("current");
         let of_link = of_plugins(state, &link);
         std::os::unix::fs::symlink(&plugins, &link).unwrap();

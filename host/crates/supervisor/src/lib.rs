@@ -1,5 +1,5 @@
-//! Keeps a running host as its operator wants it: follows the plugin folder, holds sessions with the broker, takes over
-//! changed settings, and answers the commands that reach a running host.
+//! Keeps a running host as its operator wants it: follows the plugin folder, holds the session with the broker,
+//! applies changed settings, and answers commands.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 

@@ -1,7 +1,8 @@
-//! Reloading takes over what has changed in the settings, while the host runs.
+//! Applies changed settings while the host runs.
 //!
-//! The layers are read again, by SIGHUP or `notify-host reload`: the same flags and variables, and the file as it is
-//! now. What is wrong changes nothing. What a running host cannot change is named, and waits for the next start.
+//! SIGHUP or `notify-host reload` reads the layers again: the same flags and variables, and the file as it is
+//! now. A faulty configuration changes nothing. Settings that a running host cannot change are reported and
+//! wait for the next start.
 
 use std::sync::Arc;
 
@@ -15,27 +16,27 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// What came of it.
+/// The result of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// What holds from now on, each as `retry.attempts (8 → 20)`.
+    /// Settings that changed, each as `retry.attempts (8 → 20)`.
     pub taken: Vec<String>,
-    /// What needs a restart.
+    /// Settings that changed but need a restart.
     pub restart: Vec<String>,
 }
 
-/// The policies of the host's file have changed; what came of it is told when every plugin has them.
+/// New policies from the host's file. `done` is signalled once every plugin has them.
 pub struct NewPolicies {
     pub policies: Policies,
     pub done: oneshot::Sender<()>,
 }
 
-/// What can be changed.
+/// Everything that a reload can change.
 pub struct Reloader {
     pub layers: Layers,
-    /// What the host was started with, and so holds where nothing can be changed.
+    /// The settings that the host started with. They apply where a running host cannot change.
     pub started: Resolved,
-    /// What holds where something can.
+    /// The settings that apply now where a running host can change.
     pub now: Mutex<Resolved>,
     pub log_level: LogLevelHandle,
     pub policies: mpsc::Sender<NewPolicies>,
@@ -45,9 +46,9 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// The error is every fault.
+    /// Reloads the settings. The error lists every fault.
     pub async fn reload(&self) -> Result<Reloaded, String> {
-        // One after the other.
+        // The lock makes concurrent reloads run one after another.
         let mut now = self.now.lock().await;
         let layers = self.layers.clone();
         let later = match apart(move || layers.resolve()).await {
@@ -88,11 +89,11 @@ impl Reloader {
 #[cfg(unix)]
 pub fn on_hangup(reloader: Arc<Reloader>, stop: CancellationToken) -> std::io::Result<impl Future<Output = ()> + Send> {
     use tokio::signal::unix::{SignalKind, signal};
-    // From here on the signal ends nothing.
+    // From here on, SIGHUP no longer ends the process.
     let mut hangups = signal(SignalKind::hangup())?;
     Ok(async move {
         while let Some(Some(())) = stop.run_until_cancelled(hangups.recv()).await {
-            // It has been told in the log.
+            // Ignore the result: `reload` has logged it.
             let _ = reloader.reload().await;
         }
     })

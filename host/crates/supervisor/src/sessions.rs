@@ -1,4 +1,4 @@
-//! The sessions with the broker, one after another: when one is lost, another is opened.
+//! Holds a session with the broker, and opens another one when it is lost.
 
 use std::time::Duration;
 
@@ -10,31 +10,32 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// One try to reach the broker.
+/// Time limit of one attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two of them.
+/// Shortest pause between two attempts to connect.
 const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Longest pause between two attempts to connect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(15);
-/// A session that ends sooner did no good, and the next one waits.
+/// A session that ends sooner than this counts as short, and makes the next one wait.
 const SESSION_SHORT: Duration = Duration::from_secs(10);
-/// Of saying good-bye to the broker.
+/// How long the broker may take to close the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Opens sessions, for as long as it takes, and works with them.
+/// Opens sessions, trying for as long as it takes, and runs the dispatcher over them.
 pub struct Sessions<'a> {
     url: BrokerUrl,
     config: &'a HostConfig,
-    /// Of the plugins whose queues are needed.
+    /// The plugins whose queues are needed.
     registry: &'a Registry,
     status: &'a DeliveryStatus,
-    /// There was one that could consume.
+    /// Whether a session has ever opened. From then on `broker_timeout` no longer applies.
     worked: bool,
-    /// What has been said already.
+    /// Warnings that were logged already.
     warned: Vec<String>,
 }
 
 impl<'a> Sessions<'a> {
-    /// `registry`: of the plugins whose queues are needed.
+    /// Creates the holder of sessions. `registry` has the plugins whose queues are needed.
     pub fn new(url: BrokerUrl, config: &'a HostConfig, registry: &'a Registry, status: &'a DeliveryStatus) -> Self {
         Self { url, config, registry, status, worked: false, warned: Vec::new() }
     }
@@ -49,7 +50,7 @@ enum OpenError {
 }
 
 impl Sessions<'_> {
-    /// One session after another, until `stop`. An error means that there never was one.
+    /// Holds one session after another, until `stop`. An error means that none could be opened.
     pub async fn hold(mut self, dispatcher: &Dispatcher, stop: &CancellationToken) -> anyhow::Result<()> {
         let mut short_sessions = 0;
         loop {
@@ -62,11 +63,11 @@ impl Sessions<'_> {
                     let pause = pause_after(short_sessions);
                     self.status.away(error.to_string());
                     warn!("{error}; connecting again in {} ms", pause.as_millis());
-                    // What is asked for meanwhile is seen by the next `open`.
+                    // Ignore the result: the next `open` sees a stop by itself.
                     let _ = tokio::time::timeout(pause, stop.cancelled()).await;
                 }
                 Ended::Stopped { given_back } => {
-                    // A broker that does not answer must not keep the host from stopping.
+                    // An unresponsive broker must not keep the host from stopping.
                     if tokio::time::timeout(CLOSE_TIMEOUT, broker.close()).await.is_err() {
                         warn!("the broker did not answer the good-bye");
                     }
@@ -88,7 +89,7 @@ impl Sessions<'_> {
         }
     }
 
-    /// `None`: asked to stop before there was one.
+    /// Opens a session. Returns `None` if the host was asked to stop before that.
     async fn open(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<Opened>> {
         let started = Instant::now();
         let mut said = String::new();
@@ -115,7 +116,7 @@ impl Sessions<'_> {
             if let Some(limit) = limit.filter(|limit| started.elapsed() >= *limit) {
                 anyhow::bail!("{error}; gave up after {} s (--broker-timeout)", limit.as_secs());
             }
-            // Once for each kind of trouble, not at every try.
+            // Warn once for each kind of problem, not at every attempt.
             if error != said {
                 warn!("{error}; trying again until it works");
                 said = error;
@@ -136,7 +137,7 @@ impl Sessions<'_> {
         let mut warnings = broker.declare_source(source).await?;
         let runners = self.registry.runners();
         let names: Vec<_> = runners.iter().map(|runner| &*runner.name).collect();
-        // The session goes on trying to make what is refused.
+        // Ignore refused queues here. The session keeps trying to declare them.
         let made = make_queues(&broker, &source.names, &names).await?;
         warnings.extend(made.warnings);
         for warning in warnings {
@@ -156,9 +157,11 @@ impl Sessions<'_> {
     }
 }
 
-/// A message that breaks the session comes again on the next one: that must not become a hot loop.
+/// Returns the pause before the next session. A message that breaks the session is offered again on the next
+/// one, and that must not become a hot loop.
 fn pause_after(short_sessions: u32) -> Duration {
     let Some(doublings) = short_sessions.checked_sub(1) else { return Duration::ZERO };
+    // Cap the exponent, or the shift would overflow.
     RECONNECT_PAUSE_MIN.saturating_mul(1 << doublings.min(10)).min(RECONNECT_PAUSE_MAX)
 }
 

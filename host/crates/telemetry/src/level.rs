@@ -1,19 +1,19 @@
-//! How much is logged, which can be changed while the host runs.
+//! The log level of a running host, which can be changed at any time.
 
 use std::fmt;
 
 use tracing::level_filters::LevelFilter;
 
-/// Changes the log level of a running host. The program that set up the log provides the function that does it.
+/// Changes the log level of a running host. The program that sets up logging provides the function behind it.
 pub struct LogLevelHandle(Box<dyn Fn(LevelFilter) + Send + Sync>);
 
 impl LogLevelHandle {
-    /// Calls `set` for each change.
+    /// Creates a handle that calls `set` for each change.
     pub fn new(set: impl Fn(LevelFilter) + Send + Sync + 'static) -> Self {
         Self(Box::new(set))
     }
 
-    /// Logs this level and what is worse from now on.
+    /// Logs this level and more severe ones from now on.
     pub fn set(&self, level: LevelFilter) {
         (self.0)(level);
     }

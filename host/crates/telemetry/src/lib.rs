@@ -1,4 +1,4 @@
-//! What the host tells of its own work: counters and histograms, spans, and log lines on their way to standard error.
+//! The host reports on its own work: counters and histograms, spans, and log lines on their way to standard error.
 
 #![allow(missing_docs, reason = "internal to the host: most of these names say what they are")]
 

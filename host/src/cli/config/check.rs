@@ -1,4 +1,4 @@
-//! `notify-host config check`: every fault at once, each with the line that it is in.
+//! `notify-host config check`: shows every fault at once, each with its line.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use config::{Fault, HostConfig, Layers, Place, PluginConfig};
+use config::{ConfigFault, HostConfig, Layers, PluginConfig, SourceLocation};
 use event::text::{counted, shown};
 use serde_json::json;
 
 use crate::cli::command::{say, unless_cut_off, write_json};
 use crate::exit;
 
-/// Of a plugin folder; somebody who has more has named the wrong folder.
+/// Maximum number of files checked. A folder with more is probably the wrong one.
 const FILES_MAX: usize = 10_000;
 
 pub(super) fn run(layers: &Layers, json: bool) -> anyhow::Result<ExitCode> {
@@ -57,16 +57,16 @@ fn is_toml(path: &Path) -> bool {
     !is_hidden && path.extension().is_some_and(|extension| extension == "toml")
 }
 
-fn of_plugin(toml: &Path, host: &HostConfig) -> Vec<Fault> {
+fn of_plugin(toml: &Path, host: &HostConfig) -> Vec<ConfigFault> {
     match PluginConfig::text(toml) {
         Ok(text) => PluginConfig::faults_or(toml, &text.unwrap_or_default(), &host.policies)
             .err()
             .map_or_else(Vec::new, |problems| problems.0),
-        Err(problem) => vec![Fault::of_file(toml.to_owned(), problem.to_string())],
+        Err(problem) => vec![ConfigFault::of_file(toml.to_owned(), problem.to_string())],
     }
 }
 
-fn print(faults: &[Fault], json: bool) -> io::Result<()> {
+fn print(faults: &[ConfigFault], json: bool) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
         for fault in faults {
@@ -82,11 +82,11 @@ fn print(faults: &[Fault], json: bool) -> io::Result<()> {
     out.flush()
 }
 
-fn as_json(fault: &Fault) -> serde_json::Value {
+fn as_json(fault: &ConfigFault) -> serde_json::Value {
     let (file, line, column, set_by) = match &fault.place {
-        Place::File { file, line, column } => (Some(file), Some(line), Some(column), None),
-        Place::Whole(file) => (Some(file), None, None, None),
-        Place::Override(name) => (None, None, None, Some(name)),
+        SourceLocation::File { file, line, column } => (Some(file), Some(line), Some(column), None),
+        SourceLocation::Whole(file) => (Some(file), None, None, None),
+        SourceLocation::Override(name) => (None, None, None, Some(name)),
     };
     json!({
         "file": file,
@@ -98,14 +98,14 @@ fn as_json(fault: &Fault) -> serde_json::Value {
     })
 }
 
-/// With the line that it is in, and a mark below what is wrong there.
-fn write_fault(out: &mut impl Write, fault: &Fault, renderer: &Renderer) -> io::Result<()> {
+/// Writes a fault with its line, and a mark below the faulty part.
+fn write_fault(out: &mut impl Write, fault: &ConfigFault, renderer: &Renderer) -> io::Result<()> {
     let problem = match &fault.place {
-        Place::Override(name) => format!("{name}: {}", shown(&fault.problem)),
-        Place::File { .. } | Place::Whole(_) => shown(&fault.problem),
+        SourceLocation::Override(name) => format!("{name}: {}", shown(&fault.problem)),
+        SourceLocation::File { .. } | SourceLocation::Whole(_) => shown(&fault.problem),
     };
     let mut group = Group::with_title(Level::ERROR.primary_title(problem));
-    if let (Place::File { file, line, .. }, Some(excerpt)) = (&fault.place, &fault.excerpt) {
+    if let (SourceLocation::File { file, line, .. }, Some(excerpt)) = (&fault.place, &fault.excerpt) {
         let snippet = Snippet::source(excerpt.line.as_str()).path(file.display().to_string()).line_start(*line);
         group = group.element(snippet.annotation(AnnotationKind::Primary.span(excerpt.at.clone())));
     }

@@ -1,4 +1,4 @@
-//! The commands about configuration: what is wrong with it, what holds and who says so, and what there is to say.
+//! `notify-host config`: checks, shows and documents the settings. Also `notify-host reload`.
 
 mod check;
 mod show;
@@ -18,41 +18,41 @@ use crate::cli::command::{say, unless_cut_off};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Shows every fault in the host's settings and in the tomls of all plugins
+    /// Show every fault in the host's settings and in the settings of all plugins
     ///
-    /// Each with file, line and what may have been meant. Opens nothing and calls no plugin: what only shows when one
-    /// is loaded, such as a setting that its own schema does not know, is told by `plugin test` and the host.
+    /// Shows file, line and a suggestion for each fault. Opens nothing and calls no plugin: `plugin test` and the host
+    /// report what shows only when a plugin is loaded, such as a setting that the plugin's own schema does not allow.
     ///
     /// Exit codes: 0 all is well; 1 failed; 2 wrong arguments; 78 there are faults.
     Check {
         #[command(flatten)]
         run: RunArguments,
-        /// One JSON object a line, one for each fault
+        /// Print one JSON object per line, one for each fault
         #[arg(long)]
         json: bool,
     },
-    /// Shows the settings as they hold, and who says so: a flag, a variable, a file or nobody
+    /// Show the effective settings, and where each comes from: an option, a variable, a file or the default
     ///
-    /// Takes the options of `run`, and shows what that would make of them. Passwords are left out.
+    /// Accepts the options of `run`, and shows their effect. Passwords are left out.
     Show {
         #[command(flatten)]
         run: RunArguments,
-        /// One JSON object a line, one for each key
+        /// Print one JSON object per line, one for each key
         #[arg(long)]
         json: bool,
     },
-    /// Shows the JSON Schema of a file, for editors
+    /// Print the JSON Schema of a settings file, for editors
     Schema {
-        /// The host's file, or that of a plugin
-        #[arg(value_enum, default_value_t = Which::Host)]
-        of: Which,
+        /// Which file: the host's or a plugin's
+        #[arg(value_enum, default_value_t = SchemaKind::Host)]
+        of: SchemaKind,
     },
-    /// Shows a commented file with every key of the host's and its default, to begin with
+    /// Print a commented settings file with every key of the host's and its default
     Example,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Which {
+pub(crate) enum SchemaKind {
     Host,
     Plugin,
 }
@@ -63,8 +63,8 @@ pub(crate) fn run(action: Action) -> anyhow::Result<ExitCode> {
         Action::Show { run, json } => show::run(&run.layers(), json),
         Action::Schema { of } => {
             let schema = match of {
-                Which::Host => host_schema(),
-                Which::Plugin => plugin_schema(),
+                SchemaKind::Host => host_schema(),
+                SchemaKind::Plugin => plugin_schema(),
             };
             print(&format!("{schema:#}\n"))
         }
@@ -72,7 +72,7 @@ pub(crate) fn run(action: Action) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Has every host that runs with this plugin folder read its settings again.
+/// Makes every running host with this plugin folder read its settings again.
 pub(crate) async fn reload(config: &HostConfig) -> anyhow::Result<()> {
     let state = config.state_folder().context("there is no home directory: name the host's folder by --state")?;
     let state = state::of_plugins(&state, &config.plugins);

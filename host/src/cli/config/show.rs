@@ -1,16 +1,16 @@
-//! `notify-host config show`: what holds, and who says so.
+//! `notify-host config show`: shows the effective settings, and where each comes from.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use config::BadConfig;
-use config::{Effective, Layers, Place, Resolved, Source, default_files};
+use config::{Effective, Layers, Resolved, SourceLocation, ValueSource, default_files};
 use event::text::printable;
 use serde_json::json;
 
 use crate::cli::command::{say, unless_cut_off, write_json};
 
-/// Of the values, so that who says them stands in a column where it can.
+/// Width of the value column, so that the sources line up where possible.
 const WIDTH: usize = 44;
 
 pub(super) fn run(layers: &Layers, json: bool) -> anyhow::Result<ExitCode> {
@@ -53,10 +53,14 @@ fn print(out: &mut impl Write, resolved: &Resolved, effective: &[Effective]) -> 
 fn print_json(out: &mut impl Write, effective: &[Effective]) -> io::Result<()> {
     for one in effective {
         let (source, place) = match &one.source {
-            Source::Default => ("default", None),
-            Source::Place(place @ Place::Override(name)) if name.starts_with("--") => ("flag", Some(place)),
-            Source::Place(place @ Place::Override(_)) => ("environment", Some(place)),
-            Source::Place(place @ (Place::File { .. } | Place::Whole(_))) => ("file", Some(place)),
+            ValueSource::Default => ("default", None),
+            ValueSource::Place(place @ SourceLocation::Override(name)) if name.starts_with("--") => {
+                ("flag", Some(place))
+            }
+            ValueSource::Place(place @ SourceLocation::Override(_)) => ("environment", Some(place)),
+            ValueSource::Place(place @ (SourceLocation::File { .. } | SourceLocation::Whole(_))) => {
+                ("file", Some(place))
+            }
         };
         let line = json!({
             "key": one.path,

@@ -1,4 +1,4 @@
-//! What changes many letters at once: nothing happens before it is said which, and agreed to.
+//! Commands that change many dead letters at once. They need an explicit selection and a confirmation.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -13,14 +13,14 @@ use dead_letters::session::within_time;
 use event::text::{counted, shown};
 
 use crate::cli::command::{say, unless_cut_off};
-use crate::cli::confirm::{Answer, confirm};
+use crate::cli::confirm::{ConfirmAnswer, confirm};
 use crate::cli::dead_letters::{Change, find, print};
 use crate::exit::WrongArguments;
 
 const LETTER: &str = "dead letter";
-/// Reasons that are shown; the others are counted.
+/// Maximum number of reasons shown. Further ones are only counted.
 const REASONS_SHOWN_MAX: usize = 10;
-/// How often somebody who watches is told how far it is.
+/// Interval of progress updates.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn replay(config: &HostConfig, url: &BrokerUrl, change: &Change) -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ pub(super) async fn replay(config: &HostConfig, url: &BrokerUrl, change: &Change
         return Ok(());
     };
     let plugins = replay::plugins_of(&letters);
-    let mut progress = Progress::new();
+    let mut progress = ProgressLine::new();
     let tally = replay::all(&browser.broker, config, letters, |done, total| progress.show(done, total)).await;
     progress.clear();
     if tally.lost.is_none() {
@@ -46,8 +46,7 @@ pub(super) async fn purge(config: &HostConfig, url: &BrokerUrl, change: &Change)
     finish(browser, "deleted", tally, change.json).await
 }
 
-/// The letters that are meant, once the user agrees. `None`: there is nothing to do, and the user
-/// knows it.
+/// Finds the selected letters and asks for confirmation. `None`: there is nothing to do, and the user has been told.
 async fn agreed(
     config: &HostConfig,
     url: &BrokerUrl,
@@ -76,12 +75,12 @@ async fn agreed(
         say!("would {verb} {count}");
         return unless_cut_off(printed).map(|()| None);
     }
-    let answer = if change.yes { Answer::Yes } else { confirm(&format!("{verb} {count}?")).await };
+    let answer = if change.yes { ConfirmAnswer::Yes } else { confirm(&format!("{verb} {count}?")).await };
     let refused = match answer {
-        Answer::Yes => return Ok(Some((browser, letters))),
-        Answer::No => None,
-        Answer::NobodyToAsk => Some(format!("there is nobody to ask whether to {verb} {count}: add --yes")),
-        Answer::NotGiven => Some("nobody answered, and nothing was done".to_owned()),
+        ConfirmAnswer::Yes => return Ok(Some((browser, letters))),
+        ConfirmAnswer::No => None,
+        ConfirmAnswer::NobodyToAsk => Some(format!("there is nobody to ask whether to {verb} {count}: add --yes")),
+        ConfirmAnswer::NotGiven => Some("nobody answered, and nothing was done".to_owned()),
     };
     browser.close().await?;
     match refused {
@@ -93,7 +92,7 @@ async fn agreed(
     }
 }
 
-/// Closes, which makes the removals certain, and says what was done.
+/// Closes the session, which commits the removals, and reports the result.
 async fn finish(browser: Browser, done: &str, tally: Tally, json: bool) -> anyhow::Result<()> {
     let Tally { done: count, stayed, lost } = tally;
     let closed = browser.close().await;
@@ -118,7 +117,7 @@ async fn finish(browser: Browser, done: &str, tally: Tally, json: bool) -> anyho
     }
 }
 
-/// A replayed letter may have to wait for somebody to take it: better said now than wondered at.
+/// Tells the user about queues without a consumer, where replayed letters will wait.
 async fn say_who_waits(broker: &Broker, config: &HostConfig, plugins: &BTreeSet<String>) {
     for plugin in plugins {
         let queue = config.source.names.plugin(plugin);
@@ -133,13 +132,13 @@ async fn say_who_waits(broker: &Broker, config: &HostConfig, plugins: &BTreeSet<
     }
 }
 
-/// Tells a person at a terminal how far it is.
-struct Progress {
+/// A progress line for a person at a terminal.
+struct ProgressLine {
     last: Instant,
     shown: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     fn new() -> Self {
         Self { last: Instant::now(), shown: false }
     }

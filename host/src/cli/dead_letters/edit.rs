@@ -1,4 +1,4 @@
-//! Editing an event by hand, and putting the changed one in its place.
+//! Edits a dead letter's event by hand and replaces it with the edited event.
 
 use anyhow::{Context as _, bail};
 use broker::BrokerUrl;
@@ -10,13 +10,13 @@ use event::clock::now;
 use uuid::Uuid;
 
 use crate::cli::command::say;
-use crate::cli::confirm::{Answer, confirm};
+use crate::cli::confirm::{ConfirmAnswer, confirm};
 use crate::cli::dead_letters::editor::Draft;
 use crate::cli::dead_letters::{find, find_one};
 
 pub(super) async fn edit(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyhow::Result<()> {
     let (browser, letter) = find_one(config, url, id).await?;
-    // Nothing is held while somebody thinks: the others see the letter, and RabbitMQ ends no consumer.
+    // Hold nothing while the user edits: other commands can see the letter, and RabbitMQ closes no consumer.
     browser.close().await?;
     let Letter { summary, delivery_headers, message, .. } = letter;
     let original = Original { delivery_headers: &delivery_headers, message: &message, rules: &config.rules };
@@ -32,7 +32,7 @@ pub(super) async fn edit(config: &HostConfig, url: &BrokerUrl, id: &str) -> anyh
             Ok(edited) => break edited,
             Err(problem) => {
                 let question = format!("{problem}; edit it again?");
-                if !matches!(confirm(&question).await, Answer::Yes) {
+                if !matches!(confirm(&question).await, ConfirmAnswer::Yes) {
                     bail!("{problem}; the letter stays as it is, and what you wrote is in {}", draft.keep()?.display());
                 }
             }
@@ -56,7 +56,7 @@ async fn put_in_place(config: &HostConfig, url: &BrokerUrl, id: &str, edited: &E
         bail!("dead letter {id} is not there any more: somebody else replayed, edited or deleted it");
     };
     if let Err(error) = replay::one(&browser.broker, config, &edited.delivery_headers, &edited.message).await {
-        // The reason counts, not how the good-bye went.
+        // Report the reason rather than an error from closing.
         let _ = browser.close().await;
         return Err(error);
     }

@@ -1,4 +1,4 @@
-//! A draft is a text in a file that the user's editor opens.
+//! A draft: a temporary file that the user's editor opens.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use tempfile::TempPath;
 
-/// Removed when dropped; nobody else may read it.
+/// The file is removed on drop. Only its owner may read it.
 pub(super) struct Draft {
     path: TempPath,
 }
@@ -25,7 +25,7 @@ impl Draft {
         let editor =
             ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|editor| !editor.is_empty()));
         let editor = editor.unwrap_or_else(|| "vi".to_owned());
-        // As git and others do: the variable may hold arguments, and is the user's own.
+        // As in git, the variable may contain arguments. It is the user's own.
         let status = Command::new("sh")
             .args(["-c", &format!("{editor} \"$1\""), "sh"])
             .arg(&self.path)
@@ -34,11 +34,11 @@ impl Draft {
         if !status.success() {
             bail!("the editor {editor:?} ended with {status}; the letter stays as it is");
         }
-        // By its name, for many editors put a new file in its place.
+        // Read by path, because many editors replace the file.
         fs::read_to_string(&self.path).context("cannot read what you wrote; the letter stays as it is")
     }
 
-    /// Leaves the file where it is, so that no work is lost.
+    /// Keeps the file, so that no work is lost.
     pub(super) fn keep(self) -> anyhow::Result<PathBuf> {
         Ok(self.path.keep()?)
     }

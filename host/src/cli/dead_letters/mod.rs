@@ -1,4 +1,4 @@
-//! `notify-host dead-letters`: lists, shows, replays, edits and deletes what was given up.
+//! `notify-host dead-letters`: lists, shows, replays, edits and deletes dead letters.
 
 mod change;
 mod edit;
@@ -20,67 +20,67 @@ use crate::cli::command::{say, unless_cut_off};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Lists dead letters, those that died last at the end
+    /// List dead letters, the most recent last
     List {
         #[command(flatten)]
         selection: SelectionArguments,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Shows all that is known of one
+    /// Show everything known about a dead letter
     Show {
-        /// The letter's id, or the beginning of it, or the event's id
+        /// Letter id, a prefix of it, or event id
         #[arg(value_parser = NotEmpty::new())]
         id: String,
-        /// As one JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Gives letters back to the plugin that failed, and to no other, with fresh attempts
+    /// Return dead letters to the plugin that failed, with a fresh set of attempts
     ///
-    /// What the letter says of earlier rounds is kept. A message that was no event goes back to the
-    /// source's queue, if the rules of this configuration can read it now.
+    /// The letter's history of earlier rounds is kept. A message that could not be decoded returns to the source queue
+    /// if the decoding rules of this configuration can read it now.
     Replay(Change),
-    /// Deletes letters for good
+    /// Delete dead letters permanently
     Purge(Change),
-    /// Opens an event's data in $VISUAL or $EDITOR, and gives the changed one to the plugin that failed
+    /// Edit an event's data in $VISUAL or $EDITOR, and send the edited event to the plugin that failed
     ///
-    /// The changed event is a new one with an id of its own; the header x-notify-replaces names the
-    /// old one. Of a message that was no event, all of it is opened.
+    /// The edited event is new and has its own id; its header x-notify-replaces names the old one. For a message that
+    /// could not be decoded, the whole message is opened.
     Edit {
-        /// The letter's id, or the beginning of it, or the event's id
+        /// Letter id, a prefix of it, or event id
         #[arg(value_parser = NotEmpty::new())]
         id: String,
     },
 }
 
-/// Which letters are meant; all that are given must match. No text may be empty: it would match every letter, and an
-/// empty variable in a script would delete them all.
+/// Selects letters; all conditions must match. No text may be empty: it would match every letter, and an empty variable
+/// in a script would delete them all.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SelectionArguments {
-    /// Of this plugin
+    /// Only letters of this plugin
     #[arg(long, value_name = "NAME", value_parser = NotEmpty::new())]
     plugin: Option<String>,
-    /// Of this event type; `*` stands for a word, `#` for any number of them
+    /// Only letters of this event type; `*` stands for one word, `#` for any number of words
     #[arg(long, value_name = "PATTERN", value_parser = NotEmpty::new())]
     event_type: Option<String>,
-    /// Whose code contains this text
+    /// Only letters whose code contains this text
     #[arg(long, value_name = "TEXT", value_parser = NotEmpty::new())]
     code: Option<String>,
-    /// Whose code or reason contains this text
+    /// Only letters whose code or reason contains this text
     #[arg(long, value_name = "TEXT", value_parser = NotEmpty::new())]
     reason: Option<String>,
-    /// That were last tried longer ago than this, e.g. 2h or 7d
+    /// Only letters last tried longer ago than this, e.g. 2h or 7d
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     older_than: Option<Duration>,
-    /// That were last tried within this time
+    /// Only letters last tried within this time
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     newer_than: Option<Duration>,
-    /// By the event's id, or the letter's id, or the beginning of that
+    /// Only the letter with this event id, letter id or prefix of a letter id
     #[arg(long, value_name = "ID", value_parser = NotEmpty::new())]
     id: Option<String>,
-    /// At most so many, those that died first
+    /// At most this many letters, the oldest first
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
 }
@@ -97,16 +97,16 @@ impl From<SelectionArguments> for Selection {
 pub(crate) struct Change {
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Every letter
+    /// Select every letter
     #[arg(long)]
     all: bool,
-    /// Only say which letters are meant
+    /// Show which letters would be affected, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// Say what was done as one JSON object
+    /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -136,7 +136,7 @@ pub(crate) async fn run(action: Action, config: &HostConfig, url: &BrokerUrl) ->
     }
 }
 
-/// `None`: there can be none, and the user knows it.
+/// Finds the selected letters. `None`: there is no queue of dead letters, and the user has been told.
 async fn find(
     config: &HostConfig,
     url: &BrokerUrl,

@@ -1,4 +1,4 @@
-//! What the operator gets to see.
+//! Prints dead letters.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::command::write_table;
 
-/// Characters of a reason in a list.
+/// Maximum characters of a reason in a list.
 const REASON_CHARACTERS_MAX: usize = 60;
 const HEADINGS: [&str; 7] = ["ID", "DIED", "PLUGIN", "EVENT TYPE", "EVENT ID", "CODE", "REASON"];
 
@@ -39,7 +39,7 @@ fn row(letter: &Letter) -> [String; 7] {
     let summary = &letter.summary;
     let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), shown);
     let reason: String = shown(&summary.reason).chars().take(REASON_CHARACTERS_MAX).collect();
-    // To the second is enough to look at.
+    // Cut the fraction of a second.
     let died = summary.last_at.as_deref().and_then(|time| time.split('.').next());
     [
         summary.id.clone(),
@@ -108,12 +108,12 @@ fn line(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
     writeln!(out, "{name:<12}{}", shown(value))
 }
 
-/// A text without its quotes.
+/// Formats a JSON value; strings without quotes.
 fn plain(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// All there is. The body is `data` where it is JSON (as it is written), else `text`, else `bytes`.
+/// Formats everything about a letter as JSON. The body is `data` if it is JSON (as written), else `text`, else `bytes`.
 fn as_json(summary: &Summary, message: &Message) -> String {
     let headers: serde_json::Map<_, _> =
         foreign_headers(message).map(|(name, value)| (name.clone(), as_plain_json(value))).collect();
@@ -123,7 +123,7 @@ fn as_json(summary: &Summary, message: &Message) -> String {
         (Err(_), Err(_)) => ("bytes", json!(&message.body[..]).to_string()),
     };
     let (letter, properties) = (json!(summary), properties_as_json(message));
-    // The data is put in as it is, which a JSON value could not hold.
+    // Insert the data as written; parsing it into a JSON value would change large numbers.
     let headers = serde_json::Value::Object(headers);
     let raw = match (raw_properties(message), raw_properties_sha256(message)) {
         (Some(raw), _) => format!(r#""raw_properties_base64":"{}","#, STANDARD.encode(raw)),

@@ -1,4 +1,4 @@
-//! `plugin enable` and `plugin disable`: one key of a plugin's toml, whose rest stays as its author wrote it.
+//! `plugin enable` and `plugin disable`: change one key of a plugin's toml. The rest stays as its author wrote it.
 
 use std::path::Path;
 
@@ -30,13 +30,13 @@ fn with_key(text: &str, enabled: bool) -> Result<String, String> {
     let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.message().to_owned())?;
     match document.get_mut(KEY) {
         Some(Item::Value(value)) => {
-            // The comment behind it is about the key.
+            // Keep the comment after the value.
             let decor = value.decor().clone();
             *value = Value::from(enabled);
             *value.decor_mut() = decor;
         }
         Some(_) => return Err(format!("{KEY} is a table")),
-        // That is the default.
+        // Enabled is the default.
         None if enabled => {}
         None => document[KEY] = toml_edit::value(enabled),
     }

@@ -1,4 +1,4 @@
-//! `notify-host plugin grant`: what a plugin asks for, written into its toml after a yes.
+//! `notify-host plugin grant`: writes the capabilities that a plugin requests into its toml, after a confirmation.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -13,18 +13,18 @@ use state::write_whole;
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
 
 use crate::cli::command::say;
-use crate::cli::confirm::{Answer, Line, confirm, line};
+use crate::cli::confirm::{ConfirmAnswer, PromptedLine, confirm, line};
 use crate::cli::plugin::{loader, plugin_config};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The plugin's name: that of its file, without .wasm
+    /// Plugin name: its file name without .wasm
     name: String,
-    /// Where the value of a secret that it asks for comes from: NAME=env:VARIABLE, NAME=file:PATH or
-    /// NAME=credential:NAME, of systemd
+    /// Source of a requested secret's value: NAME=env:VARIABLE, NAME=file:PATH or NAME=credential:NAME (a systemd
+    /// credential)
     #[arg(long = "secret", value_name = "NAME=SOURCE")]
-    secrets: Vec<Source>,
-    /// Do not ask
+    secrets: Vec<SecretArgument>,
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
 }
@@ -44,8 +44,8 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     let described = loader(host)?.describe_content(name, &content, Digest::of(&content), &config).await;
     let described = described.with_context(cannot)?;
     let capability_requests = capability_requests(&described.info, &config.grants);
-    for wish in &capability_requests {
-        say!("{}", sentence(name, wish));
+    for request in &capability_requests {
+        say!("{}", sentence(name, request));
     }
     let open: Vec<_> = capability_requests.iter().filter_map(not_granted).collect();
     if open.is_empty() {
@@ -57,14 +57,14 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     let sources = sources(name, &open, &arguments.secrets).await?;
     let count = counted(open.len(), "grant");
     let question = format!("write {count} into {}?", toml.display());
-    match if arguments.yes { Answer::Yes } else { confirm(&question).await } {
-        Answer::Yes => {}
-        Answer::No => {
+    match if arguments.yes { ConfirmAnswer::Yes } else { confirm(&question).await } {
+        ConfirmAnswer::Yes => {}
+        ConfirmAnswer::No => {
             say!("nothing was written");
             return Ok(());
         }
-        Answer::NobodyToAsk => bail!("there is nobody to ask whether to write {count}: add --yes"),
-        Answer::NotGiven => bail!("nobody answered, and nothing was written"),
+        ConfirmAnswer::NobodyToAsk => bail!("there is nobody to ask whether to write {count}: add --yes"),
+        ConfirmAnswer::NotGiven => bail!("nobody answered, and nothing was written"),
     }
     if read(&toml)? != before {
         bail!("{} was changed meanwhile, and nothing was written: look at it, and try again", toml.display());
@@ -80,20 +80,20 @@ fn read(toml: &Path) -> anyhow::Result<Option<String>> {
     PluginConfig::text(toml).map_err(anyhow::Error::msg)
 }
 
-fn not_granted(wish: &CapabilityRequest) -> Option<&Scope> {
-    match &wish.standing {
+fn not_granted(request: &CapabilityRequest) -> Option<&Scope> {
+    match &request.standing {
         GrantState::NotGranted(scope) => Some(scope),
         GrantState::Granted(_) | GrantState::Senseless(_) => None,
     }
 }
 
-fn sentence(name: &str, wish: &CapabilityRequest) -> String {
-    let why = shown(&wish.why);
-    let (scope, granted) = match &wish.standing {
+fn sentence(name: &str, request: &CapabilityRequest) -> String {
+    let why = shown(&request.why);
+    let (scope, granted) = match &request.standing {
         GrantState::Granted(scope) => (scope, " (granted)"),
         GrantState::NotGranted(scope) => (scope, ""),
         GrantState::Senseless(problem) => {
-            let (capability, scope) = (shown(&wish.capability), shown(&wish.scope));
+            let (capability, scope) = (shown(&request.capability), shown(&request.scope));
             return format!(
                 "{name} asks for {capability} {scope} ({why}), which cannot be granted: {}",
                 shown(problem)
@@ -108,8 +108,8 @@ fn sentence(name: &str, wish: &CapabilityRequest) -> String {
     format!("{name} wants to {what} {scope}: {why}{granted}")
 }
 
-/// Where the value of each secret among these scopes comes from.
-async fn sources(plugin: &str, open: &[&Scope], given: &[Source]) -> anyhow::Result<Vec<Source>> {
+/// Determines the source of each secret among these scopes, from the command line or by asking.
+async fn sources(plugin: &str, open: &[&Scope], given: &[SecretArgument]) -> anyhow::Result<Vec<SecretArgument>> {
     let secrets = || open.iter().filter(|scope| scope.capability == Capability::Secret).map(ToString::to_string);
     for source in given {
         if secrets().all(|name| name != source.name) {
@@ -129,11 +129,11 @@ async fn sources(plugin: &str, open: &[&Scope], given: &[Source]) -> anyhow::Res
             "where does the value of the secret {name} come from? env:VARIABLE, file:PATH or credential:NAME (of systemd): "
         );
         match line(&question).await {
-            Line::Given(answer) => {
+            PromptedLine::Given(answer) => {
                 sources.push(format!("{name}={answer}").parse().map_err(anyhow::Error::msg)?);
             }
-            Line::NobodyToAsk => missing.push(format!("--secret {name}=env:VARIABLE")),
-            Line::NotGiven => bail!("nobody answered, and nothing was written"),
+            PromptedLine::NobodyToAsk => missing.push(format!("--secret {name}=env:VARIABLE")),
+            PromptedLine::NotGiven => bail!("nobody answered, and nothing was written"),
         }
     }
     if !missing.is_empty() {
@@ -146,24 +146,24 @@ async fn sources(plugin: &str, open: &[&Scope], given: &[Source]) -> anyhow::Res
     Ok(sources)
 }
 
-/// Where the value of one secret comes from: `slack-token=env:SLACK_TOKEN`.
+/// The source of one secret's value: `slack-token=env:SLACK_TOKEN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Source {
+struct SecretArgument {
     name: String,
     source: SecretSource,
 }
 
-impl FromStr for Source {
+impl FromStr for SecretArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // What stands there may be a value, which is for nobody's eyes.
+        // Do not repeat the text in an error: it may be the secret value itself.
         let parts = text.split_once('=').and_then(|(name, source)| Some((name, source.split_once(':')?)));
         let Some((name, (kind, place))) = parts else {
             return Err("expected NAME=env:VARIABLE, NAME=file:PATH or NAME=credential:NAME, and no value".to_owned());
         };
         let source = match SecretSource::new(kind.trim(), place.trim())? {
-            // Here it is meant from where the command is given.
+            // On the command line, paths are relative to the current folder, not to the toml.
             SecretSource::File(path) => {
                 let path = std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()))?;
                 SecretSource::File(path)
@@ -174,25 +174,25 @@ impl FromStr for Source {
     }
 }
 
-/// The text with these grants in it, and all else as it was.
-fn with_grants(text: &str, scopes: &[&Scope], sources: &[Source]) -> anyhow::Result<String> {
+/// Adds the grants to the text, and leaves the rest as it is.
+fn with_grants(text: &str, scopes: &[&Scope], sources: &[SecretArgument]) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse()?;
     with_scopes(&mut document, scopes)?;
     with_secrets(&mut document, sources)?;
     Ok(document.to_string())
 }
 
-fn with_secrets(document: &mut DocumentMut, sources: &[Source]) -> anyhow::Result<()> {
+fn with_secrets(document: &mut DocumentMut, sources: &[SecretArgument]) -> anyhow::Result<()> {
     if sources.is_empty() {
         return Ok(());
     }
     let mut around = Table::new();
-    // It needs no heading of its own.
+    // `[secrets.NAME]` needs no `[secrets]` heading.
     around.set_implicit(true);
     let secrets = document.entry("secrets").or_insert(Item::Table(around));
     let is_inline = secrets.is_inline_table();
     let secrets = secrets.as_table_like_mut().context("secrets is no table")?;
-    for Source { name, source } in sources {
+    for SecretArgument { name, source } in sources {
         let (key, value) = source.entry();
         if secrets.contains_key(name) {
             continue;
@@ -209,7 +209,7 @@ fn with_secrets(document: &mut DocumentMut, sources: &[Source]) -> anyhow::Resul
 }
 
 fn with_scopes(document: &mut DocumentMut, scopes: &[&Scope]) -> anyhow::Result<()> {
-    // Those of secrets have tables of their own.
+    // Grants of secrets have tables of their own.
     let mut scopes = scopes.iter().filter(|scope| scope.capability != Capability::Secret).peekable();
     if scopes.peek().is_none() {
         return Ok(());
@@ -225,13 +225,13 @@ fn with_scopes(document: &mut DocumentMut, scopes: &[&Scope]) -> anyhow::Result<
         }
     }
     if let Some(Item::Value(Value::InlineTable(grants))) = document.get_mut("grants") {
-        // Else the new key stands behind the last one's blank.
+        // Otherwise the space after the last value would end up before the new comma.
         grants.fmt();
     }
     Ok(())
 }
 
-/// At the end; on a line of its own where the others have theirs.
+/// Appends an entry, on a line of its own if the others are.
 fn push(list: &mut Array, scope: String) {
     let trailing = list.trailing().as_str().unwrap_or_default().trim_end().to_owned();
     let before_last = list.iter().last().and_then(|last| last.decor().prefix()?.as_str()).unwrap_or_default();
@@ -239,7 +239,7 @@ fn push(list: &mut Array, scope: String) {
         list.push(scope);
         return;
     };
-    // What stands behind the last entry, a comment, stays with it.
+    // A comment after the last entry stays with that entry.
     let scope = Value::from(scope).decorated(format!("{trailing}\n{indent}"), "");
     list.push_formatted(scope);
     list.set_trailing("\n");
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_source_is_named_and_a_value_is_not_taken_for_one() {
-        let entry = |text: &str| text.parse::<Source>().map(|source| source.source.entry());
+        let entry = |text: &str| text.parse::<SecretArgument>().map(|source| source.source.entry());
         assert_eq!(entry("a=env:A"), Ok(("env", "A".to_owned())));
         assert_eq!(entry("a=credential:a"), Ok(("credential", "a".to_owned())));
         assert_eq!(entry("a=file:/b:c=d"), Ok(("file", "/b:c=d".to_owned())));

@@ -1,4 +1,4 @@
-//! `notify-host plugin inspect`: what is in a plugin's file.
+//! `notify-host plugin inspect`: shows what is in a plugin's file.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -18,15 +18,15 @@ use crate::cli::plugin::{loader, name_of, plugin_config};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The plugin; what its toml beside it grants is shown, too
+    /// Plugin file; grants in the toml beside it are shown, too
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// All that is shown.
+/// Everything that the command shows.
 struct Inspection {
     file: PathBuf,
     bytes: usize,
@@ -36,14 +36,14 @@ struct Inspection {
     imports: Vec<String>,
     capability_requests: Vec<CapabilityRequest>,
     settings: Vec<Setting>,
-    /// What is wrong with the toml, or with the schema.
+    /// Faults in the toml or in the schema.
     problems: Vec<String>,
 }
 
 pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Result<()> {
     let file = &arguments.file;
     let mut problems = Vec::new();
-    // One that is wrong must not hide what the plugin is.
+    // Continue with the defaults: a broken toml must not hide what the plugin is.
     let config = plugin_config(&file.with_extension("toml"), host).unwrap_or_else(|error| {
         problems.push(format!("{error}"));
         PluginConfig::default()
@@ -65,7 +65,7 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
         file: file.clone(),
         bytes: content.len(),
         digest,
-        // As the format has it: a component says 1 there.
+        // Byte 6 of the file is the layer field of the WebAssembly format: 0 is a module, 1 a component.
         kind: if content.get(6) == Some(&0) { "core module" } else { "component" },
         imports: described.imports(),
         capability_requests: capability_requests(&described.info, &config.grants),
@@ -100,7 +100,7 @@ impl Inspection {
         line("sha256", &self.digest.to_string())?;
         let (contract, wasi, other) = self.imports_by_kind();
         line("imports", &or_nothing(&contract))?;
-        // Most compilers import all of it, whatever the plugin uses.
+        // Only list WASI packages: most compilers import all interfaces, whatever the plugin uses.
         let mut packages: Vec<_> = wasi.iter().filter_map(|name| name.split('/').next().map(str::to_owned)).collect();
         packages.sort();
         packages.dedup();
@@ -111,8 +111,8 @@ impl Inspection {
         for (at, events) in self.events().iter().enumerate() {
             line(if at == 0 { "gets" } else { "" }, events)?;
         }
-        for (at, wish) in self.capability_requests.iter().enumerate() {
-            line(if at == 0 { "asks for" } else { "" }, &wish_sentence(wish))?;
+        for (at, request) in self.capability_requests.iter().enumerate() {
+            line(if at == 0 { "asks for" } else { "" }, &request_sentence(request))?;
         }
         for (at, setting) in self.settings.iter().enumerate() {
             line(if at == 0 { "settings" } else { "" }, &format!("{}: {}", setting.name, setting.sentence()))?;
@@ -122,13 +122,13 @@ impl Inspection {
         out.flush()
     }
 
-    /// Of the contract, of WASI, and what is neither; without versions.
+    /// Splits the imports into those of the contract, those of WASI, and others. Versions are left out.
     fn imports_by_kind(&self) -> (Vec<String>, Vec<String>, Vec<String>) {
         let (mut contract, mut wasi, mut other) = (Vec::new(), Vec::new(), Vec::new());
         for import in &self.imports {
             let bare = import.split('@').next().unwrap_or_default();
             if let Some(interface) = bare.strip_prefix("notify:plugin/") {
-                // The types say nothing of what it does.
+                // The `types` interface says nothing about what the plugin does.
                 if interface != "types" {
                     contract.push(interface.to_owned());
                 }
@@ -154,7 +154,7 @@ impl Inspection {
         self.info.subscriptions.iter().map(patterns).collect()
     }
 
-    /// To be written beside it.
+    /// Generates a toml for the plugin.
     fn toml(&self) -> String {
         let name = name_of(&self.file);
         let mut lines = vec![
@@ -187,11 +187,11 @@ impl Inspection {
         lines.join("\n") + "\n"
     }
 
-    /// What it asks for, and why.
+    /// Returns the secrets that the plugin requests, and why.
     fn secrets(&self) -> Vec<(String, String)> {
-        let secret = |wish: &CapabilityRequest| match &wish.standing {
+        let secret = |request: &CapabilityRequest| match &request.standing {
             GrantState::Granted(scope) | GrantState::NotGranted(scope) if scope.capability == Capability::Secret => {
-                Some((scope.to_string(), wish.why.clone()))
+                Some((scope.to_string(), request.why.clone()))
             }
             GrantState::Granted(_) | GrantState::NotGranted(_) | GrantState::Senseless(_) => None,
         };
@@ -199,9 +199,9 @@ impl Inspection {
     }
 
     fn grant_lines(&self, capability: Capability) -> Option<Vec<String>> {
-        let asked = self.capability_requests.iter().filter_map(|wish| match &wish.standing {
+        let asked = self.capability_requests.iter().filter_map(|request| match &request.standing {
             GrantState::Granted(scope) | GrantState::NotGranted(scope) if scope.capability == capability => {
-                Some((format!("{:?}", scope.to_string()), format!("# {scope}: {}", shown(&wish.why))))
+                Some((format!("{:?}", scope.to_string()), format!("# {scope}: {}", shown(&request.why))))
             }
             GrantState::Granted(_) | GrantState::NotGranted(_) | GrantState::Senseless(_) => None,
         });
@@ -223,16 +223,16 @@ impl Inspection {
                 "event_type": subscription.event_type, "source": subscription.source, "subject": subscription.subject,
             })
         });
-        let requests = self.capability_requests.iter().map(|wish| {
-            let problem = match &wish.standing {
+        let requests = self.capability_requests.iter().map(|request| {
+            let problem = match &request.standing {
                 GrantState::Senseless(problem) => Some(problem),
                 GrantState::Granted(_) | GrantState::NotGranted(_) => None,
             };
             json!({
-                "capability": wish.capability,
-                "scope": wish.scope,
-                "why": wish.why,
-                "granted": matches!(wish.standing, GrantState::Granted(_)),
+                "capability": request.capability,
+                "scope": request.scope,
+                "why": request.why,
+                "granted": matches!(request.standing, GrantState::Granted(_)),
                 "problem": problem,
             })
         });
@@ -255,13 +255,13 @@ impl Inspection {
     }
 }
 
-fn wish_sentence(wish: &CapabilityRequest) -> String {
-    let standing = match &wish.standing {
+fn request_sentence(request: &CapabilityRequest) -> String {
+    let standing = match &request.standing {
         GrantState::Granted(_) => "granted".to_owned(),
         GrantState::NotGranted(_) => "not granted".to_owned(),
         GrantState::Senseless(problem) => format!("cannot be granted: {problem}"),
     };
-    format!("{} {} ({}): {standing}", wish.capability, wish.scope, wish.why)
+    format!("{} {} ({}): {standing}", request.capability, request.scope, request.why)
 }
 
 fn or_nothing(names: &[String]) -> String {

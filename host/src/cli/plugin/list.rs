@@ -1,4 +1,4 @@
-//! `plugin list`: how the plugins of the running hosts stand.
+//! `plugin list`: shows the plugins of the running hosts and their states.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -55,7 +55,7 @@ fn print(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
     Ok(())
 }
 
-/// What one should know of a plugin that is not as it should be.
+/// Returns the lines below a plugin's row: problems, and what it waits for.
 fn below(plugin: &PluginReport) -> Vec<String> {
     let problem = plugin.problem.as_deref().unwrap_or_default().lines().map(|line| format!("  {}", shown(line)));
     let again = plugin.tried_again_at.map(|at| format!("  tried again at {}", at.strftime("%F %T UTC")));

@@ -1,4 +1,4 @@
-//! The commands about plugins, for who writes them and for who runs them.
+//! `notify-host plugin`: commands for plugin authors and operators.
 
 mod edit;
 mod grant;
@@ -24,64 +24,65 @@ use tracing::level_filters::LevelFilter;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Shows what is in a plugin's file: what it is, what it asks for and why, and the toml to write
+    /// Show what is in a plugin file: its description, its capability requests with reasons, and a toml to start from
     ///
-    /// It is compiled, and asked to describe itself, in the sandbox and without any grant.
+    /// The plugin is compiled and asked to describe itself, in the sandbox and without any grant.
     Inspect(inspect::Arguments),
-    /// Hands one event to a plugin, and shows what comes of it
+    /// Hand one event to a plugin and show the result
     ///
-    /// One attempt as in the host, with the same sandbox and limits, and nothing around it: no broker, no
-    /// retry. What it sends is shown, and is sent, unless --dry-run says otherwise; secrets are shown by their names.
-    /// Its log lines go to standard error as they come. The exit code is 0 if the plugin is done with
-    /// the event or skips it, and 1 for any other outcome.
+    /// Makes one attempt as the host would, with the same sandbox and limits, but without a broker or retries. Requests
+    /// and mails are shown, and also sent unless --dry-run is given; secrets are shown by name. Log lines go to
+    /// standard error as they arrive. The exit code is 0 if the plugin is done with the event or skips it, and 1 for
+    /// any other outcome.
     Test(test::Arguments),
-    /// Shows what a plugin asks for, and writes it into its toml after a yes
+    /// Show the capabilities that a plugin requests, and grant them in its toml after a confirmation
     ///
-    /// What is in the toml stays, comments and all.
+    /// The rest of the toml stays as it is, including comments.
     Grant(grant::Arguments),
-    /// Makes a project for a plugin, which builds and works at once
+    /// Create a project for a plugin, ready to build
     ///
-    /// Everything it needs of us is in it: it builds without this repository. Its README says how to build,
-    /// try and use it.
+    /// The project contains everything it needs and builds without this repository. Its README explains how to build,
+    /// test and install the plugin.
     New(new::Arguments),
-    /// Lists the plugins of the running host, and how each stands
+    /// List the plugins of the running host, with their states
     ///
-    /// STATE is running; waiting (the host has no queue for it in the broker, or no broker); failing (too many of its calls fail, so it is left alone for a while); misconfigured
-    /// (it says so itself, and waits for a change of its files); paused (by `plugin pause`); disabled (by its
-    /// toml); broken (it does not load); loading. IN FLIGHT are the calls that are being made now. Below are the
-    /// reason why what is in the folder does not load, and that of the last failure if the plugin is not well. What waits for a plugin is in `notify-host topology show`.
+    /// STATE is running; waiting (the host has no queue for it in the broker, or no broker); failing (too many calls
+    /// failed, so calls are suspended for a while); misconfigured (the plugin says so itself; it waits for a change of
+    /// its files); paused (by `plugin pause`); disabled (in its toml); broken (it does not load); loading. IN FLIGHT is
+    /// the number of calls in progress. Lines below a plugin say why the files in the folder do not load, or why the
+    /// last call failed. `notify-host topology show` shows how many deliveries wait for a plugin.
     List {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Holds a plugin's events in its queue until it is resumed, also if the host is restarted
+    /// Hold a plugin's events in its queue until it is resumed, even across restarts of the host
     Pause { name: String },
-    /// Lets a paused, failing or misconfigured plugin go on with what waits for it
+    /// Resume a paused, failing or misconfigured plugin
     Resume { name: String },
-    /// Loads a plugin anew, whether or not its files have changed, and says what came of it
+    /// Load a plugin again, even if its files have not changed, and show the result
     Reload { name: String },
-    /// Switches a plugin on in its toml
+    /// Enable a plugin in its toml
     Enable { name: String },
-    /// Switches a plugin off in its toml: events that come meanwhile pass it by
+    /// Disable a plugin in its toml; events that arrive meanwhile pass it by
     ///
-    /// What waits in its queue stays there. To keep what comes meanwhile as well, pause it. While no plugin runs
-    /// at all, events stay in the source's queue.
+    /// Events already in its queue stay there. To keep new events as well, pause the plugin instead. While no plugin
+    /// runs at all, events stay in the source queue.
     Disable { name: String },
-    /// Puts back the files with which a plugin worked before
+    /// Restore the plugin files that worked before
     ///
-    /// That is the version before the one that runs; or the one that runs, if what is in the folder now does not
-    /// load. The host keeps the last five of each plugin in its state folder.
+    /// Restores the version before the running one; or the running one, if the files in the folder do not load. The
+    /// host keeps the last five versions of each plugin in its state folder.
     Rollback {
         name: String,
-        /// Only say what would be put back
+        /// Show what would be restored, and change nothing
         #[arg(long)]
         dry_run: bool,
     },
 }
 
 impl Action {
-    /// What is said beside the answer.
+    /// Returns the level of messages beside the output.
     pub(crate) fn log_level(&self) -> LevelFilter {
         match self {
             Self::Test(arguments) => arguments.log_level,
@@ -90,23 +91,23 @@ impl Action {
     }
 }
 
-/// Whose plugins are meant.
+/// Where the plugins are.
 #[derive(Debug, Args)]
 #[allow(clippy::doc_markdown, reason = "`--help` shows it as it stands")]
 pub(crate) struct PluginFolder {
-    /// The host's settings, which say where its plugins are
+    /// Settings file of the host, which names the plugin folder
     #[arg(long, value_name = "FILE", env = "NOTIFY_CONFIG", global = true)]
     config: Option<PathBuf>,
-    /// The folder of the plugins [default: plugins] [env: NOTIFY_PLUGINS]
+    /// Plugin folder [default: plugins] [env: NOTIFY_PLUGINS]
     #[arg(long, value_name = "DIR", global = true)]
     plugins: Option<String>,
-    /// The host's own folder [default: notify-host in your state directory] [env: NOTIFY_STATE]
+    /// State folder of the host [default: notify-host in your state directory] [env: NOTIFY_STATE]
     #[arg(long, value_name = "DIR", global = true)]
     state: Option<String>,
 }
 
 impl PluginFolder {
-    /// The host's settings with these in them.
+    /// Resolves the host's settings with these options.
     pub(crate) fn resolve(&self) -> Result<HostConfig, String> {
         let mut layers = Layers::of_process(self.config.as_deref());
         layers.flag("plugins", "--plugins", self.plugins.as_ref());
@@ -136,22 +137,22 @@ pub(crate) async fn run(action: Action, config: &HostConfig) -> anyhow::Result<(
     }
 }
 
-/// What loads plugins as the host does, and finds what that has compiled before.
+/// Makes a loader like the host's, which reuses the host's compiled plugins.
 fn loader(config: &HostConfig) -> anyhow::Result<Loader> {
     loader_with(config, None)
 }
 
-/// The same, with a watch on what the plugins send.
+/// Like [`loader`], and records what plugins send.
 fn loader_with(config: &HostConfig, preview: Option<Preview>) -> anyhow::Result<Loader> {
     Loader::new(Engine::new()?, config.state_folder().as_deref(), HostServices::new(config)?, preview)
 }
 
-/// What a plugin in this file would be called.
+/// Returns the name that a plugin in this file would have.
 fn name_of(file: &Path) -> String {
     file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// What its toml says; the defaults if there is none.
+/// Reads a plugin's toml; without one, returns the defaults.
 fn plugin_config(toml: &Path, host: &HostConfig) -> anyhow::Result<PluginConfig> {
     PluginConfig::read(toml, &host.policies).map_err(|problem| BadConfig(problem).into())
 }

@@ -1,4 +1,4 @@
-//! `plugin new`: a template becomes a project.
+//! `plugin new`: creates a project from a template.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use crate::exit::WrongArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The plugin's name, of a-z, 0-9 and -, beginning with a letter
+    /// Plugin name, of a-z, 0-9 and -, beginning with a letter
     name: String,
-    /// What it is written in
+    /// Programming language
     #[arg(long, value_enum)]
     lang: Language,
-    /// The project's folder, which is made, or empty [default: NAME]
+    /// Project folder, new or empty [default: NAME]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let name = &arguments.name;
-    // Packages of cargo and npm begin with a letter, too.
+    // Package names in cargo and npm begin with a letter, too.
     if !is_plugin_name(name) || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
         let problem = format!("{name:?} is no name for a plugin: take a letter, then a-z, 0-9 and -, up to 64 of them");
         return Err(WrongArguments(problem).into());
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether it exists. One with something in it is refused.
+/// Returns whether the folder exists. One that is not empty is an error.
 fn check_folder(folder: &Path) -> anyhow::Result<bool> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(true),
@@ -52,7 +52,7 @@ fn check_folder(folder: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// All of it or nothing: it is put together beside its place, then moved there.
+/// Writes the project completely or not at all: builds it in a temporary folder beside its place and moves it there.
 fn write(folder: &Path, exists: bool, files: &[File]) -> anyhow::Result<()> {
     let parent = match folder.parent() {
         _ if exists => folder,
@@ -70,7 +70,7 @@ fn write(folder: &Path, exists: bool, files: &[File]) -> anyhow::Result<()> {
     if !exists {
         return Ok(fs::rename(&project, folder)?);
     }
-    // It may be the folder that somebody stands in: it stays, and only gets what is in it.
+    // The folder may be the user's current one, so keep it and move the content only.
     for entry in fs::read_dir(&project)? {
         let entry = entry?;
         fs::rename(entry.path(), folder.join(entry.file_name()))?;

@@ -1,4 +1,4 @@
-//! `plugin rollback`: what worked before comes back into the folder.
+//! `plugin rollback`: restores a version of a plugin that worked before.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ pub(super) async fn rollback(state: &Path, plugins: &Path, name: &str, dry_run: 
     }
     let versions = Versions::of(state);
     let all = versions.of_plugin(name).context("the list of the versions that worked cannot be read")?;
-    let now = Now::of(plugins, name);
+    let now = InstalledFiles::of(plugins, name);
     let Some(at) = target(&all, |good| now.is(good)) else {
         bail!("there is no earlier version of {name} that worked on this machine");
     };
@@ -40,7 +40,7 @@ pub(super) async fn rollback(state: &Path, plugins: &Path, name: &str, dry_run: 
     }
     let toml = plugins.join(format!("{name}.toml"));
     if let Some(text) = now.toml.filter(|text| all.iter().all(|good| good.toml.as_ref() != Some(text))) {
-        // Somebody wrote it, and nobody else has it.
+        // The current toml was never saved with a version, so keep a copy.
         let kept = plugins.join(format!("{name}.toml.replaced"));
         put(&kept, text.as_bytes())?;
         say!("what is in {name}.toml now is kept in {}", kept.display());
@@ -55,19 +55,19 @@ pub(super) async fn rollback(state: &Path, plugins: &Path, name: &str, dry_run: 
             Ok(()) | Err(_) => {}
         },
     }
-    // What was rolled back from is nothing to go back to.
+    // Forget the versions that were rolled back from, so that the next rollback goes further back.
     versions.truncate(name, at + 1).context("cannot forget the version that was rolled back")?;
     reload_if_running(state, name).await
 }
 
-/// What is in the folder.
-struct Now {
+/// The plugin's files as they are in the folder now.
+struct InstalledFiles {
     sha256: Option<Digest>,
     wasm: Option<std::path::PathBuf>,
     toml: Option<String>,
 }
 
-impl Now {
+impl InstalledFiles {
     fn of(plugins: &Path, name: &str) -> Self {
         let entry = look(plugins, name);
         let wasm = entry.as_ref().map(|entry| entry.wasm.clone());
@@ -83,13 +83,13 @@ impl Now {
     }
 }
 
-/// Which version to go back to: the last that worked, unless that is what is there.
+/// Chooses the version to restore: the last one that worked, or the one before if the last is in place.
 fn target(all: &[Good], is_now: impl Fn(&Good) -> bool) -> Option<usize> {
     let last = all.len().checked_sub(1)?;
     if is_now(&all[last]) { last.checked_sub(1) } else { Some(last) }
 }
 
-/// Others may run the same file.
+/// Names the other plugins that run the same file.
 fn shared_with(plugins: &Path, wasm: &Path, name: &str) -> String {
     let entries = scan(plugins).unwrap_or_default();
     let others: Vec<_> = entries

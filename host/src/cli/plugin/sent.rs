@@ -1,4 +1,4 @@
-//! What a plugin sends while it is tried out: requests and mails, decoded for people and for scripts.
+//! Requests and mails that a plugin sends during a test, decoded for people and for scripts.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,22 +14,22 @@ use sandbox::capability::Departure;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-/// Of one body or text, for people.
+/// Maximum bytes shown of one body or text.
 const TEXT_BYTES_SHOWN_MAX: usize = 16 << 10;
-/// Where what belongs to a departure begins.
+/// Indentation of the details of a departure.
 const INDENT: &str = "            ";
 
-/// One thing that left the plugin.
+/// One request or mail that left the plugin.
 #[derive(Debug)]
-pub(super) enum Sent {
+pub(super) enum SentMessage {
     Http { method: String, url: String, headers: Vec<(String, String)>, body: Vec<u8> },
     Mail(Mail),
 }
 
-/// As its reader sees it.
+/// A mail as its reader sees it.
 #[derive(Debug)]
 pub(super) struct Mail {
-    /// Of the envelope, those that no header names among them.
+    /// Recipients of the envelope, including those that no header names.
     recipients: Vec<String>,
     headers: Vec<(String, String)>,
     text: Option<String>,
@@ -45,8 +45,8 @@ struct Attachment {
     bytes: usize,
 }
 
-impl Sent {
-    /// `hide` takes the values of secrets out of a text: what is decoded may show one that could not be seen before.
+impl SentMessage {
+    /// Decodes a departure. `hide` removes secret values from a text, because decoding may reveal one.
     pub(super) fn new(departure: Departure, hide: impl Fn(String) -> String) -> Self {
         match departure {
             Departure::Http { method, url, headers, body } => Self::Http { method, url, headers, body },
@@ -132,7 +132,7 @@ impl Mail {
                 bytes: part.len(),
             })
             .collect();
-        // Where there is only HTML, the parser would make a text of it, which nobody gets.
+        // If a mail has only HTML, the parser would derive a text that no reader gets.
         let has_text = message.text_part(0).is_some_and(|part| part.is_content_type("text", "plain"));
         let text = if has_text { message.body_text(0).map(|text| hide(text.into_owned())) } else { None };
         Self { recipients, headers, text, html: html.map(hide), html_file: None, attachments }
@@ -154,11 +154,12 @@ impl Mail {
     }
 }
 
-/// Writes the HTML of each mail into a file: the first into `file`, others beside it with a number. How many there were.
-pub(super) fn write_html(sent: &mut [Sent], file: &Path) -> io::Result<usize> {
+/// Writes the HTML of each mail into a file: the first into `file`, others into numbered files beside it. Returns their
+/// number.
+pub(super) fn write_html(sent: &mut [SentMessage], file: &Path) -> io::Result<usize> {
     let mut count = 0;
     for one in sent {
-        let Sent::Mail(mail) = one else { continue };
+        let SentMessage::Mail(mail) = one else { continue };
         let Some(html) = &mail.html else { continue };
         count += 1;
         let path = numbered(file, count);
@@ -168,7 +169,7 @@ pub(super) fn write_html(sent: &mut [Sent], file: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// `mail.html`, `mail-2.html`, …
+/// Numbers a file name: `mail.html`, `mail-2.html`, …
 fn numbered(file: &Path, number: usize) -> PathBuf {
     if number < 2 {
         return file.to_owned();
@@ -178,7 +179,7 @@ fn numbered(file: &Path, number: usize) -> PathBuf {
     file.with_file_name(format!("{stem}-{number}{extension}"))
 }
 
-/// It says how the mail is packed, and nothing that its reader sees.
+/// Whether a header only describes the mail's encoding, which its reader never sees.
 fn is_of_the_form(header: &str) -> bool {
     let header = header.to_ascii_lowercase();
     header == "mime-version" || header.starts_with("content-")
@@ -212,7 +213,7 @@ fn print_headers(out: &mut impl Write, headers: &[(String, String)]) -> io::Resu
     headers.iter().try_for_each(|(name, value)| writeln!(out, "{INDENT}{}: {}", shown(name), shown(value)))
 }
 
-/// Behind an empty line.
+/// Prints a text after an empty line.
 fn print_text(out: &mut impl Write, text: &str) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
@@ -235,7 +236,7 @@ mod tests {
 
     fn printed(departure: Departure) -> String {
         let mut out = Vec::new();
-        Sent::new(departure, |text| text.replace("hunter2", "[secret token]")).print(&mut out).unwrap();
+        SentMessage::new(departure, |text| text.replace("hunter2", "[secret token]")).print(&mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -296,7 +297,8 @@ mod tests {
     fn the_html_of_each_mail_has_a_file_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("preview.html");
-        let mut sent = [mail(), http(b""), mail()].map(|one| Sent::new(one, |text| text.replace("hunter2", "*")));
+        let mut sent =
+            [mail(), http(b""), mail()].map(|one| SentMessage::new(one, |text| text.replace("hunter2", "*")));
         assert_eq!(write_html(&mut sent, &file).unwrap(), 2);
         assert_eq!(fs::read_to_string(&file).unwrap(), "<p>Café *</p>");
         let second = folder.path().join("preview-2.html");

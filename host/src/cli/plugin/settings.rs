@@ -1,21 +1,21 @@
-//! A plugin's settings, as its schema tells of them: for people, and as the `[config]` to write.
+//! A plugin's settings as its schema describes them: for people, and as a `[config]` to start from.
 
 use config::kind_name;
 use event::text::shown;
 use serde_json::Value;
 
-/// One key at the top of `[config]`.
+/// One top-level key of `[config]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) name: String,
-    /// `a text`, `"text" or "json"`.
+    /// Type for people: `a text`, `"text" or "json"`.
     pub(super) kind: String,
     pub(super) is_required: bool,
     pub(super) default: Option<Value>,
     pub(super) description: String,
 }
 
-/// Those that the schema names. The error is that of its JSON.
+/// Reads the settings from the schema. The error says that it is not JSON.
 pub(super) fn settings(schema: &str) -> Result<Vec<Setting>, String> {
     let schema: Value =
         serde_json::from_str(schema).map_err(|error| format!("its config schema is not JSON: {error}"))?;
@@ -32,7 +32,7 @@ pub(super) fn settings(schema: &str) -> Result<Vec<Setting>, String> {
 }
 
 impl Setting {
-    /// `a text, by default "x": what it is for`.
+    /// Describes the setting: `a text, by default "x": what it is for`.
     pub(super) fn sentence(&self) -> String {
         let mut sentence = self.kind.clone();
         if let Some(default) = &self.default {
@@ -43,10 +43,10 @@ impl Setting {
         if self.description.is_empty() { sentence } else { format!("{sentence}: {}", self.description) }
     }
 
-    /// `format = "text"`, with a # before it unless it must be written.
+    /// Formats the setting as TOML: `format = "text"`, with a `#` before it unless it is required.
     pub(super) fn line(&self) -> String {
         let value = self.default.clone().unwrap_or_else(|| example(&self.kind));
-        // What TOML has no word for (null) is left to the operator.
+        // TOML has no null; the operator must fill in a value.
         let value = toml::Value::try_from(value).map_or_else(|_| "\"\"".to_owned(), |value| value.to_string());
         let name = toml_edit::Key::new(&self.name).display_repr().into_owned();
         format!("{}{} = {}", if self.is_required { "" } else { "# " }, shown(&name), shown(&value))
@@ -70,7 +70,7 @@ fn example(kind: &str) -> Value {
         "true or false" => false.into(),
         "a list" => Value::Array(Vec::new()),
         "a table" => Value::Object(serde_json::Map::new()),
-        // The first of the values that it may have.
+        // The first of the allowed values.
         options if options.starts_with('"') => {
             serde_json::from_str(options.split(" or ").next().unwrap_or_default()).unwrap_or_default()
         }

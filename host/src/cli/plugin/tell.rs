@@ -1,4 +1,4 @@
-//! Commands that tell every running host the same.
+//! Commands that send the same request to every running host.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(super) async fn reload(state: &Path, plugins: &Path, plugin: String) -> anyh
     report(ask(state, plugins, &Request::Reload { plugin }).await?)
 }
 
-/// Has the hosts that run load the plugin, whose files have just been changed.
+/// Makes the running hosts reload a plugin whose files have just changed.
 pub(super) async fn reload_if_running(state: &Path, plugin: &str) -> anyhow::Result<()> {
     let hosts = Hosts::find(state).await;
     if hosts.count() == 0 {
@@ -29,7 +29,7 @@ pub(super) async fn reload_if_running(state: &Path, plugin: &str) -> anyhow::Res
     report(hosts.ask(&Request::Reload { plugin: plugin.to_owned() }).await)
 }
 
-/// Says what each answered, the same once; fails if one of them could not.
+/// Prints the answers, equal ones once. Fails if any host failed.
 fn report(answers: Vec<Answer>) -> anyhow::Result<()> {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for answer in answers {

@@ -1,12 +1,11 @@
-//! A template is the project of a plugin before it has a name. There is one for each language; what
-//! they have in common stands beside their folders.
+//! Project templates, one for each language. Files that all languages share are beside the language folders.
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use wit_bindgen_core::Files;
 use wit_bindgen_core::wit_parser::Resolve;
 
-/// The contract that this host keeps. A project gets it, so that it builds without this repository.
+/// The contract of this host. Each project gets a copy, so that it builds without this repository.
 const CONTRACT: &str = include_str!("../../../../wit/plugin.wit");
 const WORLD: &str = "plugin";
 
@@ -22,13 +21,13 @@ pub(crate) enum Language {
     C,
 }
 
-/// A file of a project: its path in there, and what is in it.
+/// A project file: its relative path and its content.
 pub(crate) type File = (String, Vec<u8>);
 
-/// A file of a template, as it lies in this repository.
-type Source = (&'static str, &'static str);
+/// A template file: its path in the project and its text.
+type TemplateFile = (&'static str, &'static str);
 
-const COMMON: [Source; 3] = [
+const COMMON: [TemplateFile; 3] = [
     ("event.json", include_str!("templates/event.json")),
     ("{{name}}.toml", include_str!("templates/plugin.toml")),
     ("wit/plugin.wit", CONTRACT),
@@ -36,7 +35,7 @@ const COMMON: [Source; 3] = [
 const README: &str = include_str!("templates/README.md");
 
 impl Language {
-    /// The project of this name, with its README.
+    /// Generates the project of this name, with its README.
     pub(crate) fn project(self, name: &str) -> anyhow::Result<Vec<File>> {
         let wasm = self.wasm(name);
         let filled = |text: &str| text.replace("{{name}}", name).replace("{{wasm}}", &wasm);
@@ -44,7 +43,7 @@ impl Language {
         let mut files: Vec<File> = sources.map(|(path, text)| (filled(path), filled(text).into_bytes())).collect();
         files.push(("README.md".to_owned(), filled(&self.readme()).into_bytes()));
         match self {
-            // The same SDK that this repository's own plugins are written with.
+            // The SDK that this repository's own plugins use.
             Self::Rust => {
                 let sdk = include_str!("../../../../plugins/sdk/src/lib.rs")
                     .replace("path: \"../../wit\"", "path: \"../wit\"");
@@ -56,7 +55,7 @@ impl Language {
         Ok(files)
     }
 
-    /// Where the build puts the plugin.
+    /// Returns where the build puts the plugin.
     fn wasm(self, name: &str) -> String {
         match self {
             Self::Rust => format!("target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")),
@@ -64,7 +63,7 @@ impl Language {
         }
     }
 
-    fn sources(self) -> &'static [Source] {
+    fn sources(self) -> &'static [TemplateFile] {
         match self {
             Self::Rust => &[
                 (".gitignore", include_str!("templates/rust/gitignore")),
@@ -119,7 +118,7 @@ impl Language {
             Self::Python => ("Python", "app.py", include_str!("templates/python/README.md")),
             Self::C => ("C", "main.c", include_str!("templates/c/README.md")),
         };
-        // What is said of building, and the rows of a table of files.
+        // The first part is about building, the second has the rows of the table of files.
         let (building, files) = own.split_once("---\n").unwrap_or((own, ""));
         README
             .replace("{{language}}", title)
@@ -128,7 +127,7 @@ impl Language {
             .replace("{{files}}", files)
     }
 
-    /// The command lines that build it, with the tools installed first.
+    /// Returns the commands that install the tools and build the project.
     pub(crate) fn steps(self) -> &'static str {
         match self {
             Self::Rust => "rustup target add wasm32-wasip2 && cargo build --target wasm32-wasip2 --release",
@@ -141,7 +140,7 @@ impl Language {
     }
 }
 
-/// C has no generator of bindings that everybody has, so the project comes with them.
+/// Generates the C bindings. The project includes them, because few C developers have a bindings generator.
 fn c_bindings() -> anyhow::Result<Vec<File>> {
     let generate = || {
         let mut resolve = Resolve::default();

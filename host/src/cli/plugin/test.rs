@@ -24,69 +24,70 @@ use tokio::task::JoinSet;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::command::{say, unless_cut_off, write_json};
-use crate::cli::plugin::sent::{Sent, write_html};
+use crate::cli::plugin::sent::{SentMessage, write_html};
 use crate::cli::plugin::{loader_with, name_of, plugin_config};
-use crate::cli::sample::Sample;
+use crate::cli::sample::SampleArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The plugin
+    /// Plugin file
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    sample: Sample,
-    /// The plugin's toml [default: the one beside it, if there is one]
+    sample: SampleArguments,
+    /// Plugin toml [default: the one beside the plugin, if there is one]
     #[arg(long, value_name = "FILE")]
     toml: Option<PathBuf>,
-    /// Attempts to make, up to one that fails; the log, and what is sent, are shown of the first
+    /// Number of attempts, ending with the first failure; the log and sent messages are shown for the first attempt
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
-    /// So many of them are under way at once, when the first one is over
+    /// Number of concurrent attempts once the first has ended
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     at_once: u8,
     /// Show the log of every attempt
     #[arg(long)]
     all_logs: bool,
-    /// Which attempt at the event the plugin is told that it is
+    /// Attempt number that the plugin is told
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     attempt: u32,
-    /// Send nothing: each request is answered with status 200 and nothing in it, and each mail counts as sent
+    /// Send nothing: each request gets status 200 with an empty body, and each mail counts as sent
     ///
-    /// A secret whose value is not there is made up.
+    /// A missing secret gets a made-up value.
     #[arg(long)]
     dry_run: bool,
-    /// Where to write the HTML of a mail to, and that of further ones beside it [default: the plugin's name with .html,
+    /// File for the HTML of a mail; further mails get files beside it [default: the plugin's name with .html,
     /// in the current folder]
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Of the plugin's log: error, warn, info, debug or trace
+    /// Level of the plugin's log lines: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "NOTIFY_LOG_LEVEL")]
     pub(super) log_level: LevelFilter,
 }
 
-/// What is attempted again and again.
+/// One event and plugin, attempted repeatedly.
 struct Trial {
     plugin: Plugin,
     event: Event,
     attempt: Attempt,
     all_logs: bool,
-    /// Attempts that are to be made yet.
+    /// Number of attempts still to make.
     left: AtomicU32,
 }
 
-type Made = (Duration, Result<Answer, PluginFailure>, Usage, Vec<LogLine>);
+type TestAttempt = (Duration, Result<Answer, PluginFailure>, Usage, Vec<LogLine>);
 
 impl Trial {
-    async fn attempt(&self, shown: bool) -> Made {
+    async fn attempt(&self, shown: bool) -> TestAttempt {
         let begun = Instant::now();
         let (answer, usage, log) = self.plugin.rehearse(&self.event, self.attempt.clone(), shown).await;
         (begun.elapsed(), answer, usage, log)
     }
 
-    /// One after the other, beside others that do the same; until one fails. `None`: there were none left.
+    /// Makes attempts one after the other until none is left or one fails. Several workers do so concurrently. `None`:
+    /// this worker made none.
     async fn make_those_left(self: Arc<Self>) -> Option<(Vec<Duration>, Result<Answer, PluginFailure>, Usage)> {
         let (mut times, mut last) = (Vec::new(), None);
         let one_less = |left: u32| left.checked_sub(1);
@@ -102,21 +103,21 @@ impl Trial {
     }
 }
 
-/// What came of it.
-struct Report {
+/// The result of the test.
+struct TestReport {
     outcome: &'static str,
     reason: Option<String>,
     is_success: bool,
     log: Vec<LogLine>,
-    /// By the first attempt.
-    sent: Vec<Sent>,
+    /// Messages sent by the first attempt.
+    sent: Vec<SentMessage>,
     is_dry: bool,
-    /// Of the last attempt.
+    /// Resource usage of the last attempt.
     usage: Usage,
     load: Duration,
-    /// Of each attempt, the shortest first.
+    /// Duration of each attempt, shortest first.
     times: Vec<Duration>,
-    /// Of all of them together.
+    /// Duration of all attempts together.
     elapsed: Duration,
     memory_bytes_max: usize,
 }
@@ -152,7 +153,7 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
         );
     }
 
-    let mut report = Report::empty(&plugin, load, arguments.dry_run);
+    let mut report = TestReport::empty(&plugin, load, arguments.dry_run);
     let trial = Arc::new(Trial {
         attempt: Attempt {
             number: arguments.attempt,
@@ -170,9 +171,10 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     let (time, answer, usage, log) = trial.attempt(true).await;
     report.add(vec![time], answer, usage);
     report.log = log;
-    report.sent = preview.finish().into_iter().map(|one| Sent::new(one, |text| trial.plugin.redact(text))).collect();
+    report.sent =
+        preview.finish().into_iter().map(|one| SentMessage::new(one, |text| trial.plugin.redact(text))).collect();
     if report.is_success {
-        // In tasks, as in a host: from the thread that waits for them each attempt would begin with a change of threads.
+        // In tasks, as in a host: on this waiting thread each attempt would begin with a thread switch.
         let mut workers: JoinSet<_> = (0..arguments.at_once).map(|_| Arc::clone(&trial).make_those_left()).collect();
         while let Some(made) = workers.join_next().await {
             if let Some((times, answer, usage)) = made.context("an attempt ended badly")? {
@@ -197,7 +199,7 @@ pub(super) async fn run(arguments: &Arguments, host: &HostConfig) -> anyhow::Res
     }
 }
 
-impl Report {
+impl TestReport {
     fn empty(plugin: &Plugin, load: Duration, is_dry: bool) -> Self {
         Self {
             outcome: "",
@@ -214,7 +216,7 @@ impl Report {
         }
     }
 
-    /// What came of so many attempts: the answer to the last of them. One that failed is not forgotten.
+    /// Adds the attempts of one worker, with the answer to its last one. A failure is kept.
     fn add(&mut self, times: Vec<Duration>, answer: Result<Answer, PluginFailure>, usage: Usage) {
         self.times.extend(times);
         if self.is_success {
@@ -224,7 +226,7 @@ impl Report {
         }
     }
 
-    /// The time that so many per cent of the attempts did not pass.
+    /// Returns a percentile of the attempts' durations.
     fn percentile(&self, percent: usize) -> Duration {
         let rank = (self.times.len() * percent).div_ceil(100).max(1);
         self.times.get(rank - 1).copied().unwrap_or_default()
@@ -275,7 +277,7 @@ impl Report {
             "outcome": self.outcome,
             "reason": self.reason,
             "log": log.collect::<Vec<_>>(),
-            "sent": self.sent.iter().map(Sent::as_json).collect::<Vec<_>>(),
+            "sent": self.sent.iter().map(SentMessage::as_json).collect::<Vec<_>>(),
             "dry_run": self.is_dry,
             "host_calls": calls,
             "memory_bytes": self.usage.memory_bytes,
@@ -291,7 +293,7 @@ impl Report {
     }
 }
 
-/// Short and stable, and what there is to say of it.
+/// Returns the outcome as a short, stable word, and its reason.
 fn words(answer: Result<Answer, PluginFailure>) -> (&'static str, Option<String>) {
     match answer {
         Ok(Ok(Outcome::Done(note))) => ("done", note),

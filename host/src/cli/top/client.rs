@@ -1,4 +1,4 @@
-//! Asks a host by its HTTP surface.
+//! Client of a host's HTTP API.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,16 +16,16 @@ use url::Url;
 
 use crate::cli::top::snapshot::{Before, Snapshot};
 
-/// For one answer.
+/// Time limit of one request.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-/// A reload or pause may have to wait for the plugin's turn.
+/// Time limit of an operation. A reload or pause may have to wait for the plugin.
 const ACT_TIME_MAX: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// Of the events that are shown.
+/// Query that limits the events shown.
 const EVENTS_QUERY: &str = "limit=50";
 const TOKEN_BYTES_MAX: u64 = 4 << 10;
 
-/// One host's surface.
+/// A client of one host.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: HttpClient<HttpConnector, Full<bytes::Bytes>>,
@@ -33,7 +33,7 @@ pub(crate) struct Client {
     authorization: Option<HeaderValue>,
 }
 
-/// What may be done to a plugin.
+/// An operation on a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Pause,
@@ -67,12 +67,12 @@ impl Client {
         Ok(Self { http, url, authorization })
     }
 
-    /// How the host is now, and since the look before.
+    /// Takes a snapshot of the host. Rates count from the snapshot before.
     pub(super) async fn look(&self, before: &mut Before) -> anyhow::Result<Snapshot> {
         let asked =
             tokio::try_join!(self.get(&["host"], None), self.get(&["stats"], None), self.get(&["plugins"], None));
         let (host, stats, plugins) = asked?;
-        // A host without a journal knows of none, and the rest is worth seeing.
+        // Without a journal there are no events, but the rest is worth showing.
         let (events, no_events) = match self.get(&["events"], Some(EVENTS_QUERY)).await {
             Ok(events) => (events, None),
             Err(error) => (json!({ "events": [] }), Some(format!("{error:#}"))),
@@ -85,7 +85,7 @@ impl Client {
         Ok(snapshot)
     }
 
-    /// Does it, and says what came of it.
+    /// Performs the operation and returns the host's answer.
     pub(super) async fn act(&self, act: Act, plugin: &str) -> anyhow::Result<String> {
         let answer = self.ask(Method::POST, &["plugins", plugin, act.word()], None, ACT_TIME_MAX).await?;
         Ok(answer["done"].as_str().unwrap_or("done").to_owned())
@@ -129,7 +129,7 @@ impl Client {
 }
 
 impl Client {
-    /// What a probe sees at this path: whether all is well, and what the host says.
+    /// Asks a probe's path. Returns whether all is well, and the host's answer.
     pub(crate) async fn probe(&self, path: &str) -> anyhow::Result<(bool, Value)> {
         let base = &self.url;
         let mut url = base.clone();
@@ -183,7 +183,7 @@ fn root(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-/// The token in a file.
+/// Reads the token from a file.
 pub(super) fn read_token(file: &Path) -> anyhow::Result<String> {
     let content = state::file::read_bounded(file, TOKEN_BYTES_MAX);
     let content = content.with_context(|| format!("cannot read the token from {} (--token-file)", file.display()))?;

@@ -1,25 +1,25 @@
-//! What keys do: a state that knows neither host nor terminal.
+//! Key handling: a state machine that depends on neither the host nor the terminal.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::cli::top::client::Act;
 use crate::cli::top::snapshot::Snapshot;
 
-/// Lines that page keys go.
+/// Number of lines that the page keys move.
 const PAGE: usize = 10;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Controls {
-    /// The plugin that keys act on, by its name: others come and go.
+    /// Name of the selected plugin. A name, not an index, because plugins come and go.
     selected: Option<String>,
-    /// What waits for a yes.
+    /// Operation that waits for a confirmation.
     pub(super) asking: Option<(Act, String)>,
     pub(super) help: bool,
-    /// What came of the last act.
+    /// Result of the last operation.
     pub(super) said: Option<String>,
 }
 
-/// What a key asks for.
+/// The effect of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeyAction {
     Nothing,
@@ -28,7 +28,7 @@ pub(super) enum KeyAction {
 }
 
 impl Controls {
-    /// The place of the selected plugin; the first one, if that has gone.
+    /// Returns the index of the selected plugin; the first one if the selected one has gone.
     pub(super) fn place(&self, snapshot: &Snapshot) -> Option<usize> {
         let chosen = self.selected.as_ref()?;
         let place = snapshot.plugins.iter().position(|plugin| plugin.name == *chosen);
@@ -70,7 +70,7 @@ impl Controls {
         KeyAction::Nothing
     }
 
-    /// From nowhere, as long as none is selected.
+    /// Moves the selection. `to` gets `None` while nothing is selected.
     fn go(&mut self, snapshot: &Snapshot, to: impl FnOnce(Option<usize>) -> usize) {
         let last = snapshot.plugins.len().saturating_sub(1);
         let place = to(self.place(snapshot)).min(last);

@@ -1,7 +1,7 @@
 //! `notify-host top`: a host at a glance, in a terminal.
 //!
-//! It asks the host by its HTTP surface, as everybody else can, and so may be somewhere else. Nothing here reads a
-//! queue or a journal.
+//! It uses the host's HTTP API like any other client, so the host may be on another machine. It reads no queue and no
+//! journal.
 
 mod client;
 mod controls;
@@ -26,30 +26,30 @@ use crate::cli::command::{unless_cut_off, write_json, write_table};
 pub(crate) use crate::cli::top::client::Client;
 use crate::cli::top::client::{Act, read_token};
 use crate::cli::top::controls::{Controls, KeyAction};
-use crate::cli::top::screen::{COLUMNS, Look, cells, draw, throughput};
+use crate::cli::top::screen::{COLUMNS, Palette, cells, draw, throughput};
 use crate::cli::top::snapshot::{Before, Snapshot};
 
-/// Between two looks at the host.
+/// Refresh interval.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long the thread that waits for keys may take to see that it is to end.
+/// How long the key-reading thread may take to notice that it should end.
 const KEYS_INTERVAL: Duration = Duration::from_millis(100);
-/// Keys that were pressed while the host was slow.
+/// Maximum number of pending key presses.
 const KEYS_WAITING_MAX: usize = 64;
-/// Events of a snapshot in text.
+/// Number of events in a snapshot printed as text.
 const EVENTS_SHOWN: usize = 10;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where the host listens for HTTP: its --admin
+    /// URL of the host's admin server: its --admin address
     #[arg(long, value_name = "URL", env = "NOTIFY_ADMIN_URL", default_value = "http://127.0.0.1:9471")]
     url: Url,
-    /// The file with the host's token, if it wants one; `NOTIFY_ADMIN_TOKEN` may have the token itself
+    /// File with the host's token, if it requires one; `NOTIFY_ADMIN_TOKEN` can hold the token itself
     #[arg(long, value_name = "FILE", env = "NOTIFY_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// Print how the host is, as text, and end; so it is, too, where there is no terminal
+    /// Print one snapshot as text and exit; the default without a terminal
     #[arg(long)]
     once: bool,
-    /// The same as one JSON object
+    /// Print one snapshot as one JSON object and exit
     #[arg(long)]
     json: bool,
 }
@@ -60,12 +60,12 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => env::var("NOTIFY_ADMIN_TOKEN").ok().filter(|token| !token.is_empty()),
     };
     let client = Client::new(arguments.url.clone(), token.as_deref())?;
-    // Before the screen is cleared: who mistyped the address should read so.
+    // Ask before clearing the screen, so that an error about the address stays visible.
     let mut before = Before::default();
     let first = client.look(&mut before).await?;
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if arguments.once || arguments.json || !is_terminal {
-        // Rates need two looks.
+        // Rates need two snapshots.
         tokio::time::sleep(INTERVAL).await;
         let snapshot = client.look(&mut before).await?;
         return unless_cut_off(print(&snapshot, arguments.json));
@@ -73,13 +73,13 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let coloured = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut signals = Signals::listen()?;
     let (stop, keys) = (CancellationToken::new(), mpsc::channel(KEYS_WAITING_MAX));
-    // It puts the terminal back whenever this ends, and in a panic, too.
+    // Restores the terminal when this function ends, and after a panic.
     let mut screen = Screen { terminal: ratatui::try_init()?, _stop: stop.clone().drop_guard() };
     let reading = tokio::task::spawn_blocking(move || read_keys(&keys.0, &stop));
-    let watching = Watching { client, snapshot: first, controls: Controls::default(), look: Look { coloured } };
+    let watching = Watching { client, snapshot: first, controls: Controls::default(), palette: Palette { coloured } };
     let done = watching.run(&mut screen.terminal, before, keys.1, &mut signals).await;
     drop(screen);
-    // It sees within a moment that it is to end.
+    // The thread notices within `KEYS_INTERVAL` that it should end.
     let _ = reading.await;
     done
 }
@@ -95,7 +95,7 @@ impl Drop for Screen {
     }
 }
 
-/// What ends it beside keys.
+/// Signals that end the program, besides keys.
 struct Signals([Signal; 3]);
 
 impl Signals {
@@ -115,11 +115,11 @@ impl Signals {
     }
 }
 
-/// What the terminal has to say.
+/// Input from the terminal.
 enum Input {
     Key(KeyEvent),
     Resized,
-    /// It is gone.
+    /// The terminal is gone.
     Ended,
 }
 
@@ -143,16 +143,16 @@ fn read_keys(keys: &mpsc::Sender<Input>, stop: &CancellationToken) {
     }
 }
 
-/// A host that is watched.
+/// A running display of one host.
 struct Watching {
     client: Client,
     snapshot: Snapshot,
     controls: Controls,
-    look: Look,
+    palette: Palette,
 }
 
 impl Watching {
-    /// Until a key or a signal ends it. The host is asked beside it, so that keys work however slow it is.
+    /// Runs until a key or a signal ends it. The host is polled in a task, so that keys work even if it is slow.
     async fn run(
         mut self,
         terminal: &mut ratatui::DefaultTerminal,
@@ -161,12 +161,12 @@ impl Watching {
         signals: &mut Signals,
     ) -> anyhow::Result<()> {
         let (looks, mut snapshots) = mpsc::channel(1);
-        // Dropped, and so ended, with this function.
+        // Dropped at the end of this function, which ends the tasks.
         let mut tasks = JoinSet::new();
         tasks.spawn(look_on(self.client.clone(), before, looks));
         let mut acts = JoinSet::new();
         loop {
-            terminal.draw(|frame| draw(frame, &self.snapshot, &self.controls, self.look))?;
+            terminal.draw(|frame| draw(frame, &self.snapshot, &self.controls, self.palette))?;
             let action = tokio::select! {
                 () = signals.any() => return Ok(()),
                 input = keys.recv() => match input {
@@ -201,11 +201,11 @@ impl Watching {
     }
 }
 
-/// Looks again and again, for as long as somebody takes what it sees.
+/// Takes snapshots for as long as anybody receives them.
 async fn look_on(client: Client, mut before: Before, looks: mpsc::Sender<Result<Snapshot, String>>) {
     let mut next = tokio::time::interval(INTERVAL);
     next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first one is at once, and there is one already.
+    // The first tick is immediate, and there is a first snapshot already.
     next.tick().await;
     loop {
         next.tick().await;

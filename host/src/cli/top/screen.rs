@@ -1,4 +1,4 @@
-//! The screen, drawn from a snapshot and nothing else.
+//! Draws the screen from a snapshot.
 
 use event::text::{counted, shown};
 use ratatui::Frame;
@@ -9,9 +9,9 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Sparkline, Table, 
 
 use crate::cli::top::client::Act;
 use crate::cli::top::controls::Controls;
-use crate::cli::top::snapshot::{Plugin, Sample, Snapshot};
+use crate::cli::top::snapshot::{Plugin, Snapshot, StatsSample};
 
-/// On a lower screen the plot gives way, and then the events.
+/// Minimum screen heights for the plot and for the events. A lower screen first drops the plot, then the events.
 const PLOT_FROM_HEIGHT: u16 = 16;
 const EVENTS_FROM_HEIGHT: u16 = 11;
 const PLOT_HEIGHT: u16 = 5;
@@ -27,13 +27,13 @@ const HELP: [&str; 8] = [
     "Any key closes this.",
 ];
 
-/// How things stand out.
+/// Colours and emphasis.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct Palette {
     pub(super) coloured: bool,
 }
 
-impl Look {
+impl Palette {
     fn colour(self, colour: Color) -> Style {
         if self.coloured { Style::new().fg(colour) } else { Style::new() }
     }
@@ -64,7 +64,7 @@ impl Look {
     }
 }
 
-pub(super) fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, controls: &Controls, look: Look) {
+pub(super) fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, controls: &Controls, palette: Palette) {
     let height = frame.area().height;
     let plot_height = if height >= PLOT_FROM_HEIGHT { PLOT_HEIGHT } else { 1 };
     let plugin_rows = u16::try_from(snapshot.plugins.len().max(1)).unwrap_or(u16::MAX).saturating_add(2);
@@ -77,22 +77,22 @@ pub(super) fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, controls: &Contro
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    draw_head(frame, head, snapshot, look);
-    draw_throughput(frame, plot, snapshot, look);
-    draw_plugins(frame, plugins, snapshot, controls, look);
-    draw_events(frame, events, snapshot, look);
-    draw_foot(frame, foot, controls, look);
+    draw_head(frame, head, snapshot, palette);
+    draw_throughput(frame, plot, snapshot, palette);
+    draw_plugins(frame, plugins, snapshot, controls, palette);
+    draw_events(frame, events, snapshot, palette);
+    draw_foot(frame, foot, controls, palette);
     if controls.help {
         draw_help(frame);
     }
 }
 
-fn draw_head(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, look: Look) {
+fn draw_head(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, palette: Palette) {
     let host = &snapshot.host;
     let (word, style) = match (&snapshot.problem, host.ready) {
-        (Some(_), _) => ("away", look.bad()),
-        (None, true) => ("ready", look.good()),
-        (None, false) => ("not ready", look.bad()),
+        (Some(_), _) => ("away", palette.bad()),
+        (None, true) => ("ready", palette.good()),
+        (None, false) => ("not ready", palette.bad()),
     };
     let broker = if host.broker.connected { "" } else { " (away)" };
     let first = Line::from(vec![
@@ -108,16 +108,16 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, look: Look)
         )),
     ]);
     let second = match &snapshot.problem {
-        Some(problem) => Line::styled(shown(problem), look.bad()),
-        None if host.ready => Line::styled(format!("at {}", snapshot.url), look.quiet()),
-        None => Line::styled(shown(&host.reasons.join("; ")), look.bad()),
+        Some(problem) => Line::styled(shown(problem), palette.bad()),
+        None if host.ready => Line::styled(format!("at {}", snapshot.url), palette.quiet()),
+        None => Line::styled(shown(&host.reasons.join("; ")), palette.bad()),
     };
     frame.render_widget(Paragraph::new(vec![first, second]), area);
 }
 
-/// The last second in a sentence.
-pub(super) fn throughput(now: &Sample) -> String {
-    let Sample { received, failed, dead, p50_micros, p99_micros, in_flight } = now;
+/// Describes the last second in one sentence.
+pub(super) fn throughput(now: &StatsSample) -> String {
+    let StatsSample { received, failed, dead, p50_micros, p99_micros, in_flight } = now;
     format!(
         "{received} events/s, {failed} failed, {} more; p50 {}, p99 {}; {in_flight} in flight",
         counted(usize::try_from(*dead).unwrap_or(usize::MAX), "dead letter"),
@@ -126,21 +126,21 @@ pub(super) fn throughput(now: &Sample) -> String {
     )
 }
 
-fn draw_throughput(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, look: Look) {
+fn draw_throughput(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, palette: Palette) {
     let title = throughput(&snapshot.now());
     if area.height < 2 {
         return frame.render_widget(Paragraph::new(title), area);
     }
     let block = Block::new().borders(Borders::TOP).title(title);
     let width = usize::from(area.width);
-    // The newest at the right edge, however few there are.
+    // Right-align: the newest sample is at the right edge.
     let seconds = snapshot.samples.iter().rev().take(width).rev().map(|sample| sample.received);
     let missing = width.saturating_sub(snapshot.samples.len());
     let data: Vec<_> = std::iter::repeat_n(0, missing).chain(seconds).collect();
-    frame.render_widget(Sparkline::default().block(block).data(data).style(look.colour(Color::Cyan)), area);
+    frame.render_widget(Sparkline::default().block(block).data(data).style(palette.colour(Color::Cyan)), area);
 }
 
-/// The headings, and how wide each column is.
+/// Headings, and the width of each column; 0 fills the rest.
 pub(super) const COLUMNS: [(&str, u16); 10] = [
     ("PLUGIN", 20),
     ("STATE", 13),
@@ -154,7 +154,7 @@ pub(super) const COLUMNS: [(&str, u16); 10] = [
     ("LAST FAILURE", 0),
 ];
 
-/// One plugin, by column.
+/// Returns a plugin's cells, one per column.
 pub(super) fn cells(plugin: &Plugin) -> [String; 10] {
     let absent = || "-".to_owned();
     [
@@ -171,14 +171,14 @@ pub(super) fn cells(plugin: &Plugin) -> [String; 10] {
     ]
 }
 
-fn draw_plugins(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, controls: &Controls, look: Look) {
+fn draw_plugins(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, controls: &Controls, palette: Palette) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     if snapshot.plugins.is_empty() {
         let block = Block::new().borders(Borders::TOP).title("PLUGINS");
         return frame.render_widget(Paragraph::new("there is no plugin").block(block), area);
     }
     let rows = snapshot.plugins.iter().map(|plugin| {
-        let style = look.state(&plugin.state);
+        let style = palette.state(&plugin.state);
         let cells = cells(plugin).into_iter().enumerate();
         Row::new(cells.map(|(column, cell)| if column == 1 { Span::styled(cell, style) } else { Span::raw(cell) }))
     });
@@ -188,35 +188,35 @@ fn draw_plugins(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, controls
         .block(Block::new().borders(Borders::TOP))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
         .highlight_symbol("> ");
-    // Only what is selected scrolls.
+    // The table scrolls to keep the selection visible.
     let mut state = TableState::new().with_selected(controls.place(snapshot));
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-fn draw_events(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, look: Look) {
+fn draw_events(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, palette: Palette) {
     let lines = snapshot.events.iter().map(|event| {
-        let style = if event.is_trouble() { look.attention() } else { Style::new() };
+        let style = if event.is_trouble() { palette.attention() } else { Style::new() };
         Line::styled(event.line(), style)
     });
     let lines: Vec<_> = lines.collect();
     let lines = match &snapshot.no_events {
-        Some(problem) => vec![Line::styled(shown(problem), look.attention())],
-        None if lines.is_empty() => vec![Line::styled("none yet", look.quiet())],
+        Some(problem) => vec![Line::styled(shown(problem), palette.attention())],
+        None if lines.is_empty() => vec![Line::styled("none yet", palette.quiet())],
         None => lines,
     };
     let block = Block::new().borders(Borders::TOP).title("RECENT EVENTS");
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn draw_foot(frame: &mut Frame<'_>, area: Rect, controls: &Controls, look: Look) {
+fn draw_foot(frame: &mut Frame<'_>, area: Rect, controls: &Controls, palette: Palette) {
     let line = match (&controls.asking, &controls.said) {
         (Some((Act::Pause, plugin)), _) => Line::styled(
             format!("pause {}? its events wait in its queue.  y: yes, any other key: no", shown(plugin)),
-            look.attention().add_modifier(Modifier::BOLD),
+            palette.attention().add_modifier(Modifier::BOLD),
         ),
         (Some((Act::Resume, plugin)), _) => Line::styled(
             format!("resume {}? it gets what waits for it.  y: yes, any other key: no", shown(plugin)),
-            look.attention().add_modifier(Modifier::BOLD),
+            palette.attention().add_modifier(Modifier::BOLD),
         ),
         (None, Some(said)) => Line::raw(shown(said)),
         (None, None) => Line::styled(
@@ -240,7 +240,7 @@ fn draw_help(frame: &mut Frame<'_>) {
     frame.render_widget(Paragraph::new(HELP.map(Line::raw).to_vec()).block(block), area);
 }
 
-/// A length of time that was measured.
+/// Formats a measured duration.
 fn micros(micros: Option<u64>) -> String {
     match micros {
         None => "-".to_owned(),
@@ -267,11 +267,17 @@ mod tests {
     use super::*;
     use crate::cli::top::snapshot::tests::sample;
 
-    const COLOURED: Look = Look { coloured: true };
+    const COLOURED: Palette = Palette { coloured: true };
 
-    fn drawn(snapshot: &Snapshot, controls: &Controls, look: Look, width: u16, height: u16) -> Terminal<TestBackend> {
+    fn drawn(
+        snapshot: &Snapshot,
+        controls: &Controls,
+        palette: Palette,
+        width: u16,
+        height: u16,
+    ) -> Terminal<TestBackend> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, snapshot, controls, look)).unwrap();
+        terminal.draw(|frame| draw(frame, snapshot, controls, palette)).unwrap();
         terminal
     }
 
@@ -357,12 +363,12 @@ mod tests {
 
     #[test]
     fn without_colour_there_is_none() {
-        let colours = |look| {
-            let terminal = drawn(&sample(), &pressed(&[KeyCode::Down]), look, 120, 30);
+        let colours = |palette| {
+            let terminal = drawn(&sample(), &pressed(&[KeyCode::Down]), palette, 120, 30);
             let cells = terminal.backend().buffer().content().iter();
             cells.filter(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset).count()
         };
         assert!(colours(COLOURED) > 0);
-        assert_eq!(colours(Look { coloured: false }), 0);
+        assert_eq!(colours(Palette { coloured: false }), 0);
     }
 }

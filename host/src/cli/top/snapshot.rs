@@ -1,6 +1,6 @@
-//! A snapshot is what a host said of itself at one moment, as `top` shows it.
+//! A snapshot of what a host reports, as `top` shows it.
 //!
-//! What is absent in an answer is shown as absent: the host may be of another version.
+//! Fields that are absent in an answer are shown as absent, because the host may have another version.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,21 +9,21 @@ use event::text::shown;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The answers of one look.
+/// The answers of one poll.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Snapshot {
-    /// Where it was asked.
+    /// URL of the host.
     pub(super) url: String,
     pub(super) host: Host,
-    pub(super) samples: Vec<Sample>,
+    pub(super) samples: Vec<StatsSample>,
     pub(super) plugins: Vec<Plugin>,
-    /// Newest first.
+    /// Recent events, newest first.
     pub(super) events: Vec<Event>,
-    /// Why the host tells of none.
+    /// Why there are no events.
     pub(super) no_events: Option<String>,
-    /// Why the last look got no answer; the rest is that of the one before.
+    /// Why the last poll failed. The other fields are then from the poll before.
     pub(super) problem: Option<String>,
-    /// The answers as they came, for scripts.
+    /// The raw answers, for scripts.
     raw: Raw,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Host {
     pub(super) version: String,
     pub(super) process: u64,
     pub(super) broker: Broker,
-    pub(super) source: Source,
+    pub(super) source: SourceQueue,
     pub(super) ready: bool,
     pub(super) reasons: Vec<String>,
 }
@@ -55,15 +55,15 @@ pub(super) struct Broker {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(super) struct Source {
+pub(super) struct SourceQueue {
     pub(super) exchange: String,
     pub(super) queue: String,
 }
 
-/// Of one second.
+/// Statistics of one second.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(super) struct Sample {
+pub(super) struct StatsSample {
     pub(super) received: u64,
     pub(super) failed: u64,
     pub(super) dead: u64,
@@ -84,7 +84,7 @@ pub(super) struct Plugin {
     pub(super) counts: Counts,
     pub(super) p50_micros: Option<u64>,
     pub(super) p99_micros: Option<u64>,
-    /// Attempts a second since the look before.
+    /// Attempts per second since the poll before.
     #[serde(skip)]
     pub(super) rate: Option<f64>,
 }
@@ -129,11 +129,11 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// On one line.
+    /// Formats the event on one line.
     pub(super) fn line(&self) -> String {
         let about = self.subject.as_ref().unwrap_or(&self.id);
         let what = self.outcome.as_ref().unwrap_or(&self.what);
-        // All but the day, which is today's.
+        // Leave the date out: recent events are of today.
         let time = self.at.split_once('T').map_or(self.at.as_str(), |(_, time)| time).trim_end_matches('Z');
         let plugin = self.plugin.as_ref().map(|plugin| format!("{plugin}: ")).unwrap_or_default();
         let given_up = self.given_up.as_ref().map(|why| format!(", dead-lettered ({why})")).unwrap_or_default();
@@ -147,7 +147,7 @@ impl Event {
 }
 
 impl Plugin {
-    /// What its operator should read, if anything.
+    /// Returns the problem that the operator should know of, if any.
     pub(super) fn trouble(&self) -> Option<String> {
         let problem = self.problem.as_ref().map(|problem| format!("does not load: {problem}"));
         problem.or_else(|| self.last_failure.clone()).map(|text| shown(&text))
@@ -155,7 +155,7 @@ impl Plugin {
 }
 
 impl Snapshot {
-    /// Of four answers. The error says which of them makes no sense.
+    /// Combines the four answers. The error says which of them makes no sense.
     pub(super) fn of(url: &str, [host, stats, plugins, events]: [Value; 4]) -> Result<Self, String> {
         let samples = stats["samples"].clone();
         let (plugins, events) = (plugins["plugins"].clone(), events["events"].clone());
@@ -172,7 +172,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// For scripts: the host's answers in one object.
+    /// Returns the host's answers in one object, for scripts.
     pub(super) fn to_json(&self) -> Value {
         let mut plugins = self.raw.plugins.clone();
         for (json, plugin) in plugins.as_array_mut().into_iter().flatten().zip(&self.plugins) {
@@ -182,8 +182,8 @@ impl Snapshot {
         json!({ "host": host, "plugins": plugins, "samples": samples, "events": events })
     }
 
-    /// The second that has ended last.
-    pub(super) fn now(&self) -> Sample {
+    /// Returns the last complete second.
+    pub(super) fn now(&self) -> StatsSample {
         self.samples.last().cloned().unwrap_or_default()
     }
 }
@@ -192,7 +192,7 @@ fn read<T: for<'de> Deserialize<'de>>(what: &str, answer: &Value) -> Result<T, S
     T::deserialize(answer).map_err(|error| format!("its answer about {what} makes no sense: {error}"))
 }
 
-/// What was counted at the look before, for rates.
+/// Counters at the poll before, for rates.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     at: Option<Instant>,
@@ -200,7 +200,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// Fills in the rates of a snapshot that was taken at this time.
+    /// Fills in the rates of a snapshot taken at `at`.
     pub(super) fn rate(&mut self, snapshot: &mut Snapshot, at: Instant) {
         let passed = self.at.map(|before| at.saturating_duration_since(before));
         for plugin in &mut snapshot.plugins {
@@ -213,7 +213,7 @@ impl Before {
     }
 }
 
-/// None where the count began anew meanwhile, as that of a host does which was restarted.
+/// Returns the rate; `None` if the counter was reset in between, as by a restart.
 fn per_second(before: u64, after: u64, passed: Duration) -> Option<f64> {
     let more = u32::try_from(after.checked_sub(before)?).ok()?;
     (!passed.is_zero()).then(|| f64::from(more) / passed.as_secs_f64())

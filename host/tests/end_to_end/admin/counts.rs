@@ -82,7 +82,7 @@ on_both_engines! {
             ("notify_breaker_open{plugin=\"logger\"}", 0.0),
             ("notify_plugin_load_failed{plugin=\"logger\"}", 0.0),
             ("notify_calls_in_flight{plugin=\"logger\"}", 0.0),
-            ("notify_pool_places{state=\"used\"}", 0.0),
+            ("notify_instance_permits{state=\"used\"}", 0.0),
             ("notify_journal_dropped_total", 0.0),
             ("notify_spans_dropped_total", 0.0),
             ("notify_http_requests_total{plugin=\"logger\",result=\"2xx\"}", 0.0),

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 
-import { ago, brief, bytes, counted, indented, micros, shown, span } from "../../../src/admin/page/format.js";
-import { outcomeOf, remarkOf, sentencesOf, standingOf } from "../../../src/admin/page/record.js";
+import { ago, brief, bytes, counted, indented, micros, shown, span } from "../../../crates/admin/src/page/format.js";
+import { outcomeOf, remarkOf, sentencesOf, standingOf } from "../../../crates/admin/src/page/record.js";
 
 // JSON keeps its digits and its order; what is none stays as it is.
 for (const [text, expected] of [

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::address::{Address, credential, segment};
-use crate::exchange::{Credential, Reply, Request, Verdict};
+use crate::address::{Address, Credential, credential, segment};
+use crate::exchange::{Reply, Request, Verdict};
 use crate::fit::{Escape, markdown};
 use crate::message::{Message, Severity, Text};
 use crate::service::{Service, post};

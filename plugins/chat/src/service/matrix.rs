@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::address::{Address, credential, segment};
-use crate::exchange::{Credential, Reply, Request, Verdict, code};
+use crate::address::{Address, Credential, credential, segment};
+use crate::exchange::{Reply, Request, Verdict, code};
 use crate::fit::{Escape, escaped, html};
 use crate::message::{Message, Text};
 use crate::service::Service;

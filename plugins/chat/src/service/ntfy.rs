@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::address::{Address, credential};
-use crate::exchange::{Credential, Reply, Request, Verdict};
+use crate::address::{Address, Credential, credential};
+use crate::exchange::{Reply, Request, Verdict};
 use crate::fit::{Escape, Unit, as_it_is, fit, markdown};
 use crate::message::{Message, Severity, Text};
 use crate::service::{Service, post};

@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
-use crate::address::{Address, credential, segment};
-use crate::exchange::{Credential, Reply, Request, Verdict, code};
+use crate::address::{Address, Credential, credential, segment};
+use crate::exchange::{Reply, Request, Verdict, code};
 use crate::fit::{Escape, Unit, fit};
 use crate::message::{Field, Message, Text};
 use crate::service::{Service, post};

@@ -1,4 +1,4 @@
-//! Follows the frames that the broker sends, and rewrites those that lapin might not be able to read. No I/O.
+//! Follows the frames from the broker, and rewrites those that lapin might not be able to read. No I/O.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,7 +7,7 @@ use crate::amqp::guard::preamble::{self, Names};
 use crate::amqp::guard::properties;
 use crate::amqp::guard::text::{SHORT_STRING_BYTES_MAX, mend};
 
-/// Type, channel, size.
+/// Bytes of a frame's header: type, channel, size.
 const FRAME_HEADER_BYTES: usize = 7;
 const FRAME_END: u8 = 0xCE;
 const FRAME_END_BYTES: usize = 1;
@@ -15,43 +15,43 @@ const METHOD: u8 = 1;
 const CONTENT_HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
-/// Class, weight, size of the body.
+/// Bytes of a content header before its flags: class, weight, body size.
 const CONTENT_HEADER_BYTES: usize = 12;
 const FLAGS_BYTES: usize = 2;
-/// Every peer takes frames of this size (`frame-min-size`).
+/// Frame size in bytes that every peer accepts (`frame-min-size`).
 const FRAME_MIN_SIZE: usize = 4096;
-/// A method or content header is looked at as a whole. RabbitMQ's own limit is 128 KiB, unless it is configured
-/// otherwise; bodies are never held.
+/// Maximum bytes of a method or content header frame, which is buffered whole. RabbitMQ's own limit
+/// is 128 KiB unless configured otherwise. Bodies are never buffered.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
 /// One direction of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    state: State,
-    /// The beginning of a frame whose rest has not come.
+    state: FrameState,
+    /// The beginning of an incomplete frame.
     begun: Vec<u8>,
-    /// Frames for lapin; it has read them up to `read_to`.
+    /// Frames for lapin, which has read them up to `read_to`.
     passed: Vec<u8>,
     read_to: usize,
-    /// By channel: names that lapin could not read, until the content header that belongs to them comes.
+    /// Names that lapin could not read, by channel, until their content header arrives.
     names: HashMap<u16, Names>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
-    /// Before, or within, the header of a frame.
+enum FrameState {
+    /// Before or within the header of a frame.
     #[default]
     Between,
-    /// A frame of this size, with its header and its end, is to come whole.
+    /// Collects a whole frame of this size, including its header and end.
     Collecting(usize),
-    /// So much of a frame is passed on as it comes.
+    /// Passes on this many more bytes of a frame as they arrive.
     Passing(usize),
-    /// These are no frames: lapin says why that is wrong.
+    /// The bytes are not frames. All are passed on, and lapin reports the error.
     Foreign,
 }
 
 impl Filter {
-    /// Takes what has come from the broker.
+    /// Takes bytes that came from the broker.
     pub(super) fn push(&mut self, mut input: &[u8]) -> io::Result<()> {
         if self.read_to == self.passed.len() {
             self.passed.clear();
@@ -59,17 +59,17 @@ impl Filter {
         }
         while !input.is_empty() {
             match self.state {
-                State::Foreign => {
+                FrameState::Foreign => {
                     self.passed.extend_from_slice(input);
                     return Ok(());
                 }
-                State::Passing(rest) => {
+                FrameState::Passing(rest) => {
                     let count = rest.min(input.len());
                     self.passed.extend_from_slice(&input[..count]);
                     input = &input[count..];
-                    self.state = if count == rest { State::Between } else { State::Passing(rest - count) };
+                    self.state = if count == rest { FrameState::Between } else { FrameState::Passing(rest - count) };
                 }
-                State::Between => {
+                FrameState::Between => {
                     let missing = FRAME_HEADER_BYTES - self.begun.len();
                     if self.begun.is_empty() && input.len() >= FRAME_HEADER_BYTES {
                         self.begin(&input[..FRAME_HEADER_BYTES])?;
@@ -81,18 +81,18 @@ impl Filter {
                             let header = std::mem::take(&mut self.begun);
                             self.begin(&header)?;
                             match self.state {
-                                State::Collecting(_) => self.begun = header,
-                                State::Passing(size) => {
+                                FrameState::Collecting(_) => self.begun = header,
+                                FrameState::Passing(size) => {
                                     self.passed.extend_from_slice(&header);
-                                    self.state = State::Passing(size - header.len());
+                                    self.state = FrameState::Passing(size - header.len());
                                 }
-                                State::Foreign => self.passed.extend_from_slice(&header),
-                                State::Between => {}
+                                FrameState::Foreign => self.passed.extend_from_slice(&header),
+                                FrameState::Between => {}
                             }
                         }
                     }
                 }
-                State::Collecting(size) => {
+                FrameState::Collecting(size) => {
                     let missing = size - self.begun.len();
                     let count = missing.min(input.len());
                     let (part, rest) = input.split_at(count);
@@ -100,12 +100,12 @@ impl Filter {
                     if count < missing {
                         self.begun.extend_from_slice(part);
                     } else if self.begun.is_empty() {
-                        self.state = State::Between;
+                        self.state = FrameState::Between;
                         self.frame(part)?;
                     } else {
                         self.begun.extend_from_slice(part);
                         let frame = std::mem::take(&mut self.begun);
-                        self.state = State::Between;
+                        self.state = FrameState::Between;
                         self.frame(&frame)?;
                         self.begun = frame;
                         self.begun.clear();
@@ -116,7 +116,7 @@ impl Filter {
         Ok(())
     }
 
-    /// The bytes that lapin has not read yet.
+    /// Returns the bytes that lapin has not read yet.
     pub(super) fn unread(&self) -> &[u8] {
         &self.passed[self.read_to..]
     }
@@ -125,7 +125,7 @@ impl Filter {
         self.read_to += count;
     }
 
-    /// Decides by its header what to do with a frame.
+    /// Decides by the frame's header how to handle it.
     fn begin(&mut self, header: &[u8]) -> io::Result<()> {
         let size = u32::from_be_bytes([header[3], header[4], header[5], header[6]]);
         let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -134,18 +134,18 @@ impl Filter {
             METHOD | CONTENT_HEADER if whole > FRAME_BYTES_MAX => {
                 return Err(broken(format!("it sent a frame of {size} bytes, and may send {FRAME_BYTES_MAX}")));
             }
-            METHOD | CONTENT_HEADER => State::Collecting(whole),
-            BODY | HEARTBEAT => State::Passing(whole),
+            METHOD | CONTENT_HEADER => FrameState::Collecting(whole),
+            BODY | HEARTBEAT => FrameState::Passing(whole),
             // A broker of another version answers with a protocol header, an HTTP server with text.
-            _ => State::Foreign,
+            _ => FrameState::Foreign,
         };
         Ok(())
     }
 
-    /// Passes on a method or a content header, which is here as a whole.
+    /// Passes on a complete method or content header frame.
     fn frame(&mut self, frame: &[u8]) -> io::Result<()> {
         let (Some(channel), Some(payload)) = (frame.get(1..3), payload(frame)) else {
-            // Without its end. lapin says so.
+            // The end octet is missing. lapin reports that.
             self.passed.extend_from_slice(frame);
             return Ok(());
         };
@@ -161,7 +161,7 @@ impl Filter {
     fn method(&mut self, channel: u16, frame: &[u8], payload: &[u8]) -> io::Result<()> {
         match Method::of(payload) {
             Some(Method::ConnectionStart) => {
-                // Its server's properties, the only table that a broker sends by itself.
+                // The server's properties: the only table that a broker sends on its own.
                 if let Some(problem) = properties::problem_of_table(payload.get(6..).unwrap_or_default()) {
                     return Err(broken(format!("its greeting cannot be read: {problem}")));
                 }
@@ -188,7 +188,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Moves the properties into the front of the body.
+    /// Moves the properties to the front of the body.
     fn content_header(&mut self, channel: u16, frame: &[u8], payload: &[u8]) {
         let fields = payload.split_at_checked(CONTENT_HEADER_BYTES).filter(|(_, raw)| raw.len() >= FLAGS_BYTES);
         let Some((head, raw)) = fields else {
@@ -200,7 +200,7 @@ impl Filter {
         preamble::write(&mut front, names.as_ref(), raw);
         let mut body_bytes = [0; size_of::<u64>()];
         body_bytes.copy_from_slice(&head[4..]);
-        // A broker that says nonsense about the size is found out when the body ends too early.
+        // If the broker sent a wrong size, lapin notices when the body ends too early.
         let body_bytes = u64::from_be_bytes(body_bytes).saturating_add(front.len() as u64);
         self.write_frame(CONTENT_HEADER, channel, &[&head[..4], &body_bytes.to_be_bytes(), &[0; FLAGS_BYTES]]);
         for part in front.chunks(FRAME_MIN_SIZE - FRAME_HEADER_BYTES - FRAME_END_BYTES) {
@@ -210,7 +210,7 @@ impl Filter {
 
     fn write_frame(&mut self, kind: u8, channel: u16, payload: &[&[u8]]) {
         let size: usize = payload.iter().map(|part| part.len()).sum();
-        // At most as large as what came, or a part of it.
+        // At most as large as the received frame, or a part of it.
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         self.passed.push(kind);
         self.passed.extend_from_slice(&channel.to_be_bytes());
@@ -222,12 +222,12 @@ impl Filter {
     }
 }
 
-/// The methods that carry text which somebody else has chosen.
+/// Methods that carry text chosen by someone else.
 enum Method {
     ConnectionStart,
-    /// Content follows: exchange and routing key stand behind these.
+    /// A method with content: exchange and routing key follow these fields.
     Content(&'static [Field]),
-    /// A text for people, behind so many bytes.
+    /// A human-readable text after this many bytes.
     Text {
         before: usize,
     },
@@ -245,7 +245,8 @@ impl Method {
         let [class, method] = [u16::from_be_bytes([id[0], id[1]]), u16::from_be_bytes([id[2], id[3]])];
         Some(match (class, method) {
             (10, 10) => Self::ConnectionStart,
-            // connection.close and channel.close: a code, then the text. RabbitMQ cuts a long one at a byte.
+            // connection.close and channel.close: a code, then the text. RabbitMQ cuts long text at
+            // a byte, which may be inside a character.
             (10, 50) | (20, 40) => Self::Text { before: 2 },
             // connection.blocked
             (10, 60) => Self::Text { before: 0 },
@@ -273,7 +274,7 @@ fn short_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
-/// The names, and the method without them, if lapin could not read its text.
+/// Returns the names, and the method with mended text, if lapin could not read the original.
 fn mend_content(payload: &[u8], fields: &[Field]) -> Option<(Names, Vec<u8>)> {
     if str::from_utf8(payload).is_ok() {
         return None;
@@ -306,7 +307,7 @@ fn mend_content(payload: &[u8], fields: &[Field]) -> Option<(Names, Vec<u8>)> {
     Some((names, mended))
 }
 
-/// The method with its text mended, if lapin could not read that.
+/// Returns the method with its text mended, if lapin could not read the original.
 fn mend_text(payload: &[u8], before: usize) -> Option<Vec<u8>> {
     let (head, mut rest) = payload.split_at_checked(4 + before)?;
     let text = short_string(&mut rest)?;
@@ -320,7 +321,7 @@ fn mend_text(payload: &[u8], before: usize) -> Option<Vec<u8>> {
 }
 
 fn push_short_string(to: &mut Vec<u8>, text: &str) {
-    // `mend` keeps to it.
+    // `mend` keeps to the limit.
     debug_assert!(text.len() <= SHORT_STRING_BYTES_MAX, "{}", text.len());
     to.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
     to.extend_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! lapin's own parser judges what the guard passes on.
+//! Checks the guard's output with lapin's own parser.
 
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use amq_protocol::protocol::AMQPClass;
@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::amqp::guard::preamble::{Content, split};
+use crate::amqp::guard::preamble::{GuardedContent, split};
 use crate::amqp::guard::properties::read;
 use crate::{Properties, Value};
 
@@ -41,7 +41,7 @@ fn pass(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
     let mut passed = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {
         filter.push(piece)?;
-        // As lapin reads, not always all of it.
+        // lapin does not always read everything either.
         let count = filter.unread().len().min(5000);
         passed.extend_from_slice(&filter.unread()[..count]);
         filter.mark_read(count);
@@ -50,7 +50,7 @@ fn pass(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
     Ok(passed)
 }
 
-/// Reads what was passed on as lapin does; panics where lapin would end the connection.
+/// Parses the output as lapin does; panics where lapin would end the connection.
 fn as_lapin(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -63,8 +63,9 @@ fn as_lapin(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     frames
 }
 
-/// The one message in these frames: exchange and routing key as lapin has them, and what the guard put into its body.
-fn received(frames: Vec<AMQPFrame>) -> (String, String, Content) {
+/// Returns the one message in these frames: exchange and routing key as lapin reads them, and the
+/// body with the guard's preamble split off.
+fn received(frames: Vec<AMQPFrame>) -> (String, String, GuardedContent) {
     let mut frames = frames.into_iter();
     let Some(AMQPFrame::Method(3, AMQPClass::Basic(Basic::Deliver(method)))) = frames.next() else {
         panic!("no method")
@@ -106,7 +107,7 @@ fn a_header_of_any_depth_is_passed_on_in_a_form_that_can_be_read() {
         let reading = read(&content.properties);
         assert_eq!(reading.problem.is_none(), is_read, "{levels} {:?}", reading.problem);
         assert_eq!(reading.properties.headers.contains_key("deep"), is_read, "{levels}");
-        // The entries before and behind it survive.
+        // The entries before and after it survive.
         assert_eq!(reading.properties.headers["good"], Value::Void);
         assert_eq!(reading.properties.headers["last"], Value::Bool(true));
         assert_eq!(reading.properties.message_id.as_deref(), Some("id-1"));
@@ -204,7 +205,7 @@ proptest! {
                 prop_assert!(text.len() <= SHORT_STRING_BYTES_MAX);
             }
         }
-        // How the bytes were cut does not matter.
+        // The output does not depend on how the bytes were cut.
         let all = messages.concat();
         prop_assert_eq!(pass(&all, piece).unwrap(), pass(&all, all.len()).unwrap());
     }

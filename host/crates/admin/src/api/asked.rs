@@ -1,4 +1,4 @@
-//! What a request says: its query, and its body. What is wrong with it is told as everything is.
+//! Extractors for queries and bodies. Their errors are refusals like all others.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 
 use crate::refusal::Refusal;
 
-/// Of a body, to arrive.
+/// Time limit for receiving a body.
 const BODY_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// The query.
-pub(super) struct Asked<T>(pub(super) T);
+/// The parsed query string.
+pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
@@ -25,10 +25,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// The body, whole.
-pub(super) struct Sent(Bytes);
+/// The whole body.
+pub(super) struct RequestBody(Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Sent {
+impl<S: Send + Sync> FromRequest<S> for RequestBody {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
@@ -40,8 +40,8 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
     }
 }
 
-impl Sent {
-    /// Nothing at all is an empty object.
+impl RequestBody {
+    /// Parses the body as JSON. An empty body counts as an empty object.
     pub(super) fn read<T: DeserializeOwned + Default>(&self) -> Result<T, Refusal> {
         if self.0.is_empty() {
             return Ok(T::default());
@@ -52,7 +52,7 @@ impl Sent {
 }
 
 #[cfg(test)]
-impl From<&'static str> for Sent {
+impl From<&'static str> for RequestBody {
     fn from(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))
     }

@@ -1,4 +1,4 @@
-//! `/dead-letters`: list, show, replay, edit and delete what was given up, as `notify-host dead-letters` does.
+//! `/dead-letters`: lists, shows, replays, edits and deletes dead letters, as `notify-host dead-letters` does.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Admin;
-use crate::api::asked::{Asked, Sent};
+use crate::api::asked::{QueryParams, RequestBody};
 use crate::refusal::Refusal;
 
-/// That are listed, if nobody says how many, and at most.
+/// Default and maximum number of letters in a list.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
@@ -33,7 +33,7 @@ struct Replay {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Which {
+struct SelectionBody {
     plugin: Option<String>,
     reason: Option<String>,
     all: bool,
@@ -54,27 +54,27 @@ impl From<DeadLetterError> for Refusal {
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
-    Asked(query): Asked<DeadLettersQuery>,
+    QueryParams(query): QueryParams<DeadLettersQuery>,
 ) -> Result<Json<Value>, Refusal> {
     let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
     let selection = selection(query.plugin, query.reason);
-    let (total, letters) = with_service(&admin, |desk| async move { desk.list(&selection, limit).await }).await?;
+    let (total, letters) = with_service(&admin, |service| async move { service.list(&selection, limit).await }).await?;
     Ok(Json(json!({ "total": total, "letters": letters })))
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    Ok(Json(with_service(&admin, |desk| async move { desk.show(&id).await }).await?))
+    Ok(Json(with_service(&admin, |service| async move { service.show(&id).await }).await?))
 }
 
 pub(super) async fn replay_one(
     State(admin): State<Arc<Admin>>,
     Path(id): Path<String>,
-    body: Sent,
+    body: RequestBody,
 ) -> Result<Json<Value>, Refusal> {
     let Replay { body } = body.read()?;
     let how = if body.is_some() { "replaced by an event with what you wrote" } else { "replayed" };
     let done = format!("dead letter {id} is {how}");
-    with_service(&admin, |desk| async move { desk.replay_one(&id, body.as_deref()).await }).await?;
+    with_service(&admin, |service| async move { service.replay_one(&id, body.as_deref()).await }).await?;
     Ok(Json(json!({ "done": done })))
 }
 
@@ -83,22 +83,21 @@ pub(super) async fn remove_one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
     let done = format!("dead letter {id} is deleted");
-    with_service(&admin, |desk| async move { desk.remove_one(&id).await }).await?;
+    with_service(&admin, |service| async move { service.remove_one(&id).await }).await?;
     Ok(Json(json!({ "done": done })))
 }
 
-pub(super) async fn replay(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
+pub(super) async fn replay(State(admin): State<Arc<Admin>>, body: RequestBody) -> Result<Json<Value>, Refusal> {
     let meant = meant(&body)?;
-    Ok(told(&with_service(&admin, |desk| async move { desk.replay(&meant).await }).await?))
+    Ok(told(&with_service(&admin, |service| async move { service.replay(&meant).await }).await?))
 }
 
-pub(super) async fn purge(State(admin): State<Arc<Admin>>, body: Sent) -> Result<Json<Value>, Refusal> {
+pub(super) async fn purge(State(admin): State<Arc<Admin>>, body: RequestBody) -> Result<Json<Value>, Refusal> {
     let meant = meant(&body)?;
-    Ok(told(&with_service(&admin, |desk| async move { desk.purge(&meant).await }).await?))
+    Ok(told(&with_service(&admin, |service| async move { service.purge(&meant).await }).await?))
 }
 
-/// Goes on to its end, whether or not somebody still waits for the answer: what was begun with letters in hand must not be
-/// left lying.
+/// Runs `work` to completion even if the client disconnects: it may hold letters, which must not be left behind.
 async fn with_service<T, W>(admin: &Admin, work: impl FnOnce(Arc<DeadLetterService>) -> W) -> Result<T, Refusal>
 where
     T: Send + 'static,
@@ -115,9 +114,9 @@ fn told(changed: &Changed) -> Json<Value> {
     Json(json!({ "count": changed.count, "stayed": stayed.collect::<Vec<_>>() }))
 }
 
-/// All of them only if that is said.
-fn meant(body: &Sent) -> Result<Selection, Refusal> {
-    let Which { plugin, reason, all } = body.read()?;
+/// Reads the selection. All letters are selected only if the body says so.
+fn meant(body: &RequestBody) -> Result<Selection, Refusal> {
+    let SelectionBody { plugin, reason, all } = body.read()?;
     let selection = selection(plugin, reason);
     if selection.is_empty() != all {
         return Err(Refusal::bad_request("say which letters, by plugin or reason; or all"));
@@ -126,7 +125,7 @@ fn meant(body: &Sent) -> Result<Selection, Refusal> {
 }
 
 fn selection(plugin: Option<String>, reason: Option<String>) -> Selection {
-    // An empty text would match every letter.
+    // An empty string would match every letter.
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     Selection::of(given(plugin), given(reason))
 }
@@ -148,7 +147,7 @@ mod tests {
             (r#"{"plugni":"a"}"#, false, false),
             ("[]", false, false),
         ] {
-            let meant = meant(&Sent::from(body));
+            let meant = meant(&RequestBody::from(body));
             assert_eq!(meant.is_ok(), is_well, "{body}");
             assert_eq!(meant.is_ok_and(|meant| meant.is_empty()), is_all, "{body}");
         }

@@ -1,5 +1,5 @@
-//! `/events` and `/explain`: what became of events, from the journal, as `notify-host events` and `notify-host explain`
-//! tell it.
+//! `/events` and `/explain`: the history of events from the journal, as `notify-host events` and `notify-host explain`
+//! show it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -23,26 +23,26 @@ use serde_json::{Value, json};
 use state::file::apart;
 
 use crate::Admin;
-use crate::api::asked::Asked;
-use crate::follower::News;
+use crate::api::asked::QueryParams;
+use crate::follower::NewRecords;
 use crate::refusal::Refusal;
 use crate::streams::heard;
 
-/// That are told, if nobody says how many, and at most.
+/// Default and maximum number of records in an answer.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
-/// Of looking through the journal.
+/// Time limit of one search through the journal.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
-/// After there are enough, so many chunks are looked through for their subjects.
+/// Number of extra chunks that are searched for subjects once there are enough records.
 const CHUNKS_BEYOND: usize = 1;
-/// Of one look at what is new, a stream sends so many; of the others it says how many they were.
+/// Maximum number of new records that a stream sends per poll. It reports how many it left out.
 const NEWS_MAX: usize = 100;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
     plugin: Option<String>,
-    /// Several, with commas between them.
+    /// Outcomes, separated by commas.
     outcome: Option<String>,
     since: Option<String>,
     until: Option<String>,
@@ -58,12 +58,12 @@ pub(super) struct Question {
     subject: Option<String>,
 }
 
-/// What is asked for.
+/// A parsed query.
 struct Wanted {
     filter: Filter,
     id: Option<String>,
     subject: Option<String>,
-    /// In milliseconds since 1970.
+    /// Milliseconds since 1970.
     since: i64,
     until: i64,
     limit: usize,
@@ -71,7 +71,7 @@ struct Wanted {
 
 impl EventsQuery {
     fn read(self, now: i64) -> Result<Wanted, Refusal> {
-        // A page leaves empty what nobody filled in.
+        // The dashboard sends empty strings for fields that are not filled in.
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let outcomes = given(self.outcome).unwrap_or_default();
         let outcome = outcomes
@@ -111,7 +111,7 @@ impl Wanted {
             && self.subject.as_ref().is_none_or(|about| subject == Some(about))
     }
 
-    /// The newest first, and whether all was looked through that had to be.
+    /// Returns the matching records, newest first, and whether the search was complete.
     fn find(&self, journal: &Path) -> Result<(Vec<Value>, bool), StoreError> {
         match (&self.id, &self.subject) {
             (None, None) => self.latest(&Reader::open(journal)?),
@@ -130,7 +130,7 @@ impl Wanted {
     fn latest(&self, reader: &Reader) -> Result<(Vec<Value>, bool), StoreError> {
         let begun = Instant::now();
         let (mut found, mut is_all, mut beyond) = (Vec::new(), true, 0);
-        // How an event came is written before what became of it.
+        // An event's subject is in its `Received` record, which is older than its other records.
         let (mut nameless, mut subjects) = (BTreeSet::new(), BTreeMap::new());
         reader.back(self.since, self.until, |records| {
             if found.len() >= self.limit {
@@ -162,7 +162,7 @@ impl Wanted {
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
-    Asked(query): Asked<EventsQuery>,
+    QueryParams(query): QueryParams<EventsQuery>,
 ) -> Result<Json<Value>, Refusal> {
     let wanted = query.read(now())?;
     let (events, is_complete) = ask(&admin, move |journal| wanted.find(&journal)).await?.unwrap_or((Vec::new(), true));
@@ -171,7 +171,7 @@ pub(super) async fn list(
 
 pub(super) async fn explain(
     State(admin): State<Arc<Admin>>,
-    Asked(question): Asked<Question>,
+    QueryParams(question): QueryParams<Question>,
 ) -> Result<Json<Value>, Refusal> {
     let Question { id, subject } = question;
     if id.is_some() == subject.is_some() {
@@ -188,16 +188,16 @@ pub(super) async fn explain(
 
 pub(super) async fn stream(
     State(admin): State<Arc<Admin>>,
-    Asked(query): Asked<EventsQuery>,
+    QueryParams(query): QueryParams<EventsQuery>,
 ) -> Result<Response, Refusal> {
     let wanted = query.read(now())?;
     let news = admin.follower.listen(journal(&admin)?).await.map_err(|error| failed(&error))?;
-    let lines = heard(news).flat_map(move |news: News| stream::iter(select(&wanted, &news)));
+    let lines = heard(news).flat_map(move |news: NewRecords| stream::iter(select(&wanted, &news)));
     admin.streams.answer_named(lines)
 }
 
-/// What a stream sends of the news.
-fn select(wanted: &Wanted, news: &News) -> Vec<(&'static str, Value)> {
+/// Selects what a stream sends of the new records.
+fn select(wanted: &Wanted, news: &NewRecords) -> Vec<(&'static str, Value)> {
     let wants = |(record, subject): &&(Record, Option<String>)| wanted.wants(record, subject.as_deref());
     let count = news.iter().filter(wants).count();
     let left_out = count.saturating_sub(NEWS_MAX);
@@ -214,13 +214,14 @@ fn journal(admin: &Admin) -> Result<&PathBuf, Refusal> {
     admin.sources.journal_file.as_ref().filter(|_| admin.sources.journal.is_on()).ok_or_else(none)
 }
 
-/// Asks the journal, apart from those who must not wait for a disk. `None`: there is nothing in it yet.
+/// Asks the journal on a blocking thread, because other tasks must not wait for the disk. `None`: there is no journal
+/// file yet.
 async fn ask<T: Send + 'static>(
     admin: &Admin,
     question: impl FnOnce(PathBuf) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<Option<T>, Refusal> {
     let file = journal(admin)?.clone();
-    // It is never closed.
+    // Acquiring cannot fail: the semaphore is never closed.
     let _turn = admin.questions.acquire().await;
     match apart(move || question(file)).await {
         Ok(answer) => Ok(Some(answer)),
@@ -277,7 +278,7 @@ mod tests {
             event_type: "t".into(),
             what: journal::What::Duplicate,
         };
-        let news: News = Arc::new(vec![(record, None); NEWS_MAX + 7]);
+        let news: NewRecords = Arc::new(vec![(record, None); NEWS_MAX + 7]);
         let lines = select(&wanted, &news);
         assert_eq!((lines.len(), &lines[0]), (NEWS_MAX + 1, &("gap", json!({ "left_out": 7 }))));
     }

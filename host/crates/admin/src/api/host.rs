@@ -1,4 +1,4 @@
-//! `/host`: what this host is, and how it is.
+//! `/host`: identity and condition of this host.
 
 use std::sync::Arc;
 

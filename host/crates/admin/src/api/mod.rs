@@ -1,4 +1,4 @@
-//! The API, `/api/v1`: JSON in, JSON out. What is refused says why, in a sentence.
+//! The API, `/api/v1`: JSON in, JSON out. An error says in one sentence why.
 
 mod asked;
 mod dead_letters;
@@ -17,10 +17,10 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use crate::Admin;
 use crate::refusal::Refusal;
 
-/// The document that describes it; a test compares it with what there is.
+/// The `OpenAPI` document; a test compares it with the routes.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Each with who answers.
+/// Defines the routes with their handlers, and for the tests a list of them.
 macro_rules! routes {
     ($($method:ident $path:literal => $answer:path;)+) => {
         pub(super) fn routes() -> Router<Arc<Admin>> {

@@ -1,4 +1,4 @@
-//! `/plugins`: how the plugins stand, and what the operator may do with them. The same as by `notify-host plugin`.
+//! `/plugins`: shows the plugins and operates them, as `notify-host plugin` does.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ fn show(admin: &Admin, depths: &Depths, report: &PluginReport) -> Value {
     plugin
 }
 
-/// Secrets by their names.
+/// Formats the grants; secrets by name only.
 fn granted(grants: &Grants) -> Value {
     let of = |capability| grants.of(capability).map(ToString::to_string).collect::<Vec<_>>();
     json!({

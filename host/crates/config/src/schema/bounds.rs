@@ -1,24 +1,24 @@
-//! What a schema may be, so that neither compiling it nor checking settings by it takes long, whoever wrote it.
+//! Bounds on a plugin's schema, so that neither compiling it nor validating settings with it takes long.
 //!
-//! A few lines of JSON can stand for any amount of work, by references that each lead to two more. So it is
-//! counted what a schema comes to with its references written out, before it is compiled.
+//! References that each lead to two more let a few lines of JSON stand for any amount of work. So the size of a schema
+//! is counted with its references written out, before it is compiled.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// Nested objects and lists, references written out.
+/// Maximum number of objects and lists in a schema, with its references written out.
 const PARTS_MAX: u64 = 20_000;
-/// Regular expressions in it: each is compiled.
+/// Maximum number of regular expressions in a schema. Each of them is compiled.
 const PATTERNS_MAX: usize = 64;
-/// In one of them; a short one can be as bad as it likes, and is stopped by its compiled size.
+/// Maximum bytes of one regular expression. A short but expensive one is stopped by its compiled size.
 const PATTERN_BYTES_MAX: usize = 1024;
-/// The JSON parser's own bound is 128; in a schema each level is a call or two of the validator's.
+/// Maximum nesting depth of a schema. The JSON parser's own bound is 128; each level costs the validator a call or two.
 const DEPTH_MAX: usize = 64;
-/// References that change what others mean, or that no settings need.
+/// Keywords that are refused: they change what other references mean, or no settings need them.
 const REFUSED: [&str; 5] = ["$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor"];
 
-/// The error is what is wrong, as a part of a sentence.
+/// Checks the bounds. The error is a sentence fragment that says what is wrong.
 pub(super) fn check(schema: &Value) -> Result<(), String> {
     if !schema.is_object() {
         return Err("it is not a JSON object".to_owned());
@@ -31,16 +31,16 @@ pub(super) fn check(schema: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// What a reference within the schema leads to: `#`, or `#/$defs/address`.
+/// Resolves a reference within the schema, such as `#` or `#/$defs/address`.
 pub(super) fn follow<'s>(root: &'s Value, reference: &str) -> Option<&'s Value> {
     let pointer = reference.strip_prefix('#')?;
-    // Escaped ones could be read in two ways.
+    // An escaped pointer is ambiguous: two parsers could read it differently.
     if pointer.contains('%') { None } else { root.pointer(pointer) }
 }
 
 struct Count<'s> {
     root: &'s Value,
-    /// What references come to; `None` while it is counted.
+    /// Size of each reference's target; `None` while it is being counted, which detects cycles.
     known: HashMap<&'s str, Option<u64>>,
     patterns: usize,
 }
@@ -73,7 +73,7 @@ impl<'s> Count<'s> {
                     });
                 }
                 if members.keys().any(|name| name.starts_with("unevaluated")) {
-                    // All that stands beside it is looked at again.
+                    // `unevaluated…` makes the validator visit everything beside it a second time.
                     parts = parts.saturating_mul(2);
                 }
             }

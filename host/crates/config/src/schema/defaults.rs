@@ -1,10 +1,10 @@
-//! Fills in a schema's defaults, at the top and within objects that are there.
+//! Fills in a schema's defaults, at the top level and within objects that are present.
 
 use serde_json::{Map, Value};
 
 use crate::schema::bounds::follow;
 
-/// `root` is bounded, and leads nowhere back to itself: see [`super::bounds`].
+/// Adds the missing defaults to `values`. `root` must have passed [`super::bounds`]: it is bounded and has no cycles.
 pub(super) fn fill(root: &Value, schema: &Value, values: &mut Map<String, Value>) {
     if let Some(target) = schema["$ref"].as_str().and_then(|reference| follow(root, reference)) {
         fill(root, target, values);

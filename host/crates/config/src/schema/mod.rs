@@ -1,8 +1,8 @@
-//! A plugin's own JSON Schema (2020-12) for its `[config]`: what is missing is filled in with its defaults,
-//! and each fault is told with its line.
+//! Validates a plugin's `[config]` against the JSON Schema (2020-12) that the plugin brings. Missing values are filled
+//! in from the schema's defaults, and each fault is reported with its line.
 //!
-//! The schema comes from the plugin, so that it must not hurt: it refers to nothing outside of itself, its
-//! regular expressions take linear time, and [`bounds`] knows beforehand how much work it can make.
+//! The schema comes from the plugin, so it is not trusted: it may refer to nothing outside itself, its regular
+//! expressions run in linear time, and [`bounds`] limits the work it can cause before it is compiled.
 
 mod bounds;
 mod defaults;
@@ -17,34 +17,35 @@ use serde_json::{Map, Value};
 pub use crate::schema::sentence::kind_name;
 use crate::settings::Settings;
 
-/// It takes milliseconds; this is for what nobody thought of. So long that it is not the machine that is busy: a thread
-/// that gets stuck goes on, and must not be joined by another at each try.
+/// Time limit of one validation, a last resort: it normally takes milliseconds. The limit is this long so that a busy
+/// machine cannot reach it. A thread that exceeds it keeps running, and every further try may add another one.
 const TIME_MAX: Duration = Duration::from_secs(30);
-/// The validator goes down as deep as the schema does, a few kilobytes each.
+/// Stack size in bytes of the validating thread. The validator recurses as deep as the schema, a few kilobytes per
+/// level.
 const STACK_BYTES: usize = 16 << 20;
-/// One regular expression, compiled.
+/// Maximum bytes of one compiled regular expression.
 const PATTERN_BYTES_MAX: usize = 256 << 10;
-/// Of one file, shown.
+/// Maximum number of faults shown for one file.
 const FAULTS_MAX: usize = 20;
 
-/// Why the settings are no good.
+/// Why the settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The operator's fault: a line for each, with its place.
+    /// The operator's mistake: one line per fault, each with its place.
     #[error("{0}")]
     Faults(String),
-    /// The plugin's own.
+    /// The plugin's mistake: its schema is unusable.
     #[error("its config schema is no use: {0}")]
     Schema(String),
-    /// The machine's.
+    /// The machine's fault: no thread could be started.
     #[error("its settings cannot be checked: {0}")]
     NotChecked(String),
 }
 
-/// The settings with the schema's defaults, once they fit it.
+/// Checks the settings against the schema and returns them with the schema's defaults filled in.
 pub async fn complete(schema: String, settings: Settings) -> Result<Map<String, Value>, SettingsError> {
     let (answer, answered) = tokio::sync::oneshot::channel();
-    // A thread that gets stuck must be no thread of the runtime's.
+    // On a thread of its own: one that gets stuck must not block a thread of the runtime.
     let work = move || drop(answer.send(complete_here(&schema, &settings)));
     let refused = |error: &dyn std::fmt::Display| SettingsError::Schema(error.to_string());
     thread::Builder::new()
@@ -54,7 +55,7 @@ pub async fn complete(schema: String, settings: Settings) -> Result<Map<String, 
         .map_err(|error| SettingsError::NotChecked(format!("no thread can be started for it: {error}")))?;
     match tokio::time::timeout(TIME_MAX, answered).await {
         Ok(Ok(completed)) => completed,
-        // The sender is gone: the thread panicked.
+        // The sender was dropped, so the thread panicked.
         Ok(Err(_)) => Err(refused(&"the validator failed at it")),
         Err(_) => Err(refused(&format_args!("it takes longer than {} s", TIME_MAX.as_secs()))),
     }

@@ -1,5 +1,5 @@
-//! What is wrong with a setting, in words for the operator. Values are not repeated: one may be a password
-//! that somebody put there.
+//! Turns a validation error into a sentence for the operator. Values are never repeated, because a value may be a
+//! password that was put in the wrong place.
 
 use event::suggest::nearest;
 use jsonschema::ValidationError;
@@ -8,23 +8,23 @@ use serde_json::Value;
 
 use crate::settings::key_of;
 
-/// A schema may know any number of ways.
+/// Maximum characters of one message. A schema may list any number of alternatives.
 const PROBLEM_CHARACTERS_MAX: usize = 500;
 
-pub(super) struct Fault {
+pub(super) struct SettingFault {
     /// JSON pointer of the setting.
     pub(super) pointer: String,
     pub(super) problem: String,
 }
 
-impl Fault {
-    /// `config.recipients[0]`.
+impl SettingFault {
+    /// The key as the operator knows it: `config.recipients[0]`.
     pub(super) fn key(&self) -> String {
         key_of(&self.pointer)
     }
 }
 
-/// A schema that is wrong in itself.
+/// Describes a schema that is itself invalid.
 pub(super) fn of_schema(error: &ValidationError<'_>) -> String {
     let place = match error.instance_path().as_str() {
         "" => "it".to_owned(),
@@ -34,20 +34,20 @@ pub(super) fn of_schema(error: &ValidationError<'_>) -> String {
     format!("{place}: {}", lower(&problem))
 }
 
-/// Most errors are one fault; each unknown key is one of its own.
-pub(super) fn of(error: &ValidationError<'_>, schema: &Value) -> Vec<Fault> {
+/// Describes an error. Most errors are one fault; each unknown key is a fault of its own.
+pub(super) fn of(error: &ValidationError<'_>, schema: &Value) -> Vec<SettingFault> {
     let pointer = error.instance_path().as_str();
     let below = |name: &str| format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
-    let one = |problem: String| vec![Fault { pointer: pointer.to_owned(), problem }];
+    let one = |problem: String| vec![SettingFault { pointer: pointer.to_owned(), problem }];
     match error.kind() {
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             let known = properties_beside(error, schema);
-            let fault = |name: &String| Fault { pointer: below(name), problem: unknown(name, &known) };
+            let fault = |name: &String| SettingFault { pointer: below(name), problem: unknown(name, &known) };
             unexpected.iter().map(fault).collect()
         }
         Kind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
-            vec![Fault { pointer: below(name), problem: "it is missing".to_owned() }]
+            vec![SettingFault { pointer: below(name), problem: "it is missing".to_owned() }]
         }
         Kind::Type { kind } => one(format!("expected {}, got {}", kinds(kind), kind_of(error.instance()))),
         Kind::Enum { options } => {
@@ -57,7 +57,7 @@ pub(super) fn of(error: &ValidationError<'_>, schema: &Value) -> Vec<Fault> {
         Kind::Constant { expected_value } => one(format!("expected {expected_value}")),
         Kind::Pattern { pattern } => one(format!("it does not match {pattern:?}")),
         Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
-            // The first way's first fault says more than that no way fits.
+            // "Matches none of the alternatives" says little. The first error of each alternative says more.
             let ways = context.iter().filter_map(|errors| of(errors.first()?, schema).into_iter().next());
             let ways: Vec<_> = ways.map(|fault| fault.problem).collect();
             let problem = format!("it fits none of the ways it may be: {}", ways.join("; or "));
@@ -75,7 +75,7 @@ fn unknown(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// The names that the schema knows where it says that there are no others.
+/// Returns the property names that the schema allows beside the unknown one.
 fn properties_beside<'s>(error: &ValidationError<'_>, schema: &'s Value) -> Vec<&'s str> {
     let path = error.schema_path().as_str();
     let around = path.rsplit_once('/').map_or("", |(around, _)| around);
@@ -90,7 +90,7 @@ fn kinds(kind: &TypeKind) -> String {
     }
 }
 
-/// What a type of JSON Schema is called in TOML.
+/// Names a JSON Schema type in TOML's terms.
 pub fn kind_name(kind: &str) -> &'static str {
     match kind {
         "string" => "a text",

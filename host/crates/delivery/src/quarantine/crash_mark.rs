@@ -1,8 +1,8 @@
-//! A crash mark says that a signal of the kind that a fault of the program raises ended the process, and which.
+//! Leaves a crash mark when a signal that program faults raise ends the process, and says which signal it was.
 //!
-//! A process that is killed from outside leaves none: SIGKILL, a power cut and `process::exit` run no handler. So the
-//! next start can tell a crash from a kill. Rust ends a stack overflow, a failed allocation and a panic within a panic
-//! with one of these signals.
+//! A kill from outside leaves no mark: SIGKILL, a power failure and `process::exit` run no handler. The next
+//! start can therefore tell a crash from a kill. Rust ends a stack overflow, a failed allocation and a panic
+//! within a panic with one of these signals.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -14,12 +14,13 @@ use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, c_int, c_void, sigaction, s
 const SIGNALS: [c_int; 5] = [SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE];
 const NO_FILE: RawFd = -1;
 
-/// Where the handler writes. It may only do what is safe at any moment, which excludes locks and memory.
+/// The file that the handler writes to. A handler may only use async-signal-safe operations, which rules out
+/// locks and memory allocation.
 static FILE: AtomicI32 = AtomicI32::new(NO_FILE);
-/// The former action of each of [`SIGNALS`].
+/// The previous action of each of [`SIGNALS`].
 static FORMER: [OnceLock<sigaction>; SIGNALS.len()] = [const { OnceLock::new() }; SIGNALS.len()];
 
-/// From now on a crash leaves its mark at the beginning of this file, until the answer is dropped.
+/// Makes a crash leave its mark at the beginning of this file, until the returned value is dropped.
 pub(super) fn into(file: &File) -> Marking {
     FILE.store(file.as_raw_fd(), Ordering::Release);
     for (signal, former) in SIGNALS.into_iter().zip(&FORMER) {
@@ -28,7 +29,7 @@ pub(super) fn into(file: &File) -> Marking {
     Marking(())
 }
 
-/// Marks are made as long as this lives. The file must live longer.
+/// Crashes leave marks for as long as this lives. The file must live longer.
 #[derive(Debug)]
 pub(crate) struct Marking(());
 
@@ -38,7 +39,7 @@ impl Drop for Marking {
     }
 }
 
-/// The name of the signal that a marked file tells of; `None` if it has no mark.
+/// Returns the name of the signal in a marked file, or `None` if there is no mark.
 pub(super) fn read(content: &[u8]) -> Option<&'static str> {
     let signal = c_int::from(*content.first()?);
     Some(match signal {
@@ -56,13 +57,13 @@ fn install(signal: c_int, former: &OnceLock<sigaction>) {
     if former.get().is_some() {
         return;
     }
-    // SAFETY: both are plain structs for which all zeroes are valid; the pointers are to them. The handler only does
-    // what POSIX calls async-signal-safe.
+    // SAFETY: both are plain structs for which all zeroes are valid, and the pointers point to them. The
+    // handler only does what POSIX calls async-signal-safe.
     unsafe {
         let mut ours: sigaction = std::mem::zeroed();
         let mut theirs: sigaction = std::mem::zeroed();
         ours.sa_sigaction = mark as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
-        // On a stack of its own: the thread's may be what is used up.
+        // Use the alternate stack: the thread's own may have overflowed.
         ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         libc::sigemptyset(&raw mut ours.sa_mask);
         if libc::sigaction(signal, std::ptr::null(), &raw mut theirs) == 0 && former.set(theirs).is_ok() {
@@ -71,7 +72,7 @@ fn install(signal: c_int, former: &OnceLock<sigaction>) {
     }
 }
 
-/// Writes the mark, and lets the signal do what it would have done without.
+/// Writes the mark, then lets the signal take its usual effect.
 #[expect(unsafe_code, reason = "a signal handler calls the C library, whose functions have no safe names")]
 extern "C" fn mark(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
     // SAFETY: pwrite, sigaction and raise are async-signal-safe, `OnceLock::get` is one atomic load, and the system
@@ -88,8 +89,8 @@ extern "C" fn mark(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
         {
             action = *former;
         }
-        // A fault of the processor comes again when the handler returns, and finds what was there before: Rust's own
-        // handler, which tells of a stack overflow. A signal that was sent comes once.
+        // A processor fault recurs when the handler returns, and then reaches the previous handler: Rust's own,
+        // which reports a stack overflow. A signal that was sent arrives only once, so raise it again.
         let was_sent = (*info).si_code <= 0;
         if was_sent {
             action = std::mem::zeroed();
@@ -113,7 +114,7 @@ mod tests {
     const INNER: &str = "NOTIFY_TEST_CRASH";
     const FILE_NAME: &str = "NOTIFY_TEST_CRASH_FILE";
 
-    /// Ends this process; only a child of the test below gets here.
+    /// Ends this process. Only a child of the test below gets here.
     fn crash(how: &str) {
         #[expect(unconditional_recursion, reason = "to use up the stack")]
         #[inline(never)]
@@ -128,7 +129,7 @@ mod tests {
                 println!("{}", std::thread::spawn(|| recurse(&mut [0; 64])).join().unwrap());
             }
             "exit" => std::process::exit(3),
-            // Waits for the signal that the test sends.
+            // Wait for the signal that the test sends.
             _ => loop {
                 std::thread::park();
             },

@@ -1,8 +1,9 @@
-//! Where a host's record lies: a file of its own in the state folder, with a lock beside it that says that its host lives.
+//! Stores a host's record in a file of its own in the state folder. A lock beside it shows that the host is
+//! alive.
 //!
-//! The system drops the lock with the process, however that ends. The next host that starts finds the record of one that
-//! is gone, and takes it over. Several hosts may share the folder. What is written is not flushed to the disk: a process
-//! that dies does not need it, and a machine that loses its power is no message's doing.
+//! The system drops the lock when the process ends, however that happens. The next host that starts takes over
+//! the record of a host that is gone. Several hosts may share the folder. The record is not flushed to disk: a
+//! process that dies does not need that, and no message causes a power failure.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -15,21 +16,25 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::quarantine::crash_mark::{self, Marking};
-use crate::quarantine::record::{Ending, Record};
+use crate::quarantine::record::{Record, SessionEnding};
 
+/// File extension of a lock.
 const LOCK: &str = "lock";
+/// File extension of a record.
 const RECORD: &str = "json";
+/// Version of the record's format.
 const VERSION: u32 = 1;
-/// A record has 256 remembered suspects and those in hand, of some 200 bytes each.
+/// Maximum bytes of a record file. A record has up to 256 remembered suspects and the messages in hand, of some
+/// 200 bytes each.
 const RECORD_BYTES_MAX: u64 = 64 << 20;
 
-/// A host's own file.
+/// The record file of this host.
 #[derive(Debug)]
 pub(super) struct RecordFile {
     lock: PathBuf,
     record: PathBuf,
     machine: Machine,
-    // In this order: no mark is written into a file that is closed.
+    // The order matters: the mark must be dropped first, so that it never writes to a closed file.
     _marking: Marking,
     _locked: File,
 }
@@ -38,7 +43,7 @@ pub(super) struct RecordFile {
 struct Saved {
     version: u32,
     machine: Machine,
-    /// The host stopped in good order, and left this for the next.
+    /// Whether the host stopped cleanly and left this for the next one.
     #[serde(default)]
     is_stopped: bool,
     record: Record,
@@ -48,9 +53,9 @@ struct Saved {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Machine {
-    /// Another one after each start.
+    /// Changes with each boot.
     boot_id: Option<String>,
-    /// Processes that the system has killed for want of memory.
+    /// Number of processes that the system has killed for lack of memory.
     out_of_memory_kills: Option<u64>,
 }
 
@@ -68,20 +73,20 @@ fn out_of_memory_kills(vmstat: &str) -> Option<u64> {
     vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
-/// How a host ended that is gone.
-fn ending(saved: &Saved, mark: Option<&str>, now: &Machine) -> Ending {
+/// Determines how a host that is gone ended.
+fn ending(saved: &Saved, mark: Option<&str>, now: &Machine) -> SessionEnding {
     let (then, kills) = (&saved.machine, |machine: &Machine| machine.out_of_memory_kills.unwrap_or(0));
     match mark {
-        _ if saved.is_stopped => Ending::Stopped,
-        Some(signal) => Ending::Broken(format!("{signal} ended the host")),
-        None if then.boot_id != now.boot_id => Ending::MachineRestarted,
-        None if kills(now) > kills(then) => Ending::OutOfMemory,
-        None => Ending::Unexplained,
+        _ if saved.is_stopped => SessionEnding::Stopped,
+        Some(signal) => SessionEnding::Broken(format!("{signal} ended the host")),
+        None if then.boot_id != now.boot_id => SessionEnding::MachineRestarted,
+        None if kills(now) > kills(then) => SessionEnding::OutOfMemory,
+        None => SessionEnding::Unexplained,
     }
 }
 
 impl RecordFile {
-    /// Makes one in this folder, and takes over what hosts have left there that are gone.
+    /// Creates a record file in this folder, and takes over the records of hosts that are gone.
     pub(super) fn open(folder: &Path, now: i64) -> io::Result<(Self, Record)> {
         private_folder(folder)?;
         let name = Uuid::new_v4().to_string();
@@ -108,7 +113,8 @@ impl RecordFile {
         let marking = crash_mark::into(&locked);
         let file = Self { record: lock.with_extension(RECORD), lock, machine, _marking: marking, _locked: locked };
         file.write(&record)?;
-        // Only once ours has it. Their locks are held until they are gone, so that nobody else takes them over.
+        // Remove the old records only after writing ours. Holding their locks until then keeps other hosts from
+        // taking them over.
         for (lock, _held) in taken_over {
             let removed = fs::remove_file(lock.with_extension(RECORD)).and_then(|()| fs::remove_file(&lock));
             if let Err(error) = removed {
@@ -122,7 +128,7 @@ impl RecordFile {
         self.put(record, false)
     }
 
-    /// The host stops in good order. What is worth keeping is left for the next one.
+    /// Closes the file of a host that stops cleanly. Leaves anything that the next host should know.
     pub(super) fn close(self, record: &Record) {
         let left = if record.is_worth_keeping() {
             self.put(record, true)
@@ -136,18 +142,20 @@ impl RecordFile {
 
     fn put(&self, record: &Record, is_stopped: bool) -> io::Result<()> {
         let saved = Saved { version: VERSION, machine: self.machine.clone(), is_stopped, record: record.clone() };
-        // In one step, so that a process that dies in the act leaves the old one or the new one.
+        // Rename the file into place, so that a process that dies meanwhile leaves either the old file or the new
+        // one.
         let new = self.record.with_extension("new");
         fs::write(&new, serde_json::to_vec(&saved)?)?;
         fs::rename(&new, &self.record)
     }
 }
 
-/// The record of a host that is gone, with its lock; `None` while it lives.
+/// Reads the record of a host that is gone, and returns it with its lock. Returns `None` while the host is
+/// alive.
 fn take_over(lock: &Path, machine: &Machine, now: i64) -> io::Result<Option<(Record, File)>> {
     let mut held = match File::open(lock) {
         Ok(file) => file,
-        // Somebody else has just taken it over.
+        // Another host has just taken it over.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -158,11 +166,11 @@ fn take_over(lock: &Path, machine: &Machine, now: i64) -> io::Result<Option<(Rec
     held.by_ref().take(1).read_to_end(&mut mark)?;
     let text = match read_bounded(&lock.with_extension(RECORD), RECORD_BYTES_MAX) {
         Ok(text) => text,
-        // It ended before it had one.
+        // The host ended before it wrote a record.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some((Record::default(), held))),
         Err(error) => return Err(error),
     };
-    // It is a help and no truth that must not be lost: one that is damaged or of another version is forgotten.
+    // The record helps, but losing it is harmless. One that is damaged or of another version is ignored.
     let saved = serde_json::from_slice::<Saved>(&text).ok().filter(|saved| saved.version == VERSION);
     let Some(mut saved) = saved else { return Ok(Some((Record::default(), held))) };
     let ending = ending(&saved, crash_mark::read(&mark), machine);
@@ -190,14 +198,14 @@ mod tests {
     fn how_a_host_ended_is_told_by_what_it_left_and_by_the_machine() {
         let machine = |boot_id: &str, kills| Machine { boot_id: Some(boot_id.to_owned()), out_of_memory_kills: kills };
         for (mark, now, expected) in [
-            (None, machine("a", Some(3)), Ending::Unexplained),
-            (None, machine("a", Some(4)), Ending::OutOfMemory),
-            (None, machine("a", None), Ending::Unexplained),
-            (None, machine("b", Some(9)), Ending::MachineRestarted),
-            (Some("SIGABRT"), machine("a", Some(3)), Ending::Broken("SIGABRT ended the host".to_owned())),
+            (None, machine("a", Some(3)), SessionEnding::Unexplained),
+            (None, machine("a", Some(4)), SessionEnding::OutOfMemory),
+            (None, machine("a", None), SessionEnding::Unexplained),
+            (None, machine("b", Some(9)), SessionEnding::MachineRestarted),
+            (Some("SIGABRT"), machine("a", Some(3)), SessionEnding::Broken("SIGABRT ended the host".to_owned())),
         ] {
             assert_eq!(ending(&saved(false), mark, &now), expected, "{mark:?} {now:?}");
-            assert_eq!(ending(&saved(true), mark, &now), Ending::Stopped);
+            assert_eq!(ending(&saved(true), mark, &now), SessionEnding::Stopped);
         }
         assert_eq!(out_of_memory_kills("oom_kill_x 9\npgfault 1\noom_kill 17\n"), Some(17));
         assert_eq!(out_of_memory_kills("pgfault 1\n"), None);
@@ -211,24 +219,24 @@ mod tests {
         let (first, record) = RecordFile::open(&folder, 0).unwrap();
         assert_eq!(record, Record::default());
         first.write(&record_in_hand()).unwrap();
-        // While it lives nobody takes it.
+        // Nobody takes the record while its host is alive.
         let (second, record) = RecordFile::open(&folder, 0).unwrap();
         assert_eq!((record, files()), (Record::default(), 4));
         second.close(&Record::default());
         assert_eq!(files(), 2);
 
-        // As a crash leaves it: the mark, and no lock.
+        // Imitate a crash, which leaves the mark and no lock.
         fs::write(&first.lock, [u8::try_from(libc::SIGABRT).unwrap()]).unwrap();
         drop(first);
         let (third, record) = RecordFile::open(&folder, 0).unwrap();
         assert!(record.conviction(&Fingerprint::of_number(1)).is_some());
         assert_eq!(files(), 2, "the first one's are gone");
-        // A good end keeps what is known.
+        // A clean stop keeps the evidence.
         third.close(&record);
         let (fourth, record) = RecordFile::open(&folder, 0).unwrap();
         assert!(record.conviction(&Fingerprint::of_number(1)).is_some());
 
-        // A record that cannot be read is forgotten.
+        // An unreadable record is ignored.
         fs::write(&fourth.record, "{").unwrap();
         drop(fourth);
         let (fifth, record) = RecordFile::open(&folder, 0).unwrap();

@@ -1,4 +1,4 @@
-//! A fingerprint tells messages apart, and is the same each time that the broker offers a message again.
+//! A fingerprint tells messages apart, and stays the same each time the broker offers a message again.
 
 use std::io::Read;
 
@@ -21,11 +21,13 @@ impl Fingerprint {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         let properties = Properties { headers, ..message.properties.clone() };
-        // Maps are written in the order of their keys. What cannot be written at all is told apart by the rest.
+        // Maps serialize in the order of their keys. If the properties cannot be serialized, the other parts still
+        // tell messages apart.
         let properties = serde_json::to_vec(&properties).unwrap_or_default();
         let parts = [queue.as_bytes(), exchange.as_bytes(), routing_key.as_bytes(), &properties];
         let mut head = Vec::new();
         for part in parts {
+            // Prefix each part with its length, so that bytes cannot move from one part to the next unnoticed.
             head.extend((part.len() as u64).to_be_bytes());
             head.extend(part);
         }
@@ -34,13 +36,13 @@ impl Fingerprint {
         Self(Digest::of_all(content).unwrap_or_else(|_| Digest::of(&head)))
     }
 
-    /// Enough to find it in the log.
+    /// Returns the short form of the digest, for the log.
     pub(super) fn short(&self) -> String {
         self.0.short()
     }
 }
 
-/// Whether the broker itself counts in this header.
+/// Returns whether the broker itself updates this header.
 fn is_of_the_broker(name: &str) -> bool {
     matches!(name, "x-death" | "x-delivery-count" | "x-acquired-count")
         || name.starts_with("x-first-death-")

@@ -1,11 +1,12 @@
-//! The quarantine sets a message aside that breaks the session, or the process with it, whatever the cause.
+//! The quarantine sets aside a message that breaks the session, or the process with it, whatever the cause.
 //!
-//! A message that does so comes again, here or at another host, and would do so for ever. After a break the messages that
-//! the broker offers again are suspects, for one of them may have been the cause. They are taken one at a time, and who
-//! is in hand is written down before anything is done with it. If the session breaks again, it is known who was alone in
-//! hand: that one goes to the dead letters unhandled. See [`record`] for what counts as evidence.
+//! Such a message is offered again, here or at another host, and would break sessions forever. After a break,
+//! one of the messages that the broker offers again may have been the cause, so all of them are suspects. They
+//! are taken one at a time, and the message in hand is recorded before anything is done with it. If the session
+//! breaks again, the record shows which message was alone in hand. It goes to the dead letters unhandled. See
+//! [`record`] for the rules of evidence.
 //!
-//! In an ordinary session nothing of this happens: what it costs a message is to look at a flag.
+//! An ordinary session does none of this. Its cost for each message is one look at a flag.
 
 mod crash_mark;
 mod file;
@@ -26,48 +27,49 @@ use tracing::warn;
 use crate::policy::Fault;
 use crate::quarantine::file::RecordFile;
 use crate::quarantine::fingerprint::Fingerprint;
-pub(super) use crate::quarantine::record::Form;
-use crate::quarantine::record::{Conviction, Ending, Record};
+pub(super) use crate::quarantine::record::DeadLetterForm;
+use crate::quarantine::record::{Conviction, Record, SessionEnding};
 pub(super) use crate::quarantine::turn::{Admission, Caution};
 
-/// The folder's name in the state of one plugin folder.
+/// Name of the folder within the state folder of one plugin folder.
 const FOLDER: &str = "quarantine";
-/// The code of a dead letter.
+/// Code of a quarantined dead letter.
 pub const CODE: &str = "quarantined";
-/// A session that lasts for so long is no part of a series that a message causes.
+/// A session that lasts this long is not part of a series that a message causes.
 const SESSION_LONG: Duration = Duration::from_mins(1);
 
-/// The host's knowledge of messages that break sessions. Clones share it, and it outlives sessions.
+/// Everything the host knows about messages that break sessions. Clones share it, and it outlives sessions.
 #[derive(Clone)]
-pub struct Quarantine(Arc<Shared>);
+pub struct Quarantine(Arc<QuarantineInner>);
 
-struct Shared {
-    state: Mutex<State>,
-    /// Apart from the state, for whoever writes waits for a disk.
+struct QuarantineInner {
+    state: Mutex<QuarantineState>,
+    /// A lock of its own, because writing waits for the disk.
     store: Mutex<Store>,
 }
 
 #[derive(Default)]
-struct State {
+struct QuarantineState {
     record: Record,
-    /// How often it was changed.
+    /// Number of changes to the record.
     changes: u64,
-    /// Sessions that there were. The last is open, or none is; one that is over says nothing more.
+    /// Number of sessions so far. At most the last one is open. An ended session can no longer change the
+    /// record.
     sessions: u64,
     is_open: bool,
 }
 
 #[derive(Default)]
 struct Store {
-    /// `None` where there is no state folder, or it cannot be written to: then only this process remembers.
+    /// `None` if there is no state folder, or it is not writable. Then only this process remembers.
     file: Option<RecordFile>,
-    /// How many changes the file holds.
+    /// Number of changes that the file holds.
     changes: u64,
     is_said: bool,
 }
 
 impl Quarantine {
-    /// `folder`: what belongs to the plugin folder in the host's own, if there is one.
+    /// Opens the quarantine. `folder` is the state folder of the plugin folder, if there is one.
     pub fn open(folder: Option<&Path>) -> Self {
         let (file, record) = match folder.map(|folder| RecordFile::open(&folder.join(FOLDER), now())) {
             Some(Ok((file, record))) => (Some(file), record),
@@ -80,12 +82,12 @@ impl Quarantine {
             }
             None => (None, Record::default()),
         };
-        let state = State { record, ..State::default() };
+        let state = QuarantineState { record, ..QuarantineState::default() };
         let store = Store { file, ..Store::default() };
-        Self(Arc::new(Shared { state: Mutex::new(state), store: Mutex::new(store) }))
+        Self(Arc::new(QuarantineInner { state: Mutex::new(state), store: Mutex::new(store) }))
     }
 
-    /// A session begins. `stop`: nothing waits for its turn any more.
+    /// Begins a session. After `stop`, no message waits for its turn any more.
     pub(super) fn begin(&self, stop: CancellationToken) -> Arc<Caution> {
         let mut state = self.state();
         (state.sessions, state.is_open) = (state.sessions + 1, true);
@@ -96,24 +98,26 @@ impl Quarantine {
         Arc::new(Caution::new(self.clone(), state.sessions, is_cautious, state.record.together(), stop))
     }
 
-    /// The session is lost. `by_message`: in a way that a message can cause; which, as the subject and verb of a sentence.
+    /// Records that the session is lost. `by_message` is set if a message can cause that: the cause, as the
+    /// subject and verb of a sentence.
     pub(super) fn lost(&self, by_message: Option<String>) {
-        let ending = by_message.map_or(Ending::Unexplained, Ending::Broken);
+        let ending = by_message.map_or(SessionEnding::Unexplained, SessionEnding::Broken);
         self.state().end(&ending);
         self.save();
     }
 
-    /// The host stops in good order.
+    /// Closes the quarantine when the host stops cleanly.
     pub fn close(&self) {
         let file = self.store().file.take();
         let mut state = self.state();
-        state.end(&Ending::Stopped);
+        state.end(&SessionEnding::Stopped);
         if let Some(file) = file {
             file.close(&state.record);
         }
     }
 
-    /// Changes the record on behalf of a session, and has it written before it returns. `None`: the session is over.
+    /// Changes the record on behalf of a session, and returns once it is written. Returns `None` if the session
+    /// is over.
     async fn change<T: Send + 'static>(
         &self,
         session: u64,
@@ -129,7 +133,7 @@ impl Quarantine {
         look(&self.state().record)
     }
 
-    /// Writes the record as it is now, unless somebody else has just done that.
+    /// Writes the current record, unless another caller has just done so.
     fn save(&self) {
         let mut store = self.store();
         let (record, changes) = {
@@ -147,17 +151,17 @@ impl Quarantine {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QuarantineState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locked before the state, where both are.
+    /// Locks the store. If both locks are needed, take this one before the state's.
     fn store(&self) -> MutexGuard<'_, Store> {
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl QuarantineState {
     fn change<T>(&mut self, session: u64, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
         if !self.is_open || self.sessions != session {
             return None;
@@ -166,7 +170,7 @@ impl State {
         Some(change(&mut self.record))
     }
 
-    fn end(&mut self, ending: &Ending) {
+    fn end(&mut self, ending: &SessionEnding) {
         self.is_open = false;
         self.changes += 1;
         self.record.end(ending, now());
@@ -174,20 +178,22 @@ impl State {
 }
 
 /// The verdict on a message that is set aside.
-pub(super) struct Verdict {
-    pub(super) form: Form,
+pub(super) struct QuarantineVerdict {
+    pub(super) form: DeadLetterForm,
     pub(super) fault: Fault,
 }
 
-impl Verdict {
+impl QuarantineVerdict {
     fn new(conviction: Conviction, suspect: &Fingerprint) -> Self {
         let Conviction { form, cause, count, at } = conviction;
         let at = Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| format!("{at:.0}"));
         let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
         let in_form = match form {
-            Form::Whole => "",
-            Form::PropertiesAsText => "; its headers and properties are in the header x-original-properties, as text",
-            Form::BodyOnly => "; its headers and properties were left out",
+            DeadLetterForm::Whole => "",
+            DeadLetterForm::PropertiesAsText => {
+                "; its headers and properties are in the header x-original-properties, as text"
+            }
+            DeadLetterForm::BodyOnly => "; its headers and properties were left out",
         };
         let reason = format!(
             "it breaks the session: {times} after an earlier break this was the only message in hand, last at {at}: {cause}; \

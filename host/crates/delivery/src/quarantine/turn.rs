@@ -1,8 +1,8 @@
-//! Turns: after a break, a message that comes again is alone in hand for a while.
+//! Turns: after a break, each message that is offered again is handled alone for a while.
 //!
-//! All queues of a host share the turns of a session. A suspect waits until nothing else is in hand, and nothing else is
-//! taken until it is settled or its time is up: a slow plugin only makes the others wait for a bounded time. Every wait
-//! here has a bound, and all of them together have one for each session.
+//! All queues of a host share the turns of a session. A suspect waits until nothing else is in hand. Nothing
+//! else is taken until it is settled or its time is up, so a slow plugin delays the others only for a bounded
+//! time. Every wait here is bounded, and so is their sum within a session.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -18,20 +18,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::quarantine::fingerprint::Fingerprint;
-use crate::quarantine::{Quarantine, SESSION_LONG, Verdict};
+use crate::quarantine::{Quarantine, QuarantineVerdict, SESSION_LONG};
 
-/// How long those that were in hand together at the last break are waited for: the likeliest goes first.
+/// How long to wait for the messages that were in hand together at the last break. The likeliest goes first.
 const TOGETHER_WAIT: Duration = Duration::from_secs(2);
-/// Suspects are alone for so many times the longest turn, in all and within [`BUDGET_RENEWED`]. Those that come later
-/// are not alone.
+/// Maximum time that suspects are alone, as a multiple of the longest turn, within each [`BUDGET_RENEWED`].
+/// Later suspects are not alone.
 const BUDGET_TURNS: u32 = 60;
+/// Period of the budget for time alone.
 const BUDGET_RENEWED: Duration = Duration::from_mins(10);
 
-/// The caution of one session.
+/// Admits the messages of one session, one suspect at a time.
 pub(crate) struct Caution {
     quarantine: Quarantine,
     session: u64,
-    /// Not while nothing is suspected: then no message takes notice of any of this.
+    /// Off while nothing is suspected. Messages then skip all of this.
     is_on: AtomicBool,
     stop: CancellationToken,
     in_hand: watch::Sender<usize>,
@@ -40,11 +41,11 @@ pub(crate) struct Caution {
     together_changed: Notify,
     together_until: Instant,
     spent: Mutex<Spent>,
-    /// Something of the host's own failed in this session, as the subject and verb of a sentence.
+    /// The first internal failure of the host in this session, as the subject and verb of a sentence.
     failed: OnceLock<String>,
 }
 
-/// The time that suspects were alone for.
+/// Time during which suspects were alone.
 struct Spent {
     time: Duration,
     since: Instant,
@@ -53,9 +54,9 @@ struct Spent {
 /// Whether a message may be handled.
 pub(crate) enum Admission {
     Handle(AdmittedMessage),
-    /// It is to go to the dead letters as it is.
-    SetAside(AdmittedMessage, Verdict),
-    /// The host stops: it is to be given back.
+    /// The message goes to the dead letters as it is.
+    SetAside(AdmittedMessage, QuarantineVerdict),
+    /// The host is stopping, so the message goes back to the queue.
     NotNow,
 }
 
@@ -63,11 +64,11 @@ pub(crate) enum Admission {
 pub(crate) struct AdmittedMessage {
     caution: Arc<Caution>,
     suspect: Option<Fingerprint>,
-    turn: Option<Turn>,
+    turn: Option<SuspectTurn>,
 }
 
-/// The time in which a suspect is alone.
-struct Turn {
+/// The period in which a suspect is alone.
+struct SuspectTurn {
     _alone: OwnedMutexGuard<()>,
     began: Instant,
     until: Instant,
@@ -96,14 +97,14 @@ impl Caution {
         }
     }
 
-    /// Whether each message has to be admitted.
+    /// Returns whether each message has to be admitted.
     pub(crate) fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// Something of the host's own failed, which a message can cause.
+    /// Records an internal failure of the host that a message can cause.
     pub(crate) fn host_failed(&self, what: &str) {
-        // The first is the cause, later ones its effects.
+        // The first failure is the cause. Later ones are its effects.
         let _ = self.failed.set(what.to_owned());
     }
 
@@ -111,7 +112,8 @@ impl Caution {
         self.failed.get().cloned()
     }
 
-    /// Goes on for as long as it is polled: notices that the session has lasted for long.
+    /// Notes when the session has lasted long enough to end a series of breaks. Runs for as long as it is
+    /// polled.
     pub(crate) async fn watch_over(&self) -> std::convert::Infallible {
         tokio::time::sleep(SESSION_LONG).await;
         self.quarantine.change(self.session, super::Record::goes_on).await;
@@ -119,7 +121,7 @@ impl Caution {
         std::future::pending().await
     }
 
-    /// Waits for the turn of a message that came from this queue.
+    /// Waits until a message from this queue may be handled.
     pub(crate) async fn admit(self: &Arc<Self>, queue: &str, delivery: &Delivery) -> Admission {
         let Delivery { message, exchange, routing_key, redelivered, .. } = delivery;
         let suspect = redelivered.then(|| Fingerprint::of(queue, exchange, routing_key, message));
@@ -138,7 +140,7 @@ impl Caution {
         self.let_the_likeliest_go_first(suspect).await;
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let Some(suspect) = suspect else {
-            // Nothing is known of it, and it gets no turn of its own.
+            // The message was not offered before, so it is no suspect and gets no turn.
             self.look_whether_over();
             return Admission::Handle(AdmittedMessage::new(self, None, None));
         };
@@ -148,25 +150,25 @@ impl Caution {
         let began = Instant::now();
         let alone_max = if self.has_budget(alone_max) { alone_max } else { Duration::ZERO };
         if needs_a_control {
-            // A session that ends now ends without it.
+            // A control run: a session that ends during this wait ends without the message.
             tokio::time::sleep(alone_max).await;
         }
         let mut in_hand = self.in_hand.subscribe();
-        // The sender is in `self`, so there is no error.
+        // Cannot fail: `self` owns the sender.
         let is_alone = timeout(alone_max, in_hand.wait_for(|count| *count == 0)).await.is_ok() && !alone_max.is_zero();
-        let mut pass = AdmittedMessage::new(self, Some(suspect), None);
+        let mut admitted = AdmittedMessage::new(self, Some(suspect), None);
         let is_set_aside = conviction.is_some();
         let take = move |record: &mut super::Record| record.take(suspect, is_alone, is_set_aside);
         if self.quarantine.change(self.session, take).await == Some(true) {
-            pass.turn = Some(Turn { _alone: turn, began, until: Instant::now() + alone_max });
+            admitted.turn = Some(SuspectTurn { _alone: turn, began, until: Instant::now() + alone_max });
         }
         match conviction {
-            Some(conviction) => Admission::SetAside(pass, Verdict::new(conviction, &suspect)),
-            None => Admission::Handle(pass),
+            Some(conviction) => Admission::SetAside(admitted, QuarantineVerdict::new(conviction, &suspect)),
+            None => Admission::Handle(admitted),
         }
     }
 
-    /// Lets the messages of the last break go in the order of their likelihood, if they come soon.
+    /// Lets the messages of the last break go first, the likeliest ahead, if they arrive soon.
     async fn let_the_likeliest_go_first(&self, suspect: Option<Fingerprint>) {
         loop {
             let mut changed = pin!(self.together_changed.notified());
@@ -184,7 +186,7 @@ impl Caution {
                     break;
                 }
             }
-            // It is over by then in any case.
+            // A timeout needs no handling: the list is cleared then.
             let _ = timeout_at(self.together_until, changed).await;
         }
         self.together_changed.notify_waiters();
@@ -212,12 +214,12 @@ impl Caution {
 }
 
 impl AdmittedMessage {
-    fn new(caution: &Arc<Caution>, suspect: Option<Fingerprint>, turn: Option<Turn>) -> Self {
+    fn new(caution: &Arc<Caution>, suspect: Option<Fingerprint>, turn: Option<SuspectTurn>) -> Self {
         caution.in_hand.send_modify(|count| *count += 1);
         Self { caution: Arc::clone(caution), suspect, turn }
     }
 
-    /// Does what is to be done with the message. Once its time alone is over others are taken as well.
+    /// Runs the work on the message. Once its time alone is up, other messages are taken as well.
     pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         if let Some(until) = self.turn.as_ref().map(|turn| turn.until) {
@@ -230,13 +232,13 @@ impl AdmittedMessage {
         work.await
     }
 
-    /// The message is settled.
+    /// Records that the message is settled.
     pub(crate) async fn settled(mut self) {
         self.change(super::Record::settle).await;
         self.end_turn();
     }
 
-    /// The message is not handled, and will come again.
+    /// Records that the message was not handled and will be offered again.
     pub(crate) async fn given_back(mut self) {
         self.change(super::Record::give_back).await;
         self.end_turn();
@@ -256,7 +258,8 @@ impl AdmittedMessage {
 }
 
 impl Drop for AdmittedMessage {
-    /// Without a word before, the message stays on record as in hand: its session is ending, maybe because of it.
+    /// Leaves the message on record as in hand, unless it was settled or given back: its session is ending,
+    /// maybe because of it.
     fn drop(&mut self) {
         self.caution.in_hand.send_modify(|count| *count -= 1);
     }
@@ -270,7 +273,7 @@ mod tests {
         quarantine.begin(CancellationToken::new())
     }
 
-    /// A host that a message may have broken.
+    /// Returns the quarantine of a host that a message may have broken.
     fn suspicious() -> Quarantine {
         let quarantine = Quarantine::open(None);
         drop(caution(&quarantine));
@@ -285,12 +288,12 @@ mod tests {
 
     async fn handle(caution: &Arc<Caution>, suspect: Option<Fingerprint>) -> AdmittedMessage {
         match caution.take(suspect).await {
-            Admission::Handle(pass) => pass,
+            Admission::Handle(admitted) => admitted,
             Admission::SetAside(..) | Admission::NotNow => panic!("not to be handled"),
         }
     }
 
-    /// Long enough for whatever need not wait.
+    /// Waits long enough for everything that does not have to wait.
     async fn is_waiting<T>(waiting: &mut (impl Future<Output = T> + Unpin)) -> bool {
         timeout(Duration::from_millis(50), waiting).await.is_err()
     }
@@ -317,7 +320,7 @@ mod tests {
         assert!(second.turn.is_some() && is_waiting(&mut ordinary).await);
         second.given_back().await;
         let ordinary = ordinary.await;
-        // A suspect waits for what is in hand, but not for ever.
+        // A suspect waits for messages in hand, but not forever.
         let mut third = pin!(handle(&caution, message(3)));
         assert!(is_waiting(&mut third).await);
         let third = third.await;
@@ -346,13 +349,13 @@ mod tests {
         let broken = caution(&quarantine);
         let alone = handle(&broken, message(1)).await;
         quarantine.lost(Some("a test broke it".to_owned()));
-        // Remains of the old session do not count in the next one.
+        // Leftovers of the old session do not count in the next one.
         let next = caution(&quarantine);
         alone.settled().await;
-        let Admission::SetAside(pass, verdict) = next.take(message(1)).await else { panic!("handled again") };
+        let Admission::SetAside(admitted, verdict) = next.take(message(1)).await else { panic!("handled again") };
         assert_eq!(verdict.fault.code, "quarantined");
         assert!(verdict.fault.reason.contains("a test broke it; it was not handled again"), "{}", verdict.fault.reason);
-        pass.settled().await;
+        admitted.settled().await;
         drop(handle(&next, message(1)).await);
     }
 
@@ -360,15 +363,15 @@ mod tests {
     async fn those_that_were_in_hand_together_are_taken_last_first() {
         let quarantine = suspicious();
         let broken = caution(&quarantine);
-        // Each is joined by the next.
-        let mut passes = Vec::new();
+        // Each message is joined by the next one.
+        let mut kept = Vec::new();
         for number in 1..=3 {
-            let mut pass = handle(&broken, message(number)).await;
-            if pass.turn.is_some() {
-                let work = pass.during(std::future::pending::<()>());
+            let mut admitted = handle(&broken, message(number)).await;
+            if admitted.turn.is_some() {
+                let work = admitted.during(std::future::pending::<()>());
                 assert!(timeout(Duration::from_secs(1), work).await.is_err());
             }
-            passes.push(pass);
+            kept.push(admitted);
         }
         quarantine.lost(Some("a test broke it".to_owned()));
         let next = caution(&quarantine);
@@ -398,8 +401,8 @@ mod tests {
     async fn a_session_gives_a_bounded_time_to_suspects() {
         let caution = caution(&suspicious());
         caution.spend(Duration::from_mins(2));
-        let pass = handle(&caution, message(1)).await;
-        assert!(pass.turn.is_none());
+        let admitted = handle(&caution, message(1)).await;
+        assert!(admitted.turn.is_none());
         drop(handle(&caution, None).await);
     }
 

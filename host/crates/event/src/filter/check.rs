@@ -1,4 +1,4 @@
-//! Checks an expression when it is read: that it parses, asks for what there is, and is bounded.
+//! Checks a filter expression when it is read: it must parse, use known names only, and be bounded.
 
 use std::panic::catch_unwind;
 use std::thread;
@@ -9,14 +9,16 @@ use crate::filter::look::{ENVIRONMENT, VARIABLES};
 use crate::filter::{Filter, FilterError, Growth};
 use crate::suggest::nearest;
 
-/// Of brackets in brackets, and of operators on what operators give.
+/// Maximum depth of nested brackets and operators.
 const DEPTH_MAX: usize = 48;
-/// `all`, `exists`, `map` and `filter`, within each other and in all.
+/// Maximum nesting of comprehensions: `all`, `exists`, `map` and `filter`.
 const NESTING_MAX: u32 = 2;
+/// Maximum number of comprehensions in one expression.
 const COMPREHENSIONS_MAX: u32 = 8;
-/// The parser takes some ten kilobytes for a level, and a sum of a thousand numbers is a tree of a thousand levels.
+/// Stack size in bytes of the parsing thread. The parser takes about ten kilobytes per level, and a sum of a thousand
+/// numbers is a tree of a thousand levels.
 const STACK_BYTES: usize = 32 << 20;
-/// What can be called.
+/// Functions that may be called.
 const FUNCTIONS: [&str; 19] = [
     "size",
     "contains",
@@ -38,9 +40,9 @@ const FUNCTIONS: [&str; 19] = [
     "ofNonZeroValue",
     "none",
 ];
-/// What the parser makes of these is seen before it is a call.
+/// Macros. The parser expands them before the check sees a call.
 const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
-/// Operators whose result is not true or false.
+/// Operators whose result is never a boolean.
 const NOT_BOOLEAN: [&str; 6] = [
     operators::ADD,
     operators::SUBSTRACT,
@@ -53,7 +55,7 @@ const NOT_BOOLEAN: [&str; 6] = [
 pub(super) fn parse(text: &str) -> Result<Filter, FilterError> {
     let failed = |problem: &str| FilterError { at: 0, problem: format!("the CEL parser failed at it: {problem}") };
     let owned = text.to_owned();
-    // The parser is a large generated one, fed with what somebody typed: a panic of its is a fault of the expression.
+    // The parser is large, generated code that gets operator input. A panic in it is a fault of the expression.
     let parse = move || catch_unwind(|| parse_here(&owned));
     let thread = thread::Builder::new().name("filter".to_owned()).stack_size(STACK_BYTES).spawn(parse);
     let parsed = thread.map_err(|error| failed(&error.to_string()))?.join();
@@ -66,7 +68,7 @@ pub(super) fn parse(text: &str) -> Result<Filter, FilterError> {
 fn parse_here(text: &str) -> Result<Filter, FilterError> {
     let parsed = ENVIRONMENT.parser().max_recursion_depth(48).parse_with_source_info(text);
     let (expression, source) = parsed.map_err(|errors| {
-        // The first; the others tend to follow from it.
+        // Report the first error; the others tend to follow from it.
         let error = errors.errors.first();
         let (line, column) = error.map_or((1, 1), |error| error.pos);
         let problem = error.map_or("it cannot be parsed", |error| error.msg.trim());
@@ -88,7 +90,7 @@ fn parse_here(text: &str) -> Result<Filter, FilterError> {
     Ok(Filter::of(text, expression, growth, reads_data))
 }
 
-/// Where a line and a column are, both from 1.
+/// Converts a line and column, both from 1, to a byte offset.
 fn offset(text: &str, line: isize, column: isize) -> usize {
     let line = usize::try_from(line - 1).unwrap_or(0);
     let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
@@ -97,27 +99,28 @@ fn offset(text: &str, line: isize, column: isize) -> usize {
     start + rest.char_indices().nth(column).map_or(rest.trim_end().len(), |(at, _)| at)
 }
 
-/// How many of `all`, `map` and the like are around an expression, and how many what it makes goes through.
+/// Position of an expression among comprehensions: how many surround it, and how many its result passes through.
 #[derive(Clone, Copy, Default)]
 struct Level {
     nesting: u32,
     stages: u32,
 }
 
-/// `map` and `filter` add each entry to a list whose name nobody can write.
+/// Whether an addition belongs to `map` or `filter`. They append to a list whose name begins with `@`, which no
+/// expression can write.
 fn is_gathering(first: Option<&IdedExpr>) -> bool {
     matches!(first.map(|first| &first.expr), Some(Expr::Ident(name)) if name.starts_with('@'))
 }
 
 struct Check<'a> {
     source: &'a SourceInfo,
-    /// Those that the macros around introduce.
+    /// Names introduced by the surrounding macros.
     names: Vec<String>,
     comprehensions: u32,
     growth: Growth,
-    /// It uses `map` or `filter`.
+    /// The expression uses `map` or `filter`.
     gathers: bool,
-    /// Within one of the macros it asks for what is outside of them.
+    /// Within a macro, the expression uses a variable from outside it.
     looks_out: bool,
     reads_data: bool,
 }
@@ -125,13 +128,13 @@ struct Check<'a> {
 impl Check<'_> {
     fn fault<T>(&self, at: &IdedExpr, problem: String) -> Result<T, FilterError> {
         let at = self.source.offset_for(at.id).map_or(0, |(start, _)| usize::try_from(start).unwrap_or(0));
-        // Counted in characters.
+        // The parser counts in characters.
         let text = &self.source.source;
         let at = text.char_indices().nth(at).map_or(0, |(at, _)| at);
         Err(FilterError { at, problem })
     }
 
-    /// What can be told of its type.
+    /// Rejects expressions whose type is known not to be boolean.
     fn result(&self, expression: &IdedExpr) -> Result<(), FilterError> {
         use cel::common::ast::LiteralValue;
         let what = match &expression.expr {
@@ -168,7 +171,7 @@ impl Check<'_> {
                     }
                 }
                 if let Some(target) = &call.target {
-                    // `optional.of(x)`: a name space, not a variable.
+                    // In `optional.of(x)` the target is a namespace, not a variable.
                     if !matches!(&target.expr, Expr::Ident(name) if name == "optional") {
                         self.visit(target, deeper, level)?;
                     }
@@ -198,7 +201,7 @@ impl Check<'_> {
                     );
                     return self.fault(at, problem);
                 }
-                // What another one made may have become longer there.
+                // The range may be the result of another comprehension, and longer than its input.
                 self.visit(&all.iter_range, deeper, Level { stages: inside.stages, ..level })?;
                 self.visit(&all.accu_init, deeper, level)?;
                 let known = self.names.len();
@@ -221,7 +224,7 @@ impl Check<'_> {
             self.reads_data |= name == "data";
             return Ok(());
         }
-        // The names of types, as in `type(data.total) == int`.
+        // Names of types, as in `type(data.total) == int`.
         if ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type"].contains(&name) {
             return Ok(());
         }

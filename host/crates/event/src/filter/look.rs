@@ -1,4 +1,4 @@
-//! What filters see of one event. Its data is taken apart when the first of them asks for it, and once.
+//! One event as filters see it. The data is parsed only when a filter first asks for it, and at most once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -11,12 +11,12 @@ use contract::types;
 
 use crate::Event;
 
-/// The names that an expression may use.
+/// Variables that an expression may use.
 pub(super) const VARIABLES: [&str; 7] = ["type", "source", "subject", "id", "time", "data", "extensions"];
 
 pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
-/// One event, for as many filters as there are.
+/// One event, shared by all filters that look at it.
 pub struct Look<'e> {
     event: &'e Event,
     data: OnceLock<Result<Data, String>>,
@@ -24,7 +24,7 @@ pub struct Look<'e> {
 
 pub(super) struct Data {
     value: Box<dyn Val>,
-    /// Entries of the longest list or object.
+    /// Number of entries of the longest list or object.
     pub(super) longest: usize,
 }
 
@@ -54,7 +54,7 @@ impl<'e> Look<'e> {
 
     pub(super) fn data(&self) -> Result<&Data, String> {
         let parse = || {
-            // Deeper, or with larger numbers, than can be taken apart.
+            // Parsing fails on data that is nested too deeply or has numbers that are too large.
             let json: serde_json::Value =
                 serde_json::from_str(&self.event.data).map_err(|error| format!("its data cannot be read: {error}"))?;
             let mut longest = 0;
@@ -63,7 +63,7 @@ impl<'e> Look<'e> {
         self.data.get_or_init(parse).as_ref().map_err(Clone::clone)
     }
 
-    /// Whether anybody asked for the data.
+    /// Whether any filter asked for the data.
     #[cfg(test)]
     pub(super) fn has_read_data(&self) -> bool {
         self.data.get().is_some()
@@ -77,7 +77,7 @@ impl VariableResolver for Look<'_> {
             "type" => text(&self.event.event_type),
             "source" => text(&self.event.source),
             "id" => text(&self.event.id),
-            // So that they can be compared with a text whether the event has them or not.
+            // Absent attributes are empty strings, so that a filter can always compare them with a string.
             "subject" => text(self.event.subject.as_deref().unwrap_or_default()),
             "time" => text(self.event.time.as_deref().unwrap_or_default()),
             "data" => CowVal::Borrowed(&*self.data().ok()?.value),
@@ -96,7 +96,7 @@ impl VariableResolver for Look<'_> {
     }
 }
 
-/// The parser lets it be 128 levels deep.
+/// Converts JSON to a CEL value. The recursion is bounded: the JSON parser allows at most 128 levels.
 fn value_of(json: serde_json::Value, longest: &mut usize) -> Box<dyn Val> {
     match json {
         serde_json::Value::Null => Box::new(CelNull),

@@ -1,10 +1,10 @@
 //! A filter is the operator's condition on events, in CEL (<https://cel.dev>):
 //! `data.total > 100 && data.country == "DE"`.
 //!
-//! It is checked and compiled when it is read, and then only asked. It sees the attributes by their
-//! names in CloudEvents (`type`, `source`, `subject`, `id`, `time`), `extensions`, and `data`.
-//! What an event lacks does not match. What the filter cannot look at is let through, because the host's
-//! own bounds must lose no event.
+//! It is checked and compiled once, when the settings are read. It sees the attributes by their CloudEvents names
+//! (`type`, `source`, `subject`, `id`, `time`), `extensions`, and `data`.
+//! An event that lacks a field does not match. An event that the filter cannot evaluate is let through, because the
+//! host's own bounds must not lose an event.
 
 mod check;
 mod look;
@@ -19,15 +19,15 @@ use cel::{ExecutionError, Value};
 
 pub use crate::filter::look::Look;
 
-/// An expression's text.
+/// Maximum bytes of an expression.
 const TEXT_BYTES_MAX: usize = 2048;
-/// Data that a filter is run on.
+/// Maximum bytes of data that a filter evaluates.
 const DATA_BYTES_MAX: usize = 1 << 20;
-/// What one evaluation may have to go through, see [`Growth`].
+/// Maximum estimated bytes that one evaluation processes, see [`Growth`].
 const WORK_BYTES_MAX: usize = 64 << 20;
-/// The same, of what is kept: values take many times as much memory as their text.
+/// Maximum estimated bytes that one evaluation copies. Values take many times the memory of their text.
 const COPIED_BYTES_MAX: usize = 4 << 20;
-/// An evaluation that takes longer is worth a word.
+/// An evaluation that takes longer is reported.
 const SLOW: Duration = Duration::from_millis(20);
 
 /// A condition on events.
@@ -37,24 +37,24 @@ pub struct Filter {
     expression: Arc<cel::IdedExpr>,
     growth: Growth,
     reads_data: bool,
-    /// What was said of it already.
+    /// Which warnings have been given, by [`Matter`].
     said: Arc<[AtomicBool; 3]>,
 }
 
-/// What an expression can make of the bytes that it is given: so many times as much as the longest list has
-/// entries, for each of `all`, `map` and the like within another, and as there are sums, for each that goes
-/// through what another one made.
+/// Bounds how much an expression can multiply its input. Each level of nested comprehensions multiplies it by the
+/// length of the longest list. Each stage that processes another stage's result multiplies it by the number of sums
+/// plus one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Growth {
-    /// `all`, `map` and the like within each other.
+    /// Depth of nested comprehensions (`all`, `map` and the like).
     nesting: u32,
-    /// The same, within each other or one behind the other.
+    /// Number of comprehensions that data passes through, nested or chained.
     stages: u32,
-    /// Of numbers, or of texts and lists, which become longer.
+    /// Number of additions: of numbers, or of strings and lists, which become longer.
     sums: usize,
-    /// The longest list that it holds itself.
+    /// Length of the longest list in the expression itself.
     longest: usize,
-    /// It may put what is not of the list at hand into a list, once for each entry.
+    /// Whether it may copy a value from outside a list into a new list, once per entry.
     copies: bool,
 }
 
@@ -66,15 +66,15 @@ impl Growth {
     }
 }
 
-/// What is wrong with an expression.
+/// A fault in an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError {
-    /// Bytes from the beginning of the expression.
+    /// Byte offset in the expression.
     pub at: usize,
     pub problem: String,
 }
 
-/// What an operator is warned of, once for each filter: what it says of one event it would say of thousands.
+/// Kinds of warnings to the operator. Each is given once per filter, because it would hold for thousands of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matter {
     Unfit,
@@ -82,16 +82,16 @@ pub enum Matter {
     Slow,
 }
 
-/// What a filter says of an event.
+/// A filter's verdict on an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Yes,
     No,
-    /// The event lacks what the filter asks for: no.
+    /// The event lacks a field that the filter uses: no match.
     Lacks(String),
-    /// The expression does not fit the event's values: no, and the operator should know.
+    /// The expression does not fit the event's values: no match, and the operator is warned.
     Unfit(String),
-    /// It could not be asked: yes, and the operator should know.
+    /// The filter could not be evaluated: a match, and the operator is warned.
     NotAsked(String),
 }
 
@@ -111,7 +111,7 @@ impl Filter {
         if text.len() > TEXT_BYTES_MAX {
             return Err(start(format!("it has {} bytes, and may have {TEXT_BYTES_MAX}", text.len())));
         }
-        // The parser, and the tree that it makes, take a stack of their own size, whoever calls.
+        // Parse on a thread with a stack of its own, whatever stack the caller has.
         check::parse(text)
     }
 
@@ -119,23 +119,23 @@ impl Filter {
         Self { text: text.into(), expression: Arc::new(expression), growth, reads_data, said: Arc::default() }
     }
 
-    /// As the operator wrote it.
+    /// Returns the expression as the operator wrote it.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether this is the first time that it comes up.
+    /// Whether this warning comes up for the first time. Marks it as given.
     pub fn is_first(&self, matter: Matter) -> bool {
         !self.said[matter as usize].swap(true, Ordering::Relaxed)
     }
 
-    /// Asks it. The time that it took, if that is worth a word.
+    /// Evaluates the filter. Also returns the time it took, if that was too long.
     pub fn ask(&self, look: &Look<'_>) -> (Answer, Option<Duration>) {
         if let Err(problem) = self.can_read(look) {
             return (Answer::NotAsked(problem), None);
         }
         let begun = Instant::now();
-        // The crate has panics for what its parser should never make; an event must not end the host.
+        // The CEL crate panics on trees that its parser should never produce. An event must not end the host.
         let result = catch_unwind(AssertUnwindSafe(|| self.evaluate(look)));
         let answer = result.unwrap_or_else(|_| Answer::NotAsked("the CEL interpreter failed at it".to_owned()));
         let took = begun.elapsed();
@@ -182,7 +182,7 @@ impl Filter {
     }
 }
 
-/// An error may carry the values that it is about, whole.
+/// Shortens an error message, which may contain whole values.
 fn shortened(text: &str) -> String {
     const CHARACTERS_MAX: usize = 200;
     match text.char_indices().nth(CHARACTERS_MAX) {

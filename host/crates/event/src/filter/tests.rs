@@ -82,7 +82,7 @@ fn what_cannot_be_looked_at_is_let_through() {
         assert!(answer.matches());
     }
     assert_eq!(ask(twice, &many(100)), Answer::Yes);
-    // One that does not read the data does not care.
+    // A filter that does not read the data does not depend on it.
     assert_eq!(ask("source == \"shop\"", "1e999"), Answer::Yes);
 }
 
@@ -99,7 +99,7 @@ fn what_would_grow_without_bound_is_let_through() {
     let copies = format!("[{}1]", "1,".repeat(5000));
     let answer = ask("size(data.map(x, data)) > 0", &copies);
     assert!(matches!(&answer, Answer::NotAsked(reason) if reason.contains("too long")), "{answer:?}");
-    // Stages without sums only go through what there is.
+    // Stages without sums do not make the data longer.
     let stages = "data.items.filter(i, i.price > 1).map(i, i.price).exists(p, p > 100)";
     assert_eq!(ask(stages, ORDER), Answer::Yes);
     let many = format!("{{\"items\":[{}]}}", vec!["{\"price\":200}"; 2000].join(","));
@@ -174,7 +174,7 @@ fn deep_expressions_are_refused_and_hurt_nobody() {
         let error = Filter::new(&text).unwrap_err();
         assert!(error.at <= text.len() && !error.problem.is_empty(), "{error:?}");
     }
-    // What people write is not deep.
+    // Expressions that people write are not deep.
     let long = vec!["data.country == \"DE\""; 60].join(" || ");
     assert!(Filter::new(&long).is_ok());
 }
@@ -182,7 +182,7 @@ fn deep_expressions_are_refused_and_hurt_nobody() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Anything at all, and what is made of the pieces of expressions.
+    /// Tries random text, and random sequences of expression tokens.
     #[test]
     fn any_text_is_a_filter_or_an_error_and_any_filter_answers(
         text in prop_oneof![

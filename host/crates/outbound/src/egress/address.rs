@@ -1,18 +1,18 @@
-//! An address is public, or it belongs to a block that is set aside: for this machine, this network, tests,
-//! the past or the future. What is set aside is nobody's to reach without a grant of that network.
+//! Decides whether an address is public or reserved: for this machine, a local network, tests, past or future use. A
+//! reserved address is unreachable without a grant of its network.
 //!
-//! The blocks are those of IANA's registries of special-purpose addresses (RFC 6890, RFC 8190) for IPv4 and IPv6 and
-//! of multicast addresses; whatever is ambiguous there counts as set aside.
+//! The blocks come from IANA's registries of special-purpose addresses (RFC 6890, RFC 8190) for IPv4 and IPv6, and of
+//! multicast addresses. Anything ambiguous there counts as reserved.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A block of addresses that is set aside.
+/// A reserved block of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block {
     pub(super) network: IpNet,
-    /// What an address in it is, with the article: `a loopback address`.
+    /// Describes an address in it, with the article: `a loopback address`.
     pub(super) what: &'static str,
 }
 
@@ -26,7 +26,7 @@ const fn v6(address: [u16; 3], length: u8, what: &'static str) -> (Ipv6Net, &'st
     (Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), length), what)
 }
 
-/// The narrower ones first.
+/// Reserved IPv4 blocks, narrower ones first.
 const SET_ASIDE_V4: [(Ipv4Net, &str); 18] = [
     v4([0, 0, 0, 0], 8, "an address of this host on this network (RFC 791)"),
     v4([10, 0, 0, 0], 8, "a private address (RFC 1918)"),
@@ -45,16 +45,16 @@ const SET_ASIDE_V4: [(Ipv4Net, &str); 18] = [
     v4([224, 0, 0, 0], 4, "a multicast address (RFC 5771)"),
     v4([255, 255, 255, 255], 32, "the broadcast address (RFC 919)"),
     v4([240, 0, 0, 0], 4, "a reserved address (RFC 1112)"),
-    // In public clouds, and outside of the registries.
+    // Used in public clouds, and not in the registries.
     v4([168, 63, 129, 16], 32, "the address of a cloud's own services"),
 ];
 
-/// Where addresses for everybody are given out (RFC 4291).
+/// The block from which public addresses are assigned (RFC 4291).
 const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0, 0], 3, "").0;
-/// What a translator makes of an IPv4 address (RFC 6052).
+/// The block into which a translator maps IPv4 addresses (RFC 6052).
 const TRANSLATED: Ipv6Net = v6([0x64, 0xff9b, 0], 96, "").0;
 
-/// The narrower ones first.
+/// Reserved IPv6 blocks, narrower ones first.
 const SET_ASIDE_V6: [(Ipv6Net, &str); 20] = [
     (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), "the loopback address (RFC 4291)"),
     (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), "the unspecified address (RFC 4291)"),
@@ -78,8 +78,8 @@ const SET_ASIDE_V6: [(Ipv6Net, &str); 20] = [
     v6([0xff00, 0, 0], 8, "a multicast address (RFC 4291)"),
 ];
 
-/// The block that this address is set aside in; `None` if it is public. An IPv4 address that is mapped into IPv6 is
-/// dialled as what it is, and one that a translator leads to is reached: both are looked at as that IPv4 address.
+/// Returns the reserved block of this address, or `None` if it is public. An IPv4 address mapped into IPv6, or
+/// reached through a translator, is judged as that IPv4 address, because that is where the connection leads.
 pub(super) fn set_aside(address: IpAddr) -> Option<Block> {
     match address.to_canonical() {
         IpAddr::V4(address) => {

@@ -1,25 +1,26 @@
-//! Takes in an answer's body as it comes, and says when it has enough.
+//! Receives the body of a response as it arrives, and decides when it has enough.
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-/// Takes in one body.
+/// A receiver of one body.
 pub trait Body: Send {
-    /// The head of the answer is there, and its body will follow. The error is a fragment: why that cannot be taken.
+    /// Called when the response's headers have arrived and its body follows. The error is a fragment: why the body is
+    /// refused.
     fn begin(&mut self, headers: &HeaderMap) -> Result<(), String>;
 
-    /// Takes the next bytes; whether more are wanted.
+    /// Receives the next bytes. Returns whether more are wanted.
     fn take(&mut self, bytes: &[u8]) -> bool;
 }
 
-/// The beginning of a body.
+/// Keeps the first bytes of a body, up to a limit.
 #[derive(Debug)]
-pub(super) struct Beginning {
+pub(super) struct BoundedBody {
     bytes: Vec<u8>,
     bytes_max: usize,
 }
 
-impl Beginning {
+impl BoundedBody {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { bytes: Vec::new(), bytes_max }
     }
@@ -29,7 +30,7 @@ impl Beginning {
     }
 }
 
-impl Body for Beginning {
+impl Body for BoundedBody {
     fn begin(&mut self, _headers: &HeaderMap) -> Result<(), String> {
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! A connection speaks HTTP/1.1 with one origin, one exchange at a time. Whoever has it in hand drives it: when an
-//! exchange is given up, its connection is dropped, and with it the socket, whatever state it is in.
+//! An HTTP/1.1 connection to one origin, one exchange at a time. Its owner drives it: when an exchange is abandoned,
+//! its connection is dropped and the socket with it, whatever its state.
 //!
-//! HTTP/2 is not spoken: many exchanges of different calls would share a connection, and one that is given up could
-//! not take its connection with it.
+//! HTTP/2 is not supported: exchanges of different calls would share a connection, and an abandoned one could not
+//! take its connection with it.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -18,7 +18,7 @@ use crate::egress::body::Body;
 use crate::egress::dial::Stream;
 use crate::egress::socket::Socket;
 
-/// Of a response's head; and of the trailers of one in chunks.
+/// Maximum bytes of a response's head, and of the trailers of a chunked response.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 128;
 
@@ -28,26 +28,26 @@ pub(super) struct Connection {
     driver: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
 }
 
-/// Status and headers of an answer.
+/// Status and headers of a response.
 #[derive(Clone, Debug)]
 pub struct Head {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// There was more of the body than was wanted.
+    /// The body was longer than wanted.
     pub is_truncated: bool,
 }
 
-/// An exchange that failed.
-pub(super) enum Broken {
-    /// Before anything of the request was written: it may be sent elsewhere.
+/// Why an exchange failed.
+pub(super) enum ConnectionError {
+    /// Nothing of the request was written yet, so it may be sent elsewhere.
     Unsent(Box<http::Request<Full<Bytes>>>),
     Failed(hyper::Error),
-    /// There is an answer whose body cannot be taken; a fragment says why.
-    UnmatchedTypes(String),
+    /// There is a response whose body is refused; a fragment says why.
+    UnusableBody(String),
 }
 
 impl Connection {
-    /// `stream` is what is spoken over `socket`.
+    /// Speaks HTTP over `stream`, which runs over `socket`.
     pub(super) async fn new(socket: Socket, stream: Stream) -> hyper::Result<Self> {
         let (sender, driver) = http1::Builder::new()
             .max_headers(HEADERS_MAX)
@@ -58,26 +58,26 @@ impl Connection {
         Ok(Self { socket, sender, driver })
     }
 
-    /// One exchange, whose answer's body goes to `body`. Whether the connection can take another one is
-    /// for [`Self::is_usable`] to say.
+    /// Makes one exchange and passes the response's body to `body`. Afterwards [`Self::is_usable`] tells whether the
+    /// connection can take another one.
     pub(super) async fn exchange(
         &mut self,
         request: http::Request<Full<Bytes>>,
         body: &mut dyn Body,
-    ) -> Result<Head, Broken> {
+    ) -> Result<Head, ConnectionError> {
         let (sender, driver) = (&mut self.sender, &mut self.driver);
         let talk = async {
             let response = sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
-                Some(request) => Broken::Unsent(Box::new(request)),
-                None => Broken::Failed(error.into_error()),
+                Some(request) => ConnectionError::Unsent(Box::new(request)),
+                None => ConnectionError::Failed(error.into_error()),
             })?;
             let (head, mut incoming) = response.into_parts();
             let (mut has_begun, mut is_truncated) = (false, false);
             while let Some(frame) = incoming.frame().await {
-                // Trailers are left out.
-                let Ok(data) = frame.map_err(Broken::Failed)?.into_data() else { continue };
+                // Trailers are dropped.
+                let Ok(data) = frame.map_err(ConnectionError::Failed)?.into_data() else { continue };
                 if !std::mem::replace(&mut has_begun, true) {
-                    body.begin(&head.headers).map_err(Broken::UnmatchedTypes)?;
+                    body.begin(&head.headers).map_err(ConnectionError::UnusableBody)?;
                 }
                 if !body.take(&data) {
                     is_truncated = true;
@@ -92,7 +92,7 @@ impl Connection {
             if let Poll::Ready(done) = talk.as_mut().poll(context) {
                 return Poll::Ready(done);
             }
-            // How it ends is told to the one who talks.
+            // If the connection ends, the request's own future reports the reason.
             if !has_ended && Pin::new(&mut *driver).poll(context).is_ready() {
                 has_ended = true;
             }
@@ -101,12 +101,13 @@ impl Connection {
         .await
     }
 
-    /// Whether it is open, idle, and has nothing left over from an exchange.
+    /// Returns whether the connection is open and idle, with nothing left over from an exchange.
     pub(super) async fn is_usable(&mut self) -> bool {
         self.is_idle().await && self.socket.is_quiet()
     }
 
-    /// The same, as far as is known without asking the system: what may be kept, to be asked about before it is used.
+    /// Like [`Self::is_usable`], but without asking the system. Good enough for putting a connection into the pool,
+    /// since it is checked again before it is used.
     pub(super) async fn is_idle(&mut self) -> bool {
         let driver = &mut self.driver;
         let has_ended = poll_fn(|context| Poll::Ready(Pin::new(&mut *driver).poll(context).is_ready())).await;

@@ -1,4 +1,4 @@
-//! Dialling: of the addresses that a host has, those that may be reached, and a connection to one of them.
+//! Dialling: chooses the reachable addresses of a host and connects to one of them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,25 +17,25 @@ use url::Host;
 use crate::egress::address::{self, Block};
 use crate::egress::socket::Socket;
 
-/// One of several addresses has this long, so that one which swallows everything leaves time for the others.
+/// Time limit for one of several addresses, so that an address which swallows packets leaves time for the others.
 const ONE_OF_SEVERAL_MAX: Duration = Duration::from_secs(3);
 
-/// What HTTP is spoken over.
+/// The byte stream that HTTP runs over: TCP or TLS.
 pub(super) type Stream = Box<dyn Duplex>;
 
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// Those of the addresses that are public or granted, in their order. If there is none, what the first one is. A pure
-/// decision: what it lets through is what is dialled.
+/// Returns the addresses that are public or granted, in their order. If there are none, the error describes the first
+/// address. The connection is made to exactly the addresses returned here.
 pub(super) fn admitted(addresses: &[IpAddr], networks: &[Network]) -> Result<Vec<IpAddr>, Option<(IpAddr, Block)>> {
     let refusal = |address: &IpAddr| {
         let is_granted = networks.iter().any(|network| network.contains(*address));
         address::set_aside(*address).filter(|_| !is_granted)
     };
     let admitted = addresses.iter().filter(|address| refusal(address).is_none());
-    // An IPv4 address that is mapped into IPv6 is dialled as what was looked at.
+    // Dial an IPv4 address mapped into IPv6 as the IPv4 address that was checked.
     let admitted: Vec<_> = admitted.map(IpAddr::to_canonical).collect();
     if admitted.is_empty() {
         return Err(addresses.first().and_then(|first| Some((*first, refusal(first)?))));
@@ -43,7 +43,7 @@ pub(super) fn admitted(addresses: &[IpAddr], networks: &[Network]) -> Result<Vec
     Ok(admitted)
 }
 
-/// Connects to the first of these addresses that takes it.
+/// Connects to the first of these addresses that accepts.
 pub(super) async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
     for (number, address) in addresses.iter().enumerate() {
@@ -62,7 +62,7 @@ pub(super) async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) 
     Err(last)
 }
 
-/// TLS with the host that the URL names, whatever address it was found at.
+/// Starts TLS with the host named in the URL, regardless of the address it resolved to.
 pub(super) async fn secure(stream: Socket, host: &Host<&str>, client: Arc<ClientConfig>) -> io::Result<Stream> {
     let name = match host {
         Host::Domain(name) => ServerName::try_from((*name).to_owned()).map_err(io::Error::other)?,

@@ -1,29 +1,29 @@
-//! Why an exchange did not come about, as a sentence for the plugin and its operator.
+//! Why an exchange failed, as a sentence for the plugin and its operator.
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
-    /// It is not granted; the sentence says what to add.
+    /// Not granted; the sentence says what to add.
     #[error("{0}")]
     Denied(String),
-    /// The request makes no sense, or is one that no plugin may send.
+    /// The request is malformed, or one that no plugin may send.
     #[error("{0}")]
     Invalid(String),
     /// Too large, or too many at once.
     #[error("{0}")]
     Quota(String),
     #[error("{target}: no end within the time limit while {step}")]
-    TimedOut { target: String, step: Step },
+    TimedOut { target: String, step: ExchangeStep },
     #[error("{target}: {problem}")]
-    Unavailable { target: String, step: Step, problem: String },
-    /// There is an answer, and nobody may have its body.
+    Unavailable { target: String, step: ExchangeStep, problem: String },
+    /// There is a response, but its body may not be handed over.
     #[error("{target}: {problem}")]
-    UnmatchedTypes { target: String, problem: String },
+    UnusableBody { target: String, problem: String },
 }
 
-/// Where an exchange was.
+/// The step at which an exchange was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ExchangeStep {
     Waiting,
     Resolving,
     Connecting,
@@ -31,7 +31,7 @@ pub enum Step {
     Exchanging,
 }
 
-impl std::fmt::Display for Step {
+impl std::fmt::Display for ExchangeStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Waiting => "waiting for its turn",

@@ -1,4 +1,4 @@
-//! The gate of one version of a plugin: where it may go, and its connections there.
+//! The gate of one version of a plugin: the destinations it may reach, and its connections to them.
 
 use std::error::Error as _;
 use std::io;
@@ -15,46 +15,46 @@ use url::{Host, Url};
 
 use crate::egress::Egress;
 use crate::egress::address::Block;
-use crate::egress::body::{Beginning, Body};
-use crate::egress::connection::{Broken, Connection, Head};
+use crate::egress::body::{Body, BoundedBody};
+use crate::egress::connection::{Connection, ConnectionError, Head};
 use crate::egress::dial::{self, Stream};
-use crate::egress::failure::{EgressError, Step};
+use crate::egress::failure::{EgressError, ExchangeStep};
 use crate::egress::pool::{IDLE_TIME_MAX, Pool};
 use crate::egress::request::Request;
 use crate::egress::resolver::Lookups;
 use crate::egress::target::{Target, Targets};
 
-/// Exchanges of one plugin that are under way at once; the others wait, within their time limits.
+/// Maximum number of concurrent exchanges of one plugin. Others wait, within their time limits.
 const EXCHANGES_AT_ONCE_MAX: usize = 64;
 
-/// Where one plugin may go. By default: nowhere.
+/// The destinations that one plugin may reach. The default allows none.
 #[derive(Debug)]
 pub struct Gate {
     egress: Egress,
     origins: Vec<Origin>,
     networks: Vec<Network>,
     pool: Pool,
-    turns: Semaphore,
+    permits: Semaphore,
     lookups: Lookups,
     targets: Targets,
 }
 
-/// How far one exchange may go.
+/// Limits of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Everything has ended by then.
+    /// The exchange must have ended by then.
     pub deadline: Instant,
-    /// More of a response's body is cut off.
+    /// Maximum bytes of the response's body; the rest is cut off.
     pub body_bytes_max: usize,
 }
 
-/// An answer: its head and its body.
+/// A response: its head and its body.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// There was more of the body than was asked for.
+    /// The body was longer than the limit.
     pub is_truncated: bool,
 }
 
@@ -66,13 +66,13 @@ impl Default for Gate {
 
 impl Gate {
     pub fn new(egress: Egress, origins: Vec<Origin>, networks: Vec<Network>) -> Self {
-        let turns = Semaphore::new(EXCHANGES_AT_ONCE_MAX);
+        let permits = Semaphore::new(EXCHANGES_AT_ONCE_MAX);
         Self {
             egress,
             origins,
             networks,
             pool: Pool::new(IDLE_TIME_MAX),
-            turns,
+            permits,
             lookups: Lookups::default(),
             targets: Targets::default(),
         }
@@ -88,12 +88,12 @@ impl Gate {
         self.pool.len()
     }
 
-    /// Where this URL leads.
+    /// Parses a URL into a target.
     pub fn target(&self, url: &str) -> Result<Target, EgressError> {
         self.targets.parse(url)
     }
 
-    /// Whether a request to this URL may leave, as far as the URL tells.
+    /// Checks whether a request to this URL may leave, as far as the URL alone tells.
     pub fn check(&self, url: &Target) -> Result<(), EgressError> {
         let target = url.origin();
         if !self.origins.iter().any(|origin| origin.covers(target)) {
@@ -107,14 +107,14 @@ impl Gate {
         }
     }
 
-    /// One exchange.
+    /// Sends a request and returns the response.
     pub async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
-        let mut body = Beginning::new(bounds.body_bytes_max);
+        let mut body = BoundedBody::new(bounds.body_bytes_max);
         let Head { status, headers, is_truncated } = self.exchange(request, bounds.deadline, &mut body).await?;
         Ok(Response { status, headers, body: body.into_bytes(), is_truncated })
     }
 
-    /// One exchange, whose answer's body goes to `body`.
+    /// Sends a request and passes the response's body to `body`.
     pub async fn exchange(
         &self,
         request: Request,
@@ -124,7 +124,7 @@ impl Gate {
         self.check(&request.url)?;
         let url = request.url.clone();
         let request = request.into_http();
-        let _turn = self.turn(url.origin(), deadline).await?;
+        let _permit = self.permit(url.origin(), deadline).await?;
         let answer = self.exchange_admitted(&url, request, deadline, body).await;
         if let Err(error) = &answer {
             debug!("{error}");
@@ -148,73 +148,74 @@ impl Gate {
                 None => self.connect(url, origin, deadline).await?,
             };
             let exchange = connection.exchange(request, body);
-            let problem = match within(deadline, origin, Step::Exchanging, exchange).await? {
+            let problem = match within(deadline, origin, ExchangeStep::Exchanging, exchange).await? {
                 Ok(response) => {
                     if response.status == StatusCode::SWITCHING_PROTOCOLS {
                         let problem = "it switches to a protocol that nobody asked for".to_owned();
-                        return Err(unavailable(origin, Step::Exchanging, problem));
+                        return Err(unavailable(origin, ExchangeStep::Exchanging, problem));
                     }
                     if !response.is_truncated && connection.is_idle().await {
                         self.pool.put(Arc::clone(origin), connection);
                     }
                     return Ok(response);
                 }
-                // It was closed while it was idle, and nothing has left.
-                Err(Broken::Unsent(unsent)) if !is_fresh => {
+                // The server closed the connection while it was idle, so nothing was sent.
+                Err(ConnectionError::Unsent(unsent)) if !is_fresh => {
                     request = *unsent;
                     continue;
                 }
-                Err(Broken::Unsent(_)) => "it closed the connection at once".to_owned(),
-                Err(Broken::UnmatchedTypes(problem)) => {
-                    return Err(EgressError::UnmatchedTypes { target: origin.to_string(), problem });
+                Err(ConnectionError::Unsent(_)) => "it closed the connection at once".to_owned(),
+                Err(ConnectionError::UnusableBody(problem)) => {
+                    return Err(EgressError::UnusableBody { target: origin.to_string(), problem });
                 }
-                // Whether the request has arrived nobody knows: to repeat it is for the plugin to decide.
-                Err(Broken::Failed(error)) => told(&error),
+                // Nobody knows whether the request arrived, so whether to repeat it is the plugin's decision.
+                Err(ConnectionError::Failed(error)) => told(&error),
             };
-            return Err(unavailable(origin, Step::Exchanging, problem));
+            return Err(unavailable(origin, ExchangeStep::Exchanging, problem));
         }
     }
 
-    async fn turn(&self, origin: &Origin, deadline: Instant) -> Result<SemaphorePermit<'_>, EgressError> {
-        let turn = within(deadline, origin, Step::Waiting, self.turns.acquire()).await?;
-        turn.map_err(|_| unavailable(origin, Step::Waiting, "the host is stopping".to_owned()))
+    async fn permit(&self, origin: &Origin, deadline: Instant) -> Result<SemaphorePermit<'_>, EgressError> {
+        let permit = within(deadline, origin, ExchangeStep::Waiting, self.permits.acquire()).await?;
+        permit.map_err(|_| unavailable(origin, ExchangeStep::Waiting, "the host is stopping".to_owned()))
     }
 
-    /// A new connection, to an address that was looked at here.
+    /// Opens a connection to an address that was checked here.
     async fn connect(&self, url: &Url, origin: &Origin, deadline: Instant) -> Result<Connection, EgressError> {
         let fail = |step, problem: String| unavailable(origin, step, problem);
         let addresses = match (address_of(url), url.host()) {
             (Some(address), _) => vec![address],
             (None, Some(Host::Domain(name))) => {
                 let lookup = self.egress.resolver.resolve(name, &self.lookups);
-                let answers = within(deadline, origin, Step::Resolving, lookup).await?;
-                answers.map_err(|error| fail(Step::Resolving, format!("its name does not resolve: {error}")))?
+                let answers = within(deadline, origin, ExchangeStep::Resolving, lookup).await?;
+                answers.map_err(|error| fail(ExchangeStep::Resolving, format!("its name does not resolve: {error}")))?
             }
             (None, _) => Vec::new(),
         };
         if addresses.is_empty() {
-            return Err(fail(Step::Resolving, "its name has no address".to_owned()));
+            return Err(fail(ExchangeStep::Resolving, "its name has no address".to_owned()));
         }
         let addresses = self.admitted(origin, &addresses)?;
         let port = url.port_or_known_default().unwrap_or_default();
         let dialled = dial::connect(&addresses, port, deadline);
-        let stream = within(deadline, origin, Step::Connecting, dialled).await?;
-        let socket = stream.map_err(|error| fail(Step::Connecting, format!("cannot connect: {error}")))?;
+        let stream = within(deadline, origin, ExchangeStep::Connecting, dialled).await?;
+        let socket = stream.map_err(|error| fail(ExchangeStep::Connecting, format!("cannot connect: {error}")))?;
         let stream: Stream = match url.host() {
             Some(host) if url.scheme() == "https" => {
-                let insecure = |problem: String| fail(Step::Securing, format!("no secure connection: {problem}"));
-                let client = within(deadline, origin, Step::Securing, self.egress.trust.client()).await?;
+                let insecure =
+                    |problem: String| fail(ExchangeStep::Securing, format!("no secure connection: {problem}"));
+                let client = within(deadline, origin, ExchangeStep::Securing, self.egress.trust.client()).await?;
                 let secured = dial::secure(socket.clone(), &host, client.map_err(insecure)?);
-                let stream = within(deadline, origin, Step::Securing, secured).await?;
+                let stream = within(deadline, origin, ExchangeStep::Securing, secured).await?;
                 stream.map_err(|error| insecure(error.to_string()))?
             }
             _ => Box::new(socket.clone()),
         };
-        let connection = within(deadline, origin, Step::Exchanging, Connection::new(socket, stream)).await?;
-        connection.map_err(|error| fail(Step::Exchanging, told(&error)))
+        let connection = within(deadline, origin, ExchangeStep::Exchanging, Connection::new(socket, stream)).await?;
+        connection.map_err(|error| fail(ExchangeStep::Exchanging, told(&error)))
     }
 
-    /// Those of the addresses that may be dialled; there is at least one.
+    /// Returns the addresses that may be dialled, at least one.
     fn admitted(&self, origin: &Origin, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, EgressError> {
         dial::admitted(addresses, &self.networks).map_err(|refusal| match refusal {
             Some((address, Block { network, what })) => EgressError::Denied(format!(
@@ -226,7 +227,7 @@ impl Gate {
     }
 }
 
-/// Where the URL names an address.
+/// Returns the address if the URL names one instead of a host name.
 fn address_of(url: &Url) -> Option<IpAddr> {
     match url.host()? {
         Host::Ipv4(address) => Some(address.into()),
@@ -238,18 +239,18 @@ fn address_of(url: &Url) -> Option<IpAddr> {
 async fn within<T>(
     deadline: Instant,
     origin: &Origin,
-    step: Step,
+    step: ExchangeStep,
     what: impl Future<Output = T>,
 ) -> Result<T, EgressError> {
     let late = |_| EgressError::TimedOut { target: origin.to_string(), step };
     timeout_at(deadline, what).await.map_err(late)
 }
 
-fn unavailable(origin: &Origin, step: Step, problem: String) -> EgressError {
+fn unavailable(origin: &Origin, step: ExchangeStep, problem: String) -> EgressError {
     EgressError::Unavailable { target: origin.to_string(), step, problem }
 }
 
-/// What became of an exchange, as a fragment.
+/// Describes why an exchange failed, as a fragment.
 fn told(error: &hyper::Error) -> String {
     if error.is_parse_too_large() {
         return "the head of its answer is too large".to_owned();

@@ -1,5 +1,5 @@
-//! The pool keeps connections that are idle, for the next exchange with the same origin. Each is either here, idle and
-//! whole, or in the hands of one exchange.
+//! A pool of idle connections, for the next exchange with the same origin. A connection is either here, idle and
+//! intact, or owned by one exchange.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,22 +11,22 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::egress::connection::Connection;
 
-/// Connections that one plugin keeps idle, to all its origins together.
+/// Maximum number of idle connections of one plugin, over all its origins.
 const IDLE_MAX: usize = 64;
-/// How long one is kept. Servers close theirs after 5 s and more.
+/// Maximum time that a connection is kept idle. Servers close theirs after 5 s or more.
 pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// The idle connections of one version of a plugin. They end with it.
+/// The idle connections of one version of a plugin. They are closed with it.
 pub(super) struct Pool {
     idle_time: Duration,
-    shared: Arc<Mutex<State>>,
+    shared: Arc<Mutex<PoolState>>,
 }
 
 #[derive(Default)]
-struct State {
-    /// The one that has been idle for the longest time first.
+struct PoolState {
+    /// The connection that has been idle the longest comes first.
     idle: VecDeque<Idle>,
-    /// Ends those that nobody asked for.
+    /// The task that closes connections which nobody used in time.
     sweeper: Option<AbortOnDropHandle<()>>,
 }
 
@@ -41,7 +41,7 @@ impl Pool {
         Self { idle_time, shared: Arc::default() }
     }
 
-    /// The one that was used last, if there is any that still works.
+    /// Takes the most recently used connection to this origin that still works, if there is one.
     pub(super) async fn take(&self, origin: &Origin) -> Option<Connection> {
         loop {
             let mut taken = {
@@ -79,12 +79,12 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<PoolState>) -> MutexGuard<'_, PoolState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Until nothing is idle.
-async fn sweep(shared: Weak<Mutex<State>>, idle_time: Duration) {
+/// Closes connections that were idle for too long, until none is idle.
+async fn sweep(shared: Weak<Mutex<PoolState>>, idle_time: Duration) {
     loop {
         let next = {
             let Some(shared) = shared.upgrade() else { return };
@@ -93,7 +93,7 @@ async fn sweep(shared: Weak<Mutex<State>>, idle_time: Duration) {
                 state.idle.pop_front();
             }
             let Some(oldest) = state.idle.front() else {
-                // The next one to put something here starts another.
+                // The next `put` starts another sweeper.
                 state.sweeper = None;
                 return;
             };

@@ -1,5 +1,5 @@
-//! The resolver turns a host's name into addresses. It is asked once for each connection, and what it answers is what
-//! is checked and dialled.
+//! The resolver turns a host name into addresses. It is asked once per connection, and exactly its answer is checked
+//! and dialled.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// Further answers are not looked at.
+/// Maximum number of addresses used from one answer.
 const ANSWERS_MAX: usize = 16;
-/// Names of one plugin that are looked up at once: the system's resolver takes a thread for each, for as long as it
-/// likes.
+/// Maximum number of concurrent lookups of one plugin. The system's resolver takes a thread for each, for as long as
+/// it likes.
 const LOOKUPS_AT_ONCE_MAX: usize = 8;
 
-/// Where answers come from.
+/// The source of addresses.
 #[derive(Clone, Debug, Default)]
 pub enum Resolver {
-    /// The system, with all that it is configured to ask.
+    /// The system's resolver, as it is configured.
     #[default]
     System,
     #[cfg(test)]
@@ -34,12 +34,12 @@ impl Default for Lookups {
 }
 
 impl Resolver {
-    /// All addresses of this name, in the system's order. Whoever calls bounds the time.
+    /// Returns all addresses of this name, in the system's order. The caller limits the time.
     pub(super) async fn resolve(&self, name: &str, lookups: &Lookups) -> io::Result<Vec<IpAddr>> {
         match self {
             Self::System => {
                 let name = name.to_owned();
-                // Given back when the lookup has ended for good, and not when nobody waits for it any more.
+                // Held by the lookup itself, because an abandoned lookup still occupies its thread.
                 let permit = Arc::clone(&lookups.0).acquire_owned().await.map_err(io::Error::other)?;
                 let lookup = move || {
                     let _permit = permit;
@@ -54,7 +54,7 @@ impl Resolver {
     }
 }
 
-/// Answers for tests: to each question the next list, and the last one from then on.
+/// Answers for tests: each question gets the next list, and the last list repeats.
 #[cfg(test)]
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -72,7 +72,7 @@ impl Script {
         }
     }
 
-    /// The names that were asked for.
+    /// Returns the names that were asked for.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -85,7 +85,7 @@ impl Script {
         };
         match next {
             Some(answer) => Ok(answer.into_iter().take(ANSWERS_MAX).collect()),
-            // One that never answers.
+            // An empty script never answers.
             None => std::future::pending().await,
         }
     }

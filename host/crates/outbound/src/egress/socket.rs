@@ -1,4 +1,4 @@
-//! A TCP connection that can still be looked at when somebody else reads and writes it.
+//! A TCP connection that can be inspected while somebody else reads and writes it.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// One of several handles of a connection, which is open as long as there is one.
+/// A handle to a connection, which stays open as long as any handle exists.
 #[derive(Clone, Debug)]
 pub(super) struct Socket(Arc<TcpStream>);
 
@@ -21,8 +21,8 @@ impl From<TcpStream> for Socket {
 }
 
 impl Socket {
-    /// Whether the other side has neither closed it nor sent what nobody has read yet. The runtime may not have heard of
-    /// it so far: the system is asked.
+    /// Returns whether the peer has neither closed the connection nor sent unread bytes. Asks the system, because the
+    /// runtime may not have noticed yet.
     pub(super) fn is_quiet(&self) -> bool {
         recv(&*self.0, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_err_and(|error| error == Errno::AGAIN)
     }
@@ -36,7 +36,8 @@ impl AsyncRead for Socket {
             let mut received = 0;
             let tried = self.0.try_io(Interest::READABLE, || {
                 received = recv(&*self.0, buffer.initialize_unfilled(), RecvFlags::DONTWAIT)?.0;
-                // What fills no buffer was all that there was: the runtime is told so, and the system not asked again.
+                // A partly filled buffer means that the socket is drained. Reporting `WouldBlock` to the runtime
+                // saves the next system call.
                 if (1..room).contains(&received) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match tried {

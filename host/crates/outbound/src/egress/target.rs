@@ -1,5 +1,5 @@
-//! A target is where a request goes: a URL in its one spelling, and what is read off it for each request. Whether a
-//! plugin may go there is not in it: that is judged anew each time.
+//! A target is the destination of a request: a URL in its one spelling, and the parts of it that each request needs.
+//! It carries no permission; that is checked anew for each request.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -10,13 +10,14 @@ use http::{HeaderValue, Uri};
 use url::{Position, Url};
 
 use crate::egress::failure::EgressError;
-use crate::egress::request::parse_url;
+use crate::egress::urls::parse_url;
 
-/// URLs of one plugin that are kept parsed, and bytes of one.
+/// Maximum number of parsed URLs cached per plugin.
 const KNOWN_MAX: usize = 32;
+/// Maximum bytes of a URL that is cached.
 const KNOWN_BYTES_MAX: usize = 1 << 10;
 
-/// Its copies are one.
+/// A cheaply cloned target.
 #[derive(Clone, Debug)]
 pub struct Target(Arc<Parts>);
 
@@ -29,11 +30,11 @@ struct Parts {
 }
 
 impl Target {
-    /// `url` is one that [`parse_url`] made.
+    /// Creates a target from a URL that [`parse_url`] returned.
     pub fn new(url: Url) -> Result<Self, EgressError> {
         let invalid = |problem: &str| EgressError::Invalid(problem.to_owned());
         let origin = Origin::of_url(&url).ok_or_else(|| invalid("only http and https go through the gate"))?;
-        // There may be a secret in it, so that it is not shown.
+        // The path may contain a secret, so the errors do not show it.
         let path = &url[Position::BeforePath..Position::AfterQuery];
         let path = path.parse().map_err(|_| invalid("the URL's path is no path"))?;
         let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]);
@@ -45,12 +46,12 @@ impl Target {
         &self.0.origin
     }
 
-    /// Path and query.
+    /// Returns path and query.
     pub(super) fn path(&self) -> Uri {
         self.0.path.clone()
     }
 
-    /// As the header has it.
+    /// Returns the host as the `Host` header has it.
     pub(super) fn host(&self) -> HeaderValue {
         self.0.host.clone()
     }
@@ -64,7 +65,8 @@ impl Deref for Target {
     }
 }
 
-/// The targets that one plugin asks for again and again, by the text that it asks with. None has a secret in it.
+/// Cache of the targets that one plugin uses repeatedly, keyed by the text that the plugin gave. None contains a
+/// secret.
 #[derive(Debug, Default)]
 pub(super) struct Targets(Mutex<HashMap<Box<str>, Target>>);
 
@@ -78,7 +80,8 @@ impl Targets {
         if text.len() <= KNOWN_BYTES_MAX {
             let mut targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if targets.len() >= KNOWN_MAX {
-                // Whoever has a URL for each event gains nothing here, and loses little.
+                // A plugin with a new URL for each event gains nothing from the cache, and loses little by clearing
+                // it.
                 targets.clear();
             }
             targets.insert(text.into(), target.clone());

@@ -1,4 +1,4 @@
-//! Trust is whose certificates are believed: those of the system's authorities, and of those that the operator adds.
+//! Certificate authorities that are trusted: those of the system, and those that the operator adds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use rustls_platform_verifier::Verifier;
 use state::file::read_bounded;
 use tokio::sync::OnceCell;
 
-/// Of a file with certificates.
+/// Maximum bytes of a certificate file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub struct Trust {
     extra: Vec<CertificateDer<'static>>,
-    /// Made at the first use: reading the system's hundreds of certificates takes a while.
+    /// Built on first use, because reading the system's hundreds of certificates takes a while.
     config: OnceCell<Arc<ClientConfig>>,
 }
 
@@ -31,12 +31,12 @@ impl Trust {
         Ok(Self { extra, config: OnceCell::new() })
     }
 
-    /// Those of the operator's files.
+    /// Returns the certificates from the operator's files.
     pub fn extra_roots(&self) -> Vec<CertificateDer<'static>> {
         self.extra.clone()
     }
 
-    /// For clients of HTTP/1.1. The error is a fragment.
+    /// Returns the TLS configuration for HTTP/1.1 clients. The error is a fragment.
     pub async fn client(&self) -> Result<Arc<ClientConfig>, String> {
         let load = || async {
             let extra = self.extra.clone();
@@ -66,7 +66,7 @@ fn certificates(file: &std::path::Path) -> anyhow::Result<Vec<CertificateDer<'st
     if certificates.is_empty() {
         bail!("there is no certificate in it: each begins with -----BEGIN CERTIFICATE-----");
     }
-    // Whether each can be an authority's, before anybody relies on it.
+    // Checks that each can be an authority, before anybody relies on it.
     let mut store = RootCertStore::empty();
     for (number, certificate) in certificates.iter().enumerate() {
         store.add(certificate.clone()).with_context(|| format!("certificate {} in it", number + 1))?;

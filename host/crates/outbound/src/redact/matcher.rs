@@ -1,8 +1,9 @@
-//! The matcher finds where needles end in a text, in whatever spelling, in a time that does not tell how much of a needle is there.
+//! Finds where needles end in a text, in any spelling. The time it takes does not reveal how much of a needle is
+//! present.
 //!
-//! It follows all needles of a block at once, a bit for each of their bytes (Shift-And): what it does at a place depends on the
-//! text alone. A plugin that chooses what a server sends back, and takes the time, learns from it what it could learn by
-//! guessing a whole needle, or [`WINDOW`] bytes of it, at once.
+//! It follows all needles of a block at once, with one bit for each of their bytes (Shift-And), so its work at each
+//! position depends only on the text. A plugin that controls a server's response and measures the time learns no more
+//! than by guessing a whole needle, or [`WINDOW`] bytes of it, at once.
 
 use std::collections::BTreeSet;
 
@@ -11,28 +12,28 @@ use zeroize::Zeroizing;
 use crate::redact::needle::Needle;
 use crate::redact::spelling::{SPELLING_BYTES_MAX, gap, is_plain, spellings};
 
-/// Needles of one block, so many that they fit into a processor's registers.
+/// Needles per block, so many that they fit into a processor's registers.
 pub(super) const LANES: usize = 8;
-/// Of a longer needle, this much of its end is followed. Tokens, keys and signatures are random there, and what they begin with
-/// is often known.
+/// Only this many bytes at the end of a longer needle are followed. Tokens, keys and signatures are random there,
+/// while their beginning is often known.
 const WINDOW: usize = 64;
-/// Places ahead for which something is kept: more than a spelling and the gap behind it reach.
+/// Positions ahead for which state is kept: more than a spelling and the gap behind it reach.
 const RING: usize = 128;
 
 const _: () = assert!(SPELLING_BYTES_MAX < RING && RING.is_power_of_two());
 
 type Lanes = [u64; LANES];
 
-/// Some needles that are looked for together.
+/// Needles that are searched together.
 pub(super) struct Block {
-    /// For each byte: where in each needle it stands.
+    /// For each byte: its positions in each needle.
     places: Zeroizing<Vec<Lanes>>,
-    /// The last place of each needle.
+    /// The last position of each needle.
     last: Lanes,
 }
 
 impl Block {
-    /// At most [`LANES`] needles.
+    /// Builds a block of at most [`LANES`] needles.
     pub(super) fn new(needles: &[Needle]) -> Self {
         let (mut places, mut last) = (Zeroizing::new(vec![[0; LANES]; 256]), [0; LANES]);
         for (lane, needle) in needles.iter().enumerate() {
@@ -50,10 +51,11 @@ impl Block {
         Self { places, last }
     }
 
-    /// Tells each place where one of them may end, and which one it is. Of a longer needle, only its end is known to be there.
+    /// Reports each position where a needle may end, and which needle. For a longer needle, only its end is known to
+    /// match.
     pub(super) fn ends(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
         let mut ring = [[0; LANES]; RING];
-        // How far the ring has anything in it.
+        // How far ahead the ring holds anything.
         let mut reach = 0;
         let mut state = [0; LANES];
         for at in 0..text.len() {
@@ -105,28 +107,29 @@ fn join(one: Lanes, other: Lanes) -> Lanes {
     std::array::from_fn(|lane| one[lane] | other[lane])
 }
 
-/// Where what follows a spelling begins: at its end, and behind a gap.
+/// Returns where the text after a spelling begins: at its end, and behind a gap.
 fn ends_of(text: &[u8], at: usize, end: usize) -> impl Iterator<Item = usize> {
     let gap = gap(text, end);
     let behind = (gap > 0 && end + gap - at <= SPELLING_BYTES_MAX).then_some(end + gap);
     [end].into_iter().chain(behind)
 }
 
-/// Where a needle begins that may end there; `None` if it is not there after all. Before `covered` it need not be told exactly.
+/// Returns where the needle that may end at `end` begins, or `None` if it is not there after all. A start before
+/// `covered` need not be exact.
 ///
-/// A first character that is escaped is taken whole.
+/// An escaped first character is included as a whole.
 pub(super) fn start(text: &[u8], end: usize, needle: &Needle, covered: usize) -> Option<usize> {
     let form = needle.form();
     let furthest = end.saturating_sub(form.len() * SPELLING_BYTES_MAX);
     let may_begin = |start: usize| !is_plain(text, start) || needle.takes(form[0], text[start]);
     let is_start = |start: &usize| may_begin(*start) && reaches(text, *start, end, needle);
     let latest = end.checked_sub(form.len())?;
-    // All of it was followed, so that it is there, and overlaps with what was found before.
+    // The whole needle was followed, so it is present, and it overlaps with the previous match.
     if form.len() <= WINDOW && latest < covered {
         return Some(latest);
     }
     let mut start = (furthest..=latest).rev().find(is_start)?;
-    // The end of an escape may look like what it stands for.
+    // The end of an escape may look like the character it stands for.
     while start >= covered
         && let Some(earlier) = (furthest.max(start.saturating_sub(SPELLING_BYTES_MAX))..start).find(is_start)
     {
@@ -135,10 +138,10 @@ pub(super) fn start(text: &[u8], end: usize, needle: &Needle, covered: usize) ->
     Some(start)
 }
 
-/// Whether the text from `start` to `end` is a spelling of the needle.
+/// Returns whether the text from `start` to `end` is a spelling of the needle.
 fn reaches(text: &[u8], start: usize, end: usize, needle: &Needle) -> bool {
     let form = needle.form();
-    // Places in the text, and how much of the needle is before them: few, and mostly one.
+    // Open positions in the text, each with the number of needle bytes before it. There are few, usually one.
     let (mut next, mut open, mut known) = (Some((start, 0)), Vec::new(), BTreeSet::new());
     while let Some((at, before)) = next {
         for spelling in spellings(text, at).iter().filter(|spelling| at + spelling.bytes <= end) {
@@ -155,7 +158,7 @@ fn reaches(text: &[u8], start: usize, end: usize, needle: &Needle) -> bool {
                 }
                 continue;
             }
-            // Only where there are several ways can two of them meet.
+            // Two paths can meet only where there are several readings.
             let mut is_new = |place: &(usize, usize)| place.0 < end && (is_plain(text, at) || known.insert(*place));
             open.extend(ends_of(text, at, behind).map(|place| (place, matched)).filter(&mut is_new));
         }

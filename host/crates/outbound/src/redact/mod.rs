@@ -1,12 +1,11 @@
-//! Redaction: where a secret's value stands in what leaves a plugin, or comes back to it, its name stands instead.
+//! Redaction replaces the value of a secret by its name in anything that leaves a plugin or comes back to it.
 //!
-//! A value is found in each [`spelling`] that URLs, JSON, HTML, mail and UTF-16 have for its characters, in any mixture, and in
-//! base64 and hexadecimal, wherever in a longer text. What is shown, and how long it takes, depends on a value only where all of
-//! it is there: who can see the outcome, and choose the text, learns nothing from a part of it.
+//! A value is found in every [`spelling`] of its characters in URLs, JSON, HTML, mail and UTF-16, in any mixture, and
+//! in base64 and hexadecimal, anywhere in a longer text. The output and the time taken depend on a value only where
+//! all of it is present. Whoever sees the outcome and chooses the text learns nothing from a part of a value.
 //!
-//! A form that somebody makes up (backwards, encrypted, with letters between) is not found.
+//! A form that somebody invents (reversed, encrypted, with letters in between) is not found.
 
-mod entity;
 mod matcher;
 mod needle;
 mod spelling;
@@ -25,13 +24,13 @@ use crate::redact::spelling::SPELLING_BYTES_MAX;
 pub use crate::redact::stream::Redaction;
 use crate::secret_value::SecretValue;
 
-/// Knows some values, and what stands instead of them.
+/// Knows some values, and the text that replaces each.
 #[derive(Default)]
 pub struct Redactor {
     needles: Vec<Needle>,
-    /// One for each [`LANES`] needles.
+    /// One block for each [`LANES`] needles.
     blocks: Vec<Block>,
-    /// No value is longer than this, however it is spelled.
+    /// Upper bound in bytes of any value, however it is spelled.
     reach: usize,
 }
 
@@ -42,7 +41,7 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Of these secrets: their names, and each of the values that they have or had.
+    /// Builds a redactor from the names of secrets and each of their current and former values.
     pub fn new<'a>(secrets: impl Iterator<Item = (&'a str, &'a SecretValue)>) -> Self {
         let mut needles = Needles::default();
         for (name, value) in secrets {
@@ -54,7 +53,7 @@ impl Redactor {
         Self { needles, blocks, reach: (longest + 1) * SPELLING_BYTES_MAX }
     }
 
-    /// The bytes with each value replaced.
+    /// Returns the bytes with each value replaced.
     pub fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let found = self.find(bytes);
         if found.is_empty() {
@@ -71,16 +70,16 @@ impl Redactor {
         Cow::Owned(redacted)
     }
 
-    /// The text with each value replaced.
+    /// Returns the text with each value replaced.
     pub fn redact_text(&self, text: String) -> String {
         match self.redact(text.as_bytes()) {
             Cow::Borrowed(_) => text,
-            // A value that is no text may have torn a character.
+            // A value that is not text may have split a character.
             Cow::Owned(redacted) => String::from_utf8_lossy(&redacted).into_owned(),
         }
     }
 
-    /// In their order, and apart from each other: values that overlap are one.
+    /// Returns the matches in order, without overlaps: overlapping values are merged.
     fn find(&self, bytes: &[u8]) -> Vec<(Range<usize>, &str)> {
         let mut found: Vec<(Range<usize>, &str)> = Vec::new();
         for (block, needles) in self.blocks.iter().zip(self.needles.chunks(LANES)) {
@@ -105,7 +104,7 @@ impl Redactor {
     }
 }
 
-/// What stands instead of a secret's value.
+/// Returns the text that replaces a secret's value.
 pub fn instead_of(name: &str) -> String {
     format!("[secret {name}]")
 }

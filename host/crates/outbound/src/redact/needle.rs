@@ -1,5 +1,5 @@
-//! A needle is one form of a secret's value, as it is looked for: the value itself, or one that no decoding of single
-//! characters leads back from, such as its base64.
+//! A needle is one form of a secret's value to search for: the value itself, or a form that decoding single
+//! characters does not lead back from, such as its base64.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -7,17 +7,17 @@ use zeroize::Zeroizing;
 
 use crate::secret_value::{BASE64, STANDARD_WEBHOOKS_PREFIX, SecretValue};
 
-/// A shorter value would be found in what has nothing to do with it.
+/// Minimum bytes of a redacted value. A shorter one would match unrelated text.
 pub const REDACTED_BYTES_MIN: usize = 6;
-/// Of one line of a value with several, such as a private key.
+/// Minimum bytes of one line of a multi-line value, such as a private key.
 const LINE_BYTES_MIN: usize = 12;
-/// Lines that are looked for by themselves. Those of a key of 16,384 bits are fewer.
+/// Maximum number of lines searched on their own. A key of 16,384 bits has fewer.
 const LINES_MAX: usize = 256;
 
 pub(super) struct Needle {
     form: Zeroizing<Vec<u8>>,
     is_base64: bool,
-    /// What stands instead of it.
+    /// The text that replaces it.
     pub(super) instead: String,
 }
 
@@ -26,7 +26,8 @@ impl Needle {
         &self.form
     }
 
-    /// Whether this byte may stand where the form has that one: letters in either case, base64 in either alphabet.
+    /// Returns whether `byte` may stand where the form has `wanted`: letters match in either case, base64 in either
+    /// alphabet.
     pub(super) fn takes(&self, wanted: u8, byte: u8) -> bool {
         let is_alias = || matches!((wanted, byte), (b'+', b'-') | (b'-', b'+') | (b'/', b'_') | (b'_', b'/'));
         wanted.eq_ignore_ascii_case(&byte) || self.is_base64 && is_alias()
@@ -38,13 +39,14 @@ impl Needle {
 pub(super) struct Needles(pub(super) Vec<Needle>);
 
 impl Needles {
-    /// All forms of a value.
+    /// Adds all forms of a value.
     pub(super) fn add(&mut self, value: &SecretValue, instead: &str) {
         let bytes = value.bytes();
         for plain in [bytes, bytes.trim_ascii()] {
             self.push(plain.to_vec(), false, instead);
         }
-        // As it is sent in URLs and in JSON: that is decoded where it stands, but not where it was wrapped up afterwards.
+        // The value as sent in URLs and in JSON. Escapes are decoded where they stand, but not inside a wrapping
+        // added later.
         let json = value.text().map(|text| serde_json::Value::from(text).to_string());
         let json = json.as_ref().and_then(|json| json.get(1..json.len() - 1)).unwrap_or_default();
         let (in_path, in_query) = (Zeroizing::new(value.in_path()), Zeroizing::new(value.in_query()));
@@ -57,7 +59,7 @@ impl Needles {
         if let Some(key) = bytes.strip_prefix(STANDARD_WEBHOOKS_PREFIX) {
             self.push(key.to_vec(), false, instead);
         }
-        // What a server makes of a value for Basic authentication, and may well repeat.
+        // A server decodes a value for Basic authentication, and may well repeat the result.
         if let Ok(decoded) = BASE64.decode(bytes).map(Zeroizing::new)
             && decoded.iter().all(|byte| matches!(byte, b' '..=b'~'))
         {
@@ -77,11 +79,11 @@ impl Needles {
         }
     }
 
-    /// In base64, by itself and within something longer, and in hexadecimal.
+    /// Adds the base64 of a form, alone and within a longer text, and its hexadecimal.
     fn wrapped(&mut self, form: &[u8], instead: &str) {
         for before in [0, 1, 2] {
             let encoded = Zeroizing::new(STANDARD_NO_PAD.encode([&[0; 2][..before], form].concat()));
-            // The digits that the form alone decides, and at the end of a text one more.
+            // The digits that depend on the form alone, and one more at the end of a text.
             let digits = (before * 8).div_ceil(6)..(before + form.len()) * 8 / 6;
             for digits in [encoded.get(digits.clone()), encoded.get(digits.start..)].into_iter().flatten() {
                 self.push(digits.as_bytes().to_vec(), true, instead);
@@ -91,7 +93,7 @@ impl Needles {
         self.push(form.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect(), false, instead);
     }
 
-    /// What is not ASCII has other bytes in Latin-1, which UTF-16 continues, and in UTF-16.
+    /// Adds the value in Latin-1 and UTF-16, where characters beyond ASCII have other bytes.
     fn other_charsets(&mut self, text: &str, instead: &str) {
         if let Ok(latin) = text.chars().map(|char| u8::try_from(u32::from(char))).collect::<Result<Vec<_>, _>>() {
             self.push(latin, false, instead);

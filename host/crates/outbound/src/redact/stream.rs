@@ -1,23 +1,24 @@
-//! Redaction of a text that comes in pieces.
+//! Redaction of a text that arrives in pieces.
 
 use crate::redact::Redactor;
 
-/// Beside what a value may reach, so much is collected before it is searched; in tests little, so that there are many pieces.
+/// Bytes collected before each search, beyond the longest value. Small in tests, so that there are many pieces.
 const PIECE_BYTES: usize = if cfg!(test) { 64 } else { 16 << 10 };
 
-/// Takes a text in pieces, and gives it out as [`Redactor::redact`] would of the whole, however it was cut.
+/// Redacts a text that arrives in pieces. The output equals [`Redactor::redact`] of the whole text, however it was
+/// cut.
 ///
-/// It holds back as much as the longest value may reach, always, whatever is in it.
+/// It always holds back as much as the longest value may span, whatever the text contains.
 #[derive(Default)]
 pub struct Redaction {
-    /// What has not been given out.
+    /// Bytes that have not been emitted.
     held: Vec<u8>,
-    /// At the beginning of that, bytes of a value whose name has been given out.
+    /// How many of the first held bytes belong to a value whose name has been emitted.
     covered: usize,
 }
 
 impl Redaction {
-    /// Takes a piece; adds to `out` what is certain.
+    /// Takes a piece and appends to `out` everything that is certain.
     pub fn push(&mut self, redactor: &Redactor, piece: &[u8], out: &mut Vec<u8>) {
         self.held.extend_from_slice(piece);
         if self.held.len() >= 2 * redactor.reach + PIECE_BYTES {
@@ -25,16 +26,16 @@ impl Redaction {
         }
     }
 
-    /// Adds the rest: there are no more pieces.
+    /// Appends the rest after the last piece.
     pub fn finish(&mut self, redactor: &Redactor, out: &mut Vec<u8>) {
         self.give(redactor, self.held.len(), out);
     }
 
-    /// Gives out what begins before `end`.
+    /// Emits everything that begins before `end`.
     fn give(&mut self, redactor: &Redactor, end: usize, out: &mut Vec<u8>) {
         let mut at = self.covered;
         for (range, instead) in redactor.find(&self.held).into_iter().take_while(|(range, _)| range.start < end) {
-            // What overlaps with a value whose name has been given out belongs to it.
+            // A match that overlaps with an already emitted value belongs to it.
             if range.start >= at {
                 out.extend_from_slice(&self.held[at..range.start]);
                 out.extend_from_slice(instead.as_bytes());

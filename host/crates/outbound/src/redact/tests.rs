@@ -29,7 +29,7 @@ fn a_value_is_replaced_in_each_form() {
     check(value, "<p>s3cr&amp;t/\"k=y\" ÿ</p>", "<p>[secret token]</p>");
     check("hunter2", "68756e74657232 68756E74657232", "[secret token] [secret token]");
     check("whsec_MfKQ9r8GKYqrTwjU", "key MfKQ9r8GKYqrTwjU", "key [secret token]");
-    // A value for Basic authentication, as its receiver understands it.
+    // A value for Basic authentication, as its receiver decodes it.
     check("YW5uOmh1bnRlcjI=", "no ann:hunter2, no hunter2", "no [secret token], no [secret token]");
     check(
         "-----BEGIN KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n-----END KEY-----",
@@ -48,7 +48,7 @@ fn a_value_is_found_in_the_base64_of_a_longer_text() {
                     let redacted = redactor(&[("t", value)]).redact(text.as_bytes()).into_owned();
                     let left = String::from_utf8(redacted).unwrap();
                     assert!(left.contains("[secret t]"), "{value} in {before}{value}{after}: {left}");
-                    // Beside it stands what its neighbours share with it, a few bits.
+                    // The digits left over share a few bits with the neighbours of the value.
                     let left = left.replace("[secret t]", "");
                     assert!(left.len() <= (before.len() + after.len()) * 4 / 3 + 3, "{left}");
                 }
@@ -79,7 +79,7 @@ fn nothing_of_it_is_shown() {
     );
 }
 
-/// A way to write a text, as servers do.
+/// A way in which servers write a text.
 type Writer = fn(&str) -> String;
 
 fn each(text: &str, is_written: fn(char) -> bool, write: fn(char) -> String) -> String {
@@ -106,7 +106,7 @@ fn small_percent(char: char) -> String {
     percent_encode(char.to_string().as_bytes(), NON_ALPHANUMERIC).to_string().to_ascii_lowercase()
 }
 
-/// Each in turn keeps what any other may have written.
+/// Each writer preserves the output of any other.
 const WRITERS: [Writer; 12] = [
     |text| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string(),
     |text| each(text, is_special, small_percent),
@@ -137,7 +137,7 @@ const WRITERS: [Writer; 12] = [
     },
 ];
 
-/// What a plugin may put before a secret, in the hope that its beginning is taken for a part of it.
+/// Text that a plugin may put before a secret, hoping that the secret's beginning is read as part of it.
 const BEFORE: [&str; 12] = ["", "%", "%2", "%25", "\\", "\\\\", "\\u00", "&#", "&", "&amp", "=", "bot"];
 
 fn values() -> impl Strategy<Value = String> {
@@ -151,10 +151,10 @@ proptest! {
     #[test]
     fn a_value_is_found_however_two_servers_wrote_it(value in values(), before in select(&BEFORE[..])) {
         let redactor = redactor(&[("t", &value)]);
-        // That may be left, with the quotation marks of JSON.
+        // This much may be left, with the quotation marks of JSON.
         let room = format!("{before}\"\"");
         let once: Vec<_> = WRITERS.iter().map(|writer| format!("{before}{}", writer(&value))).collect();
-        // Both the host and a server write what a plugin put before it. What mails are made of is not made of anything else.
+        // Both the host and a server encode the text before it. Mails are not encoded any further.
         let twice = once.iter().flat_map(|text| WRITERS[..11].iter().map(|writer| (writer(text), writer(&room).len() + 2)));
         for (text, room) in once.iter().map(|text| (text.clone(), room.len())).chain(twice) {
             let left = String::from_utf8(redactor.redact(text.as_bytes()).into_owned()).unwrap();
@@ -201,7 +201,7 @@ proptest! {
         let mut text = String::new();
         for (is_one, is_beginning, length, writer) in parts {
             let value = if is_one { &one } else { &other };
-            // Not all of it, and what stands between them is in no value.
+            // Never the whole value, and no value contains the separator.
             let at = 1 + length.index(value.len() - 2);
             text += &writer(if is_beginning { &value[..at] } else { &value[at..] });
             text.push('|');
@@ -231,7 +231,7 @@ proptest! {
                 break;
             }
         }
-        // Else nothing was torn that could be.
+        // Otherwise nothing was cut that could be.
         prop_assert!(out.len() > 500);
         redaction.finish(&redactor, &mut out);
         prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8(redactor.redact(&text).into_owned()).unwrap());
@@ -261,7 +261,7 @@ fn a_long_value_is_found_by_its_end_and_known_as_a_whole() {
     check(&value, &json, "[secret token]");
 }
 
-/// The matcher must come to the end of anything, soon: here 16 KiB, without optimization.
+/// The matcher must end soon on any input: here 16 KiB, without optimization.
 #[test]
 fn malice_takes_bounded_time() {
     let redactor = redactor(&[

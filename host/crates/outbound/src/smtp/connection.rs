@@ -1,4 +1,4 @@
-//! A connection to the relay, over which one mail after the other is handed over.
+//! A connection to the SMTP relay, which carries one mail after another.
 
 use config::{RelayAddress, Security};
 use lettre::Address;
@@ -8,30 +8,30 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
 
-use crate::smtp::Progress;
-use crate::smtp::failure::{Hide, MailFailure, Reply, Step, of_recipients, of_reply};
+use crate::smtp::SmtpProgress;
+use crate::smtp::failure::{Hide, MailFailure, SmtpReply, SmtpStep, of_recipients, of_reply};
 
-/// How a mail's way ended that did not end well.
-pub(super) enum Ending {
+/// Why sending a mail failed, and whether the connection is still usable.
+pub(super) enum SendError {
     /// The relay answered, and waits for the next mail.
     Answered(MailFailure),
-    /// The connection is of no more use.
+    /// The connection is no longer usable.
     Lost(MailFailure),
-    /// It was of no use from the start: the relay closed it while it was not used. Nothing was handed over.
+    /// The relay had closed the connection while it was idle. Nothing was handed over.
     Stale,
 }
 
-/// Where to, and how.
-pub(super) struct Way<'a> {
+/// How to connect to the relay.
+pub(super) struct ConnectOptions<'a> {
     pub(super) relay: &'a RelayAddress,
-    /// Of [`Security::Tls`] and [`Security::StartTls`].
+    /// Set for [`Security::Tls`] and [`Security::StartTls`].
     pub(super) tls: Option<&'a TlsParameters>,
     pub(super) hello: &'a ClientId,
     pub(super) credentials: Option<Credentials>,
     pub(super) hide: Hide<'a>,
 }
 
-/// Dropping it in the middle of anything closes it, so that the relay discards what it has of a mail.
+/// Dropping the connection in the middle of a mail closes it, so that the relay discards what it has received.
 pub(super) struct Connection {
     smtp: AsyncSmtpConnection,
     relay: String,
@@ -39,31 +39,33 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn open(way: Way<'_>, progress: &Progress) -> Result<Self, MailFailure> {
-        let name = way.relay.to_string();
-        let tls = way.tls.cloned();
-        let (wrapper, upgrade) = match way.relay.security {
+    pub(super) async fn open(options: ConnectOptions<'_>, progress: &SmtpProgress) -> Result<Self, MailFailure> {
+        let name = options.relay.to_string();
+        let tls = options.tls.cloned();
+        let (wrapper, upgrade) = match options.relay.security {
             Security::Tls => (tls, None),
             Security::StartTls => (None, tls),
             Security::Nothing => (None, None),
         };
-        progress.is_at(Step::Connect);
-        let server = (way.relay.host.as_str(), way.relay.port);
-        // Its own time limits would be for each address; there is one around all of it.
-        let opened = AsyncSmtpConnection::connect_tokio1(server, None, way.hello, wrapper, None).await;
-        let mut smtp = opened.map_err(|error| of_error(&name, &Step::Connect, &error, way.hide))?;
+        progress.is_at(SmtpStep::Connect);
+        let server = (options.relay.host.as_str(), options.relay.port);
+        // lettre's own time limits apply to each address. The caller limits the whole.
+        let opened = AsyncSmtpConnection::connect_tokio1(server, None, options.hello, wrapper, None).await;
+        let mut smtp = opened.map_err(|error| of_error(&name, &SmtpStep::Connect, &error, options.hide))?;
         if let Some(tls) = upgrade {
-            progress.is_at(Step::StartTls);
+            progress.is_at(SmtpStep::StartTls);
             if !smtp.can_starttls() {
                 return Err(MailFailure::Later(format!(
                     "the mail relay {name} does not offer STARTTLS, and nothing is sent unencrypted: use smtps:// if it has TLS \
                      from the start, or, where the way to it is safe, tls = \"none\" below [mail] in the host's file"
                 )));
             }
-            smtp.starttls(tls, way.hello).await.map_err(|error| of_error(&name, &Step::StartTls, &error, way.hide))?;
+            smtp.starttls(tls, options.hello)
+                .await
+                .map_err(|error| of_error(&name, &SmtpStep::StartTls, &error, options.hide))?;
         }
-        if let Some(credentials) = way.credentials {
-            progress.is_at(Step::Authenticate);
+        if let Some(credentials) = options.credentials {
+            progress.is_at(SmtpStep::Authenticate);
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
             if smtp.server_info().get_auth_mechanism(&mechanisms).is_none() {
                 return Err(MailFailure::Misconfigured(format!(
@@ -72,7 +74,7 @@ impl Connection {
                 )));
             }
             let login = smtp.auth(&mechanisms, &credentials).await;
-            login.map_err(|error| of_error(&name, &Step::Authenticate, &error, way.hide))?;
+            login.map_err(|error| of_error(&name, &SmtpStep::Authenticate, &error, options.hide))?;
         }
         Ok(Self { smtp, relay: name, was_used: false })
     }
@@ -83,26 +85,26 @@ impl Connection {
         sender: &Address,
         recipients: &[Address],
         message: &[u8],
-        progress: &Progress,
+        progress: &SmtpProgress,
         hide: Hide<'_>,
-    ) -> Result<(), Ending> {
-        progress.is_at(Step::Sender);
+    ) -> Result<(), SendError> {
+        progress.is_at(SmtpStep::Sender);
         if let Err(error) = self.smtp.command(Mail::new(Some(sender.clone()), Vec::new())).await {
             let is_gone = reply(&error, hide).is_none_or(|reply| reply.is_farewell());
             return Err(if self.was_used && is_gone {
-                Ending::Stale
+                SendError::Stale
             } else {
-                self.ending(&Step::Sender, &error, hide).await
+                self.send_error(&SmtpStep::Sender, &error, hide).await
             });
         }
         let mut refused = Vec::new();
         for recipient in recipients {
-            let step = Step::Recipient(recipient.to_string());
+            let step = SmtpStep::Recipient(recipient.to_string());
             progress.is_at(step.clone());
             if let Err(error) = self.smtp.command(Rcpt::new(recipient.clone(), Vec::new())).await {
                 match reply(&error, hide) {
                     Some(reply) if !reply.is_farewell() => refused.push((recipient.to_string(), reply)),
-                    _ => return Err(self.ending(&step, &error, hide).await),
+                    _ => return Err(self.send_error(&step, &error, hide).await),
                 }
             }
         }
@@ -110,9 +112,9 @@ impl Connection {
             let failure = of_recipients(&self.relay, recipients.len(), &refused);
             return Err(self.answered(failure).await);
         }
-        progress.is_at(Step::Content);
+        progress.is_at(SmtpStep::Content);
         let handed_over = match self.smtp.command(Data).await {
-            // The end of its last line is also the beginning of what ends it.
+            // The end marker begins with the line end of the mail's last line.
             Ok(_) => self.smtp.message(message.strip_suffix(b"\r\n").unwrap_or(message)).await,
             Err(error) => Err(error),
         };
@@ -121,40 +123,40 @@ impl Connection {
                 self.was_used = true;
                 Ok(())
             }
-            Err(error) => Err(self.ending(&Step::Content, &error, hide).await),
+            Err(error) => Err(self.send_error(&SmtpStep::Content, &error, hide).await),
         }
     }
 
-    async fn ending(&mut self, step: &Step, error: &Error, hide: Hide<'_>) -> Ending {
+    async fn send_error(&mut self, step: &SmtpStep, error: &Error, hide: Hide<'_>) -> SendError {
         let failure = of_error(&self.relay, step, error, hide);
         match reply(error, hide) {
             Some(reply) if !reply.is_farewell() => self.answered(failure).await,
-            _ => Ending::Lost(failure),
+            _ => SendError::Lost(failure),
         }
     }
 
-    /// Makes it ready for the next mail.
-    async fn answered(&mut self, failure: MailFailure) -> Ending {
+    /// Resets the session for the next mail.
+    async fn answered(&mut self, failure: MailFailure) -> SendError {
         self.was_used = true;
         match self.smtp.command(Rset).await {
-            Ok(_) => Ending::Answered(failure),
-            Err(_) => Ending::Lost(failure),
+            Ok(_) => SendError::Answered(failure),
+            Err(_) => SendError::Lost(failure),
         }
     }
 }
 
-/// The relay's words, if the error is of its words.
-fn reply(error: &Error, hide: Hide<'_>) -> Option<Reply> {
+/// Returns the relay's reply, if the error is one.
+fn reply(error: &Error, hide: Hide<'_>) -> Option<SmtpReply> {
     let code = u16::from(error.status()?);
     let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    Some(Reply::new(code, &text, hide))
+    Some(SmtpReply::new(code, &text, hide))
 }
 
-fn of_error(relay: &str, step: &Step, error: &Error, hide: Hide<'_>) -> MailFailure {
+fn of_error(relay: &str, step: &SmtpStep, error: &Error, hide: Hide<'_>) -> MailFailure {
     if let Some(reply) = reply(error, hide) {
         return of_reply(relay, step, &reply);
     }
-    // The innermost says what happened; what is around it repeats it.
+    // The innermost error says what happened; the outer ones repeat it.
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

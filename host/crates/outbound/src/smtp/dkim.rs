@@ -1,5 +1,5 @@
-//! DKIM: the host's signature under a mail, by which who gets it can tell that it comes from the domain (RFC 6376, and
-//! RFC 8463 for Ed25519). Headers and body are signed relaxed, so that relays may fold lines anew.
+//! DKIM signatures, by which a receiver can tell that a mail comes from the domain (RFC 6376, and RFC 8463 for
+//! Ed25519). Headers and body use relaxed canonicalization, so that relays may refold lines.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use state::file::read_bounded;
 
 const KEY_BYTES_MAX: u64 = 1 << 20;
 
-/// Those of a message's that are signed, each once for all of its occurrences, and once more so that nobody can add one.
+/// Header fields that are signed. Each is listed once per occurrence and once more, so that nobody can add another.
 const SIGNED: [&str; 17] = [
     "from",
     "to",
@@ -45,7 +45,7 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// The error is a fragment.
+    /// Loads the key. The error is a fragment.
     pub(super) fn load(config: &DkimConfig) -> anyhow::Result<Self> {
         Self::new(config, &read_bounded(&config.key, KEY_BYTES_MAX)?)
     }
@@ -62,12 +62,12 @@ impl Signer {
         Ok(Self { domain: config.domain.clone(), selector: config.selector.clone(), algorithm, key })
     }
 
-    /// The message with a signature before it, which says that it was made then, in seconds since 1970.
+    /// Returns the message with a signature in front, dated `now` in seconds since 1970.
     pub(super) fn sign(&self, message: &[u8], now: i64) -> anyhow::Result<Vec<u8>> {
         let text = std::str::from_utf8(message).context("it is not ASCII")?;
         let (head, body) = text.split_once("\r\n\r\n").context("it has no body")?;
         let fields = fields(head);
-        // The last one of a name is signed first.
+        // Fields with the same name are signed from the last to the first.
         let of_name = |name: &str| {
             let own = |field: &&String| field.split(':').next().is_some_and(|own| own == name);
             fields.iter().filter(own).rev().cloned().collect::<Vec<_>>()
@@ -105,7 +105,7 @@ impl Signer {
     }
 }
 
-/// Appends a list, in lines that are not too long.
+/// Appends a list, folded into lines of limited length.
 fn fold(header: &mut String, list: &str, separator: char) {
     let mut width = 0;
     for part in list.split_inclusive(separator) {
@@ -118,7 +118,7 @@ fn fold(header: &mut String, list: &str, separator: char) {
     }
 }
 
-/// The fields of a head, each in its relaxed form.
+/// Returns the fields of a head, each in its relaxed form.
 fn fields(head: &str) -> Vec<String> {
     let mut fields: Vec<String> = Vec::new();
     for line in head.split("\r\n") {
@@ -133,14 +133,14 @@ fn fields(head: &str) -> Vec<String> {
     fields.iter().map(|field| relaxed_field(field)).collect()
 }
 
-/// The name in lower case, all on one line, each blank one space.
+/// Relaxes a field: name in lower case, all on one line, each run of blanks one space.
 fn relaxed_field(field: &str) -> String {
     let (name, value) = field.split_once(':').unwrap_or((field, ""));
     let value: Vec<_> = value.split([' ', '\t', '\r', '\n']).filter(|word| !word.is_empty()).collect();
     format!("{}:{}", name.trim_end().to_ascii_lowercase(), value.join(" "))
 }
 
-/// Each blank one space, none at the ends of lines, and no empty lines at the end.
+/// Relaxes a body: each run of blanks one space, none at the ends of lines, no empty lines at the end.
 fn relaxed_body(body: &str) -> String {
     let mut relaxed = String::with_capacity(body.len());
     for line in body.split("\r\n") {
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_signed_is_relaxed_as_rfc_6376_says() {
-        // Its own example, section 3.4.5.
+        // The example of RFC 6376, section 3.4.5.
         assert_eq!(fields("A: X\r\nB : Y\t\r\n\tZ  "), ["a:X", "b:Y Z"]);
         assert_eq!(relaxed_body(" C \r\nD \t E\r\n\r\n\r\n"), " C\r\nD E\r\n");
         assert_eq!(relaxed_body(""), "");

@@ -1,14 +1,14 @@
-//! Why a mail was not taken, and whose it is to change that.
+//! Why a mail was not accepted, and who can change that.
 
 use std::fmt::{self, Display};
 
-/// Of what the relay says, repeated to people.
+/// Maximum characters of a relay's reply that are shown.
 const REPLY_CHARACTERS_MAX: usize = 300;
 
-/// What the host is at, while it hands a mail over.
+/// The step of handing over a mail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Step {
-    /// All connections that there may be are in use.
+pub(super) enum SmtpStep {
+    /// All connections are in use.
     #[default]
     Wait,
     Connect,
@@ -19,8 +19,8 @@ pub(super) enum Step {
     Content,
 }
 
-impl Display for Step {
-    /// Follows "while".
+impl Display for SmtpStep {
+    /// Writes a clause that follows "while".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wait => f.write_str("other mails had all connections to it"),
@@ -34,19 +34,19 @@ impl Display for Step {
     }
 }
 
-/// Each with one sentence.
+/// Why a mail was not accepted; each variant has one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MailFailure {
-    /// The operator must change something; no mail will be taken before.
+    /// The operator must change something; until then no mail is accepted.
     Misconfigured(String),
     /// It may work later.
     Later(String),
-    /// This mail will not be taken.
+    /// The relay will never accept this mail.
     Refused(String),
 }
 
 impl MailFailure {
-    /// Short and stable, for labels.
+    /// Returns a short, stable code for labels.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Misconfigured(_) => "misconfigured",
@@ -56,18 +56,18 @@ impl MailFailure {
     }
 }
 
-/// Takes what nobody may see out of what a relay says.
+/// Removes secrets from a relay's reply.
 pub type Hide<'a> = &'a (dyn Fn(String) -> String + Send + Sync);
 
-/// A reply of the relay that is no yes.
+/// A negative reply of the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(super) struct SmtpReply {
     pub(super) code: u16,
     text: String,
 }
 
-impl Reply {
-    /// `hide` takes out of the text what nobody may see, before it is cut.
+impl SmtpReply {
+    /// Creates a reply. `hide` removes secrets from the text before it is truncated.
     pub(super) fn new(code: u16, text: &str, hide: Hide<'_>) -> Self {
         let hidden = hide(text.to_owned());
         let plain: String =
@@ -75,47 +75,47 @@ impl Reply {
         Self { code, text: plain.trim().to_owned() }
     }
 
-    /// The relay closes the connection with it.
+    /// Returns whether the relay closes the connection with this reply.
     pub(super) fn is_farewell(&self) -> bool {
         self.code == 421
     }
 }
 
-impl Display for Reply {
+impl Display for SmtpReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.code, self.text)
     }
 }
 
-/// What a reply at this step means. Of recipients see [`of_recipients`].
-pub(super) fn of_reply(relay: &str, step: &Step, reply: &Reply) -> MailFailure {
+/// Classifies a reply at this step. For recipients see [`of_recipients`].
+pub(super) fn of_reply(relay: &str, step: &SmtpStep, reply: &SmtpReply) -> MailFailure {
     let is_permanent = reply.code >= 500;
     match (step, reply.code) {
-        // Wants a login, or a better one: whichever step it says so at.
+        // The relay wants a login, or a better one. It may say so at any step.
         (_, 530 | 534 | 535 | 538) => MailFailure::Misconfigured(format!(
             "the mail relay {relay} does not accept the host's login ({reply}): check username and [mail.password] in the \
              host's file"
         )),
-        (Step::Authenticate, _) if is_permanent => MailFailure::Misconfigured(format!(
+        (SmtpStep::Authenticate, _) if is_permanent => MailFailure::Misconfigured(format!(
             "the mail relay {relay} does not let the host log in ({reply}): check [mail] in the host's file"
         )),
-        // Of the mail the relay knows nothing yet, but perhaps its size.
-        (Step::Sender, code) if is_permanent && code != 552 => MailFailure::Misconfigured(format!(
+        // The relay knows nothing of the mail yet, except perhaps its size.
+        (SmtpStep::Sender, code) if is_permanent && code != 552 => MailFailure::Misconfigured(format!(
             "the mail relay {relay} refuses the host's sender ({reply}): check from, below [mail] in the host's file"
         )),
-        (Step::Sender | Step::Recipient(_) | Step::Content, _) if is_permanent => {
+        (SmtpStep::Sender | SmtpStep::Recipient(_) | SmtpStep::Content, _) if is_permanent => {
             MailFailure::Refused(format!("the mail relay {relay} refused the mail: {reply}"))
         }
         _ => MailFailure::Later(format!("the mail relay {relay} answered {reply} while {step}")),
     }
 }
 
-/// What it means that the relay does not take these recipients. The others get nothing, either.
-pub(super) fn of_recipients(relay: &str, all: usize, replies: &[(String, Reply)]) -> MailFailure {
-    // Not about the recipient.
+/// Classifies the refusal of these recipients. The other recipients get nothing, either.
+pub(super) fn of_recipients(relay: &str, all: usize, replies: &[(String, SmtpReply)]) -> MailFailure {
+    // These codes are about the login, not the recipient.
     let about_login = replies.iter().find(|(_, reply)| matches!(reply.code, 530 | 534 | 535 | 538));
     if let Some((recipient, reply)) = about_login {
-        return of_reply(relay, &Step::Recipient(recipient.clone()), reply);
+        return of_reply(relay, &SmtpStep::Recipient(recipient.clone()), reply);
     }
     let told: Vec<_> = replies.iter().map(|(recipient, reply)| format!("{recipient} ({reply})")).collect();
     let others = if replies.len() < all { "; the others were not sent it, either" } else { "" };
@@ -132,26 +132,27 @@ mod tests {
 
     #[test]
     fn a_reply_means_what_its_code_and_its_step_say() {
-        let bob = || Step::Recipient("bob@example.com".to_owned());
+        let bob = || SmtpStep::Recipient("bob@example.com".to_owned());
         for (step, code, expected) in [
-            (Step::Connect, 421, "later"),
-            (Step::Connect, 554, "later"),
-            (Step::StartTls, 454, "later"),
-            (Step::Authenticate, 454, "later"),
-            (Step::Authenticate, 535, "misconfigured"),
-            (Step::Authenticate, 504, "misconfigured"),
-            (Step::Sender, 451, "later"),
-            (Step::Sender, 530, "misconfigured"),
-            (Step::Sender, 550, "misconfigured"),
-            (Step::Sender, 552, "refused"),
+            (SmtpStep::Connect, 421, "later"),
+            (SmtpStep::Connect, 554, "later"),
+            (SmtpStep::StartTls, 454, "later"),
+            (SmtpStep::Authenticate, 454, "later"),
+            (SmtpStep::Authenticate, 535, "misconfigured"),
+            (SmtpStep::Authenticate, 504, "misconfigured"),
+            (SmtpStep::Sender, 451, "later"),
+            (SmtpStep::Sender, 530, "misconfigured"),
+            (SmtpStep::Sender, 550, "misconfigured"),
+            (SmtpStep::Sender, 552, "refused"),
             (bob(), 530, "misconfigured"),
-            (Step::Content, 421, "later"),
-            (Step::Content, 452, "later"),
-            (Step::Content, 530, "misconfigured"),
-            (Step::Content, 552, "refused"),
-            (Step::Content, 554, "refused"),
+            (SmtpStep::Content, 421, "later"),
+            (SmtpStep::Content, 452, "later"),
+            (SmtpStep::Content, 530, "misconfigured"),
+            (SmtpStep::Content, 552, "refused"),
+            (SmtpStep::Content, 554, "refused"),
         ] {
-            let failure = of_reply("mail.example.com:587", &step, &Reply::new(code, "5.0.0 so it is", &|text| text));
+            let failure =
+                of_reply("mail.example.com:587", &step, &SmtpReply::new(code, "5.0.0 so it is", &|text| text));
             let (kind, text) = match &failure {
                 MailFailure::Later(text) => ("later", text),
                 MailFailure::Misconfigured(text) => ("misconfigured", text),
@@ -170,7 +171,7 @@ mod tests {
         let replies = |codes: &[(&str, u16)]| -> Vec<_> {
             codes
                 .iter()
-                .map(|(name, code)| (format!("{name}@example.com"), Reply::new(*code, "no", &|text| text)))
+                .map(|(name, code)| (format!("{name}@example.com"), SmtpReply::new(*code, "no", &|text| text)))
                 .collect()
         };
         let relay = "mail.example.com:25";
@@ -194,12 +195,12 @@ mod tests {
 
     #[test]
     fn what_a_relay_says_is_cut_and_commands_no_terminal() {
-        let reply = Reply::new(550, &format!("\x1b[2J\r\n{}", "x".repeat(10_000)), &|text| text);
+        let reply = SmtpReply::new(550, &format!("\x1b[2J\r\n{}", "x".repeat(10_000)), &|text| text);
         assert!(reply.to_string().len() < 320 && !reply.to_string().contains(char::is_control), "{reply}");
-        // Not half of what is to be hidden.
+        // Truncation must not leave half of a secret.
         for before in 290..300 {
             let text = format!("{}a password", "x".repeat(before));
-            let reply = Reply::new(550, &text, &|text| text.replace("a password", "[secret p]")).to_string();
+            let reply = SmtpReply::new(550, &text, &|text| text.replace("a password", "[secret p]")).to_string();
             assert!(!reply.contains("a p"), "{reply}");
         }
     }

@@ -1,9 +1,9 @@
-//! The relay is the operator's mail server: all mail of the host's plugins goes there, whoever it is for.
+//! The SMTP relay is the operator's mail server. All mail of the host's plugins goes there, whoever it is for.
 //!
-//! A mail is taken for all of its recipients or for none. If the relay does not take one of them, it is told no content,
-//! so that a mail which is tried again, or replayed after a recipient was mended, reaches nobody twice. What stays
-//! open is the one case that SMTP leaves open: the connection breaks after the mail was handed over, and before the relay said
-//! that it has it. Such a mail is sent again, with the same Message-ID.
+//! A mail is accepted for all of its recipients or for none. If the relay refuses one recipient, it gets no content.
+//! So a retry, or a replay after a recipient was fixed, reaches nobody twice. One case stays open, as it does in SMTP
+//! itself: the connection breaks after the mail was handed over and before the relay confirmed it. Such a mail is
+//! sent again, with the same Message-ID.
 
 mod connection;
 mod dkim;
@@ -25,44 +25,44 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::redact::Redactor;
 use crate::secret_value::SecretValue;
-use crate::smtp::connection::{Connection, Ending, Way};
+use crate::smtp::connection::{ConnectOptions, Connection, SendError};
 use crate::smtp::dkim::Signer;
-use crate::smtp::failure::Step;
+use crate::smtp::failure::SmtpStep;
 pub use crate::smtp::failure::{Hide, MailFailure};
 
-/// A connection that was not used for so long is closed: relays close them, too, and some without a word.
+/// Maximum idle time of a connection. Relays close idle connections too, some without a word.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
 pub struct SmtpRelay {
     config: MailConfig,
-    /// Of authorities that are trusted besides the system's.
+    /// Certificates of authorities that are trusted besides the system's.
     extra_roots: Vec<CertificateDer<'static>>,
-    /// Made at the first use: reading the system's hundreds of certificates takes a while.
+    /// Built on first use, because reading the system's hundreds of certificates takes a while.
     tls: OnceCell<TlsParameters>,
-    /// Read at the first use, because commands that send nothing may not be allowed to.
+    /// Read on first use, because commands that send nothing may lack permission to read the key.
     signer: OnceCell<Option<Arc<Signer>>>,
     hello: ClientId,
-    free: Semaphore,
-    /// Connections that wait for the next mail, since when.
+    permits: Semaphore,
+    /// Idle connections, each with the time since when.
     parked: Mutex<Vec<(Connection, Instant)>>,
 }
 
-/// At which step a mail is.
+/// The step that a mail has reached.
 #[derive(Debug, Default)]
-struct Progress(Mutex<Step>);
+struct SmtpProgress(Mutex<SmtpStep>);
 
-impl Progress {
-    fn is_at(&self, step: Step) {
+impl SmtpProgress {
+    fn is_at(&self, step: SmtpStep) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
     }
 
-    fn step(&self) -> Step {
+    fn step(&self) -> SmtpStep {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl SmtpRelay {
-    /// Opens nothing.
+    /// Creates a relay without opening a connection.
     pub fn new(config: &MailConfig, extra_roots: Vec<CertificateDer<'static>>) -> Self {
         let hello = match &config.hello {
             None => ClientId::Domain(config.from.email.domain().to_owned()),
@@ -73,7 +73,7 @@ impl SmtpRelay {
             },
         };
         Self {
-            free: Semaphore::new(config.connections_max),
+            permits: Semaphore::new(config.connections_max),
             config: config.clone(),
             extra_roots,
             tls: OnceCell::new(),
@@ -87,12 +87,12 @@ impl SmtpRelay {
         &self.config.relay
     }
 
-    /// What every mail comes from.
+    /// Returns the sender of every mail.
     pub fn from(&self) -> &lettre::message::Mailbox {
         &self.config.from
     }
 
-    /// The message with its signature, if the operator wants one.
+    /// Returns the message with its signature, if the operator configured one.
     pub async fn signed(&self, message: Vec<u8>) -> Result<Vec<u8>, MailFailure> {
         let Some(dkim) = &self.config.dkim else { return Ok(message) };
         let load = || async {
@@ -109,7 +109,7 @@ impl SmtpRelay {
         })
     }
 
-    /// Hands a message over, to all recipients or to none. `hide` takes out of what the relay says what nobody may see.
+    /// Hands a message over, to all recipients or to none. `hide` removes secrets from the relay's replies.
     pub async fn send(
         &self,
         recipients: &[Address],
@@ -117,9 +117,9 @@ impl SmtpRelay {
         deadline: Instant,
         hide: Hide<'_>,
     ) -> Result<(), MailFailure> {
-        let progress = Progress::default();
+        let progress = SmtpProgress::default();
         let deadline = deadline.min(Instant::now() + self.config.timeout);
-        // What is dropped here closes its connection.
+        // Dropping the future on a timeout closes its connection.
         match timeout_at(deadline, self.deliver(recipients, message, &progress, hide)).await {
             Ok(ended) => ended,
             Err(_) => Err(MailFailure::Later(format!(
@@ -134,10 +134,10 @@ impl SmtpRelay {
         &self,
         recipients: &[Address],
         message: &[u8],
-        progress: &Progress,
+        progress: &SmtpProgress,
         hide: Hide<'_>,
     ) -> Result<(), MailFailure> {
-        let _place = self.free.acquire().await;
+        let _permit = self.permits.acquire().await;
         let sender = &self.config.from.email;
         loop {
             let mut connection = match self.parked() {
@@ -149,23 +149,23 @@ impl SmtpRelay {
                     self.park(connection);
                     return Ok(());
                 }
-                Err(Ending::Answered(failure)) => {
+                Err(SendError::Answered(failure)) => {
                     self.park(connection);
                     return Err(failure);
                 }
-                Err(Ending::Lost(failure)) => return Err(failure),
-                // A connection that is new cannot be, so that this ends.
-                Err(Ending::Stale) => {}
+                Err(SendError::Lost(failure)) => return Err(failure),
+                // A new connection is never stale, so this loop ends.
+                Err(SendError::Stale) => {}
             }
         }
     }
 
-    async fn connect(&self, progress: &Progress, hide: Hide<'_>) -> Result<Connection, MailFailure> {
+    async fn connect(&self, progress: &SmtpProgress, hide: Hide<'_>) -> Result<Connection, MailFailure> {
         let relay = &self.config.relay;
         let tls = match relay.security {
             Security::Nothing => None,
             Security::Tls | Security::StartTls => {
-                progress.is_at(Step::Connect);
+                progress.is_at(SmtpStep::Connect);
                 let tls = self.tls.get_or_try_init(|| self.tls_parameters()).await;
                 Some(tls.map_err(|error| MailFailure::Later(format!("mail cannot be sent by TLS: {error:#}")))?)
             }
@@ -177,11 +177,11 @@ impl SmtpRelay {
         let hide = |text| hide(redactor.redact_text(text));
         let credentials = login.as_ref().and_then(|(username, password)| Some((username, password.text()?)));
         let credentials = credentials.map(|(name, password)| Credentials::new(name.clone(), password.to_owned()));
-        let way = Way { relay, tls, hello: &self.hello, credentials, hide: &hide };
-        Connection::open(way, progress).await
+        let options = ConnectOptions { relay, tls, hello: &self.hello, credentials, hide: &hide };
+        Connection::open(options, progress).await
     }
 
-    /// Reads the password anew for each connection, so that it can be changed while the host runs.
+    /// Reads the password for each new connection, so that it can be changed while the host runs.
     async fn login(&self) -> Result<Option<(String, SecretValue)>, MailFailure> {
         let Some(login) = &self.config.login else { return Ok(None) };
         let source = login.password.clone();
@@ -218,7 +218,7 @@ impl SmtpRelay {
     }
 
     fn park(&self, connection: Connection) {
-        // No more than there are places, because each was taken from a place.
+        // There are never more than permits, because each connection was used under one.
         self.parked.lock().unwrap_or_else(PoisonError::into_inner).push((connection, Instant::now()));
     }
 }

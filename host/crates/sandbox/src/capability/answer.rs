@@ -1,8 +1,8 @@
-//! An answer as a plugin gets it: the values of its secrets are taken out of the whole, and what is left is cut. In the other order
-//! the place of the cut would tell what stood there.
+//! Prepares a response for a plugin: removes the values of its secrets from the whole, then truncates the rest. In
+//! the other order, the place of the cut would reveal the secret.
 //!
-//! All that a plugin sees of an answer is made of the text without secrets, its length included. Whoever got a secret
-//! may send it back, and the plugin must not see it.
+//! Everything that a plugin sees of a response derives from the text without secrets, including its length. The
+//! receiver of a secret may send it back, and the plugin must not see it.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use outbound::redact::{Redaction, Redactor};
 
 use crate::capability::secret_store::SecretStore;
 
-/// Request headers that make a server leave a part of a value out or write it another way. The host does not send them for a
-/// plugin with secrets.
+/// Request headers that make a server omit parts of a value or write it another way. The host does not send them for
+/// a plugin with secrets.
 pub(super) const OTHER_FORMS: [HeaderName; 6] = [
     header::ACCEPT_ENCODING,
     header::ACCEPT_CHARSET,
@@ -22,10 +22,10 @@ pub(super) const OTHER_FORMS: [HeaderName; 6] = [
     HeaderName::from_static("request-range"),
     HeaderName::from_static("a-im"),
 ];
-/// Content codings that are told by name.
+/// Content codings that error messages may name.
 const CODINGS: [&str; 8] = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb"];
 
-/// Takes in an answer's body for a plugin with secrets.
+/// Receives a response's body for a plugin with secrets.
 pub(super) struct Redacted<'secret_store> {
     secret_store: &'secret_store SecretStore,
     redactor: Arc<Redactor>,
@@ -40,7 +40,7 @@ impl<'secret_store> Redacted<'secret_store> {
         Self { secret_store, redactor, redaction, body: Vec::new(), bytes_max }
     }
 
-    /// The body, and whether it was cut.
+    /// Returns the body, and whether it was cut.
     pub(super) fn finish(mut self, head: &Head) -> (Vec<u8>, bool) {
         if !head.is_truncated {
             self.redaction.finish(&self.redactor, &mut self.body);
@@ -70,7 +70,7 @@ impl Body for Redacted<'_> {
     }
 }
 
-/// In what a body is wrapped up, if it is. A name that nobody knows is not told: it may be a secret.
+/// Returns the encoding of a body, if it has one. An unknown name is not shown, because it may be a secret.
 fn coding(headers: &HeaderMap) -> Option<&'static str> {
     let tokens = |name| {
         let values = headers.get_all(name).iter();
@@ -83,7 +83,7 @@ fn coding(headers: &HeaderMap) -> Option<&'static str> {
     Some(known.copied().unwrap_or("in a way of its own"))
 }
 
-/// Says how long the body is that the plugin gets, and not how long it was with the secrets in it.
+/// Sets the length of the body that the plugin gets, which hides the length of the secrets in it.
 pub(super) fn set_length(headers: &mut HeaderMap, method: &Method, status: StatusCode, body: Option<usize>) {
     let had_length = headers.remove(header::CONTENT_LENGTH).is_some();
     let has_body = *method != Method::HEAD && status != StatusCode::NOT_MODIFIED;
@@ -106,7 +106,7 @@ mod tests {
         SecretStore::of("token", value)
     }
 
-    /// Returns what a plugin sees of an answer that comes in these pieces.
+    /// Returns what a plugin sees of a response that arrives in these pieces.
     fn view(secret_store: &SecretStore, pieces: &[&[u8]], bytes_max: usize) -> (Vec<u8>, bool) {
         let mut body = Redacted::new(secret_store, bytes_max);
         let is_truncated = !pieces.iter().all(|piece| body.take(piece));
@@ -114,20 +114,20 @@ mod tests {
     }
 
     proptest! {
-        /// For two values of one length, and an answer that has all of neither, the views are the same, wherever the
-        /// answer is cut: by the limit, or by its server.
+        /// For two values of the same length, and a response that contains neither completely, the views are the
+        /// same, wherever the limit or the server cuts the response.
         #[test]
         fn an_answer_is_no_oracle(
             one in "[a-z0-9]{20}", other in "[a-z0-9]{20}", guessed in 0usize..20, is_end: bool, before in 0usize..80,
             after in 0usize..3000, bytes_max in 1usize..100, piece in 1usize..50,
         ) {
             prop_assume!(one != other);
-            let (vaults, mut views) = ([secret_store(&one), secret_store(&other)], Vec::new());
+            let (secret_stores, mut views) = ([secret_store(&one), secret_store(&other)], Vec::new());
             for guess in [&one, &other] {
                 let guess = if is_end { &guess[guessed + 1 - guessed.min(1)..] } else { &guess[..guessed] };
                 let answer = format!("{}{guess}{}", "-".repeat(before), "-".repeat(after));
                 let pieces: Vec<_> = answer.as_bytes().chunks(piece).collect();
-                for secret_store in &vaults {
+                for secret_store in &secret_stores {
                     let (body, is_truncated) = view(secret_store, &pieces, bytes_max);
                     prop_assert_eq!(body.len(), answer.len().min(bytes_max));
                     prop_assert!(answer.as_bytes().starts_with(&body));
@@ -138,7 +138,7 @@ mod tests {
             prop_assert!(views[0] == views[1] && views[2] == views[3]);
         }
 
-        /// Where a server sends all of it, the view does not tell how the value is spelled or how long it is.
+        /// If a server sends the whole value, the view reveals neither its spelling nor its length.
         #[test]
         fn an_answer_with_a_value_in_it_shows_its_name(
             one in "[a-z0-9]{6,30}", other in "[a-z/%&]{6,30}", before in 0usize..80, after in 0usize..3000, bytes_max in 1usize..100,

@@ -3,9 +3,9 @@
 use contract::config::Host;
 use serde_json::{Map, Value};
 
-use crate::Guest;
+use crate::capability::HostState;
 
-/// The settings of one version of a plugin: a JSON object, written out once for all attempts.
+/// The settings of one version of a plugin: a JSON object, serialised once for all attempts.
 #[derive(Debug)]
 pub struct PluginSettings {
     values: Map<String, Value>,
@@ -26,7 +26,7 @@ impl Default for PluginSettings {
     }
 }
 
-impl Host for Guest {
+impl Host for HostState {
     fn get_json(&mut self) -> String {
         self.calls.count("config.get-json");
         self.call.settings.json.clone()

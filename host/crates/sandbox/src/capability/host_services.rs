@@ -1,7 +1,7 @@
-//! The outside is what plugins reach through the host: HTTP, secrets, the mail relay.
+//! The services that plugins reach through the host: HTTP, secrets, the SMTP relay.
 //!
-//! The host has one [`HostServices`]; each version of a plugin has its [`PluginAccess`] into it, which its grants
-//! make, and which all of its attempts share.
+//! The host has one [`HostServices`]. Each version of a plugin has its own [`PluginAccess`], built from its grants
+//! and shared by all of its attempts.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::capability::answer::{OTHER_FORMS, Redacted, set_length};
 use crate::capability::preview::Preview;
 use crate::capability::secret_store::SecretStore;
 
-/// What all plugins share.
+/// Services that all plugins share.
 #[derive(Clone, Debug, Default)]
 pub struct HostServices {
     egress: Egress,
-    /// `None`: the operator names none.
+    /// `None` if the operator configured no relay.
     relay: Option<Arc<SmtpRelay>>,
-    /// Where it is counted what they send.
+    /// Counts the requests that plugins send.
     metrics: Metrics,
     log: LogStatus,
 }
 
-/// What one plugin may reach.
+/// The services that one plugin may reach.
 #[derive(Debug, Default)]
 pub struct PluginAccess {
     /// The values of its secrets.
@@ -36,41 +36,41 @@ pub struct PluginAccess {
     preview: Option<Preview>,
     pub gate: Gate,
     pub metrics: Arc<PluginMetrics>,
-    /// How the log stands that its lines go to.
+    /// The status of the log that the plugin's lines go to.
     pub log: LogStatus,
 }
 
 impl HostServices {
-    /// Opens nothing and reaches nobody. The error is one sentence.
+    /// Creates the services without opening a connection. The error is one sentence.
     pub fn new(config: &HostConfig) -> anyhow::Result<Self> {
         let trust = Arc::new(Trust::with(&config.egress_ca)?);
         let relay = config.mail.as_ref().map(|mail| Arc::new(SmtpRelay::new(mail, trust.extra_roots())));
         Ok(Self { egress: Egress { resolver: Resolver::System, trust }, relay, ..Self::default() })
     }
 
-    /// The same, counted here.
+    /// Counts requests in these metrics.
     #[must_use]
     pub fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
     }
 
-    /// The same, with the log of a host.
+    /// Uses the log of a host.
     #[must_use]
     pub fn logging(self, log: LogStatus) -> Self {
         Self { log, ..self }
     }
 
-    /// For what the host itself sends.
+    /// Returns the egress for the host's own requests.
     pub fn egress(&self) -> Egress {
         self.egress.clone()
     }
 
-    /// The metrics of the plugin with this name.
+    /// Returns the metrics of the plugin with this name.
     pub fn metrics_of(&self, plugin: &str) -> Arc<PluginMetrics> {
         self.metrics.of_plugin(plugin)
     }
 
-    /// What a plugin with this toml may reach.
+    /// Returns the access for a plugin with this configuration.
     pub fn access(
         &self,
         plugin: &str,
@@ -94,32 +94,33 @@ impl HostServices {
 }
 
 impl PluginAccess {
-    /// Somebody watches what goes out, or keeps it in.
+    /// Returns the preview if somebody watches the requests or holds them back.
     pub(super) fn preview(&self) -> Option<&Preview> {
         self.preview.as_ref().filter(|preview| preview.is_needed())
     }
 
-    /// Where a URL leads that has no secret in it.
+    /// Parses a URL that has no placeholder for a secret.
     pub(super) fn target(&self, url: &str) -> Result<Target, EgressError> {
         self.gate.target(url).map_err(|error| {
-            // A plugin that was shown a value may have put it there, and what is told of a URL is cut.
+            // A plugin that was shown a value may put it into a URL, and errors show a truncated URL.
             let shown = self.secret_store.redact(url.to_owned());
             let is_told = matches!(error, EgressError::Invalid(_)) && shown != url;
             if is_told { EgressError::Invalid("the URL is none, and has a secret in it".to_owned()) } else { error }
         })
     }
 
-    /// Whether a plugin's header is not sent, because the host asks for answers in which it finds the plugin's secrets.
+    /// Returns whether a plugin's header is dropped, because it would keep the host from finding secrets in the
+    /// response.
     pub(super) fn leaves_out(&self, header: &str) -> bool {
         self.secret_store.has_secrets() && OTHER_FORMS.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
     }
 
-    /// Whether the gate would let it out.
+    /// Checks whether the gate would let the request out.
     pub(super) fn check(&self, url: &Target) -> Result<(), EgressError> {
         self.gate.check(url).inspect_err(|error| self.metrics.requested(result_of(error)))
     }
 
-    /// Through the gate, and counted. No value of the plugin's secrets is in the body that comes back.
+    /// Sends a request through the gate and counts it. The returned body has no value of the plugin's secrets.
     pub(super) async fn send(&self, request: Request, bounds: Bounds) -> Result<Response, EgressError> {
         let response = if self.secret_store.has_secrets() {
             self.send_with_secrets(request, bounds).await
@@ -144,7 +145,7 @@ impl PluginAccess {
         let method = request.method.clone();
         let mut body = Redacted::new(&self.secret_store, bounds.body_bytes_max);
         let head = self.gate.exchange(request, bounds.deadline, &mut body).await.map_err(|error| match error {
-            // It may repeat what a server said.
+            // The problem may repeat text from a server.
             EgressError::Unavailable { target, step, problem } => {
                 EgressError::Unavailable { target, step, problem: self.secret_store.redact(problem) }
             }
@@ -157,14 +158,14 @@ impl PluginAccess {
     }
 }
 
-/// What is counted of it, and told of in traces.
+/// Returns the result for metrics and traces.
 pub(super) fn result_of(error: &EgressError) -> Requested {
     match error {
         EgressError::Denied(_) => Requested::Denied,
         EgressError::Invalid(_) => Requested::Invalid,
         EgressError::Quota(_) => Requested::Quota,
         EgressError::TimedOut { .. } => Requested::TimedOut,
-        EgressError::Unavailable { .. } | EgressError::UnmatchedTypes { .. } => Requested::Unavailable,
+        EgressError::Unavailable { .. } | EgressError::UnusableBody { .. } => Requested::Unavailable,
     }
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP exchange of a plugin's, through the egress gate.
+//! One HTTP exchange of a plugin, through the egress gate.
 
 use std::time::Duration;
 
@@ -10,15 +10,16 @@ use telemetry::spans::Span;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::Guest;
+use crate::capability::HostState;
 use crate::capability::host_services::result_of;
 use crate::capability::placeholder;
 use crate::capability::preview::Departure;
 
-/// Of what is left of a call, this much stays for the plugin to answer in, when an exchange took all it could get.
+/// Time reserved for the plugin to answer, when an exchange uses up the time of the call. At most a tenth of the time
+/// left.
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(100);
 
-impl Host for Guest {
+impl Host for HostState {
     async fn send(&mut self, request: Request) -> Result<Response, HostError> {
         self.calls.count("http.send");
         let begun = Instant::now();
@@ -28,7 +29,7 @@ impl Host for Guest {
     }
 }
 
-impl Guest {
+impl HostState {
     async fn exchange(&mut self, request: Request) -> Result<Response, ExchangeError> {
         let url = placeholder::Template::parse(&request.url)?;
         let target = if url.has_secrets() {
@@ -37,7 +38,7 @@ impl Guest {
             self.call.access.target(&request.url)?
         };
         let mut outgoing = egress::Request::to(&request.method, target, request.body)?;
-        // Before anything is done with a secret.
+        // Check before doing anything with a secret.
         self.call.access.check(&outgoing.url)?;
         let mut shown = Vec::new();
         for (name, value) in request.headers {
@@ -86,7 +87,7 @@ impl Guest {
         })
     }
 
-    /// The URL that is dialled, if each secret in it may be sent to `shape`, which is the same without them.
+    /// Returns the URL to dial, if every secret in it may be sent to `shape`, the same URL without secrets.
     async fn with_secrets(&mut self, url: &placeholder::Template<'_>, shape: &Target) -> Result<Target, ExchangeError> {
         if !url.has_secrets() {
             return Ok(shape.clone());
@@ -119,11 +120,11 @@ struct Header {
     value: HeaderValue,
     /// Its length without the secrets in it.
     bytes: usize,
-    /// As it may be shown.
+    /// The value with placeholders for secrets, for previews.
     shown: String,
 }
 
-/// What became of an exchange, for its span: nothing that its partner said.
+/// Records the result of an exchange in its span, without any text from the server.
 pub(super) fn ended(span: &mut Span, response: &Result<egress::Response, EgressError>) {
     match response {
         Ok(response) => span.answered(response.status),
@@ -131,7 +132,7 @@ pub(super) fn ended(span: &mut Span, response: &Result<egress::Response, EgressE
     }
 }
 
-/// The end of an exchange that begins now.
+/// Returns the deadline of an exchange that begins now.
 pub(super) fn deadline(now: Instant, call: Instant, wanted_milliseconds: Option<u64>) -> Instant {
     let left = call.saturating_duration_since(now);
     let usable = left.saturating_sub((left / 10).min(ANSWER_TIME_MAX));
@@ -156,7 +157,7 @@ impl From<EgressError> for ExchangeError {
             EgressError::TimedOut { .. } => HostError::Timeout,
             error @ EgressError::Unavailable { .. } => HostError::Unavailable(error.to_string()),
             // The request had its effect, so a retry would only repeat that.
-            error @ EgressError::UnmatchedTypes { .. } => HostError::Refused(error.to_string()),
+            error @ EgressError::UnusableBody { .. } => HostError::Refused(error.to_string()),
         })
     }
 }

@@ -1,7 +1,7 @@
-//! A plugin's log lines, within its quota, in the host's log.
+//! Writes a plugin's log lines to the host's log, within the plugin's quota.
 //!
-//! A call never waits for them. Where they are required, its outcome does, and so the event is acknowledged after they have
-//! been handed to the system.
+//! A call never waits for its lines. Where they are required, its outcome does, so the event is acknowledged after
+//! they have been handed to the system.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,42 +11,42 @@ use serde::Serializer as _;
 use telemetry::log_writer::RequiredLines;
 use tracing::{Level, event, warn};
 
-use crate::Guest;
+use crate::capability::HostState;
+use crate::capability::output_lines::{LineSplitter, StdioStream};
 use crate::capability::secret_store::SecretStore;
-use crate::capability::stdio::{Lines, StdioStream};
 
-/// The target of these lines, by which the operator may filter them.
+/// The target of plugin log lines, by which the operator may filter them.
 pub const LOG_TARGET: &str = "plugin";
 
-/// Fields of one line; what is beyond is counted.
+/// Maximum number of fields of one line. The log counts the rest.
 const FIELDS_MAX: usize = 100;
 
-/// The log of one call. Its copies are one log: the guest's console writes into it, too.
+/// The log of one call. Clones share one log; the guest's stdio writes into it, too.
 #[derive(Clone, Debug)]
 pub struct PluginLog {
-    book: Arc<Mutex<Book>>,
+    state: Arc<Mutex<LogState>>,
 }
 
 #[derive(Debug)]
-struct Book {
+struct LogState {
     plugin: Arc<str>,
     event_id: Arc<str>,
     lines_left: usize,
     bytes_left: usize,
     lines_dropped: usize,
-    output: Lines,
-    error: Lines,
-    /// They go into the host's log.
+    output: LineSplitter,
+    error: LineSplitter,
+    /// Whether lines go to the host's log.
     shown: bool,
-    /// They are kept, for who asks for them when the call has ended.
+    /// Lines kept until the call has ended, if anybody wants them.
     kept: Option<Kept>,
-    /// Whose values nobody sees.
+    /// The secrets whose values are removed.
     secret_store: Arc<SecretStore>,
-    /// Waits for required lines to be written.
+    /// Set if each line is required: the outcome waits until they are written.
     required: Option<Arc<RequiredLines>>,
 }
 
-/// One line of a plugin's.
+/// One log line of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
     pub level: &'static str,
@@ -54,15 +54,15 @@ pub struct LogLine {
     pub fields: Vec<(String, String)>,
 }
 
-/// What is kept of a log.
+/// The lines that are kept of a log.
 #[derive(Debug)]
 enum Kept {
-    /// Everything, whatever the operator wants to see.
+    /// All lines, even those below the operator's log level.
     All(Vec<LogLine>),
     Beginning(Beginning),
 }
 
-/// The first lines of a log that the operator sees in the host's.
+/// The first lines of a plugin's log, as far as the host's log shows them.
 #[derive(Debug)]
 pub struct Beginning {
     lines: Vec<SeenLine>,
@@ -71,17 +71,18 @@ pub struct Beginning {
     beyond: usize,
 }
 
-/// One of them, as the host's log has it.
+/// A line as the host's log shows it.
 #[derive(Debug)]
 pub struct SeenLine {
     pub level: &'static str,
     pub message: String,
-    /// As a JSON object.
+    /// The fields as a JSON object.
     pub fields: Option<String>,
 }
 
-/// Lines of one attempt that are kept as its beginning, and bytes of them in all.
+/// Maximum number of lines kept per attempt.
 const BEGINNING_LINES_MAX: usize = 10;
+/// Maximum bytes of the kept lines.
 const BEGINNING_BYTES_MAX: usize = 4 << 10;
 
 impl Default for Beginning {
@@ -95,12 +96,12 @@ impl Beginning {
         &self.lines
     }
 
-    /// How many lines there was no room for.
+    /// Returns how many lines did not fit.
     pub fn beyond(&self) -> usize {
         self.beyond
     }
 
-    /// Takes a line, if there is room for it.
+    /// Adds a line if there is room.
     fn push(&mut self, level: &'static str, mut message: String, fields: Option<String>) {
         if self.lines_left == 0 {
             self.beyond += 1;
@@ -115,13 +116,13 @@ impl Beginning {
         self.lines.push(SeenLine { level, message, fields });
     }
 
-    /// Leaves as much of a text as there is room for; whether that is all of it.
+    /// Truncates a text to the room left. Returns whether all of it fits.
     fn fit(&mut self, text: &mut String) -> bool {
         let is_whole = text.len() <= self.bytes_left;
         if !is_whole {
             text.truncate(text.floor_char_boundary(self.bytes_left));
             text.push('…');
-            // What comes after a gap would look as if it came at once.
+            // Stop here: lines after a gap would look contiguous.
             self.lines_left = 0;
         }
         self.bytes_left = self.bytes_left.saturating_sub(text.len());
@@ -145,7 +146,7 @@ impl Kept {
     }
 }
 
-/// Whether the operator has such lines in the log.
+/// Returns whether the operator's log level includes such lines.
 fn is_seen(level: Level) -> bool {
     match level {
         Level::TRACE => tracing::enabled!(target: LOG_TARGET, Level::TRACE),
@@ -157,101 +158,101 @@ fn is_seen(level: Level) -> bool {
 }
 
 impl PluginLog {
-    /// `event_id` says what the call is about.
+    /// Creates the log of a call about this event.
     pub fn new(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits) -> Self {
         Self::of(plugin, event_id, limits, true, None)
     }
 
-    /// One whose lines are kept as well, or only kept.
+    /// Creates a log that keeps all its lines. `shown` writes them to the host's log as well.
     pub(crate) fn keeping(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool) -> Self {
         Self::of(plugin, event_id, limits, shown, Some(Kept::All(Vec::new())))
     }
 
-    /// One whose first lines are kept as well, as far as they are in the host's log.
+    /// Creates a log that also keeps its first lines, as far as the host's log shows them.
     pub(crate) fn keeping_the_beginning(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits) -> Self {
         Self::of(plugin, event_id, limits, true, Some(Kept::Beginning(Beginning::default())))
     }
 
     fn of(plugin: Arc<str>, event_id: Arc<str>, limits: &Limits, shown: bool, kept: Option<Kept>) -> Self {
-        let book = Book {
+        let state = LogState {
             plugin,
             event_id,
             lines_left: limits.log_lines,
             bytes_left: limits.log_bytes,
             lines_dropped: 0,
-            output: Lines::default(),
-            error: Lines::default(),
+            output: LineSplitter::default(),
+            error: LineSplitter::default(),
             shown,
             kept,
             secret_store: Arc::default(),
             required: None,
         };
-        Self { book: Arc::new(Mutex::new(book)) }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The same, without the values of these secrets in it.
+    /// Removes the values of these secrets from the lines.
     pub(crate) fn hiding(self, secret_store: &Arc<SecretStore>) -> Self {
-        self.book().secret_store = Arc::clone(secret_store);
+        self.state().secret_store = Arc::clone(secret_store);
         self
     }
 
-    /// The same, for whom each line is required, if there is one.
+    /// Makes each line required, if `lines` is given.
     pub(crate) fn requiring(self, lines: Option<&Arc<RequiredLines>>) -> Self {
-        self.book().required = lines.cloned();
+        self.state().required = lines.cloned();
         self
     }
 
-    /// All lines, if they were kept. Another copy of the log has them even if the call was cut off.
+    /// Returns all lines, if they were kept. A clone of the log has them even if the call was cut off.
     pub(crate) fn take_lines(&self) -> Vec<LogLine> {
-        match self.book().kept.take() {
+        match self.state().kept.take() {
             Some(Kept::All(lines)) => lines,
             Some(Kept::Beginning(_)) | None => Vec::new(),
         }
     }
 
-    /// The first lines, if they were kept, as [`Self::take_lines`].
+    /// Returns the first lines, if they were kept. See [`Self::take_lines`].
     pub(crate) fn take_beginning(&self) -> Beginning {
-        match self.book().kept.take() {
+        match self.state().kept.take() {
             Some(Kept::Beginning(beginning)) => beginning,
             Some(Kept::All(_)) | None => Beginning::default(),
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the guest wrote to its console.
+    /// Logs bytes that the guest wrote to its stdio.
     pub fn print(&self, stream: StdioStream, bytes: &[u8]) {
-        let mut book = self.book();
-        let mut lines = std::mem::take(book.lines_of(stream));
-        let secret_store = Arc::clone(&book.secret_store);
-        lines.push(bytes, &secret_store, |line| book.print(stream, line));
-        *book.lines_of(stream) = lines;
+        let mut state = self.state();
+        let mut lines = std::mem::take(state.lines_of(stream));
+        let secret_store = Arc::clone(&state.secret_store);
+        lines.push(bytes, &secret_store, |line| state.print(stream, line));
+        *state.lines_of(stream) = lines;
     }
 
-    /// What the host has to say to whoever wrote the plugin, beside what the guest writes to its standard error.
+    /// Logs a message of the host to the plugin's author, next to the guest's standard error.
     pub(crate) fn complain(&self, line: &str) {
-        self.book().print(StdioStream::Error, line);
+        self.state().print(StdioStream::Error, line);
     }
 
-    /// Writes what is left of the console, and says what did not fit.
+    /// Logs the unfinished lines of the guest's stdio, and reports how many lines did not fit.
     pub fn close(&self) {
-        let mut book = self.book();
+        let mut state = self.state();
         for stream in [StdioStream::Output, StdioStream::Error] {
-            let mut lines = std::mem::take(book.lines_of(stream));
-            let secret_store = Arc::clone(&book.secret_store);
-            lines.finish(&secret_store, |line| book.print(stream, line));
+            let mut lines = std::mem::take(state.lines_of(stream));
+            let secret_store = Arc::clone(&state.secret_store);
+            lines.finish(&secret_store, |line| state.print(stream, line));
         }
-        if book.lines_dropped > 0 && book.shown {
-            let (plugin, event_id, lines) = (&*book.plugin, &*book.event_id, book.lines_dropped);
+        if state.lines_dropped > 0 && state.shown {
+            let (plugin, event_id, lines) = (&*state.plugin, &*state.event_id, state.lines_dropped);
             warn!(plugin, event_id, lines, "log lines past the plugin's quota were dropped");
         }
     }
 }
 
-impl Book {
-    /// Whether there is room for a line of this size; takes the room.
+impl LogState {
+    /// Takes room for a line of this size. Returns whether there was any.
     fn admit(&mut self, bytes: usize) -> bool {
         let left = self.lines_left.checked_sub(1).zip(self.bytes_left.checked_sub(bytes));
         let Some((lines, bytes)) = left else {
@@ -262,7 +263,7 @@ impl Book {
         true
     }
 
-    fn lines_of(&mut self, stream: StdioStream) -> &mut Lines {
+    fn lines_of(&mut self, stream: StdioStream) -> &mut LineSplitter {
         match stream {
             StdioStream::Output => &mut self.output,
             StdioStream::Error => &mut self.error,
@@ -287,17 +288,17 @@ impl Book {
         let _mark = self.required.as_ref().map(RequiredLines::mark);
         match stream {
             StdioStream::Output => {
-                event!(target: LOG_TARGET, Level::INFO, plugin, event_id, stream = "stdout", "{line}")
+                event!(target: LOG_TARGET, Level::INFO, plugin, event_id, stream = "stdout", "{line}");
             }
-            // Where a panic or an uncaught exception says what it is.
+            // Warn, because panics and uncaught exceptions are reported here.
             StdioStream::Error => {
-                event!(target: LOG_TARGET, Level::WARN, plugin, event_id, stream = "stderr", "{line}")
+                event!(target: LOG_TARGET, Level::WARN, plugin, event_id, stream = "stderr", "{line}");
             }
         }
     }
 }
 
-impl Host for Guest {
+impl Host for HostState {
     fn enabled(&mut self, level: GuestLevel) -> bool {
         self.calls.count("log.enabled");
         is_seen(named(level).0)
@@ -306,19 +307,19 @@ impl Host for Guest {
     fn write(&mut self, level: GuestLevel, message: String, fields: Vec<(String, String)>) {
         self.calls.count("log.write");
         let bytes = fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + message.len();
-        let mut book = self.log.book();
-        if !book.admit(bytes) {
+        let mut state = self.log.state();
+        if !state.admit(bytes) {
             return;
         }
-        let secret_store = Arc::clone(&book.secret_store);
+        let secret_store = Arc::clone(&state.secret_store);
         let message = secret_store.redact(message);
         let fields: Vec<_> =
             fields.into_iter().map(|(name, value)| (secret_store.redact(name), secret_store.redact(value))).collect();
         let data = data(&fields);
-        if book.shown {
-            let (plugin, event_id) = (&*book.plugin, &*book.event_id);
-            let _mark = book.required.as_ref().map(RequiredLines::mark);
-            // The level of a tracing event is fixed where it is written.
+        if state.shown {
+            let (plugin, event_id) = (&*state.plugin, &*state.event_id);
+            let _mark = state.required.as_ref().map(RequiredLines::mark);
+            // The level of a tracing event must be a constant.
             match level {
                 GuestLevel::Trace => event!(target: LOG_TARGET, Level::TRACE, plugin, event_id, data, "{message}"),
                 GuestLevel::Debug => event!(target: LOG_TARGET, Level::DEBUG, plugin, event_id, data, "{message}"),
@@ -327,7 +328,7 @@ impl Host for Guest {
                 GuestLevel::Error => event!(target: LOG_TARGET, Level::ERROR, plugin, event_id, data, "{message}"),
             }
         }
-        if let Some(kept) = &mut book.kept {
+        if let Some(kept) = &mut state.kept {
             kept.push(named(level), message, fields, data);
         }
     }
@@ -343,7 +344,7 @@ fn named(level: GuestLevel) -> (Level, &'static str) {
     }
 }
 
-/// The fields as a JSON object, in their order. Of those with the same name it has the last.
+/// Returns the fields as a JSON object, in their order. If a name repeats, the last value counts.
 fn data(fields: &[(String, String)]) -> Option<String> {
     if fields.is_empty() {
         return None;
@@ -368,7 +369,7 @@ mod tests {
     fn lines_past_the_quota_are_counted_and_dropped() {
         let limits = Limits { log_lines: 2, log_bytes: 10, ..Limits::default() };
         let log = PluginLog::new("p".into(), "e".into(), &limits);
-        let mut log = log.book();
+        let mut log = log.state();
         assert!(log.admit(4));
         assert!(!log.admit(7));
         assert!(log.admit(6));
@@ -383,7 +384,7 @@ mod tests {
         log.print(StdioStream::Error, b"half");
         log.print(StdioStream::Output, b"!\nthree\n");
         log.close();
-        assert_eq!(log.book().lines_dropped, 2, "what had no end counts as well");
+        assert_eq!(log.state().lines_dropped, 2, "what had no end counts as well");
         let kept: Vec<_> = log.take_lines().into_iter().map(|line| line.message).collect();
         assert_eq!(kept, ["one", "two!"]);
     }
@@ -400,12 +401,12 @@ mod tests {
 
     #[test]
     fn of_a_beginning_the_first_lines_are_kept_and_the_rest_is_counted() {
-        // What nobody sees in the log is not kept; here nobody would see any line.
+        // Only visible lines are kept. Without a subscriber no line is visible.
         assert_eq!(beginning(&["unseen".to_owned()]), (Vec::new(), 0));
         tracing::subscriber::with_default(tracing_subscriber::registry(), || {
             let lines: Vec<_> = (0..BEGINNING_LINES_MAX + 3).map(|number| number.to_string()).collect();
             assert_eq!(beginning(&lines), (lines[..BEGINNING_LINES_MAX].to_vec(), 3));
-            // As long as a line of the console may be.
+            // The longest line that stdio may produce.
             let long = "x".repeat(BEGINNING_BYTES_MAX / 2 + 1);
             let lines = ["short".to_owned(), long.clone(), long, "short".to_owned()];
             let (kept, beyond) = beginning(&lines);

@@ -1,8 +1,8 @@
-//! A placeholder stands where a secret goes in a URL: `https://api.example.com/bot{secret:token}/send`.
+//! A placeholder marks where a secret goes in a URL: `https://api.example.com/bot{secret:token}/send`.
 //!
-//! Some services take their token there and nowhere else. The guest writes the placeholder, and so do previews and
-//! errors; only what is dialled has the value. A placeholder stands in the path or in the query, and its value stays in
-//! that place: percent-encoded, it can begin no further part of the URL, and lead to no other server.
+//! Some services accept their token only there. The guest, previews and errors show the placeholder; only the dialled
+//! URL has the value. A placeholder may stand in the path or in the query, and its value stays there.
+//! Percent-encoded, it can neither begin another part of the URL nor lead to another server.
 
 use outbound::egress::{EgressError, parse_long_url, parse_url};
 use outbound::secret_value::SecretValue;
@@ -10,13 +10,13 @@ use url::Url;
 
 const OPEN: &str = "{secret:";
 const CLOSE: char = '}';
-/// One would do; this is for the second one that nobody thought of.
+/// Maximum number of placeholders in a URL. Real services need one; the rest is reserve.
 const PLACEHOLDERS_MAX: usize = 8;
-/// A URL with placeholders in it, taken apart.
+/// A URL with placeholders, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template<'a> {
     text: &'a str,
-    /// What is before each placeholder, and the secret's name.
+    /// The text before each placeholder, and the secret's name.
     parts: Vec<(&'a str, &'a str)>,
     rest: &'a str,
 }
@@ -37,7 +37,7 @@ impl<'a> Template<'a> {
         Ok(Self { text, parts, rest })
     }
 
-    /// The names of the secrets in it, in their order.
+    /// Returns the names of the secrets, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.parts.iter().map(|(_, name)| *name)
     }
@@ -46,15 +46,15 @@ impl<'a> Template<'a> {
         !self.parts.is_empty()
     }
 
-    /// As it may be shown.
+    /// Returns the text as it may be shown.
     pub(super) fn text(&self) -> &'a str {
         self.text
     }
 
-    /// The URL with something harmless instead of the secrets: it tells where the request goes.
+    /// Returns the URL with harmless text instead of the secrets, which shows where the request goes.
     pub(super) fn without_secrets(&self) -> Result<Url, EgressError> {
         let url = parse_url(&self.filled(|_, _| "x".to_owned()))?;
-        // What is different with another value in it is not in the path or in the query.
+        // If another value changes the origin, the placeholder is not in the path or the query.
         let other = parse_url(&self.filled(|_, _| "y".to_owned()))?;
         if url.origin() != other.origin() {
             return Err(invalid("has a secret where its host is"));
@@ -62,8 +62,9 @@ impl<'a> Template<'a> {
         Ok(url)
     }
 
-    /// The URL with the secrets' values, in the order of [`Self::names`]. No error shows them, and none depends on how
-    /// they look beside what the plugin wrote: with [`Self::without_secrets`] and [`SecretValue::check_for_url`] all is said.
+    /// Returns the URL with the secrets' values, in the order of [`Self::names`]. Errors neither show the values nor
+    /// depend on how they combine with the plugin's text: [`Self::without_secrets`] and
+    /// [`SecretValue::check_for_url`] have checked everything.
     pub(super) fn with_secrets(&self, values: &[&SecretValue]) -> Result<Url, EgressError> {
         let shape = self.without_secrets()?;
         let value = |index: usize, is_in_query: bool| match values.get(index) {
@@ -79,7 +80,7 @@ impl<'a> Template<'a> {
         Ok(url)
     }
 
-    /// `value` is told which placeholder it is, and whether that is in the query.
+    /// Fills in the placeholders. `value` gets the placeholder's index, and whether it is in the query.
     fn filled(&self, value: impl Fn(usize, bool) -> String) -> String {
         let mut text = String::with_capacity(self.text.len());
         for (index, (before, _)) in self.parts.iter().enumerate() {
@@ -150,7 +151,7 @@ mod tests {
                 assert!(filled(text, &[value]).is_err(), "{text} {value}");
             }
         }
-        // Wherever they stand.
+        // In any position.
         for text in
             ["https://a.example/a/{secret:t}/b", "https://a.example/a/b{secret:t}", "https://a.example/?{secret:t}"]
         {
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_a_plugin_writes_around_a_value_does_not_tell_its_length() {
-        // As long as it may be, where a placeholder is one character.
+        // The longest URL allowed, with each placeholder counted as one character.
         let text = format!("https://a.example/{}/{}", "x".repeat(8192 - 19 - 8), "{secret:t}".repeat(8));
         for value in ["x".to_owned(), "x".repeat(2048), "/".repeat(2048)] {
             let url = filled(&text, &[&*value; 8]).unwrap();
@@ -192,13 +193,13 @@ mod tests {
                 ("https://a.example/b/{secret:t}/c?d=e", "https://a.example/b/", "/c?d=e"),
                 ("https://a.example/b?d={secret:t}&f=g", "https://a.example/b?d=", "&f=g"),
             ] {
-                // One line feed at the end is not part of it.
+                // One line feed at the end is not part of the value.
                 let value = value.strip_suffix('\n').map_or(&*value, |value| value.strip_suffix('\r').unwrap_or(value));
                 let Ok(url) = filled(text, &[value]) else {
                     prop_assert!(matches!(value, "" | "." | ".."), "{:?}", value);
                     continue;
                 };
-                // The needle equals the value that was filled in.
+                // Redaction finds the value in exactly this form.
                 let own = SecretValue::new(value.as_bytes().to_vec()).unwrap();
                 prop_assert!(url.contains(&own.in_path()) || url.contains(&own.in_query()));
                 let encoded = url.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));

@@ -1,10 +1,10 @@
-//! A preview is what a plugin sends, for who tries it out: shown, and on demand not sent.
+//! A preview shows the messages that a plugin sends while it is tried out. A dry one does not send them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::capability::secret_store::SecretStore;
 
-/// One thing that would leave the host. No secret is in it: where one goes, its name stands.
+/// A message that would leave the host. Each secret in it is replaced by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Departure {
     Http {
@@ -14,9 +14,9 @@ pub enum Departure {
         body: Vec<u8>,
     },
     Mail {
-        /// Of the envelope.
+        /// The recipients of the envelope.
         recipients: Vec<String>,
-        /// The whole message, RFC 5322.
+        /// The whole message, in RFC 5322 format.
         message: Vec<u8>,
         html: Option<String>,
     },
@@ -42,12 +42,12 @@ impl Departure {
     }
 }
 
-/// Collects what goes out.
+/// Collects outgoing messages.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    /// Nothing is sent; each request is answered with 200 and nothing in it.
+    /// If set, nothing is sent; each request gets an empty response with status 200.
     pub is_dry: bool,
-    /// `None`: nobody looks any more.
+    /// `None` once nobody looks any more.
     seen: Arc<Mutex<Option<Vec<Departure>>>>,
     secret_store: Arc<SecretStore>,
 }
@@ -57,24 +57,24 @@ impl Preview {
         Self { is_dry, seen: Arc::new(Mutex::new(Some(Vec::new()))), secret_store: Arc::default() }
     }
 
-    /// The same, for the plugin of this vault: where a value of its secrets would be seen, the secret's name stands.
+    /// Replaces values from this secret store by the secrets' names.
     pub(super) fn hiding(self, secret_store: Arc<SecretStore>) -> Self {
         Self { secret_store, ..self }
     }
 
-    /// Whether it must be told: it keeps what goes out, or keeps it from going out.
+    /// Returns whether messages must be passed to it, because it collects them or holds them back.
     pub(super) fn is_needed(&self) -> bool {
         self.is_dry || self.seen().is_some()
     }
 
-    /// Takes note, once it is certain that the plugin is allowed to send it.
+    /// Records a message, once the plugin is known to be allowed to send it.
     pub fn note(&self, departure: Departure) {
         if let Some(seen) = &mut *self.seen() {
             seen.push(departure.without(&self.secret_store));
         }
     }
 
-    /// What has been noted. From here on nothing is, so that further attempts cost what they cost in a host.
+    /// Returns the recorded messages and stops recording, so that further attempts cost the same as in a host.
     pub fn finish(&self) -> Vec<Departure> {
         self.seen().take().unwrap_or_default()
     }

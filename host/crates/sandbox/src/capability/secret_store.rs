@@ -1,7 +1,8 @@
-//! A vault holds the values of one plugin's secrets, which its toml grants, and hides them in all that leaves the plugin.
+//! The secret store holds the values of one plugin's secrets, as its toml grants them, and hides them in everything
+//! that leaves the plugin.
 //!
-//! There is one for each version of a plugin; it is filled as the plugin is loaded, and a file that has changed is read
-//! again, so that a secret may be rotated while the host runs. No other plugin's vault is within reach of a guest.
+//! Each version of a plugin has its own, filled when the plugin is loaded. A changed file is read again, so a secret
+//! can be rotated while the host runs. A guest cannot reach the secret store of another plugin.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -17,11 +18,11 @@ use outbound::secret_value::{SecretValue, Stamp, path_of};
 use state::file::apart;
 use tracing::{info, warn};
 
-/// How old what is known of a file may be.
+/// How often a secret's file is checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Values that a secret had before, which are hidden as well: an attempt or an answer may still have one.
+/// Former values of a secret that are hidden as well: an attempt or a response may still contain one.
 const OLD_VALUES_MAX: usize = 4;
-/// Of a file's permissions: anybody may read it.
+/// The permission bit that lets anybody read a file.
 const READABLE_BY_ALL: u32 = 0o004;
 
 /// Why a secret has no value.
@@ -29,7 +30,7 @@ const READABLE_BY_ALL: u32 = 0o004;
 #[error("{problem}")]
 pub struct NoValue {
     problem: String,
-    /// It lies in a file, which may be there a moment later. The environment does not change while the host runs.
+    /// The value comes from a file, which may appear later. The environment does not change while the host runs.
     pub(crate) may_come: bool,
 }
 
@@ -37,32 +38,32 @@ pub struct NoValue {
 #[derive(Debug, Default)]
 pub struct SecretStore {
     plugin: String,
-    secrets: Vec<Arc<Held>>,
+    secrets: Vec<Arc<StoredSecret>>,
     redactor: RwLock<Arc<Redactor>>,
 }
 
-/// One secret, and its value now.
+/// One secret and its current value.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct StoredSecret {
     pub(super) grant: SecretGrant,
-    state: Mutex<State>,
+    state: Mutex<SecretState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SecretState {
     value: Arc<SecretValue>,
-    /// The last one first.
+    /// Former values, latest first.
     old: VecDeque<Arc<SecretValue>>,
-    /// Of the file that the value is from.
+    /// The stamp of the file that the value came from.
     stamp: Option<Stamp>,
     looked: Instant,
-    /// It was said that a new value cannot be read.
+    /// Whether a warning said that the new value cannot be read.
     is_stale: bool,
 }
 
 impl SecretStore {
-    /// Reads the values, which must all be there, unless they may be made up because nothing is sent. The error is one
-    /// sentence. Beside the vault: what the operator might want to change, in sentences.
+    /// Reads the values. All must exist, unless they may be made up because nothing is sent. The error is one
+    /// sentence. Also returns sentences about things the operator might want to change.
     pub async fn open(
         plugin: &str,
         grants: &[SecretGrant],
@@ -75,11 +76,11 @@ impl SecretStore {
         apart(move || {
             let (mut secrets, mut warnings) = (Vec::new(), Vec::new());
             for grant in grants {
-                let held = match Held::read(&grant) {
+                let held = match StoredSecret::read(&grant) {
                     Ok(held) => held,
                     Err(problem) if may_make_up => {
                         warnings.push(format!("{problem}; another one is made up, as nothing is sent"));
-                        Held::made_up(&grant).map_err(|problem| anyhow!(problem))?
+                        StoredSecret::made_up(&grant).map_err(|problem| anyhow!(problem))?
                     }
                     Err(problem) => {
                         let may_come = path_of(&grant.source).is_ok_and(|path| path.is_some());
@@ -96,7 +97,7 @@ impl SecretStore {
         .await
     }
 
-    /// One with this secret.
+    /// Creates a store with this secret.
     #[cfg(test)]
     pub(super) fn of(name: &str, value: &str) -> Self {
         let source = config::SecretSource::Env(String::new());
@@ -104,25 +105,25 @@ impl SecretStore {
             SecretGrant { name: name.to_owned(), source, to: Vec::new(), reveal: false, place: "p.toml:1".to_owned() };
         let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
         let mut secret_store =
-            Self { secrets: vec![Arc::new(Held::with(&grant, Arc::new(value), None))], ..Self::default() };
+            Self { secrets: vec![Arc::new(StoredSecret::with(&grant, Arc::new(value), None))], ..Self::default() };
         secret_store.redactor = RwLock::new(secret_store.redactor_with(None));
         secret_store
     }
 
-    /// The secret of this name, with its value as it is now.
-    pub(super) async fn take(self: &Arc<Self>, name: &str) -> Option<(Arc<Held>, Arc<SecretValue>)> {
+    /// Returns the secret with this name, and its current value.
+    pub(super) async fn take(self: &Arc<Self>, name: &str) -> Option<(Arc<StoredSecret>, Arc<SecretValue>)> {
         let held = self.secrets.iter().find(|held| held.grant.name == name)?;
         if held.is_due() {
             let (secret_store, held) = (Arc::clone(self), Arc::clone(held));
-            // All of it apart, so that it is done even if who asked is gone.
+            // The whole renewal runs in a thread of its own, so that it completes even if the caller is gone.
             apart(move || secret_store.renew(&held)).await;
         }
         let value = Arc::clone(&held.state().value);
         Some((Arc::clone(held), value))
     }
 
-    /// Looks for another value of a secret. Nobody can have it before it is hidden.
-    fn renew(&self, held: &Held) {
+    /// Checks for a new value. It is hidden before anybody can get it.
+    fn renew(&self, held: &StoredSecret) {
         let Some(value) = held.look() else { return };
         let mut redactor = self.redactor.write().unwrap_or_else(PoisonError::into_inner);
         *redactor = self.redactor_with(Some((&held.grant.name, &value)));
@@ -130,7 +131,7 @@ impl SecretStore {
         info!(plugin = self.plugin, "the secret {} has a new value", held.grant.name);
     }
 
-    /// The text with the secrets' names instead of their values.
+    /// Returns the text with secrets replaced by their names.
     pub fn redact(&self, text: String) -> String {
         if self.secrets.is_empty() {
             return text;
@@ -138,12 +139,12 @@ impl SecretStore {
         self.redactor().redact_text(text)
     }
 
-    /// The bytes with the secrets' names instead of their values.
+    /// Returns the bytes with secrets replaced by their names.
     pub(crate) fn redact_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         if self.secrets.is_empty() { Cow::Borrowed(bytes) } else { self.redactor().redact(bytes) }
     }
 
-    /// The same of bytes that need not be copied if there is nothing to replace.
+    /// Like [`Self::redact_bytes`], without a copy if there is nothing to replace.
     pub(crate) fn redact_all(&self, bytes: Vec<u8>) -> Vec<u8> {
         match self.redact_bytes(&bytes) {
             Cow::Borrowed(_) => bytes,
@@ -151,17 +152,17 @@ impl SecretStore {
         }
     }
 
-    /// Without any there is nothing to hide.
+    /// Returns whether there is anything to hide.
     pub(crate) fn has_secrets(&self) -> bool {
         !self.secrets.is_empty()
     }
 
-    /// Knows the values that there are now.
+    /// Returns a redactor for the current and former values.
     pub(super) fn redactor(&self) -> Arc<Redactor> {
         Arc::clone(&self.redactor.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Knows the values that there are, and one more.
+    /// Creates a redactor for these values and one more.
     fn redactor_with(&self, coming: Option<(&str, &SecretValue)>) -> Arc<Redactor> {
         let values: Vec<_> = self.secrets.iter().flat_map(|held| held.values()).collect();
         let values = coming.into_iter().chain(values.iter().map(|(name, value)| (*name, &**value)));
@@ -169,7 +170,7 @@ impl SecretStore {
     }
 }
 
-impl State {
+impl SecretState {
     fn replace(&mut self, value: Arc<SecretValue>) {
         let old = std::mem::replace(&mut self.value, value);
         self.old.push_front(old);
@@ -177,30 +178,30 @@ impl State {
     }
 }
 
-impl Held {
+impl StoredSecret {
     fn read(grant: &SecretGrant) -> Result<Self, String> {
         let failed = |problem: String| {
             let SecretGrant { name, source, place, .. } = grant;
             format!("{place}: secrets.{name}: its value cannot be had from {source}: {problem}")
         };
-        // Before it is read: what is written afterwards is seen to be new.
+        // Take the stamp before reading, so that a later write is noticed.
         let stamp = path_of(&grant.source).map_err(failed)?.and_then(|path| Stamp::at(&path));
         let value = Arc::new(SecretValue::read(&grant.source).map_err(failed)?);
         Ok(Self::with(grant, value, stamp))
     }
 
     fn with(grant: &SecretGrant, value: Arc<SecretValue>, stamp: Option<Stamp>) -> Self {
-        let state = State { value, old: VecDeque::new(), stamp, looked: Instant::now(), is_stale: false };
+        let state = SecretState { value, old: VecDeque::new(), stamp, looked: Instant::now(), is_stale: false };
         Self { grant: grant.clone(), state: Mutex::new(state) }
     }
 
-    /// A value that stands in for one that is not there.
+    /// Creates a placeholder value for one that is missing.
     fn made_up(grant: &SecretGrant) -> Result<Self, String> {
         let value = SecretValue::new(format!("made-up-value-of-{}", grant.name).into_bytes())?;
         Ok(Self::with(grant, Arc::new(value), None))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SecretState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -210,7 +211,7 @@ impl Held {
         values.map(|value| (self.grant.name.as_str(), Arc::clone(value))).collect()
     }
 
-    /// Whether its file must be looked at again; whoever is told so does it.
+    /// Returns whether the file must be checked again. A caller that gets `true` does so.
     fn is_due(&self) -> bool {
         let mut state = self.state();
         if state.stamp.is_none() || state.looked.elapsed() < LOOK_EVERY {
@@ -220,7 +221,8 @@ impl Held {
         true
     }
 
-    /// Looks at the file again; the value in it, if that is another one. While that cannot be read, the old one is used.
+    /// Checks the file, and returns its value if it is new. While the file cannot be read, the old value stays in
+    /// use.
     fn look(&self) -> Option<Arc<SecretValue>> {
         let Ok(Some(path)) = path_of(&self.grant.source) else { return None };
         let stamp = Stamp::at(&path);
@@ -265,7 +267,7 @@ impl Held {
         warnings
     }
 
-    /// What stands instead of its value.
+    /// Returns the text that replaces the value.
     pub(super) fn instead(&self) -> String {
         instead_of(&self.grant.name)
     }
@@ -335,7 +337,7 @@ mod tests {
         fs::rename(&next, &path).unwrap();
         tokio::time::timeout(soon, becomes("second value")).await.unwrap();
 
-        // While it is gone or empty, the old one is used.
+        // While the file is missing or empty, the old value is used.
         fs::remove_file(&path).unwrap();
         secret_store.secrets[0].look();
         assert!(secret_store.secrets[0].state().is_stale);
@@ -344,7 +346,7 @@ mod tests {
         secret_store.secrets[0].look();
         assert_eq!(now().await, "second value");
         fs::write(&path, "third value").unwrap();
-        // Nobody has it before it is hidden.
+        // The value is not handed out before it is hidden.
         assert_eq!(secret_store.secrets[0].look().unwrap().text(), Some("third value"));
         assert_eq!(secret_store.secrets[0].state().value.text(), Some("second value"));
         secret_store.secrets[0].state().stamp = None;

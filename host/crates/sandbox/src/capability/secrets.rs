@@ -1,8 +1,8 @@
-//! Secrets by reference: the guest names one, and the host fills in its value on the way out, towards the destinations
-//! that the operator's grant of that secret names.
+//! Secrets by reference. The guest names a secret, and the host fills in its value on the way out, but only towards
+//! the destinations that the operator granted for it.
 //!
-//! Signing has no destination: a guest may sign what it likes with each of its secrets, and send the signature wherever
-//! it may send anything. It does not learn the value by that, unless the value can be guessed.
+//! Signing has no destination: a guest may sign anything with each of its secrets, and send the signature wherever it
+//! may send anything. The signature does not reveal the value, unless the value can be guessed.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use url::Url;
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView as _;
 
-use crate::Guest;
-use crate::capability::secret_store::Held;
+use crate::capability::HostState;
+use crate::capability::secret_store::StoredSecret;
 
-/// Of a name that a guest asks for, shown.
+/// Maximum characters shown of a name that a guest asks for.
 const NAME_CHARACTERS_MAX: usize = 100;
 
-/// A secret that a guest has opened, with the value that it had then.
+/// A secret that a guest has opened, with its value at that time.
 #[derive(Debug)]
 pub struct OpenSecret {
-    held: Arc<Held>,
+    held: Arc<StoredSecret>,
     value: Arc<SecretValue>,
 }
 
@@ -34,12 +34,12 @@ impl OpenSecret {
         &self.held.grant
     }
 
-    /// What stands instead of its value, where people look.
+    /// Returns the text that replaces the value for display.
     pub fn instead(&self) -> String {
         self.held.instead()
     }
 
-    /// The value, if it may be sent to this URL.
+    /// Returns the value, if it may be sent to this URL.
     pub(crate) fn value_for(&self, url: &Url) -> Result<&SecretValue, HostError> {
         let SecretGrant { name, to, .. } = self.grant();
         if to.iter().any(|origin| origin.covers_url(url)) {
@@ -54,14 +54,14 @@ impl OpenSecret {
         )))
     }
 
-    /// The same, to stand in the URL itself.
+    /// Returns the value for use in the URL itself.
     pub(crate) fn value_in(&self, url: &Url) -> Result<&SecretValue, HostError> {
         let value = self.value_for(url)?;
         value.check_for_url().map_err(|problem| self.invalid(&problem))?;
         Ok(value)
     }
 
-    /// A header with the value behind a prefix, if it may be sent to this URL.
+    /// Returns a header with the value after a prefix, if it may be sent to this URL.
     pub(crate) fn header_for(&self, prefix: &str, url: &Url) -> Result<HeaderValue, HostError> {
         self.value_for(url)?.header(prefix).map_err(|problem| self.invalid(&problem))
     }
@@ -87,12 +87,12 @@ impl OpenSecret {
     }
 }
 
-impl Guest {
-    /// A secret of this name, if there is a grant of it.
+impl HostState {
+    /// Returns the secret with this name, if it is granted.
     pub(crate) async fn granted_secret(&mut self, name: &str) -> Result<OpenSecret, HostError> {
         let secret_store = Arc::clone(&self.call.access.secret_store);
         let Some((held, value)) = secret_store.take(name).await else {
-            // A plugin that was shown a value may take it for a name.
+            // A plugin that was shown a value may pass it as a name.
             let name: String = secret_store.redact(name.to_owned()).chars().take(NAME_CHARACTERS_MAX).collect();
             return Err(HostError::Denied(format!(
                 "the secret {name:?} is not granted: write {} in the plugin's toml, and below it env = \"VARIABLE\", file = \
@@ -103,19 +103,19 @@ impl Guest {
         Ok(OpenSecret { held, value })
     }
 
-    /// A secret that it has opened.
+    /// Returns a secret that the guest has opened.
     pub fn secret(&mut self, secret: &Resource<Secret>) -> Result<&OpenSecret, HostError> {
         let secret = self.ctx().table.get(&opened(secret));
         secret.map_err(|error| HostError::Invalid(format!("there is no such secret: {error}")))
     }
 }
 
-/// The entry of the table that the key stands for.
+/// Converts the key into a handle for its entry in the table.
 fn opened(key: &Resource<Secret>) -> Resource<OpenSecret> {
     Resource::new_borrow(key.rep())
 }
 
-impl Host for Guest {
+impl Host for HostState {
     async fn open(&mut self, name: String) -> Result<Resource<Secret>, HostError> {
         self.calls.count("secrets.open");
         let secret = self.granted_secret(&name).await?;
@@ -124,7 +124,7 @@ impl Host for Guest {
     }
 }
 
-impl HostSecret for Guest {
+impl HostSecret for HostState {
     async fn hmac_sha256(&mut self, secret: Resource<Secret>, data: Vec<u8>) -> Result<Vec<u8>, HostError> {
         self.calls.count("secrets.hmac-sha256");
         self.secret(&secret)?.hmac_sha256(&data)

@@ -1,8 +1,8 @@
-//! `wasi:http/outgoing-handler`, which `fetch` of JavaScript and the HTTP clients of other languages are made of: the
-//! same gate, the same bounds and the same deadline as for the contract's own `http`.
+//! Implements `wasi:http/outgoing-handler`, on which `fetch` in JavaScript and the HTTP clients of other languages
+//! are built. It uses the same gate, bounds and deadline as the contract's own `http`.
 //!
-//! A request leaves when the guest has written all of it, and its answer is there when all of it has come. Secrets cannot
-//! be sent this way: the guest does not have them.
+//! A request leaves once the guest has written all of it, and the guest sees the response once all of it has arrived.
+//! Secrets cannot be sent this way, because the guest does not have them.
 
 use std::sync::Arc;
 
@@ -12,29 +12,29 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use outbound::egress::{self, Bounds, EgressError, Step, belongs_to_the_host, parse_value};
+use outbound::egress::{self, Bounds, EgressError, ExchangeStep, belongs_to_the_host, parse_value};
 use telemetry::spans::Within;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::{Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpHooks};
 
-use crate::CallContext;
+use crate::capability::CallContext;
 use crate::capability::http::{deadline, ended};
 use crate::capability::preview::Departure;
 use crate::capability::secret_store::SecretStore;
 use crate::capability::{PluginAccess, PluginLog};
 
-/// Exchanges of one call that are under way at once; the others wait.
+/// Maximum number of concurrent exchanges of one call. Others wait.
 const EXCHANGES_AT_ONCE_MAX: usize = 4;
-/// So many answers of the largest size may lie in the host at once, for one call to read them.
+/// Number of responses of the largest size that the host holds for one call until it reads them.
 const ANSWERS_HELD_MAX: usize = 8;
-/// The answers that lie in the host are counted in these.
+/// Unit in bytes in which held responses are counted.
 const HELD_UNIT: usize = 1 << 10;
 
-type Answer = http::Response<WasiBody>;
+type WasiResponse = http::Response<WasiBody>;
 type Rest = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
-/// What one call may do with it.
+/// The `wasi:http` state of one call.
 pub struct WasiHttp {
     pub context: WasiHttpCtx,
     pub(crate) exchanges: Exchanges,
@@ -42,34 +42,34 @@ pub struct WasiHttp {
 
 /// The exchanges of one call.
 pub(crate) struct Exchanges {
-    /// How many it began.
+    /// Number of exchanges begun.
     pub count: u64,
-    shared: Arc<Shared>,
+    shared: Arc<ExchangeContext>,
 }
 
-struct Shared {
+struct ExchangeContext {
     access: Arc<PluginAccess>,
     within: Within,
     deadline: Instant,
     log: PluginLog,
     request_bytes_max: usize,
     response_bytes_max: usize,
-    cpu_slices: Semaphore,
-    /// Room for answers that the guest has not read yet.
+    permits: Semaphore,
+    /// Room for responses that the guest has not read yet.
     room: Arc<Semaphore>,
 }
 
 impl WasiHttp {
     pub fn new(limits: &Limits, log: &PluginLog, call: &CallContext) -> Self {
         let room = ANSWERS_HELD_MAX * limits.response_bytes.div_ceil(HELD_UNIT);
-        let shared = Shared {
+        let shared = ExchangeContext {
             access: Arc::clone(&call.access),
             within: call.within.clone(),
             deadline: call.deadline,
             log: log.clone(),
             request_bytes_max: limits.host_call_bytes,
             response_bytes_max: limits.response_bytes,
-            cpu_slices: Semaphore::new(EXCHANGES_AT_ONCE_MAX),
+            permits: Semaphore::new(EXCHANGES_AT_ONCE_MAX),
             room: Arc::new(Semaphore::new(room)),
         };
         Self { context: WasiHttpCtx::new(), exchanges: Exchanges { count: 0, shared: Arc::new(shared) } }
@@ -78,12 +78,12 @@ impl WasiHttp {
 
 impl WasiHttpHooks for Exchanges {
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        // What a guest says of its body's length is compared with the body.
+        // The guest's Content-Length is kept, to be compared with the body.
         Arc::new(|name| belongs_to_the_host(name) && *name != header::CONTENT_LENGTH)
     }
 
     fn set_host_header(&mut self) -> bool {
-        // The gate does, and of what it has checked.
+        // The gate sets it, from the URL that it checked.
         false
     }
 
@@ -92,14 +92,14 @@ impl WasiHttpHooks for Exchanges {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _problem_of_the_response: Rest,
-    ) -> Box<dyn Future<Output = Result<(Answer, Rest), Error>> + Send> {
+    ) -> Box<dyn Future<Output = Result<(WasiResponse, Rest), Error>> + Send> {
         self.count += 1;
         let shared = Arc::clone(&self.shared);
         Box::new(async move {
             match shared.exchange(request, options).await {
                 Ok(answer) => Ok((answer, Box::new(async { Ok(()) }) as Rest)),
                 Err(error) => {
-                    // All that a guest sees of it is a code, and of that `fetch` shows nothing.
+                    // A guest sees only an error code, and `fetch` not even that, so log the reason.
                     shared.log.complain(&shared.access.secret_store.redact(error.to_string()));
                     Err(code_of(error))
                 }
@@ -108,12 +108,12 @@ impl WasiHttpHooks for Exchanges {
     }
 }
 
-impl Shared {
+impl ExchangeContext {
     async fn exchange(
         &self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
-    ) -> Result<Answer, EgressError> {
+    ) -> Result<WasiResponse, EgressError> {
         let first_byte = options.and_then(|options| options.first_byte_timeout);
         let connect = options.and_then(|options| options.connect_timeout).unwrap_or_default();
         let wanted = first_byte.map(|time| u64::try_from((time + connect).as_millis()).unwrap_or(u64::MAX));
@@ -132,9 +132,9 @@ impl Shared {
             }
         }
         let late = |step| EgressError::TimedOut { target: outgoing.url.origin().ascii_serialization(), step };
-        let cpu_slice = timeout_at(deadline, self.cpu_slices.acquire()).await.map_err(|_| late(Step::Waiting))?;
+        let permit = timeout_at(deadline, self.permits.acquire()).await.map_err(|_| late(ExchangeStep::Waiting))?;
         let collected = timeout_at(deadline, collect(body, self.request_bytes_max));
-        outgoing.body = collected.await.map_err(|_| late(Step::Exchanging))??;
+        outgoing.body = collected.await.map_err(|_| late(ExchangeStep::Exchanging))??;
         if length.is_some_and(|length| length != outgoing.body.len()) {
             return Err(EgressError::Invalid("the body is of another length than its header says".to_owned()));
         }
@@ -158,15 +158,15 @@ impl Shared {
         let response = self.access.send(outgoing, bounds).await;
         ended(&mut span, &response);
         drop(span);
-        drop(cpu_slice);
+        drop(permit);
         if let Some((preview, departure)) = preview.filter(|_| !matches!(response, Err(EgressError::Denied(_)))) {
             preview.note(departure);
         }
         self.answer(response?)
     }
 
-    /// As the guest gets it. It takes room until the guest has read it or let go of it.
-    fn answer(&self, response: egress::Response) -> Result<Answer, EgressError> {
+    /// Builds the response for the guest. It takes room until the guest has read or dropped it.
+    fn answer(&self, response: egress::Response) -> Result<WasiResponse, EgressError> {
         let body = response.body;
         let units = u32::try_from(body.len().div_ceil(HELD_UNIT)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(units).map_err(|_| {
@@ -177,7 +177,7 @@ impl Shared {
         })?;
         let more = response.is_truncated.then_some(Error::HttpResponseBodySize(Some(self.response_bytes_max as u64)));
         let frames = [Ok(Frame::data(body))].into_iter().chain(more.map(Err));
-        // The room is given back when the answer has been read, or dropped.
+        // The permit lives in the body's stream and is released when the guest has read or dropped it.
         let frames = frames.inspect(move |_| {
             let _held = &room;
         });
@@ -199,7 +199,7 @@ async fn collect(mut body: WasiBody, bytes_max: usize) -> Result<Bytes, EgressEr
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| EgressError::Invalid(format!("the body of the request ended early: {error}")))?;
-        // Trailers are left out.
+        // Trailers are dropped.
         let Ok(data) = frame.into_data() else { continue };
         if collected.len() + data.len() > bytes_max {
             return Err(EgressError::Quota(format!("the body of the request has more than {} KiB", bytes_max >> 10)));
@@ -209,7 +209,7 @@ async fn collect(mut body: WasiBody, bytes_max: usize) -> Result<Bytes, EgressEr
     Ok(collected.freeze())
 }
 
-/// Whoever got a secret may send it back, and the plugin must not see it.
+/// Removes secrets from headers: the receiver of a secret may send it back, and the plugin must not see it.
 fn without_secrets(secret_store: &SecretStore, headers: &HeaderMap) -> HeaderMap {
     let clean = |(name, value): (&HeaderName, &HeaderValue)| {
         let is_clean = secret_store.redact(name.to_string()) == name.as_str();
@@ -223,25 +223,25 @@ fn without_secrets(secret_store: &SecretStore, headers: &HeaderMap) -> HeaderMap
     cleaned
 }
 
-/// The nearest of the codes that WASI has.
+/// Maps an error to the nearest code of WASI.
 fn code_of(error: EgressError) -> Error {
     match error {
         EgressError::Denied(_) => Error::HttpRequestDenied,
         EgressError::Invalid(_) => Error::HttpRequestUriInvalid,
         EgressError::Quota(sentence) => Error::InternalError(Some(sentence)),
         EgressError::TimedOut { step, .. } => match step {
-            Step::Waiting => Error::ConnectionLimitReached,
-            Step::Resolving => Error::DnsTimeout,
-            Step::Connecting | Step::Securing => Error::ConnectionTimeout,
-            Step::Exchanging => Error::HttpResponseTimeout,
+            ExchangeStep::Waiting => Error::ConnectionLimitReached,
+            ExchangeStep::Resolving => Error::DnsTimeout,
+            ExchangeStep::Connecting | ExchangeStep::Securing => Error::ConnectionTimeout,
+            ExchangeStep::Exchanging => Error::HttpResponseTimeout,
         },
-        EgressError::UnmatchedTypes { .. } => Error::HttpResponseContentCoding(None),
+        EgressError::UnusableBody { .. } => Error::HttpResponseContentCoding(None),
         EgressError::Unavailable { step, .. } => match step {
-            Step::Waiting => Error::ConnectionLimitReached,
-            Step::Resolving => Error::DnsError { rcode: None, info_code: None },
-            Step::Connecting => Error::ConnectionRefused,
-            Step::Securing => Error::TlsProtocolError,
-            Step::Exchanging => Error::ConnectionTerminated,
+            ExchangeStep::Waiting => Error::ConnectionLimitReached,
+            ExchangeStep::Resolving => Error::DnsError { rcode: None, info_code: None },
+            ExchangeStep::Connecting => Error::ConnectionRefused,
+            ExchangeStep::Securing => Error::TlsProtocolError,
+            ExchangeStep::Exchanging => Error::ConnectionTerminated,
         },
     }
 }

@@ -1,4 +1,4 @@
-//! A command's end of the control sockets.
+//! The command's end of the control sockets.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use tokio::net::UnixStream;
 use crate::control::socket::SocketFolder;
 use crate::control::{Answer, Request, sockets};
 
-/// For an answer that the host has at hand.
+/// Time limit of an answer that the host has at hand.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// For that of a reload: the plugin may have to be compiled, and wait for another's turn.
+/// Time limit of the answer to a reload. The plugin may have to be compiled, and wait for another one first.
 const RELOAD_TIME_MAX: Duration = COMPILE_TIME_MAX.saturating_mul(2);
-/// Of an answer.
+/// Maximum bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// The hosts that run for one plugin folder.
+/// The running hosts of one plugin folder.
 #[derive(Debug)]
 pub struct Hosts {
     streams: Vec<UnixStream>,
 }
 
 impl Hosts {
-    /// Finds them; `state` is what belongs to the plugin folder in the state folder.
+    /// Finds the hosts. `state` is the state folder of the plugin folder.
     pub async fn find(state: &Path) -> Self {
-        // Where none ever ran, there is no folder.
+        // The folder does not exist if no host has ever run.
         let streams = match SocketFolder::open(sockets(state)) {
             Ok(folder) => folder.connect().await,
             Err(_) => Vec::new(),
@@ -40,8 +40,8 @@ impl Hosts {
         self.streams.len()
     }
 
-    /// Asks all of them at once, so that none waits for another. The answer of one that gives none is a
-    /// sentence that says so.
+    /// Asks all hosts at once, so that none waits for another. For a host that does not answer, the answer is
+    /// an error that says so.
     pub async fn ask(self, request: &Request) -> Vec<Answer> {
         let time_max = match request {
             Request::List | Request::Pause { .. } | Request::Resume { .. } => ANSWER_TIME_MAX,
@@ -56,7 +56,7 @@ impl Hosts {
     }
 }
 
-/// Asks every host that runs for the plugin folder; there must be one.
+/// Asks every running host of the plugin folder. Fails if there is none.
 pub async fn ask(state: &Path, plugins: &Path, request: &Request) -> anyhow::Result<Vec<Answer>> {
     let hosts = Hosts::find(state).await;
     if hosts.count() == 0 {
@@ -108,7 +108,7 @@ mod tests {
             stream.write_all(&serde_json::to_vec(&answer).unwrap()).await.unwrap();
         };
         let hosts = async {
-            // The first answers when all have been asked.
+            // The first host answers only after all have been asked.
             let first = take(slow).await;
             answer(take(quick).await, "quick").await;
             drop(take(dying).await);

@@ -1,7 +1,8 @@
-//! How commands reach the hosts that run: each listens on a socket in the state folder, among those of
-//! the same plugin folder. A line of JSON comes in, a line of JSON goes out.
+//! Lets commands reach running hosts. Each host listens on a socket in the state folder of its plugin folder. A
+//! request is one line of JSON, and so is the answer.
 //!
-//! Who may open the socket may do everything, and that is the host's own user: the folder is private.
+//! Anyone who can open the socket has full control. The folder is private, so that is only the user that runs
+//! the host.
 
 mod client;
 mod server;
@@ -17,10 +18,10 @@ pub use crate::control::client::{Hosts, ask};
 pub use crate::control::server::{Server, listen};
 use crate::reload::Reloaded;
 
-/// Of one request.
+/// Maximum bytes of one request.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
 
-/// What a host is asked.
+/// A request to a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
@@ -31,7 +32,7 @@ pub enum Request {
     ReloadSettings,
 }
 
-/// What it answers; an error is a sentence.
+/// A host's answer. The error is a sentence.
 pub type Answer = Result<Reply, String>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,11 +44,11 @@ pub enum Reply {
     },
     Done(String),
     Reloaded(Reloaded),
-    /// The settings have these faults.
+    /// The settings are faulty, in the ways listed.
     Refused(String),
 }
 
-/// How one plugin stands in one host.
+/// The status of one plugin in one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginReport {
     pub name: String,
@@ -57,17 +58,17 @@ pub struct PluginReport {
     pub sha256: Option<Digest>,
     pub wasm: Option<PathBuf>,
     pub(crate) loaded_at: Option<Timestamp>,
-    /// Calls that are being made.
+    /// Number of calls in progress.
     pub in_flight: usize,
-    /// Why what is in the folder now did not load.
+    /// Why the files now in the folder did not load.
     pub problem: Option<String>,
-    /// When that is tried again, if it was the machine's fault.
+    /// When loading is tried again, if the machine was at fault.
     pub tried_again_at: Option<Timestamp>,
-    /// Why the last call failed of those that did.
+    /// Why the most recent failed call failed.
     pub last_failure: Option<String>,
-    /// Why its events wait in its queue though it is well: quiet hours, its rate, or a log that takes no lines.
+    /// Why events wait in the queue of a healthy plugin: quiet hours, its rate, or a log that accepts no lines.
     pub waits_for: Option<String>,
-    /// When it is called again, if that is why.
+    /// When the plugin is called again, if quiet hours or its rate hold its events.
     pub(crate) waits_until: Option<Timestamp>,
 }
 
@@ -75,25 +76,26 @@ pub struct PluginReport {
 #[serde(rename_all = "kebab-case")]
 pub enum PluginState {
     Running,
-    /// The host has no queue for it in the broker, or no broker; or its log lines are its work, and the log takes none.
+    /// The host has no broker, or no queue for the plugin. Or the plugin's work is to write log lines, and the
+    /// log accepts none.
     Waiting,
-    /// Too many of its calls failed: it is left alone for a while.
+    /// Too many calls failed, so the breaker is open.
     Failing,
-    /// It says so itself, and waits for new files or a word.
+    /// The plugin reports that it is misconfigured. It waits for new files or for the operator to resume it.
     Misconfigured,
-    /// The operator holds it.
+    /// The operator paused it.
     Paused,
-    /// It has quiet hours.
+    /// It is in its quiet hours.
     Quiet,
-    /// There is more for it than its rate allows.
+    /// More events arrive than its rate allows.
     RateLimited,
-    /// Its toml switches it off.
+    /// Its toml disables it.
     Disabled,
     /// It does not load.
     Broken,
-    /// The machine could not load it: that is tried again, and its events wait in its queue.
+    /// The machine could not load it. Loading is tried again, and its events wait in its queue.
     NotLoaded,
-    /// It is just being loaded for the first time.
+    /// It is loading for the first time.
     Loading,
 }
 
@@ -129,10 +131,10 @@ impl PluginState {
     }
 }
 
-/// The problem with a reply to another request.
+/// The problem reported when a host answers a different request.
 pub const ANSWERED_OTHERWISE: &str = "a host answered something else; is it of another version?";
 
-/// Where the hosts of one plugin folder listen; `state` is what belongs to it in the state folder.
+/// Returns the folder of the sockets. `state` is the state folder of the plugin folder.
 fn sockets(state: &Path) -> PathBuf {
     state.join("hosts")
 }

@@ -21,18 +21,18 @@ use crate::control::{Answer, PluginReport, PluginState, REQUEST_BYTES_MAX, Reply
 use crate::reconcile::{Catalog, Reload, Status};
 use crate::reload::Reloader;
 
-/// Commands that are served at once.
+/// Maximum number of commands served at once.
 const CONNECTIONS_MAX: usize = 8;
-/// To say what it wants.
+/// How long a command may take to send its request, or to read the answer.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// Until a plugin that was loaded gets events: its queue is made first.
+/// How long a reloaded plugin may take to get events. Its queue has to be declared first.
 const SERVED_TIME_MAX: Duration = Duration::from_secs(5);
-/// Between two looks whether the socket is still there.
+/// Interval between checks that the socket still exists.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Between two tries, when the system has no room for a connection.
+/// Pause after the system could not accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What requests work on.
+/// Everything that requests work on.
 #[derive(Clone)]
 pub struct Server {
     pub registry: Arc<Registry>,
@@ -46,12 +46,12 @@ pub struct Listening {
     folder: SocketFolder,
     listener: UnixListener,
     path: PathBuf,
-    /// What belongs to the plugin folder in the state folder.
+    /// The state folder of the plugin folder.
     state: PathBuf,
 }
 
 impl Listening {
-    /// Waits until commands can find it no more.
+    /// Waits until commands can no longer find the socket.
     async fn is_removed(&self) {
         while self.path.exists() {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -62,12 +62,12 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Whoever finds it later sees that nobody listens, and removes it.
+        // If this fails, a command that finds the socket later notices that nobody listens, and removes it.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Begins to listen; `state` is what belongs to the plugin folder in the state folder.
+/// Starts to listen. `state` is the state folder of the plugin folder.
 pub fn listen(state: &Path) -> io::Result<Listening> {
     let path = sockets(state);
     private_folder(&path)?;
@@ -79,7 +79,7 @@ pub fn listen(state: &Path) -> io::Result<Listening> {
 impl Server {
     /// Serves until `stop`.
     pub async fn run(self, mut listening: Listening, stop: CancellationToken) {
-        // Hosts that were killed have left theirs.
+        // Connecting to every socket removes the ones that killed hosts have left.
         drop(listening.folder.connect().await);
         let mut connections = JoinSet::new();
         loop {
@@ -88,7 +88,7 @@ impl Server {
                 () = listening.is_removed() => {}
                 () = self.accept(&listening.listener, &mut connections) => {}
             }
-            // Somebody may have cleaned up the state folder, while this host runs.
+            // The socket is gone: somebody may have cleaned up the state folder while this host runs.
             match listen(&listening.state) {
                 Ok(again) => listening = again,
                 Err(error) => debug!(%error, "cannot listen anew to commands"),
@@ -96,10 +96,10 @@ impl Server {
         }
     }
 
-    /// Takes connections for as long as it is polled.
+    /// Accepts connections for as long as it is polled.
     async fn accept(&self, listener: &UnixListener, connections: &mut JoinSet<()>) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        // It is never closed.
+        // The semaphore is never closed.
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -138,7 +138,7 @@ impl Server {
             output.write_all(&answer).await?;
             output.shutdown().await
         };
-        // A command that does not read would keep its place from others.
+        // Without a limit, a command that does not read would block a connection for others.
         tokio::time::timeout(REQUEST_TIME_MAX, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 

@@ -1,6 +1,6 @@
-//! The files by which commands find the hosts of one plugin folder: a socket for each that runs.
+//! The socket files through which commands find the hosts of one plugin folder. Each running host has one.
 //!
-//! One that is there and takes no connection was left by a host that was killed.
+//! A socket that accepts no connection was left by a host that was killed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-/// Of a path by which a socket is made or reached; systems have room for 104 and more.
+/// Maximum bytes of a socket's path. Systems allow 104 or more.
 const ADDRESS_BYTES_MAX: usize = 100;
+/// File extension of a socket that accepts connections.
 const EXTENSION: &str = "sock";
 
-/// Where the hosts of one plugin folder listen.
+/// The folder in which the hosts of one plugin folder listen.
 #[derive(Debug)]
 pub(super) struct SocketFolder {
     path: PathBuf,
@@ -26,11 +27,12 @@ impl SocketFolder {
         Ok(Self { opened: File::open(&path)?, path })
     }
 
-    /// Begins to listen on a new one.
+    /// Starts to listen on a new socket.
     pub(super) fn listen(&self) -> io::Result<(UnixListener, PathBuf)> {
-        // Not named after the process: in containers they are all called 1.
+        // Do not name it after the process: in containers the process id is always 1.
         let name = format!("{:08x}", fastrand::u32(..));
-        // It is only found once it takes connections: else a command might think that its host was killed.
+        // Publish the socket under its final name only once it accepts connections. A command might otherwise take
+        // it for one that a killed host has left.
         let new = format!("{name}.new");
         let listener = UnixListener::bind(self.address(new.as_ref()))?;
         let path = self.path.join(name).with_extension(EXTENSION);
@@ -38,7 +40,7 @@ impl SocketFolder {
         Ok((listener, path))
     }
 
-    /// A connection to each, in the order of their names. Removes those that were left.
+    /// Connects to each socket, in the order of their names. Removes sockets that nobody listens on.
     pub(super) async fn connect(&self) -> Vec<UnixStream> {
         let mut streams = Vec::new();
         for path in self.sockets() {
@@ -47,7 +49,7 @@ impl SocketFolder {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     let _ = fs::remove_file(&path);
                 }
-                // It has just gone, or belongs to somebody else.
+                // The socket has just gone, or belongs to another user.
                 Err(_) => {}
             }
         }
@@ -61,7 +63,8 @@ impl SocketFolder {
         files
     }
 
-    /// How the system is told which socket is meant: by way of the opened folder, where the path is too long.
+    /// Returns the path to pass to the system. A path that is too long goes through the open folder's
+    /// descriptor.
     fn address(&self, name: &OsStr) -> PathBuf {
         let path = self.path.join(name);
         if path.as_os_str().len() <= ADDRESS_BYTES_MAX {

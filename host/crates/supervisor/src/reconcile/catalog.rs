@@ -1,5 +1,5 @@
-//! The catalog knows of every plugin in the folder how it stands, those included that do not run. And
-//! which ones the operator holds: that outlives the host.
+//! The catalog knows the status of every plugin in the folder, including plugins that do not run. It also
+//! records which ones the operator has paused; that record outlives the host.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,14 +13,14 @@ use sandbox::{Entry, Plugin, is_plugin_name, is_transient};
 use state::digest::Digest;
 use state::{private_folder, write_whole};
 
-/// How the files of one plugin stand.
+/// The status of one plugin's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// What was loaded last with success, and runs unless it is switched off.
+    /// The files that last loaded successfully. They run unless the plugin is disabled.
     pub loaded: Option<LoadedAs>,
-    /// Why what is in the folder now did not load.
+    /// Why the files now in the folder did not load.
     pub problem: Option<String>,
-    /// When that is tried again, if it was the machine's fault.
+    /// When loading is tried again, if the machine was at fault.
     pub tried_again_at: Option<Timestamp>,
     pub is_off: bool,
 }
@@ -34,11 +34,11 @@ pub struct LoadedAs {
     pub at: Timestamp,
 }
 
-/// Of all plugins of one folder.
+/// The status of all plugins of one folder.
 #[derive(Debug)]
 pub struct Catalog {
     all: Mutex<BTreeMap<String, Status>>,
-    /// A file for each plugin that is held.
+    /// A folder with one file for each paused plugin.
     held: Option<PathBuf>,
 }
 
@@ -51,7 +51,7 @@ impl Catalog {
         self.lock().clone()
     }
 
-    /// It is about to be loaded; what is known of it already stays.
+    /// Notes that the plugin is about to be loaded. A known status stays.
     pub(super) fn loading(&self, name: &str) {
         self.lock().entry(name.to_owned()).or_default();
     }
@@ -67,7 +67,7 @@ impl Catalog {
         self.lock().insert(name.to_owned(), Status { loaded: Some(loaded), ..Status::default() });
     }
 
-    /// `again_in`: it is tried again then.
+    /// Records a failed load. `again_in` is the time until the next attempt, if there is one.
     pub(super) fn failed(&self, name: &str, problem: &str, again_in: Option<Duration>) {
         let mut all = self.lock();
         let status = all.entry(name.to_owned()).or_default();
@@ -83,17 +83,18 @@ impl Catalog {
         self.lock().remove(name);
     }
 
-    /// Whether the operator holds it. An error says that the machine cannot tell just now.
+    /// Returns whether the operator has paused the plugin. An error means that the machine cannot tell at the
+    /// moment.
     pub(super) fn is_held(&self, name: &str) -> io::Result<bool> {
         let Some(held) = &self.held else { return Ok(false) };
         match held.join(name).try_exists() {
             Err(error) if is_transient(&error) => Err(error),
-            // This user has no such folder, and so has held nothing.
+            // Other errors mean that this user has no such folder, and so has paused no plugin.
             held => Ok(held.unwrap_or(false)),
         }
     }
 
-    /// Remembers that the operator holds it, or holds it no more.
+    /// Records that the operator paused or resumed the plugin.
     pub fn hold(&self, name: &str, held: bool) -> io::Result<()> {
         let Some(folder) = &self.held else { return Ok(()) };
         if !is_plugin_name(name) {

@@ -1,11 +1,11 @@
-//! The reconciler makes the registry what the plugin folder says: it loads what is new or has changed,
-//! puts it in the place of what ran before, and takes away what is gone.
+//! The reconciler makes the registry match the plugin folder: it loads new and changed plugins, replaces
+//! earlier versions, and unloads plugins whose files are gone.
 //!
-//! A change that does not load is reported once, and the version before it goes on running, after a
-//! restart of the host as well. One plugin is loaded at a time, beside the work of the others.
+//! A change that does not load is reported once. The previous version keeps running, even after a restart of
+//! the host. Plugins load one at a time, while the others keep working.
 //!
-//! If it was the machine that could not load it, it is tried again. Meanwhile the version before goes on; where none runs,
-//! the plugin has a runner all the same, so that its events wait for it in its queue.
+//! If the machine was at fault, loading is tried again. Meanwhile the previous version keeps running. If there
+//! is none, the plugin still gets a runner, so that its events wait in its queue.
 
 mod catalog;
 mod retries;
@@ -34,18 +34,17 @@ pub use crate::reconcile::versions::{Good, Versions};
 use crate::reconcile::watch::FolderWatch;
 use crate::reload::NewPolicies;
 
-/// A plugin whose files are gone goes on for so long: they may only be on their way from one version to
-/// the next.
+/// How long a plugin keeps running after its files are gone. They may only be in the middle of being replaced.
 const GONE_GRACE: Duration = Duration::from_secs(1);
-/// When something is to be looked at again.
+/// Delay before the next pass, if the last one left work to do.
 const SOON: Duration = Duration::from_millis(250);
-/// Requests of commands that wait.
+/// Maximum number of waiting requests.
 const REQUESTS_MAX: usize = 16;
 
-/// A wish to load a plugin now, whether or not its files have changed.
+/// A request to load a plugin now, whether or not its files have changed.
 pub struct Reload {
     pub name: String,
-    /// What came of it, in a sentence either way.
+    /// Receives the result: a sentence, for success and failure alike.
     pub answer: oneshot::Sender<Result<String, String>>,
 }
 
@@ -56,32 +55,32 @@ pub struct Reconciler {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
     watch: FolderWatch,
-    /// `None`: there is no place to keep any.
+    /// `None` if there is no state folder to keep versions in.
     versions: Option<Versions>,
-    /// What the files of each name were when they were last loaded, whatever came of it.
+    /// The files of each plugin as of the last attempt to load them, successful or not.
     known: BTreeMap<String, Entry>,
     gone: BTreeMap<String, Instant>,
     retries: Retries,
-    /// The folder could be read once, and what was there is loaded. Until then nobody gets events.
+    /// Whether the folder was readable once, and its plugins were loaded. Until then no plugin gets events.
     has_begun: bool,
-    /// Runners that are to come into the registry together.
+    /// Runners that enter the registry together.
     gathered: Option<Vec<Arc<Runner>>>,
-    /// Tomls without a plugin, of which it has been said.
+    /// Tomls without a plugin that were already reported.
     lone: BTreeSet<String>,
     folder_problem: Option<String>,
     reloads: mpsc::Receiver<Reload>,
     adoptions: (mpsc::Sender<NewPolicies>, mpsc::Receiver<NewPolicies>),
 }
 
-/// Whether there is more to do before long.
+/// Whether another pass is needed soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
-    Settled,
-    Unsettled,
+enum PassResult {
+    Complete,
+    Incomplete,
 }
 
 impl Reconciler {
-    /// `state`: what belongs to this folder in the state folder.
+    /// Creates a reconciler. `state` is the state folder of the plugin folder.
     pub fn new(
         folder: &Path,
         state: Option<&Path>,
@@ -112,54 +111,54 @@ impl Reconciler {
         (reconciler, catalog, sender)
     }
 
-    /// By which the host's own policies can be changed.
+    /// Returns a sender that changes the host's own policies.
     pub fn adoptions(&self) -> mpsc::Sender<NewPolicies> {
         self.adoptions.0.clone()
     }
 
-    /// Loads everything once.
+    /// Loads all plugins once.
     pub async fn begin(&mut self) {
         self.pass().await;
     }
 
-    /// Goes on until `stop`.
+    /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut pass = Pass::Unsettled;
+        let mut pass = PassResult::Incomplete;
         loop {
-            let soon = (pass == Pass::Unsettled).then_some(SOON);
+            let soon = (pass == PassResult::Incomplete).then_some(SOON);
             let at_most = soon.into_iter().chain(self.retries.wait(Instant::now())).min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(reload) = self.reloads.recv() => {
                     let answer = self.reload(&reload.name).await;
-                    // Who asked may have gone.
+                    // The requester may be gone.
                     let _ = reload.answer.send(answer);
-                    // It may have been about to see something else.
-                    pass = Pass::Unsettled;
+                    // This may have interrupted the wait for another change, so look again soon.
+                    pass = PassResult::Incomplete;
                 }
                 Some(NewPolicies { policies, done }) = self.adoptions.1.recv() => {
                     self.adopt(policies).await;
-                    // Who asked may have gone.
+                    // The requester may be gone.
                     let _ = done.send(());
-                    pass = Pass::Unsettled;
+                    pass = PassResult::Incomplete;
                 }
                 () = self.watch.changed(at_most) => pass = self.pass().await,
             }
         }
     }
 
-    /// Loads those anew whose policies are others now.
+    /// Adopts new host policies, and reloads the plugins whose policies change with them.
     async fn adopt(&mut self, policies: Policies) {
         self.policies = policies;
         let entries: Vec<_> = self.known.values().cloned().collect();
         for entry in entries {
-            // What has not been loaded will be with these.
+            // A plugin that is not loaded yet gets these policies when it loads.
             let Some(plugin) = self.registry.get(&entry.name).and_then(|runner| runner.plugin()) else { continue };
             let own = PluginConfig::read(&entry.toml, &self.policies);
             if own.is_ok_and(|own| own.policies == plugin.policies) {
                 continue;
             }
-            // It has been reported.
+            // Ignore the result: `load` has reported it.
             let _ = self.load(&entry).await;
         }
     }
@@ -178,19 +177,19 @@ impl Reconciler {
         done
     }
 
-    async fn pass(&mut self) -> Pass {
+    async fn pass(&mut self) -> PassResult {
         let folder = self.folder.clone();
-        // A panic here (the system has no thread left, say) must not end the watch over the folder.
+        // A panic here, for example because the system is out of threads, must not stop the reconciler.
         let scanned = AssertUnwindSafe(apart(move || scan(&folder))).catch_unwind().await;
         let entries = match scanned.unwrap_or_else(|_| Err(io::Error::other("the host failed at it; see its log"))) {
             Ok(entries) => entries,
             Err(error) => {
                 self.report_folder(&error);
-                return Pass::Settled;
+                return PassResult::Complete;
             }
         };
-        // As soon as one plugin gets events, they pass by those that come later. So where there is none yet, as when
-        // the folder could not be read until now, all come together.
+        // Events pass by every plugin that is not loaded yet as soon as another one gets events. If none runs so
+        // far, perhaps because the folder was not readable until now, add all of them at once.
         if self.registry.runners().is_empty() {
             self.gathered = Some(Vec::new());
         }
@@ -200,12 +199,12 @@ impl Reconciler {
         pass
     }
 
-    async fn bring_up_to_date(&mut self, entries: BTreeMap<String, Entry>) -> Pass {
+    async fn bring_up_to_date(&mut self, entries: BTreeMap<String, Entry>) -> PassResult {
         self.folder_problem = None;
         for name in entries.keys() {
             self.catalog.loading(name);
         }
-        let mut pass = Pass::Settled;
+        let mut pass = PassResult::Complete;
         for (name, entry) in &entries {
             self.gone.remove(name);
             if self.known.get(name) == Some(entry) && !self.retries.is_due(name, Instant::now()) {
@@ -215,14 +214,14 @@ impl Reconciler {
             if self.has_begun
                 && [&entry.toml, &entry.wasm].into_iter().any(|path| self.watch.is_being_written(path, age))
             {
-                pass = Pass::Unsettled;
+                pass = PassResult::Incomplete;
                 continue;
             }
-            // It has been reported.
+            // Ignore the result: `load` has reported it.
             let _ = self.load(entry).await;
             self.known.insert(name.clone(), entry.clone());
             if entry.has_changed() {
-                pass = Pass::Unsettled;
+                pass = PassResult::Incomplete;
             }
         }
         let lone = lone_tomls(&self.folder, &entries);
@@ -236,7 +235,7 @@ impl Reconciler {
         for name in missing {
             let since = *self.gone.entry(name.clone()).or_insert_with(Instant::now);
             if since.elapsed() < GONE_GRACE {
-                pass = Pass::Unsettled;
+                pass = PassResult::Incomplete;
                 continue;
             }
             self.gone.remove(&name);
@@ -254,7 +253,7 @@ impl Reconciler {
         pass
     }
 
-    /// What is loaded stays, whatever became of the folder: a file system may be away for a while.
+    /// Reports that the folder cannot be read. Loaded plugins stay: a file system may be away for a while.
     fn report_folder(&mut self, error: &io::Error) {
         let folder = self.folder.display();
         let problem = if error.kind() == io::ErrorKind::NotFound {
@@ -268,7 +267,7 @@ impl Reconciler {
         }
     }
 
-    /// Loads one, and says what came of it.
+    /// Loads one plugin, and returns the result as a sentence.
     async fn load(&mut self, entry: &Entry) -> Result<String, String> {
         let name = &*entry.name;
         let held = self.catalog.is_held(name).map_err(|error| {
@@ -291,7 +290,8 @@ impl Reconciler {
                 info!(plugin = name, "switched off by its toml: it gets no events");
                 Ok(format!("{name} is switched off by its toml"))
             }
-            // The files were on their way, and this says nothing of where to: the next pass will tell.
+            // The files were being replaced, so this failure says nothing about the final ones. The next pass will
+            // tell.
             Err(error) if entry.has_changed() => {
                 if !self.has_begun {
                     self.keep_its_events(entry);
@@ -302,11 +302,12 @@ impl Reconciler {
         }
     }
 
-    /// Does what remains to be done for one that did not load, and says why that was.
+    /// Handles a failed load, and returns a sentence about the problem and its consequence.
     async fn failed(&mut self, entry: &Entry, error: LoadError) -> String {
         let name = &*entry.name;
         let problem = error.to_string();
-        // What the machine could not load is as good as what was there before: there is no reason to go back.
+        // A transient error says nothing against the new files, so there is no reason to fall back to an earlier
+        // version.
         let is_to_be_tried_again =
             error.is_transient() || (self.running(name).is_none() && self.fall_back(entry).await == Fallback::NotNow);
         let running = self.running(name);
@@ -327,12 +328,12 @@ impl Reconciler {
                 format!("its events wait in its queue until it has loaded; next try in {} ms", wait.as_millis())
             }
             (None, None) => {
-                // It may have been waited for.
+                // Earlier transient failures may have left a runner that keeps the plugin's events.
                 self.registry.remove(name);
                 "it is left out".to_owned()
             }
         };
-        // On one line, so that whoever looks for the plugin finds all of it.
+        // Log a single line, so that a search for the plugin finds all of it.
         let line = format!("{}; {then}", problem.replace('\n', "; "));
         if is_news {
             warn!(plugin = name, "{line}");
@@ -348,7 +349,7 @@ impl Reconciler {
         gathered.or_else(|| self.registry.get(name))
     }
 
-    /// The version that gets its events now.
+    /// Returns the version that gets the plugin's events now.
     fn running(&self, name: &str) -> Option<String> {
         Some(self.runner(name)?.plugin()?.info.version.clone())
     }
@@ -360,16 +361,16 @@ impl Reconciler {
         }
     }
 
-    /// From now on its events wait in its queue, until it has loaded.
+    /// Adds a runner without a plugin, so that events wait in the plugin's queue until it has loaded.
     fn keep_its_events(&mut self, entry: &Entry) {
-        // What is no name of a plugin cannot be a part of a queue's.
+        // Queue names contain the plugin's name, so an invalid one cannot have a queue.
         if is_plugin_name(&entry.name) && self.runner(&entry.name).is_none() {
             let metrics = self.loader.metrics_of(&entry.name);
             self.put(Arc::new(Runner::new(entry.name.as_str().into(), metrics, entry.toml.clone())));
         }
     }
 
-    /// From now on this version gets the events.
+    /// Puts a loaded version into service.
     fn take_in(&mut self, plugin: Plugin, entry: &Entry, held: bool) -> String {
         let name = Arc::clone(&plugin.name);
         let version = plugin.info.version.clone();
@@ -388,7 +389,7 @@ impl Reconciler {
             Some(runner) => (runner, false),
             None => (Arc::new(Runner::new(Arc::clone(&name), plugin.metrics(), entry.toml.clone())), true),
         };
-        // Before anything is taken for it.
+        // Pause before anything is taken from its queue.
         if held && is_first {
             runner.hold();
             info!(
@@ -403,7 +404,8 @@ impl Reconciler {
         format!("{name} {version} is loaded")
     }
 
-    /// After a restart a change that does not load must not stop what worked before.
+    /// Loads the version that worked last. After a restart, a change that does not load must not stop a plugin
+    /// that worked before.
     async fn fall_back(&mut self, entry: &Entry) -> Fallback {
         let name = &*entry.name;
         let Some(versions) = &self.versions else { return Fallback::None };
@@ -449,18 +451,18 @@ impl Reconciler {
     }
 }
 
-/// What became of the version that worked last.
+/// The result of falling back to the version that worked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fallback {
     Runs,
-    /// The machine could not load it, either.
+    /// The machine could not load it either.
     NotNow,
-    /// There is none, or it does not load any more.
+    /// There is none, or it no longer loads.
     None,
 }
 
-/// A fault of the host's own in reading somebody's file ends nothing else. It says nothing of the file, either: the system
-/// may have had no thread for it.
+/// Turns a panic while loading into a transient error. The panic must not stop anything else, and it says
+/// nothing about the plugin's file: the system may have been out of threads.
 async fn contained<T>(load: impl Future<Output = Result<T, LoadError>>) -> Result<T, LoadError> {
     let loaded = AssertUnwindSafe(load).catch_unwind().await;
     loaded.unwrap_or_else(|_| {

@@ -1,16 +1,17 @@
-//! Plugins that the machine could not load, and when each is tried again: with a backoff, for as long as it takes,
-//! whether or not the folder changes. They have no clock of their own.
+//! Schedules the next attempt for plugins that the machine could not load, with a backoff. Attempts go on for
+//! as long as it takes, whether or not the folder changes. The caller passes in the time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// Between two tries.
+/// Shortest pause between two attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// By the plugins' names.
+/// Pending retries by plugin name.
 #[derive(Debug, Default)]
 pub(super) struct Retries(BTreeMap<String, Retry>);
 
@@ -18,12 +19,13 @@ pub(super) struct Retries(BTreeMap<String, Retry>);
 struct Retry {
     due: Instant,
     pauses: ExponentialBackoff,
-    /// What was said of it last.
+    /// The problem that was reported last.
     said: String,
 }
 
 impl Retries {
-    /// It failed, perhaps once more. Returns when it is tried again, and whether the problem is another one than before.
+    /// Records a failed attempt. Returns the time until the next one, and whether the problem differs from the
+    /// last one.
     pub(super) fn failed(&mut self, name: &str, problem: &str, now: Instant) -> (Duration, bool) {
         let retry = self.0.entry(name.to_owned()).or_insert_with(|| Retry {
             due: now,
@@ -35,7 +37,7 @@ impl Retries {
                 .build(),
             said: String::new(),
         });
-        // With jitter it may be up to twice as much.
+        // The jitter may double the pause, so cap it again.
         let pause = retry.pauses.next().unwrap_or(PAUSE_MAX).min(PAUSE_MAX);
         retry.due = now + pause;
         let is_news = retry.said != problem;
@@ -43,7 +45,7 @@ impl Retries {
         (pause, is_news)
     }
 
-    /// It has loaded, or only a change of its files can help.
+    /// Cancels retries, because the plugin has loaded or only new files can help.
     pub(super) fn forget(&mut self, name: &str) {
         self.0.remove(name);
     }
@@ -52,7 +54,7 @@ impl Retries {
         self.0.get(name).is_some_and(|retry| retry.due <= now)
     }
 
-    /// How long it is until the next one is due; `None` if nothing failed.
+    /// Returns the time until the next retry is due, or `None` if none is pending.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let due = self.0.values().map(|retry| retry.due).min()?;
         Some(due.saturating_duration_since(now))

@@ -1,5 +1,5 @@
-//! The versions of plugins that worked here, so that there is something to go back to: what was in the
-//! plugin's files, the last few times that they loaded.
+//! Keeps the plugin versions that worked, for rollback: the content of each plugin's files, from the last few
+//! times that they loaded.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,43 +12,44 @@ use serde::{Deserialize, Serialize};
 use state::digest::Digest;
 use state::{private_folder, write_whole};
 
-/// Of one plugin.
+/// Maximum number of versions kept for one plugin.
 const KEPT_MAX: usize = 5;
-/// From when a file is kept until the list that names it is surely written.
+/// How long an unlisted file is kept. A host writes the file first, and the list that names it a moment later.
 const SWEPT_AFTER: Duration = Duration::from_mins(10);
 
-/// The versions of the plugins of one folder.
+/// The kept versions of the plugins of one folder.
 #[derive(Clone, Debug)]
 pub struct Versions {
     folder: PathBuf,
 }
 
-/// One that worked.
+/// A version that worked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Good {
     pub version: String,
     pub sha256: Digest,
-    /// Where in the plugin folder its file was.
+    /// The path of the plugin's file within the plugin folder.
     pub wasm: PathBuf,
     pub toml: Option<String>,
-    /// When it was loaded first.
+    /// When it was first loaded.
     pub since: Timestamp,
 }
 
 impl Good {
-    /// Whether the same files would be loaded.
+    /// Returns whether both would load the same files.
     fn is(&self, other: &Self) -> bool {
         (self.sha256, &self.wasm, &self.toml) == (other.sha256, &other.wasm, &other.toml)
     }
 }
 
 impl Versions {
-    /// `state`: what belongs to the plugin folder in the state folder.
+    /// Creates the store. `state` is the state folder of the plugin folder.
     pub fn of(state: &Path) -> Self {
         Self { folder: state.join("versions") }
     }
 
-    /// Oldest first. A list that is damaged has none; one that cannot be read is an error, for it must not be written anew.
+    /// Lists a plugin's versions, oldest first. A damaged list counts as empty. An unreadable list is an error,
+    /// because it must not be overwritten.
     pub fn of_plugin(&self, name: &str) -> io::Result<Vec<Good>> {
         match fs::read(self.list(name)) {
             Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
@@ -57,7 +58,7 @@ impl Versions {
         }
     }
 
-    /// Remembers what has just worked.
+    /// Records a version that has just loaded.
     pub fn remember(&self, plugins: &Path, files: &Files, version: &str) -> io::Result<()> {
         let wasm = files.wasm_path.strip_prefix(plugins).unwrap_or(&files.wasm_path).to_owned();
         let new = Good {
@@ -68,7 +69,7 @@ impl Versions {
             since: Timestamp::now(),
         };
         private_folder(&self.folder)?;
-        // First of all, since what is in the list already may have lost its file.
+        // Keep the file first: a version already in the list may have lost its file.
         self.keep(files)?;
         let mut all = self.of_plugin(&files.name)?;
         if all.last().is_some_and(|last| last.is(&new)) {
@@ -80,7 +81,7 @@ impl Versions {
         self.sweep()
     }
 
-    /// Forgets what came after the last `count`th from the beginning.
+    /// Forgets all but the first `count` versions.
     pub fn truncate(&self, name: &str, count: usize) -> io::Result<()> {
         let mut all = self.of_plugin(name)?;
         all.truncate(count);
@@ -88,7 +89,7 @@ impl Versions {
         self.sweep()
     }
 
-    /// The plugin's file as it was.
+    /// Reads the kept plugin file.
     pub fn content(&self, good: &Good) -> io::Result<Vec<u8>> {
         let content = fs::read(self.content_path(good.sha256))?;
         if Digest::of(&content) == good.sha256 {
@@ -97,7 +98,7 @@ impl Versions {
         Err(io::Error::new(io::ErrorKind::InvalidData, "the file that was kept is damaged"))
     }
 
-    /// Keeps the plugin's file, or says that it is still of use.
+    /// Stores the plugin's file, or marks the stored one as still in use.
     fn keep(&self, files: &Files) -> io::Result<()> {
         let path = self.content_path(files.digest);
         let kept = File::options().write(true).open(&path).and_then(|file| {
@@ -122,7 +123,7 @@ impl Versions {
         self.folder.join(format!("{digest}.wasm"))
     }
 
-    /// Removes the files that no version has any more, less those that another host may just be about to list.
+    /// Removes files that no version uses, except recent ones that another host may be about to list.
     fn sweep(&self) -> io::Result<()> {
         let mut used = Vec::new();
         let mut kept = Vec::new();
@@ -140,7 +141,7 @@ impl Versions {
             kept.is_ok_and(|kept| kept.elapsed().is_ok_and(|age| age > SWEPT_AFTER))
         };
         for (_, path) in kept.into_iter().filter(|(name, path)| !used.contains(name) && is_settled(path)) {
-            // Another host may have been quicker.
+            // Another host may have removed it first.
             let _ = fs::remove_file(path);
         }
         Ok(())
@@ -207,7 +208,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let versions = Versions::of(state.path());
         versions.remember(Path::new("/plugins"), &files("1", None), "1").unwrap();
-        // What is no file cannot be read by anybody, root included.
+        // Nobody can read a folder as a file, not even root.
         let list = versions.list("email");
         let kept = list.with_extension("kept");
         fs::rename(&list, &kept).unwrap();

@@ -1,8 +1,8 @@
-//! Watches the plugin folder: says when something in it may have changed, and which files somebody is
-//! just writing.
+//! Watches the plugin folder. It reports when something may have changed, and which files are still being
+//! written.
 //!
-//! Where the system cannot watch a folder (a network file system, a container's mount) a look every few
-//! seconds takes its place.
+//! If the system cannot watch the folder (a network file system, a container's mount), the folder is scanned
+//! every few seconds instead.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,53 +15,55 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 use tracing::info;
 
-/// A look without any sign that there is something to see.
+/// Interval between scans without any reported change.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Changes that come closer together are taken for one: a plugin and its toml, say.
+/// Changes closer together than this count as one, for example a plugin and its toml.
 const QUIET: Duration = Duration::from_millis(150);
-/// But a folder that never comes to rest is looked at all the same.
+/// Longest wait for the folder to come to rest.
 const RESTLESS_MAX: Duration = Duration::from_secs(2);
-/// Of a file that was written to and not closed since: its writer is taken for dead after this.
+/// How long a file counts as being written after a write without a close. After that its writer is presumed
+/// dead.
 const WRITING_MAX: Duration = Duration::from_secs(30);
-/// Of one that was made and not written to since. It may be a link, which nobody closes.
+/// How long a file counts as being written after its creation without a write. It may be a link, which is never
+/// closed.
 const MADE_MAX: Duration = Duration::from_secs(1);
-/// Of a file on a system that does not say when it is closed.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
-/// Files that are remembered as being written.
+/// How long after its last write a file counts as complete, on systems that do not report a close.
+const COMPLETE_AFTER: Duration = Duration::from_secs(2);
+/// Maximum number of files remembered as being written.
 const WRITING_COUNT_MAX: usize = 1000;
 
 pub(super) struct FolderWatch {
     folder: PathBuf,
-    /// Which folder that was when the watch began: another may take its place.
+    /// Device and inode of the watched folder. Another folder may take its place.
     watched: Option<(u64, u64)>,
     watcher: Option<RecommendedWatcher>,
-    seen: Arc<Seen>,
-    /// That it cannot be watched.
+    seen: Arc<FolderChanges>,
+    /// Whether the log already says that the folder cannot be watched.
     said: bool,
 }
 
 #[derive(Default)]
-struct Seen {
+struct FolderChanges {
     stirred: Notify,
-    /// Until when each is believed to be in somebody's hands.
+    /// Files that are being written, each with the time until which to believe that.
     writing: Mutex<HashMap<PathBuf, Instant>>,
 }
 
 impl FolderWatch {
     pub(super) fn new(folder: PathBuf) -> Self {
-        // The system tells absolute paths.
+        // The system reports absolute paths.
         let folder = std::path::absolute(&folder).unwrap_or(folder);
         let mut watch = Self { folder, watched: None, watcher: None, seen: Arc::default(), said: false };
         watch.begin();
         watch
     }
 
-    /// The folder may come later than the host, or go and come again.
+    /// Starts to watch. Called again if the folder appears later than the host, or is replaced.
     fn begin(&mut self) {
         let seen = Arc::clone(&self.seen);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| seen.take(event));
         let watching = watcher.and_then(|mut watcher| {
-            // Not what lies below: it may be large, or not be readable. That is seen at the usual look.
+            // Do not watch subfolders: they may be large or unreadable. The periodic scan sees changes in them.
             watcher.watch(&self.folder, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
@@ -79,8 +81,8 @@ impl FolderWatch {
         };
     }
 
-    /// Waits until something may have changed, and until that is over; at the latest after the usual
-    /// look, or `at_most`.
+    /// Waits until something has changed and the folder is at rest. Returns after [`LOOK_EVERY`] or `at_most`
+    /// in any case.
     pub(super) async fn changed(&mut self, at_most: Option<Duration>) {
         if self.watcher.is_none() || identity(&self.folder) != self.watched {
             self.begin();
@@ -93,12 +95,12 @@ impl FolderWatch {
         let _ = tokio::time::timeout(RESTLESS_MAX, until_quiet).await;
     }
 
-    /// Whether somebody seems to be writing this file; `age` is how long ago it was written to.
+    /// Returns whether the file seems to be still being written. `age` is the time since its last write.
     pub(super) fn is_being_written(&self, path: &Path, age: Option<Duration>) -> bool {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let is_elsewhere = path.parent() != Some(&self.folder) || path.is_symlink();
         if self.watcher.is_none() || is_elsewhere || !cfg!(target_os = "linux") {
-            return age.is_some_and(|age| age < SETTLED_AFTER);
+            return age.is_some_and(|age| age < COMPLETE_AFTER);
         }
         let mut writing = self.seen.writing();
         writing.retain(|_, until| *until > Instant::now());
@@ -111,14 +113,14 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-impl Seen {
+impl FolderChanges {
     fn writing(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, event: notify::Result<Event>) {
         match event {
-            // Reading is no change; we do it ourselves.
+            // Reading changes nothing, and the host itself reads these files.
             Ok(Event { kind: EventKind::Access(access), .. }) if access != AccessKind::Close(AccessMode::Write) => {
                 return;
             }
@@ -126,7 +128,7 @@ impl Seen {
                 let hold = match kind {
                     EventKind::Create(CreateKind::File) => Some(MADE_MAX),
                     EventKind::Modify(ModifyKind::Data(_)) => Some(WRITING_MAX),
-                    // Closed, renamed, removed: nobody writes by that name any more.
+                    // Closed, renamed or removed: nobody writes under this name any more.
                     _ => None,
                 };
                 let mut writing = self.writing();
@@ -142,7 +144,7 @@ impl Seen {
                     }
                 }
             }
-            // It may have missed something.
+            // The watcher may have missed a change.
             Err(_) => {}
         }
         self.stirred.notify_one();
@@ -174,7 +176,7 @@ mod tests {
         eventually(SOON, "it is closed", || !watch.is_being_written(&path, None));
         watch.changed(None).await;
 
-        // One that comes by another name is whole.
+        // A renamed file is complete.
         let part = folder.path().join(".part");
         fs::write(&part, "whole").unwrap();
         fs::rename(&part, folder.path().join("quick.wasm")).unwrap();

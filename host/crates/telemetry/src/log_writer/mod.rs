@@ -1,8 +1,8 @@
-//! The log writer hands log lines to standard error, on a thread of its own behind a bounded queue.
+//! Writes log lines to standard error on a dedicated thread, behind a bounded queue.
 //!
-//! A reader of standard error that does not read, or a disk that is full, stops this thread and nothing else. Lines for which
-//! the queue has no room are dropped and counted, which the log says once there is room. An attempt whose lines are its work
-//! waits for them ([`RequiredLines`]); one write serves all that wait.
+//! A stalled reader of standard error or a full disk stops this thread and nothing else. Lines that do not fit into
+//! the queue are dropped and counted; the log reports the count once there is room. An attempt whose lines are its
+//! work waits for them ([`RequiredLines`]). One write serves all waiting attempts.
 
 mod queue;
 mod required;
@@ -21,71 +21,76 @@ pub use crate::log_writer::required::{LogFault, RequiredLines};
 pub use crate::log_writer::status::LogStatus;
 use crate::metrics::LogLoss;
 
-/// Where lines come faster than this, they are collected before they are written; a line that comes alone is written at once.
+/// Lines that arrive faster than this are collected before they are written. A lone line is written at once.
 const FLOOD_INTERVAL: Duration = Duration::from_millis(1);
-/// For how long. An attempt that needs its line waits for so long.
+/// How long the writer collects lines. An attempt that needs its line waits this long.
 const COLLECTING_TIME: Duration = Duration::from_micros(500);
-/// Between two tries of what could not be written.
+/// Pause between two attempts to write after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
-/// Where somebody who shares standard error made it non-blocking.
+/// Pause before retrying when standard error is not ready: another process that shares it may have made it
+/// non-blocking.
 const NOT_READY_PAUSE: Duration = Duration::from_millis(10);
-/// Between two sentences about lines that were dropped.
+/// Minimum time between two log messages about dropped lines.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
-/// Time limit for the last lines at the end.
+/// Time limit for writing the last lines at shutdown.
 pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The way into the queue. Its copies lead to one queue.
+/// A handle for queueing log lines. Clones share one queue.
 #[derive(Clone, Debug)]
-pub struct LogWriter(Arc<Shared>);
+pub struct LogWriter(Arc<WriterShared>);
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    /// The writer may have something to do.
+struct WriterShared {
+    state: Mutex<WriterState>,
+    /// Wakes the writer.
     work: Condvar,
-    /// The writer has ended.
+    /// Signals that the writer has ended.
     ended: Condvar,
     status: LogStatus,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriterState {
     queue: Queue,
-    /// The writer waits to be woken.
+    /// Whether the writer sleeps and must be woken.
     sleeps: bool,
     is_closing: bool,
     has_ended: bool,
 }
 
-/// The writer's own lines about the log.
+/// The writer's own messages about the log.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
+enum LogNotice {
     Failing(Arc<str>),
     Recovered(Duration),
     Dropped(u64),
 }
 
 thread_local! {
-    /// This is the thread that writes: its own lines always find room.
+    /// Set on the writer's thread. Its own lines always find room in the queue.
     static IS_WRITER: Cell<bool> = const { Cell::new(false) };
 }
 
 impl LogWriter {
     /// Starts the thread, which writes to standard error.
     pub fn start(status: LogStatus) -> io::Result<Self> {
-        let writer =
-            Self(Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), ended: Condvar::new(), status }));
+        let writer = Self(Arc::new(WriterShared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+            status,
+        }));
         let shared = Arc::clone(&writer.0);
-        // It ends when it is told to, or with the process: what it waits for may never come.
+        // Nobody joins this thread: it may be stuck in a write for ever. It ends on `close`, or with the process.
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             IS_WRITER.set(true);
-            let _ended = Ended(&shared);
-            Writing::new(&shared, write_to_standard_error, tell).run();
+            let _ended = EndGuard(&shared);
+            WriterLoop::new(&shared, write_to_standard_error, tell).run();
         })?;
         Ok(writer)
     }
 
-    /// Puts a line, with its line feed, into the queue. It never waits.
+    /// Queues a line, which includes its line feed. Never waits.
     pub fn push(&self, line: &[u8]) {
         let required = required::current();
         let mut state = self.0.state();
@@ -105,7 +110,7 @@ impl LogWriter {
         }
     }
 
-    /// Has what is left written, if that takes no longer than this.
+    /// Flushes the remaining lines, waiting at most `time`.
     pub fn close(&self, time: Duration) {
         let mut state = self.0.state();
         state.is_closing = true;
@@ -114,15 +119,16 @@ impl LogWriter {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl WriterShared {
+    fn state(&self) -> MutexGuard<'_, WriterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there are lines, or until the time is over, and takes them. False: there are none, and none will come.
+    /// Waits for lines, at most `time_max`, and moves them into `batch`. Returns `false` if there are none and none
+    /// will come.
     fn take(&self, batch: &mut Batch, wrote_at: Option<Instant>, time_max: Option<Duration>) -> bool {
         let mut state = self.state();
-        let has_nothing = |state: &mut State| {
+        let has_nothing = |state: &mut WriterState| {
             state.sleeps = state.queue.is_empty() && !state.is_closing;
             state.sleeps
         };
@@ -138,7 +144,7 @@ impl Shared {
         }
         let is_flood = wrote_at.is_some_and(|at| at.elapsed() < FLOOD_INTERVAL);
         if is_flood && !state.queue.fills_a_write() && !state.is_closing {
-            // To write and be woken for each line would cost more than the line.
+            // During a flood, writing and waking up for each line would cost more than the line.
             drop(state);
             std::thread::sleep(COLLECTING_TIME);
             state = self.state();
@@ -147,7 +153,8 @@ impl Shared {
         true
     }
 
-    /// Waits before the next try. False: there is no time for one.
+    /// Waits before the next attempt to write. Returns `false` if the host is shutting down and there is no time for
+    /// one.
     fn pause(&self, time: Duration) -> bool {
         let state = self.state();
         let waited = self.work.wait_timeout_while(state, time, |state| !state.is_closing);
@@ -155,35 +162,35 @@ impl Shared {
     }
 }
 
-/// Says that the thread has ended, however it does.
-struct Ended<'s>(&'s Shared);
+/// Signals on drop that the thread has ended, even if it panicked.
+struct EndGuard<'s>(&'s WriterShared);
 
-impl Drop for Ended<'_> {
+impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
         self.0.state().has_ended = true;
         self.0.ended.notify_all();
     }
 }
 
-/// The writer at work.
-struct Writing<'s, Write, Tell> {
-    shared: &'s Shared,
+/// The state of the writer's loop.
+struct WriterLoop<'s, Write, Tell> {
+    shared: &'s WriterShared,
     write: Write,
     tell: Tell,
     batch: Batch,
     wrote_at: Option<Instant>,
     failing_since: Option<Instant>,
     told_at: Option<Instant>,
-    /// Lines that found no room, of which the log has been told.
+    /// How many dropped lines the log has reported so far.
     dropped_told: u64,
 }
 
-impl<'s, Write, Tell> Writing<'s, Write, Tell>
+impl<'s, Write, Tell> WriterLoop<'s, Write, Tell>
 where
     Write: FnMut(&[u8]) -> io::Result<usize>,
-    Tell: FnMut(&News),
+    Tell: FnMut(&LogNotice),
 {
-    fn new(shared: &'s Shared, write: Write, tell: Tell) -> Self {
+    fn new(shared: &'s WriterShared, write: Write, tell: Tell) -> Self {
         let (batch, wrote_at, failing_since, told_at) = Default::default();
         Self { shared, write, tell, batch, wrote_at, failing_since, told_at, dropped_told: 0 }
     }
@@ -191,7 +198,7 @@ where
     fn run(mut self) {
         loop {
             if self.batch.is_empty() && !self.take() {
-                // The last thing that it says.
+                // The last message before the thread ends.
                 if !self.tell_of_dropped(Duration::ZERO) {
                     return;
                 }
@@ -210,7 +217,7 @@ where
         let time_max = has_to_tell.then_some(TELL_INTERVAL);
         let goes_on = self.shared.take(&mut self.batch, self.wrote_at, time_max);
         if goes_on && self.batch.is_empty() && self.failing_since.is_some() {
-            // Nothing is left by which to try whether the log can be written again: the next line will tell.
+            // No line is left to test the log with, so assume that it works. The next line will tell.
             self.works();
         }
         goes_on
@@ -223,11 +230,11 @@ where
     fn works(&mut self) {
         self.shared.status.works();
         if let Some(since) = self.failing_since.take() {
-            (self.tell)(&News::Recovered(since.elapsed()));
+            (self.tell)(&LogNotice::Recovered(since.elapsed()));
         }
     }
 
-    /// One write. False: it failed, and is to be tried again after a while.
+    /// Writes once. Returns `false` if the write failed and should be retried after a pause.
     fn write_some(&mut self) -> bool {
         let status = &self.shared.status;
         let bytes = self.batch.next_write();
@@ -238,7 +245,7 @@ where
         let written = loop {
             match (self.write)(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // As if the write went on.
+                // Treated like a write that is still in progress.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(NOT_READY_PAUSE),
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
                 written => break written,
@@ -258,7 +265,7 @@ where
         }
     }
 
-    /// Gives up the required lines, so that their attempts need not wait; the rest stays for the next try.
+    /// Gives up the required lines, so that their attempts need not wait. All other lines stay for the next try.
     fn fail(&mut self, error: &io::Error) {
         let error: Arc<str> = error.to_string().into();
         self.shared.status.fails(&error);
@@ -267,32 +274,33 @@ where
         self.shared.status.lost(LogLoss::WriteFailed, lost);
         if self.failing_since.is_none() {
             self.failing_since = Some(Instant::now());
-            // It waits in the queue, so that there is something by which to try whether the log can be written again.
-            (self.tell)(&News::Failing(error));
+            // This message also waits in the queue, so there is a line to test the log with.
+            (self.tell)(&LogNotice::Failing(error));
         }
     }
 
-    /// Once there is room, and not more often than so. Whether there was something to tell.
+    /// Reports dropped lines once the log works, at most once per `interval`. Returns whether there was something to
+    /// report.
     fn tell_of_dropped(&mut self, interval: Duration) -> bool {
         let dropped = self.dropped();
         let is_time = self.told_at.is_none_or(|at| at.elapsed() >= interval);
         let is_news = dropped > self.dropped_told && self.failing_since.is_none() && is_time;
         if is_news {
-            (self.tell)(&News::Dropped(dropped - self.dropped_told));
+            (self.tell)(&LogNotice::Dropped(dropped - self.dropped_told));
             (self.dropped_told, self.told_at) = (dropped, Some(Instant::now()));
         }
         is_news
     }
 }
 
-fn tell(news: &News) {
+fn tell(news: &LogNotice) {
     match news {
-        News::Failing(error) => error!(
+        LogNotice::Failing(error) => error!(
             "the log cannot be written: standard error: {error}; plugins that need it are not called until it can, and their \
              events wait"
         ),
-        News::Recovered(after) => warn!("the log can be written again after {:.1} s", after.as_secs_f64()),
-        News::Dropped(lines) => warn!(
+        LogNotice::Recovered(after) => warn!("the log can be written again after {:.1} s", after.as_secs_f64()),
+        LogNotice::Dropped(lines) => warn!(
             lines,
             "log lines are missing here: {} found no room, because standard error was not read in time",
             counted(usize::try_from(*lines).unwrap_or(usize::MAX), "line")
@@ -300,7 +308,7 @@ fn tell(news: &News) {
     }
 }
 
-/// Not by the standard library's handle: while that waits for a reader, everybody else who uses it waits with it.
+/// Bypasses the handle of the standard library: while that waits for a reader, every other user of it waits as well.
 #[cfg(unix)]
 fn write_to_standard_error(bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::io::write(io::stderr(), bytes)?)
@@ -317,19 +325,19 @@ mod tests {
 
     use super::*;
 
-    /// A writer whose writes end as the test says, and what it has to say.
+    /// A writer whose writes end as the test decides, and the messages it reports.
     struct Rig {
         writer: LogWriter,
         answers: mpsc::Sender<io::Result<()>>,
         written: mpsc::Receiver<String>,
-        news: mpsc::Receiver<News>,
+        news: mpsc::Receiver<LogNotice>,
         thread: std::thread::JoinHandle<()>,
     }
 
     const SOON: Duration = Duration::from_secs(20);
 
     fn rig() -> Rig {
-        let shared = Shared {
+        let shared = WriterShared {
             state: Mutex::default(),
             work: Condvar::new(),
             ended: Condvar::new(),
@@ -341,21 +349,21 @@ mod tests {
         let (tell, news) = mpsc::channel();
         let own = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            let _ended = Ended(&own);
+            let _ended = EndGuard(&own);
             let write = |bytes: &[u8]| {
                 writes.send(String::from_utf8_lossy(bytes).into_owned()).unwrap();
-                // A request without a wish takes everything.
+                // Once the test has dropped its sender, every write succeeds.
                 answered.recv().unwrap_or(Ok(())).map(|()| bytes.len())
             };
-            let tell = |said: &News| {
+            let tell = |said: &LogNotice| {
                 let said = match said {
-                    News::Failing(error) => News::Failing(Arc::clone(error)),
-                    News::Recovered(_) => News::Recovered(Duration::ZERO),
-                    News::Dropped(lines) => News::Dropped(*lines),
+                    LogNotice::Failing(error) => LogNotice::Failing(Arc::clone(error)),
+                    LogNotice::Recovered(_) => LogNotice::Recovered(Duration::ZERO),
+                    LogNotice::Dropped(lines) => LogNotice::Dropped(*lines),
                 };
                 tell.send(said).unwrap();
             };
-            Writing::new(&own, write, tell).run();
+            WriterLoop::new(&own, write, tell).run();
         });
         Rig { writer: LogWriter(shared), answers, written, news, thread }
     }
@@ -369,7 +377,7 @@ mod tests {
         let rig = rig();
         rig.writer.push(b"first\n");
         assert_eq!(next(&rig.written), "first\n");
-        // It waits for its reader now.
+        // The writer now waits for its reader.
         let lines = Arc::<RequiredLines>::default();
         let mark = lines.mark();
         rig.writer.push(b"required\n");
@@ -388,7 +396,7 @@ mod tests {
         let rest: String = rig.written.iter().collect();
         assert_eq!(rest.matches("flood\n").count(), pushed - 3);
         assert!(rest.starts_with("required\n"), "in their order");
-        assert_eq!(rig.news.iter().collect::<Vec<_>>(), [News::Dropped(3)]);
+        assert_eq!(rig.news.iter().collect::<Vec<_>>(), [LogNotice::Dropped(3)]);
     }
 
     #[test]
@@ -402,17 +410,17 @@ mod tests {
         rig.writer.push(b"other\n");
         let full = || io::Error::from(io::ErrorKind::StorageFull);
         rig.answers.send(Err(full())).unwrap();
-        assert_eq!(next(&rig.news), News::Failing(full().to_string().into()));
+        assert_eq!(next(&rig.news), LogNotice::Failing(full().to_string().into()));
         assert!(rig.writer.0.status.is_blocked());
         assert_eq!(lines.pending(), 1);
         assert!(lines.is_settled(), "its attempt need not wait");
         assert_eq!(rig.writer.0.status.lines_lost(LogLoss::WriteFailed), 1);
-        // Nothing but the other line is left to be tried.
+        // Only the other line is left to retry.
         for answer in [Err(full()), Err(io::ErrorKind::Interrupted.into()), Ok(())] {
             assert_eq!(next(&rig.written), "other\n");
             rig.answers.send(answer).unwrap();
         }
-        assert_eq!(next(&rig.news), News::Recovered(Duration::ZERO), "told once, however often it was tried");
+        assert_eq!(next(&rig.news), LogNotice::Recovered(Duration::ZERO), "told once, however often it was tried");
         assert!(!rig.writer.0.status.is_blocked());
         assert_eq!(rig.writer.0.status.failed_writes(), 2);
         rig.writer.close(SOON);

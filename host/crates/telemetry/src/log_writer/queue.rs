@@ -1,32 +1,30 @@
-//! The queue holds log lines until the writer takes them, within bounds. It decides; it has no thread, no clock and no file.
+//! The bounded queue of log lines. Pure logic: no thread, no clock and no file.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::log_writer::required::{LogFault, RequiredLines};
+use crate::log_writer::required::{LogFault, REQUIRED_BYTES_MAX, RequiredLines};
 
-/// Lines that wait, or are being written, and their bytes; what comes beyond is dropped and counted. That is some tenths of a
-/// second of a busy host, and a reader that is away for longer is not waited for.
+/// Maximum number of best-effort lines that wait or are being written; more are dropped and counted. This is a few
+/// tenths of a second of a busy host's log. The host does not wait for a reader that is away for longer.
 const LINES_MAX: usize = 16_384;
+/// Maximum bytes of those lines.
 const BYTES_MAX: usize = 4 << 20;
-/// Room for required lines alone: a plugin that floods the log cannot take it. One attempt may log so
-/// much by its own limit (`log-bytes`), so an attempt that has the queue for itself always finds room.
-pub(super) const REQUIRED_BYTES_MAX: usize = 64 << 20;
-/// Bytes of one write, so that progress is reported now and then even if the rest must wait.
+/// Maximum bytes of one write, so that progress is reported even while the rest waits.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-/// Capacity that a buffer keeps after a burst.
+/// Capacity in bytes that a buffer keeps after a burst.
 const CAPACITY_BYTES_KEPT: usize = 256 << 10;
 
-/// Lines one after the other, whole ones, each with its line feed.
+/// Whole lines, each with its line feed, and how much room they take.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiting: Lines,
-    /// Bytes that wait or that the writer has in hand.
+    waiting: QueuedLines,
+    /// Lines and bytes that wait or that the writer is writing.
     load: Load,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
+struct QueuedLines {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -34,11 +32,11 @@ struct Lines {
 #[derive(Debug)]
 struct Entry {
     bytes: usize,
-    /// `None`: best effort.
+    /// `None` means best effort.
     required: Option<Arc<RequiredLines>>,
 }
 
-/// How much there is.
+/// An amount of lines and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Load {
     lines: usize,
@@ -58,7 +56,7 @@ impl Load {
 }
 
 impl Queue {
-    /// Takes a line, if there is room for it. One that is larger than all the room is taken when it would be alone.
+    /// Queues a line if there is room. A line larger than all the room is accepted when it would be alone.
     pub(super) fn push(&mut self, line: &[u8], required: Option<Arc<RequiredLines>>) -> Result<(), LogFault> {
         let Load { lines, bytes, required_bytes } = self.load;
         let exceeds = |before: usize, max: usize| before > 0 && before.saturating_add(line.len()) > max;
@@ -75,7 +73,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a line of the writer's own, of which there are few.
+    /// Queues one of the writer's own lines regardless of the bounds. There are few.
     pub(super) fn push_own(&mut self, line: &[u8]) {
         self.put(line, None);
     }
@@ -91,47 +89,48 @@ impl Queue {
         self.waiting.entries.is_empty()
     }
 
-    /// Whether what waits fills a write.
+    /// Returns whether the waiting lines fill a write.
     pub(super) fn fills_a_write(&self) -> bool {
         self.waiting.bytes.len() >= WRITE_BYTES_MAX
     }
 
-    /// Hands over all that waits, for a batch whose lines have all been seen to.
+    /// Moves all waiting lines into `batch`, whose previous lines must all be done.
     pub(super) fn take(&mut self, batch: &mut Batch) {
         let lines = &mut batch.lines;
         lines.bytes.clear();
         lines.entries.clear();
-        // What a burst needed is not kept for good.
+        // Release the capacity that a burst needed.
         lines.bytes.shrink_to(CAPACITY_BYTES_KEPT);
         lines.entries.shrink_to(LINES_MAX);
         std::mem::swap(lines, &mut self.waiting);
         (batch.next, batch.at, batch.begun) = (0, 0, 0);
     }
 
-    /// So much is out of the writer's hands.
+    /// Frees the room of lines that the writer is done with.
     pub(super) fn release(&mut self, load: Load) {
         self.load.lines -= load.lines;
         self.load.bytes -= load.bytes;
         self.load.required_bytes -= load.required_bytes;
     }
 
-    /// What waits cannot be written. How many required lines are lost by that.
+    /// Fails the required lines that wait, because the log cannot be written. Returns how many are lost.
     pub(super) fn fail(&mut self, fault: &LogFault) -> usize {
         fail(&self.waiting.entries, fault)
     }
 }
 
-/// The attempts of these lines are told. A line that is not required stays, and is written when that is possible again.
+/// Tells the attempts of these lines that they are lost. Best-effort lines stay and are written once that is possible
+/// again.
 fn fail(entries: &[Entry], fault: &LogFault) -> usize {
     let required = entries.iter().filter_map(|entry| entry.required.as_ref());
     required.filter(|lines| lines.lost(fault)).map(|lines| lines.pending()).sum()
 }
 
-/// What the writer has in hand.
+/// The lines that the writer is writing.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    lines: Lines,
-    /// The first line that is not seen to, where it begins, and how much of it is written.
+    lines: QueuedLines,
+    /// Index of the first line that is not done, its offset in the bytes, and how many of its bytes are written.
     next: usize,
     at: usize,
     begun: usize,
@@ -143,8 +142,8 @@ impl Batch {
         self.next == self.lines.entries.len()
     }
 
-    /// What to write next: whole lines, or the rest of one of which a part is written. Passes over what no attempt needs any
-    /// more; but a line that is begun is completed, so that the next one does not go on in its middle.
+    /// Returns the bytes to write next: whole lines, or the rest of a partly written one. Skips lines that no attempt
+    /// needs any more, but completes a line that is begun, so that the next line does not continue in its middle.
     pub(super) fn next_write(&mut self) -> &[u8] {
         while let Some(entry) = self.lines.entries.get(self.next).filter(|entry| self.begun == 0 && is_needless(entry))
         {
@@ -163,7 +162,7 @@ impl Batch {
         &self.lines.bytes[range]
     }
 
-    /// So many bytes were written of what was to be. A line counts when its last byte has.
+    /// Records that `bytes` more bytes are written. A line counts once its last byte is written.
     pub(super) fn written(&mut self, bytes: usize) {
         self.begun += bytes;
         while let Some(entry) = self.lines.entries.get(self.next).filter(|entry| self.begun >= entry.bytes) {
@@ -174,12 +173,12 @@ impl Batch {
         }
     }
 
-    /// Nothing of the rest can be written, as [`Queue::fail`].
+    /// Fails the required lines of the rest, as [`Queue::fail`] does.
     pub(super) fn fail(&mut self, fault: &LogFault) -> usize {
         fail(&self.lines.entries[self.next..], fault)
     }
 
-    /// What was seen to since this was asked last.
+    /// Returns the lines and bytes that were done since the last call.
     pub(super) fn take_done(&mut self) -> Load {
         std::mem::take(&mut self.done)
     }
@@ -285,19 +284,19 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum QueueStep {
         Push { bytes: usize, is_required: bool },
         Write(usize),
         Fail,
         GiveUp(usize),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = QueueStep> {
         prop_oneof![
-            4 => (1_usize..40, any::<bool>()).prop_map(|(bytes, is_required)| Step::Push { bytes, is_required }),
-            3 => (1_usize..100).prop_map(Step::Write),
-            1 => Just(Step::Fail),
-            1 => any::<usize>().prop_map(Step::GiveUp),
+            4 => (1_usize..40, any::<bool>()).prop_map(|(bytes, is_required)| QueueStep::Push { bytes, is_required }),
+            3 => (1_usize..100).prop_map(QueueStep::Write),
+            1 => Just(QueueStep::Fail),
+            1 => any::<usize>().prop_map(QueueStep::GiveUp),
         ]
     }
 
@@ -318,21 +317,21 @@ mod tests {
                 batch.written(bytes);
                 queue.release(batch.take_done());
             };
-            for step in steps.into_iter().chain(std::iter::repeat_n(Step::Write(usize::MAX), 300)) {
+            for step in steps.into_iter().chain(std::iter::repeat_n(QueueStep::Write(usize::MAX), 300)) {
                 match step {
-                    Step::Push { bytes, is_required } => {
+                    QueueStep::Push { bytes, is_required } => {
                         let line = format!("{}{}\n", pushed.len(), "x".repeat(bytes));
                         let lines = is_required.then(required);
                         queue.push(line.as_bytes(), lines.clone()).unwrap();
                         pushed.push((line, lines));
                     }
-                    Step::Write(bytes) => write(&mut queue, &mut batch, &mut out, bytes),
-                    Step::Fail => {
+                    QueueStep::Write(bytes) => write(&mut queue, &mut batch, &mut out, bytes),
+                    QueueStep::Fail => {
                         let fault = LogFault::WriteFailed("full".into());
                         batch.fail(&fault);
                         queue.fail(&fault);
                     }
-                    Step::GiveUp(number) => {
+                    QueueStep::GiveUp(number) => {
                         if let Some((_, Some(lines))) = pushed.get(number % pushed.len().max(1)) && !lines.is_settled() {
                             lines.lost(&LogFault::TooLate);
                         }

@@ -1,7 +1,7 @@
-//! The required lines of one attempt: how many are still to be written, and whether one of them was lost.
+//! The required lines of one attempt: how many are still unwritten, and whether one was lost.
 //!
-//! A plugin's line goes through `tracing`, which carries no attempt. So the attempt's mark stands on the thread while its
-//! line is on the way to the queue.
+//! A plugin's line passes through `tracing`, which carries no attempt. So a thread-local mark names the attempt while
+//! its line is on its way to the queue.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,7 +12,10 @@ use std::task::Poll;
 use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, timeout_at};
 
-use crate::log_writer::queue::REQUIRED_BYTES_MAX;
+/// Maximum bytes of required lines. They have room of their own, so a plugin that floods the log cannot take it. An
+/// attempt may log at most this much by its own limit (`log-bytes`), so an attempt that has the queue to itself
+/// always finds room.
+pub(super) const REQUIRED_BYTES_MAX: usize = 64 << 20;
 
 /// Why a required line is not in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +28,7 @@ pub enum LogFault {
     QueueFull,
 }
 
-/// Shared by the attempt, which waits for them, and by each of its lines in the queue.
+/// State shared by an attempt, which waits for its lines, and by each of its lines in the queue.
 #[derive(Debug, Default)]
 pub struct RequiredLines {
     pending: AtomicUsize,
@@ -37,7 +40,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<RequiredLines>>> = const { RefCell::new(None) };
 }
 
-/// Lines that this thread logs belong to an attempt for as long as this lives.
+/// A guard. Until it is dropped, lines logged by this thread belong to an attempt.
 pub struct Mark;
 
 impl Drop for Mark {
@@ -46,25 +49,25 @@ impl Drop for Mark {
     }
 }
 
-/// Whose lines this thread is logging, if they are required.
+/// Returns the attempt that this thread is logging for, if its lines are required.
 pub(super) fn current() -> Option<Arc<RequiredLines>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
 impl RequiredLines {
-    /// What this thread logs from now on is required.
+    /// Marks all lines that this thread logs from now on as required, until the guard is dropped.
     pub fn mark(self: &Arc<Self>) -> Mark {
         CURRENT.set(Some(Arc::clone(self)));
         Mark
     }
 
-    /// Whether there is nothing to wait for.
+    /// Returns whether there is nothing to wait for.
     pub fn is_settled(&self) -> bool {
         self.state().is_some()
     }
 
-    /// Waits until all lines so far have been handed to the system. Those that are still in the queue at the deadline are not
-    /// written any more: the attempt will be made again, and log again.
+    /// Waits until all lines so far have been handed to the system. Lines still in the queue at the deadline are not
+    /// written any more, because the attempt will be retried and log again.
     pub async fn written(&self, deadline: Instant) -> Result<(), LogFault> {
         if let Some(state) = self.state() {
             return state;
@@ -76,7 +79,7 @@ impl RequiredLines {
         if let Ok(state) = timeout_at(deadline, settled).await {
             return state;
         }
-        // The last one may be written just now, and is then reported as it is: written.
+        // The last line may have been written just now. Then report it as written.
         self.state().unwrap_or_else(|| Err(self.fault.get_or_init(|| LogFault::TooLate).clone()))
     }
 
@@ -87,31 +90,31 @@ impl RequiredLines {
         }
     }
 
-    /// Lines of it that are not written yet.
+    /// Returns how many lines are not written yet.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Acquire)
     }
 
-    /// One more line is in the queue.
+    /// Counts a line that entered the queue.
     pub(super) fn queued(&self) {
         self.pending.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// One line less is in the queue, written or not.
+    /// Counts a line that left the queue, written or not.
     pub(super) fn left_the_queue(&self) {
         if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.attempt.wake();
         }
     }
 
-    /// A line is lost, and so the attempt with it. Whether that is news.
+    /// Records that a line is lost, which fails the attempt. Returns whether this is the first loss.
     pub(super) fn lost(&self, fault: &LogFault) -> bool {
         let is_news = self.fault.set(fault.clone()).is_ok();
         self.attempt.wake();
         is_news
     }
 
-    /// Whether nobody needs its lines any more.
+    /// Returns whether nobody needs the lines any more.
     pub(super) fn is_given_up(&self) -> bool {
         self.fault.get().is_some()
     }

@@ -1,4 +1,5 @@
-//! How the log stands: whether it takes lines now, and what it lost. The writer says so; delivery and the admin surface read it.
+//! The status of the log: whether it accepts lines now, and what it lost. The writer updates it; delivery and the
+//! admin API read it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,27 +9,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::{Count, LogLoss};
 
-/// When one write has taken so long, nobody reads.
+/// A write that takes longer than this counts as blocked: nobody reads standard error.
 const BLOCKED_AFTER: Duration = Duration::from_millis(250);
-/// Attempts that wait for their lines without a slot of their plugin's, of all plugins together; of the messages that a host
-/// may hold, a quarter at most.
+/// Maximum number of attempts, over all plugins, that wait for their lines without holding a slot of their plugin.
 const WAITING_MAX: usize = 64;
+/// At most one in this many of the messages that a host may hold waits for the log.
 const WAITING_SHARE: usize = 4;
 
-/// Its copies are one status. By default it is that of a log that always takes lines.
+/// A handle to the status. Clones share one status. The default is a log that always accepts lines.
 #[derive(Clone, Debug)]
-pub struct LogStatus(Arc<Standing>);
+pub struct LogStatus(Arc<StatusInner>);
 
 #[derive(Debug)]
-struct Standing {
+struct StatusInner {
     lost: [Count; LogLoss::ALL.len()],
     failed_writes: Count,
     began: Instant,
-    /// When the write began that goes on, in milliseconds from `began` and at least 1; 0: none does.
+    /// When the current write began, in milliseconds since `began`, at least 1. 0 means that none is in progress.
     writing_since: AtomicU64,
     /// Why the last write failed, until one succeeds.
     failing: Mutex<Option<Arc<str>>>,
-    /// The same as `failing`, without its lock.
+    /// Mirrors `failing`, readable without its lock.
     is_failing: AtomicBool,
     waiting: Arc<Semaphore>,
 }
@@ -40,9 +41,9 @@ impl Default for LogStatus {
 }
 
 impl LogStatus {
-    /// Of a host that holds up to so many messages.
+    /// Creates the status for a host that holds up to `prefetch` messages.
     pub fn new(prefetch: usize) -> Self {
-        Self(Arc::new(Standing {
+        Self(Arc::new(StatusInner {
             lost: Default::default(),
             failed_writes: Count::default(),
             began: Instant::now(),
@@ -53,12 +54,12 @@ impl LogStatus {
         }))
     }
 
-    /// Whether a line would have to wait now.
+    /// Returns whether a line would have to wait now.
     pub fn is_blocked(&self) -> bool {
         self.0.is_failing.load(Ordering::Relaxed) || self.blocked_for().is_some()
     }
 
-    /// Why it takes no lines, if it does not.
+    /// Returns why the log does not accept lines, if it does not.
     pub fn trouble(&self) -> Option<String> {
         let failing = self.0.failing.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(error) = failing {
@@ -70,7 +71,7 @@ impl LogStatus {
 
     fn blocked_for(&self) -> Option<Duration> {
         let since = self.0.writing_since.load(Ordering::Relaxed);
-        // Most often nothing is being written, and no clock need be read.
+        // Usually nothing is being written, and the clock need not be read.
         let blocked_for = (since > 0).then(|| Duration::from_millis(self.now().saturating_sub(since)))?;
         (blocked_for > BLOCKED_AFTER).then_some(blocked_for)
     }
@@ -79,7 +80,7 @@ impl LogStatus {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// The right to wait for lines without a slot of the plugin's, which another attempt can have meanwhile.
+    /// Takes a permit to wait for lines without a slot of the plugin, so that another attempt can use the slot.
     pub fn may_wait(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.waiting).try_acquire_owned().ok()
     }
@@ -96,12 +97,12 @@ impl LogStatus {
         self.0.failed_writes.get()
     }
 
-    /// A write begins.
+    /// Records that a write begins.
     pub(super) fn begins(&self) {
         self.0.writing_since.store(self.now(), Ordering::Relaxed);
     }
 
-    /// It has ended, and something was written.
+    /// Records that the write has ended and something was written.
     pub(super) fn works(&self) {
         self.0.writing_since.store(0, Ordering::Relaxed);
         if self.0.is_failing.swap(false, Ordering::Relaxed) {
@@ -109,7 +110,7 @@ impl LogStatus {
         }
     }
 
-    /// It has ended, and nothing was.
+    /// Records that the write has ended and nothing was written.
     pub(super) fn fails(&self, error: &Arc<str>) {
         self.0.failed_writes.one_more();
         *self.0.failing.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(error));
@@ -129,7 +130,7 @@ mod tests {
         status.begins();
         assert!(!status.is_blocked(), "it has just begun");
         let long_ago = Instant::now().checked_sub(2 * BLOCKED_AFTER).unwrap();
-        let blocked = LogStatus(Arc::new(Standing { began: long_ago, ..standing() }));
+        let blocked = LogStatus(Arc::new(StatusInner { began: long_ago, ..standing() }));
         blocked.0.writing_since.store(1, Ordering::Relaxed);
         assert!(blocked.is_blocked());
         assert!(blocked.trouble().unwrap().contains("nobody has read standard error for 0.5 s"));
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!((status.is_blocked(), status.trouble()), (false, None));
     }
 
-    fn standing() -> Standing {
+    fn standing() -> StatusInner {
         Arc::into_inner(LogStatus::default().0).unwrap()
     }
 

@@ -1,5 +1,5 @@
-//! Meters are the numbers that a host keeps of its work since it started. Who works counts, in places of its own that are
-//! made once; who wants to know reads. Nothing here knows how they are shown.
+//! Metrics: the numbers that a host keeps about its work since it started. Each worker counts in its own counters,
+//! allocated once; exporters read them. This module does not know how they are shown.
 
 mod times;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use crate::metrics::times::{BOUNDS, Tally, Times};
 
-/// A number that only grows.
+/// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
@@ -28,36 +28,36 @@ impl Count {
     }
 }
 
-/// All of one host. Its copies are the same meters.
+/// All metrics of one host. Clones share the same counters.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub host: Arc<HostMetrics>,
-    /// Those of plugins that are no more go with them.
+    /// Metrics of plugins; those of a removed plugin go with it.
     plugins: Arc<Mutex<BTreeMap<String, Weak<PluginMetrics>>>>,
 }
 
-/// What is counted whatever the plugin.
+/// Metrics that do not belong to one plugin.
 #[derive(Debug, Default)]
 pub struct HostMetrics {
-    /// Events that some plugin wanted.
+    /// Events that at least one plugin wanted.
     pub routed: Count,
     pub unmatched: Count,
     pub duplicate: Count,
-    /// Messages that are no event, and lie with the dead letters.
+    /// Messages that are not events and were dead-lettered.
     pub undecodable: Count,
-    /// Messages that broke the session, and lie with the dead letters.
+    /// Messages that broke the session and were dead-lettered.
     pub quarantined: Count,
-    /// From when a message of the source came until it was acknowledged.
+    /// Time from receiving a source message until acknowledging it.
     pub settled: Times,
-    /// Attempts that did their work, and that failed, of all plugins that there were.
+    /// Attempts that succeeded, over all plugins that ever ran. `failed` counts the others.
     pub succeeded: Count,
     pub failed: Count,
     pub dead: Count,
-    /// Spans that were to go to a collector and did not reach it.
+    /// Spans that were meant for a collector and did not reach it.
     pub spans_dropped: Count,
 }
 
-/// What is counted of one plugin, whatever its version.
+/// Metrics of one plugin, across its versions.
 #[derive(Debug, Default)]
 pub struct PluginMetrics {
     attempts: [Count; Ended::ALL.len()],
@@ -65,12 +65,12 @@ pub struct PluginMetrics {
     spills: [Count; SpillReason::ALL.len()],
     dead_letters: [Count; GivenUp::ALL.len()],
     requests: [Count; Requested::ALL.len()],
-    /// When what was taken last from its queue had come there, in milliseconds since 1970, as far as that is known.
+    /// When the message taken last from the plugin's queue was enqueued, in milliseconds since 1970, if known.
     queued_at: AtomicI64,
     host: Arc<HostMetrics>,
 }
 
-/// A closed set of words, each with a number of its own.
+/// Defines a closed set of labels, each with its own index.
 macro_rules! words {
     ($(#[$attribute:meta])* $name:ident { $($(#[$of_word:meta])* $word:ident = $text:literal),+ $(,)? }) => {
         $(#[$attribute])*
@@ -88,34 +88,35 @@ macro_rules! words {
 }
 
 words! {
-    /// What an attempt came to.
+    /// The outcome of an attempt.
     Ended { Done = "done", Skipped = "skipped", Retry = "retry", Reject = "reject", Misconfigured = "misconfigured" }
 }
 words! {
-    /// Why a delivery went to its plugin's own queue, untried or as if it were. The journal keeps these words on disk.
+    /// Why a delivery spilled to its plugin's own queue without an attempt that counts. The journal stores these
+    /// words on disk.
     SpillReason {
-        /// No slot was free soon enough.
+        /// No slot became free soon enough.
         Busy = "busy",
-        /// Too many calls of it failed, and it is left alone for a while.
+        /// Too many calls failed, and the plugin is left alone for a while.
         Failing = "failing",
-        /// It says so itself.
+        /// The plugin reports that it is misconfigured.
         Misconfigured = "misconfigured",
-        /// The operator holds it.
+        /// The operator paused it.
         Paused = "paused",
         QuietHours = "quiet-hours",
         RateLimited = "rate-limited",
-        /// The machine could not load it yet, and nobody knows whether it wants the event.
+        /// The machine could not load it yet, so nobody knows whether it wants the event.
         NotLoaded = "not-loaded",
-        /// Its log lines are its work, and the log takes none.
+        /// Its log lines are its work, and the log accepts none.
         LogBlocked = "log-blocked",
     }
 }
 words! {
     /// Why a log line was not written.
     LogLoss {
-        /// There was no room for it.
+        /// The queue had no room.
         QueueFull = "queue-full",
-        /// The attempt whose work it was is made again.
+        /// The write failed. The attempt that required the line is retried.
         WriteFailed = "write-failed",
         TooLate = "too-late",
     }
@@ -126,12 +127,12 @@ words! {
         Undecodable = "undecodable", Rejected = "rejected", AttemptsUsedUp = "attempts-used-up", TooOld = "too-old",
         /// It broke the session.
         Quarantined = "quarantined",
-        /// The broker cannot carry it on.
+        /// The broker cannot forward it.
         Inexpressible = "inexpressible",
     }
 }
 words! {
-    /// What came of a request that a plugin wanted to send.
+    /// The result of a request that a plugin wanted to send.
     Requested {
         Informational = "1xx", Success = "2xx", Redirection = "3xx", ClientError = "4xx", ServerError = "5xx",
         Denied = "denied", Invalid = "invalid", Quota = "quota", TimedOut = "timeout", Unavailable = "unavailable",
@@ -139,7 +140,7 @@ words! {
 }
 
 impl Metrics {
-    /// Those of the plugin of this name, for as long as somebody has them.
+    /// Returns the metrics of the plugin with this name. They live for as long as anybody holds them.
     pub fn of_plugin(&self, name: &str) -> Arc<PluginMetrics> {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         plugins.retain(|_, metrics| metrics.strong_count() > 0);
@@ -175,7 +176,8 @@ impl PluginMetrics {
         self.requests[result as usize].one_more();
     }
 
-    /// Something was taken from its queue that had come there then, in milliseconds since 1970.
+    /// Records that a message was taken from the plugin's queue. `queued_at` is when it was enqueued, in milliseconds
+    /// since 1970.
     pub fn taken(&self, queued_at: i64) {
         self.queued_at.store(queued_at, Ordering::Relaxed);
     }

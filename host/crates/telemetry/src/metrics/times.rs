@@ -1,10 +1,10 @@
-//! How long something took, counted in steps, so that any share of it can be told: half took less than this.
+//! A histogram of durations, from which percentiles can be estimated.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where each step ends, in microseconds, but for the last, which has no end. Coarser than the eye on a plot, and
-/// fine enough for alerts.
+/// Upper bound of each bucket in microseconds; the last bucket is unbounded. Coarser than a plot can show, and fine
+/// enough for alerts.
 pub const BOUNDS: [u64; 43] = [
     10,
     15,
@@ -52,7 +52,7 @@ pub const BOUNDS: [u64; 43] = [
 ];
 const STEPS: usize = BOUNDS.len() + 1;
 
-/// Counts while others read.
+/// A histogram that can be written and read concurrently.
 #[derive(Debug)]
 pub struct Times {
     counts: [AtomicU64; STEPS],
@@ -65,7 +65,7 @@ impl Default for Times {
     }
 }
 
-/// What was counted until some moment, or between two.
+/// A snapshot of a histogram, or the difference of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
     counts: [u64; STEPS],
@@ -103,12 +103,12 @@ impl Tally {
         Duration::from_micros(self.sum_micros)
     }
 
-    /// How many took no longer than this, which must be one of [`BOUNDS`].
+    /// Returns how many durations were at most `micros`, which must be one of [`BOUNDS`].
     pub fn within(&self, micros: u64) -> u64 {
         self.counts[..=BOUNDS.partition_point(|bound| *bound < micros)].iter().sum()
     }
 
-    /// What was counted since.
+    /// Returns the counts since an earlier snapshot.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         Self {
@@ -117,14 +117,14 @@ impl Tally {
         }
     }
 
-    /// So many per cent took no longer than about this, in microseconds; nothing, where nothing was counted.
+    /// Estimates a percentile in microseconds. Returns `None` if nothing was counted.
     pub fn percentile(&self, percent: u64) -> Option<u64> {
         let count = self.count();
         let rank = (count * percent).div_ceil(100).max(1);
         let (mut before, mut start) = (0, 0);
         for (counted, end) in self.counts.iter().zip(BOUNDS.into_iter().chain([BOUNDS[BOUNDS.len() - 1]])) {
             if *counted > 0 && before + counted >= rank {
-                // As if they were spread evenly over the step.
+                // Assume that durations are spread evenly over the bucket.
                 return Some(start + (end - start) * (rank - before) / counted);
             }
             before += counted;

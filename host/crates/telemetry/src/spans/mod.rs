@@ -1,9 +1,9 @@
-//! A span is a stretch of work on an event, as a tracing system shows it: that a message was taken, an attempt, a call
-//! out of the sandbox. Each hangs below the one that was its cause, the first one below the publisher's.
+//! Spans describe work on an event for a tracing system: a received message, an attempt, a call out of the sandbox.
+//! Each span is a child of its cause; the first one is a child of the publisher's.
 //!
-//! The names and attributes are those of OpenTelemetry's semantic conventions, where there are some, and
-//! `docs/tracing.md` lists them. Where no spans are wanted, all of this is a look at an `Option`. Where they go from here
-//! is not known here; no text of an event's data and no secret is ever in one.
+//! Names and attributes follow OpenTelemetry's semantic conventions where there are some; `docs/tracing.md` lists
+//! them. Without tracing all of this costs one check of an `Option`. This module does not know where spans are
+//! exported to. No event data and no secret ever enters a span.
 
 mod span;
 
@@ -18,22 +18,22 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 pub use crate::spans::span::{Span, Within};
 
-/// Bytes of an attribute that somebody else wrote: an event's id, say.
+/// Maximum bytes of an attribute whose text comes from outside, such as an event's id.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// Makes spans, or none.
+/// Creates spans, or none if tracing is off.
 #[derive(Clone, Debug, Default)]
 pub struct Spans(Option<SdkTracer>);
 
-/// A message that was taken from the source's queue.
+/// A message that was taken from the source queue.
 #[derive(Clone, Copy)]
 pub struct Taken<'a> {
-    /// `rabbitmq`, `sqlite`.
+    /// `rabbitmq` or `sqlite`.
     pub system: &'static str,
     pub queue: &'a str,
     pub routing_key: &'a str,
     pub message: &'a Message,
-    /// `None`: it is none.
+    /// `None` if the message is not an event.
     pub event: Option<&'a Event>,
     pub since: Option<SystemTime>,
 }
@@ -46,7 +46,7 @@ pub struct Begun<'a> {
     pub max: u32,
     pub message: &'a Message,
     pub event: &'a Event,
-    /// What the message's trail says of its cause, as `traceparent`.
+    /// The cause as a `traceparent`, from the message's delivery headers.
     pub cause: Option<&'a str>,
 }
 
@@ -55,12 +55,12 @@ impl Spans {
         Self(Some(tracer))
     }
 
-    /// When a span may begin.
+    /// Returns the current time if spans are wanted.
     pub fn now(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|_| SystemTime::now())
     }
 
-    /// From the moment that a message is taken until it is settled.
+    /// Starts a span that lasts from receiving a message until it is settled.
     pub fn receive(&self, taken: Taken<'_>) -> Span {
         let Some(tracer) = &self.0 else { return Span::default() };
         let cause = published(taken.message, taken.event);
@@ -83,7 +83,7 @@ impl Spans {
         span
     }
 
-    /// From the moment that a plugin is called until it has answered.
+    /// Starts a span that lasts from calling a plugin until it has answered.
     pub fn attempt(&self, begun: Begun<'_>) -> Span {
         let Some(tracer) = &self.0 else { return Span::default() };
         let published = published(begun.message, Some(begun.event));
@@ -112,8 +112,8 @@ impl Spans {
     }
 }
 
-/// What the publisher says. The message's own headers are of the hop to this queue, and so the nearer cause; an
-/// extension of the event may be of one before.
+/// Returns the publisher's span. The message's headers describe the hop to this queue and are the nearer cause. The
+/// event's extension attributes may describe an earlier hop.
 fn published(message: &Message, event: Option<&Event>) -> Option<SpanContext> {
     let header = |name: &str| message.properties.headers.get(name).and_then(Value::to_text);
     let of_headers = header(PARENT).and_then(|parent| trace_context::parse(&parent, header(STATE).as_deref()));
@@ -140,7 +140,7 @@ fn number(name: &'static str, value: impl TryInto<i64>) -> KeyValue {
     KeyValue::new(name, value.try_into().unwrap_or(i64::MAX))
 }
 
-/// Somebody else's text is not for a span to carry at any length.
+/// Truncates text from outside, which may be of any length.
 fn cut(text: &str) -> &str {
     let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]

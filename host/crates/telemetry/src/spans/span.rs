@@ -1,4 +1,4 @@
-//! One span, from its beginning until it is dropped.
+//! One span, from its start until it is dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::spans::{cut, number, text};
 
-/// The methods that have a name of their own in traces (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
+/// HTTP methods with names of their own in traces (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
 const METHODS_KNOWN: [Method; 8] = [
     Method::GET,
     Method::HEAD,
@@ -25,20 +25,20 @@ const METHODS_KNOWN: [Method; 8] = [
     Method::TRACE,
 ];
 
-/// It ends when it is dropped. The default is none, and costs nothing.
+/// A span that ends when it is dropped. The default is no span and costs nothing.
 #[derive(Default)]
 #[must_use = "a span ends when it is dropped"]
-pub struct Span(Option<Box<Open>>);
+pub struct Span(Option<Box<OpenSpan>>);
 
-struct Open {
+struct OpenSpan {
     recorded: Recorded,
-    /// What is caused by this: itself, or its own cause if nobody will ever see this one.
+    /// The parent of whatever this span causes: the span itself, or its own cause if this one is not recorded.
     cause: SpanContext,
     tracer: SdkTracer,
     has_finished: bool,
 }
 
-/// What calls out of an attempt hang below. The default is nothing.
+/// The parent for calls out of an attempt. The default is none.
 #[derive(Clone, Default)]
 pub struct Within(Option<Arc<(SdkTracer, SpanContext)>>);
 
@@ -50,7 +50,7 @@ impl fmt::Debug for Within {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        // What was cut off did not come to anything: a time limit, or the end of the host.
+        // An unfinished span was cut off, by a time limit or by the end of the host.
         if self.0.as_ref().is_some_and(|open| !open.has_finished) {
             self.failed("cut-off", "");
         }
@@ -58,7 +58,7 @@ impl Drop for Span {
 }
 
 impl Span {
-    /// It is for [`Self::describe`] to say more, if anybody wants to know.
+    /// Starts a span. [`Self::describe`] adds details if the span is recorded.
     pub(super) fn start(
         tracer: &SdkTracer,
         kind: SpanKind,
@@ -72,10 +72,10 @@ impl Span {
         let recorded = tracer.build_with_context(builder, &context);
         let seen = recorded.is_recording().then(|| recorded.span_context().clone());
         let cause = seen.or_else(|| cause.cloned()).unwrap_or_else(|| recorded.span_context().clone());
-        Self(Some(Box::new(Open { recorded, cause, tracer: tracer.clone(), has_finished: false })))
+        Self(Some(Box::new(OpenSpan { recorded, cause, tracer: tracer.clone(), has_finished: false })))
     }
 
-    /// Its full name and what is known of it.
+    /// Sets the full name and the attributes, if the span is recorded.
     pub(super) fn describe(&mut self, what: impl FnOnce() -> (String, Vec<KeyValue>)) {
         if let Some(recorded) = self.recorded() {
             let (name, attributes) = what();
@@ -88,7 +88,7 @@ impl Span {
         self.0.as_mut().map(|open| &mut open.recorded).filter(|recorded| recorded.is_recording())
     }
 
-    /// What it causes names this as `traceparent`. `None`: no spans are made.
+    /// Returns the `traceparent` for whatever this span causes, or `None` without tracing.
     pub fn as_cause(&self) -> Option<String> {
         self.0.as_ref().map(|open| trace_context::to_parent(&open.cause))
     }
@@ -97,21 +97,21 @@ impl Span {
         Within(self.0.as_ref().map(|open| Arc::new((open.tracer.clone(), open.cause.clone()))))
     }
 
-    /// Adds what became known.
+    /// Adds an attribute that became known later.
     pub fn note(&mut self, name: &'static str, value: &str) {
         if let Some(recorded) = self.recorded() {
             recorded.set_attribute(text(name, value));
         }
     }
 
-    /// It came to something.
+    /// Marks the span as successful.
     pub fn done(&mut self) {
         if let Some(open) = &mut self.0 {
             open.has_finished = true;
         }
     }
 
-    /// It did not. `kind` is a word of ours, or a plugin's own code.
+    /// Marks the span as failed. `kind` is a word of ours, or a plugin's own code.
     pub fn failed(&mut self, kind: &str, reason: &str) {
         self.done();
         if let Some(recorded) = self.recorded() {
@@ -120,7 +120,7 @@ impl Span {
         }
     }
 
-    /// The answer to a request.
+    /// Records the response to a request.
     pub fn answered(&mut self, status: StatusCode) {
         self.done();
         if let Some(recorded) = self.recorded() {
@@ -134,12 +134,12 @@ impl Span {
 }
 
 impl Within {
-    /// Whether there is anything that it can hang below.
+    /// Returns whether there is a span to be a child of.
     pub fn is_somewhere(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Has the event say, to whoever sees it next, what its cause is now.
+    /// Writes this cause into the event's extensions, so that whoever sees the event next finds it.
     pub fn mark(&self, extensions: &mut Vec<(String, String)>) {
         let Some(within) = &self.0 else { return };
         extensions.retain(|(name, _)| name != PARENT && name != STATE);
@@ -147,7 +147,7 @@ impl Within {
         extensions.extend(trace_context::to_state(&within.1).map(|state| (STATE.to_owned(), state)));
     }
 
-    /// A request that leaves for this URL, of which only the origin is told: the rest may be secret.
+    /// Starts a span for a request to this URL. It names only the origin, because the rest may be secret.
     pub fn http(&self, method: &Method, url: &Url) -> Span {
         self.call("http", || {
             let host = url.host_str().unwrap_or_default();
@@ -162,7 +162,7 @@ impl Within {
         })
     }
 
-    /// A mail that is handed to the relay.
+    /// Starts a span for a mail that is handed to the SMTP relay.
     pub fn mail(&self, relay: &str, port: u16, recipients: usize) -> Span {
         self.call("mail", || {
             let attributes = vec![

@@ -2,18 +2,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::Message;
+use contract::types;
 use http::{Method, StatusCode};
 use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
 
-use contract::types;
-
 use super::*;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// Keeps what ends.
+/// Collects the spans that end.
 #[derive(Clone, Debug, Default)]
 struct Kept(Arc<Mutex<Vec<SpanData>>>);
 
@@ -115,7 +114,7 @@ fn each_span_hangs_below_its_cause() {
     assert_eq!(attribute(request, "server.port").as_deref(), Some("443"));
     assert_eq!(attribute(mail, "error.type").as_deref(), Some("refused"));
     assert!(!format!("{request:?}").contains("secret"), "only the origin is told: {request:?}");
-    // What the plugin is shown leads to its own attempt.
+    // The trace context that the plugin sees points to its own attempt.
     let context = trace_context::to_parent(&attempt.span_context);
     assert_eq!(seen, [("other", "1"), (PARENT, &context), (STATE, "a=1")].map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
@@ -156,7 +155,7 @@ fn a_trace_that_begins_here_is_kept_by_the_ratio_and_another_as_its_publisher_sa
         assert_eq!(kept.take().len(), kept_count, "{ratio} {publisher:?}");
         assert!(trace_context::is_parent(&cause) && cause[..36] == seen[..36], "{cause} {seen}");
         match (kept_count, parent) {
-            // Nobody would find a span that is not kept.
+            // A child of a span that is not recorded would have a parent that nobody can find.
             (0, Some(parent)) => assert_eq!([&cause, &seen], [&parent; 2]),
             (0, None) => assert!(seen.ends_with("-00") && seen == cause, "{seen}"),
             _ => assert!(seen.ends_with("-01") && seen != cause, "{seen}"),

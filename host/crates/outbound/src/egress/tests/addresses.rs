@@ -6,9 +6,9 @@ use testbed::receiver::{Answer, Reply};
 
 use super::*;
 use crate::egress::address::set_aside;
-use crate::egress::request::parse_url;
+use crate::egress::urls::parse_url;
 
-/// Addresses that are not for plugins, as a host in a URL, with what they are.
+/// Reserved addresses, written as the host of a URL, and their descriptions.
 const REFUSED: [(&str, &str); 83] = [
     // This machine, in every spelling.
     ("127.0.0.1", "a loopback address"),
@@ -80,7 +80,7 @@ const REFUSED: [(&str, &str); 83] = [
     ("[::ffff:a9fe:a9fe]", "cloud metadata"),
     ("[fd00:ec2::254]", "cloud metadata"),
     ("168.63.129.16", "a cloud's own services"),
-    // Nobody.
+    // Special purposes, and unassigned addresses.
     ("192.0.0.192", "an address for protocols"),
     ("192.0.2.1", "an address for documentation"),
     ("198.51.100.1", "an address for documentation"),
@@ -99,7 +99,7 @@ const REFUSED: [(&str, &str); 83] = [
     ("[4000::1]", "nobody has been given"),
 ];
 
-/// Whose host this is, as a URL, with that origin granted and no network.
+/// Returns a gate that grants the origin of this host but no network, and the URL.
 fn granted(host: &str) -> (Gate, String) {
     let url = format!("http://{host}:1/");
     let origin = Origin::of_url(&parse_url(&url).unwrap()).unwrap();
@@ -117,7 +117,7 @@ async fn an_address_that_is_not_public_is_refused_in_every_spelling_even_if_its_
     }
 }
 
-/// What a resolver may answer: the address that a URL's host stands for.
+/// Returns the address that a URL's host stands for.
 fn address_in(host: &str) -> IpAddr {
     match parse_url(&format!("http://{host}/")).unwrap().host().unwrap() {
         url::Host::Ipv4(address) => address.into(),
@@ -144,13 +144,13 @@ fn with_its_network_granted_an_address_passes() {
         let address = address_in(host);
         let block = set_aside(address).unwrap_or_else(|| panic!("{host}"));
         let network = |text: &str| text.parse().unwrap();
-        // What the sentence says is what helps.
+        // Granting the network that the message suggests helps.
         let said = network(&block.network.to_string());
         assert_eq!(dial::admitted(&[address], &[said]), Ok(vec![address.to_canonical()]), "{host}");
         let others = [network("11.0.0.0/8"), network("2a00::/16")];
         assert!(dial::admitted(&[address], &others).is_err(), "{host}");
     }
-    // The system dials the address that is mapped, and not the name for it.
+    // The system dials the mapped IPv4 address, not its IPv6 form.
     let mapped = address_in("[::ffff:10.0.0.1]");
     assert!(dial::admitted(&[mapped], &["10.0.0.0/8".parse().unwrap()]).is_ok());
     let translated = address_in("[64:ff9b::10.0.0.1]");
@@ -275,7 +275,7 @@ async fn a_name_that_leads_elsewhere_at_the_second_question_is_refused_then() {
 async fn of_several_answers_only_those_that_are_granted_are_dialled() {
     let receiver = Receiver::answering(200);
     let port = receiver.port();
-    // On the same port of addresses that are not granted there is somebody, too.
+    // Other servers listen on the same port of addresses that are not granted.
     let others: Vec<_> = ["127.0.0.2", "127.0.0.3"]
         .map(|address| TcpListener::bind((address, port)).unwrap())
         .into_iter()

@@ -3,7 +3,7 @@ use testbed::receiver::{Answer, Reply};
 
 use super::*;
 
-/// What comes of a server that does this with each request, and how long it took.
+/// Makes an exchange with a server that treats each request like this. Returns the result and the time it took.
 async fn exchange_with(reply: Reply, time: Duration) -> (Result<Response, EgressError>, Duration) {
     let receiver = Receiver::start(move |_| reply.clone());
     let gate = gate_to(&receiver);
@@ -25,7 +25,7 @@ async fn problem_of(reply: Reply) -> String {
     let (answer, took) = exchange_with(reply, SOON).await;
     assert!(took < SOON / 2, "{took:?}");
     match answer {
-        Err(EgressError::Unavailable { problem, step: failure::Step::Exchanging, .. }) => problem,
+        Err(EgressError::Unavailable { problem, step: failure::ExchangeStep::Exchanging, .. }) => problem,
         other => panic!("{other:?}"),
     }
 }
@@ -55,7 +55,7 @@ async fn who_is_slow_costs_the_time_limit_and_no_more() {
         let shown = format!("{reply:?}");
         let (answer, took) = exchange_with(reply, BRIEFLY).await;
         assert!(
-            matches!(answer, Err(EgressError::TimedOut { step: failure::Step::Exchanging, .. })),
+            matches!(answer, Err(EgressError::TimedOut { step: failure::ExchangeStep::Exchanging, .. })),
             "{shown}: {answer:?}"
         );
         assert!(took >= BRIEFLY && took < BRIEFLY + Duration::from_secs(1), "{shown}: {took:?}");
@@ -146,7 +146,7 @@ async fn a_plugin_has_so_many_exchanges_at_once_and_no_more() {
         biased;
         _ = hanging => panic!("they hang for longer"),
         answer = waiting => {
-            assert!(matches!(answer, Err(EgressError::TimedOut { step: failure::Step::Waiting, .. })), "{answer:?}");
+            assert!(matches!(answer, Err(EgressError::TimedOut { step: failure::ExchangeStep::Waiting, .. })), "{answer:?}");
         }
     }
     assert_eq!(receiver.connections(), 64);

@@ -1,4 +1,4 @@
-//! The gate as a whole, against the resolvers and servers of a hostile world. All of them are on loopback addresses.
+//! Tests of the whole gate against hostile resolvers and servers, all on loopback addresses.
 
 mod addresses;
 mod misbehaving;
@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// Enough for anything that ends by itself.
+/// Enough time for anything that ends by itself.
 const SOON: Duration = Duration::from_secs(10);
-/// For what is cut off.
+/// Time limit for exchanges that are cut off.
 const BRIEFLY: Duration = Duration::from_millis(300);
 
 fn gate_with(egress: Egress, origins: &[&str], networks: &[&str]) -> Gate {
@@ -23,12 +23,12 @@ fn gate_with(egress: Egress, origins: &[&str], networks: &[&str]) -> Gate {
     Gate::new(egress, origins, networks)
 }
 
-/// One that asks this resolver.
+/// Creates a gate with this resolver.
 fn gate(resolver: Resolver, origins: &[&str], networks: &[&str]) -> Gate {
     gate_with(Egress { resolver, trust: Arc::default() }, origins, networks)
 }
 
-/// One that may reach this receiver.
+/// Creates a gate that may reach this receiver.
 fn gate_to(receiver: &Receiver) -> Gate {
     gate(Resolver::System, &[&receiver.origin()], &["127.0.0.0/8"])
 }

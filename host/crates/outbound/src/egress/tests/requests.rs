@@ -114,7 +114,7 @@ async fn a_connection_that_was_closed_meanwhile_is_not_used() {
     }
 }
 
-/// A server that sends these bytes on every connection as soon as it is there, and then waits.
+/// Starts a server that sends these bytes on every connection before it has read a whole request, and then waits.
 fn blurting(bytes: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -122,7 +122,7 @@ fn blurting(bytes: &'static [u8]) -> u16 {
         let mut open = Vec::new();
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            // After the first bytes of the request.
+            // Wait for the first bytes of the request.
             let _ = stream.read(&mut [0; 16]);
             let _ = stream.write_all(bytes);
             open.push(stream);

@@ -4,7 +4,7 @@ use testbed::receiver::{Answer, Authority, Identity, Reply};
 
 use super::*;
 
-/// What `example.test` leads to is on this machine; whose certificates are believed is in a file.
+/// Creates a gate that resolves `example.test` to this machine and trusts this authority.
 fn gate_trusting(authority: &Authority, port: u16) -> (Gate, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
@@ -38,11 +38,11 @@ async fn a_certificate_that_proves_nothing_is_refused() {
         (authority.issue("127.0.0.1"), "not valid for name"),
         (authority.issue_expired("example.test"), "certificate expired"),
         (Identity::self_signed("example.test"), "UnknownIssuer"),
-        // One that calls itself like the one that is believed.
+        // An authority with the same name as the trusted one.
         (Authority::new().issue("example.test"), "BadSignature"),
     ] {
         let error = exchange_with(&authority, &identity).await.unwrap_err();
-        assert!(matches!(error, EgressError::Unavailable { step: failure::Step::Securing, .. }), "{error:?}");
+        assert!(matches!(error, EgressError::Unavailable { step: failure::ExchangeStep::Securing, .. }), "{error:?}");
         let sentence = error.to_string();
         assert!(sentence.contains("no secure connection") && sentence.contains(expected), "{expected}: {sentence}");
     }
@@ -51,11 +51,11 @@ async fn a_certificate_that_proves_nothing_is_refused() {
 #[tokio::test]
 async fn who_does_not_speak_tls_is_refused_or_costs_the_time_limit() {
     let authority = Authority::new();
-    // It waits for the end of a line that never comes.
+    // The plain server waits for the end of a line that never comes.
     let plain = Receiver::answering(200);
     let (gate, origin) = gate_trusting(&authority, plain.port());
     let error = get(&gate, &origin, BRIEFLY).await.unwrap_err();
-    assert!(matches!(error, EgressError::TimedOut { step: failure::Step::Securing, .. }), "{error:?}");
+    assert!(matches!(error, EgressError::TimedOut { step: failure::ExchangeStep::Securing, .. }), "{error:?}");
     assert!(plain.requests().is_empty());
 
     let secure = Receiver::secure(&authority.issue("127.0.0.1"), |_| Reply::Answer(Answer::status(200)));

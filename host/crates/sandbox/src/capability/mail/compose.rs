@@ -1,42 +1,42 @@
-//! A message is made of what a plugin hands over: checked as a whole, bounded, and encoded so that no text in it can be
-//! anything but a text.
+//! Builds a message from a plugin's input: checked as a whole, bounded, and encoded so that text cannot become
+//! structure.
 
 use config::mail_address;
 use contract::mail;
 use lettre::Address;
 use lettre::message::header::{self, ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
-use lettre::message::{Attachment as TopologyItem, Body, Mailbox, Mailboxes, Message, MultiPart, SinglePart};
+use lettre::message::{Attachment, Body, Mailbox, Mailboxes, Message, MultiPart, SinglePart};
 
-/// Of texts and attachments together, before they are encoded.
+/// Maximum bytes of texts and attachments together, before encoding.
 const CONTENT_BYTES_MAX: usize = 10 << 20;
-/// A relay must take so many (RFC 5321) or more.
+/// Maximum number of recipients. A relay must accept at least this many (RFC 5321).
 const RECIPIENTS_MAX: usize = 100;
 const ATTACHMENTS_MAX: usize = 32;
 const SUBJECT_BYTES_MAX: usize = 1000;
-/// Of the name of a person or of a file.
+/// Maximum bytes of the name of a person or a file.
 const NAME_BYTES_MAX: usize = 255;
 const HEADERS_MAX: usize = 32;
-/// What stands in one line, without the name before it.
+/// Maximum bytes of a header's value, which must fit on one line with the name.
 const HEADER_BYTES_MAX: usize = 900;
 
-/// A message that can be handed over.
+/// A message ready to be handed over.
 #[derive(Debug)]
 pub(super) struct Composed {
-    /// Of the envelope, each once.
+    /// The recipients of the envelope, each once.
     pub(super) recipients: Vec<Address>,
-    /// RFC 5322.
+    /// The message in RFC 5322 format.
     pub(super) bytes: Vec<u8>,
 }
 
-/// What the host adds.
+/// The parts of a message that the host adds.
 pub(super) struct Frame<'a> {
     pub(super) from: &'a Mailbox,
-    /// With its angle brackets.
+    /// Includes the angle brackets.
     pub(super) message_id: &'a str,
     pub(super) date: std::time::SystemTime,
 }
 
-/// All who are to get it, as the plugin writes them and as they are spelt.
+/// Returns all recipients, as the plugin wrote them and as parsed addresses.
 pub(super) fn recipients(message: &mail::Message) -> Result<Vec<(&str, Address)>, String> {
     let all: Vec<_> = message.to.iter().chain(&message.cc).chain(&message.bcc).collect();
     if all.is_empty() {
@@ -48,7 +48,7 @@ pub(super) fn recipients(message: &mail::Message) -> Result<Vec<(&str, Address)>
     all.into_iter().map(|one| Ok((one.email.as_str(), address(&one.email)?))).collect()
 }
 
-/// The error is one sentence.
+/// Builds the message. The error is one sentence.
 pub(super) fn compose(message: mail::Message, frame: &Frame<'_>) -> Result<Composed, String> {
     check_bounds(&message)?;
     let mut recipients: Vec<Address> = recipients(&message)?.into_iter().map(|(_, address)| address).collect();
@@ -59,7 +59,7 @@ pub(super) fn compose(message: mail::Message, frame: &Frame<'_>) -> Result<Compo
         .message_id(Some(frame.message_id.to_owned()))
         .header(header::From::from(Mailboxes::from(frame.from.clone())))
         .subject(text("subject", &message.subject, SUBJECT_BYTES_MAX)?);
-    // All at once: to add one, the builder would parse what it wrote of the others.
+    // Set all at once: to add one, the builder would parse its own output.
     if !message.to.is_empty() {
         builder = builder.header(header::To::from(mailboxes(&message.to)?));
     }
@@ -72,25 +72,25 @@ pub(super) fn compose(message: mail::Message, frame: &Frame<'_>) -> Result<Compo
     if let Some(reply_to) = &message.reply_to {
         builder = builder.header(header::ReplyTo::from(Mailboxes::from(mailbox(reply_to)?)));
     }
-    // RFC 3834: nobody's holiday notice answers it.
+    // RFC 3834: keeps automatic responders from replying.
     builder = builder.raw_header(raw("Auto-Submitted", "auto-generated"));
     for header in headers(&message.headers)? {
         builder = builder.raw_header(header);
     }
-    // Whatever the headers say; those that get a hidden copy stand in none.
+    // The envelope is explicit, because hidden recipients are in no header.
     let envelope = lettre::address::Envelope::new(Some(frame.from.email.clone()), recipients.clone());
     builder = builder.envelope(envelope.map_err(|error| error.to_string())?);
-    let item = content(message.text, message.html)?;
+    let part = content(message.text, message.html)?;
     let built = if message.attachments.is_empty() {
-        match item {
-            Content::Single(item) => builder.singlepart(item),
-            Content::Alternative(items) => builder.multipart(items),
+        match part {
+            MailContent::Single(part) => builder.singlepart(part),
+            MailContent::Alternative(parts) => builder.multipart(parts),
         }
     } else {
         let mixed = MultiPart::mixed();
-        let mut mixed = match item {
-            Content::Single(item) => mixed.singlepart(item),
-            Content::Alternative(items) => mixed.multipart(items),
+        let mut mixed = match part {
+            MailContent::Single(part) => mixed.singlepart(part),
+            MailContent::Alternative(parts) => mixed.multipart(parts),
         };
         for attachment in message.attachments {
             mixed = mixed.singlepart(attached(attachment)?);
@@ -119,7 +119,8 @@ fn check_bounds(message: &mail::Message) -> Result<(), String> {
     Ok(())
 }
 
-/// A text on one line. Encoding would take the sting out of a line feed; that there is one is a sign of foul play.
+/// Checks a text that must be on one line. Encoding would neutralise a line feed, but one here is a sign of an
+/// attack.
 fn text(what: &str, text: &str, bytes_max: usize) -> Result<String, String> {
     if let Some(character) = text.chars().find(|character| character.is_control()) {
         return Err(format!("the {what} has the control character {character:?} in it"));
@@ -172,28 +173,28 @@ fn raw(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }
 
-enum Content {
+enum MailContent {
     Single(SinglePart),
     Alternative(MultiPart),
 }
 
-fn content(text: Option<String>, html: Option<String>) -> Result<Content, String> {
-    let item = |content_type: ContentType, text: String| -> Result<SinglePart, String> {
+fn content(text: Option<String>, html: Option<String>) -> Result<MailContent, String> {
+    let part = |content_type: ContentType, text: String| -> Result<SinglePart, String> {
         if text.contains('\0') {
             return Err("the text of the mail has a NUL in it".to_owned());
         }
-        // A carriage return alone is the end of a line to some and not to others, which can make two mails of one.
+        // Some treat a lone carriage return as a line end and others do not, which can turn one mail into two.
         let lines = if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text };
         Ok(SinglePart::builder().header(content_type).body(lines))
     };
     match (text, html) {
-        (Some(text), None) => Ok(Content::Single(item(ContentType::TEXT_PLAIN, text)?)),
-        (None, Some(html)) => Ok(Content::Single(item(ContentType::TEXT_HTML, html)?)),
-        // The better one comes last.
-        (Some(text), Some(html)) => Ok(Content::Alternative(
+        (Some(text), None) => Ok(MailContent::Single(part(ContentType::TEXT_PLAIN, text)?)),
+        (None, Some(html)) => Ok(MailContent::Single(part(ContentType::TEXT_HTML, html)?)),
+        // RFC 2046: the preferred alternative comes last.
+        (Some(text), Some(html)) => Ok(MailContent::Alternative(
             MultiPart::alternative()
-                .singlepart(item(ContentType::TEXT_PLAIN, text)?)
-                .singlepart(item(ContentType::TEXT_HTML, html)?),
+                .singlepart(part(ContentType::TEXT_PLAIN, text)?)
+                .singlepart(part(ContentType::TEXT_HTML, html)?),
         )),
         (None, None) => Err("the mail has neither text nor HTML".to_owned()),
     }
@@ -207,15 +208,15 @@ fn attached(attachment: mail::Attachment) -> Result<SinglePart, String> {
     let declared = text("type of an attachment", &attachment.content_type, NAME_BYTES_MAX)?;
     let lower = declared.to_ascii_lowercase();
     let wrong = || format!("an attachment has the type {declared:?}; expected one such as \"application/json\"");
-    // What consists of parts would have to be encoded as such.
+    // Composite types would have to be encoded part by part.
     if lower.starts_with("multipart/") || lower.starts_with("message/") || !declared.is_ascii() {
         return Err(wrong());
     }
     let content_type = ContentType::parse(&declared).map_err(|_| wrong())?;
-    // Whatever else could be, the bytes arrive as they are.
+    // Base64 keeps the bytes unchanged, whatever they are.
     let body = Body::new_with_encoding(attachment.content, ContentTransferEncoding::Base64)
         .map_err(|_| "an attachment cannot be encoded".to_owned())?;
-    Ok(TopologyItem::new(name).body(body, content_type))
+    Ok(Attachment::new(name).body(body, content_type))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A plugin's mail, through the host's relay: to whom the operator grants, from whom the operator says.
+//! Mail of a plugin through the host's SMTP relay, to recipients that the operator grants, from the operator's
+//! sender.
 
 mod compose;
 
@@ -11,14 +12,14 @@ use contract::types::HostError;
 use outbound::smtp::MailFailure;
 use state::digest::Digest;
 
-use crate::Guest;
+use crate::capability::HostState;
 use crate::capability::mail::compose::{Composed, Frame, compose, recipients};
 use crate::capability::preview::Departure;
 
-/// Before the call ends, so that the plugin hears at which step the mail was.
+/// Time before the end of the call at which sending stops, so that the plugin learns which step the mail had reached.
 const MARGIN: Duration = Duration::from_millis(100);
 
-impl Host for Guest {
+impl Host for HostState {
     async fn send(&mut self, message: Message) -> Result<String, HostError> {
         self.calls.count("mail.send");
         let mut mails = self.calls.iter().filter(|(name, _)| *name == "mail.send");
@@ -83,8 +84,8 @@ fn host_error(failure: MailFailure) -> HostError {
     }
 }
 
-/// The same for the same mail of each attempt: by its place among the mails of the attempt, not by its content, which may
-/// have the time in it.
+/// Returns the same ID for the same mail on each attempt. It depends on the mail's position within the attempt, not
+/// on its content, which may include the time.
 fn message_id(idempotency_key: &str, number: u64, domain: &str) -> String {
     let digest = Digest::of(idempotency_key.as_bytes()).to_string();
     format!("<{digest:.32}.{number}@{domain}>")

@@ -28,7 +28,7 @@ fn composed(message: mail::Message) -> Result<Composed, String> {
     compose(message, &Frame { from: &from, message_id: "<a.1@example.com>", date })
 }
 
-/// What goes over the wire can go over every wire: ASCII, lines with both of their ends and within the bounds.
+/// Checks that the message can pass any relay: ASCII, lines of bounded length that end in CRLF.
 fn wire(bytes: &[u8]) -> String {
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     assert!(text.is_ascii());
@@ -69,7 +69,7 @@ fn what_arrives_is_what_was_meant() {
     let recipients: Vec<_> = built.recipients.iter().map(ToString::to_string).collect();
     assert_eq!(recipients, ["bob@xn--bcher-kva.example", "eve@example.com", "hidden@example.org"], "each once");
     let raw = wire(&built.bytes);
-    // The boundary between the parts is chance, and may well hold three letters in a row.
+    // The random boundary between parts may contain "bcc" by chance.
     let has_bcc = raw.to_lowercase().lines().any(|line| line.starts_with("bcc"));
     assert!(!raw.to_lowercase().contains("hidden") && !has_bcc, "{raw}");
 
@@ -96,7 +96,7 @@ fn what_arrives_is_what_was_meant() {
     let parser = MessageParser::new().with_mime_headers().header_text("X-Order");
     assert_eq!(parser.parse(&built.bytes).unwrap().header("X-Order").unwrap().as_text(), Some("4711 ✓"));
     assert_eq!(header("List-Unsubscribe").unwrap().len(), 300 + "<https://example.com/>".len());
-    // A line ends as lines end in mails; nothing else is changed.
+    // Only line ends change, to those of mail.
     let lines = text.replace("\r\n", "\n").replace('\r', "\n");
     assert_eq!(mail.body_text(0).unwrap().replace("\r\n", "\n"), lines);
     assert_eq!(mail.body_html(0).unwrap(), html);

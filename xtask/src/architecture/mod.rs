@@ -1,5 +1,7 @@
 //! The invariants of ARCHITECTURE.md that a program can check.
 
+mod modules;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,16 +9,28 @@ use anyhow::Context as _;
 
 use crate::project::Project;
 
-/// Who must not name whom as a dependency.
-const FORBIDDEN: [(&str, &str); 5] = [
-    ("broker", "wasmtime"),
-    ("broker", "notify-host"),
-    ("order-cli", "notify-host"),
-    ("order-cli", "lapin"),
-    ("notify-host", "lapin"),
+/// The crates of the host, from the bottom up. A crate may depend on those before it.
+const LAYERS: [&str; 13] = [
+    "contract",
+    "event",
+    "state",
+    "config",
+    "telemetry",
+    "outbound",
+    "sandbox",
+    "delivery",
+    "journal",
+    "dead-letters",
+    "supervisor",
+    "admin",
+    "notify-host",
 ];
-/// Where a delivery or a dead letter is settled.
-const SETTLES: [&str; 2] = ["host/src/delivery", "host/src/dead_letters"];
+/// Dependencies that no package may have, besides those that [`LAYERS`] rules out.
+const FORBIDDEN: [(&str, &str); 3] = [("broker", "wasmtime"), ("order-cli", "lapin"), ("notify-host", "lapin")];
+/// The crates that may acknowledge a message.
+const SETTLES: [&str; 2] = ["host/crates/delivery", "host/crates/dead-letters"];
+/// The file in which the host's journal names SQLite.
+const JOURNAL_STORE: &str = "host/crates/journal/src/store.rs";
 /// A longer file must say why, in a line that begins with [`EXCUSE`].
 const LINES_MAX: usize = 500;
 const EXCUSE: &str = "// Long because";
@@ -26,10 +40,13 @@ pub(crate) fn faults(project: &Project) -> anyhow::Result<Vec<String>> {
     let mut faults = Vec::new();
     for package in &project.packages {
         for dependency in package.normal_dependencies() {
-            if FORBIDDEN.contains(&(&package.name, dependency)) {
+            if FORBIDDEN.contains(&(&package.name, dependency)) || looks_up(&package.name, dependency) {
                 faults.push(format!("{} must not depend on {dependency}", package.name));
             }
         }
+    }
+    for (package, root) in project.roots() {
+        faults.extend(modules::faults(package, &root, &project.root)?);
     }
     let mut files = Vec::new();
     collect(&project.root, &mut files)?;
@@ -38,6 +55,17 @@ pub(crate) fn faults(project: &Project) -> anyhow::Result<Vec<String>> {
         faults.extend(faults_of(file.strip_prefix(&project.root).unwrap_or(&file), &text));
     }
     Ok(faults)
+}
+
+/// Whether a package depends on a crate of the host that is not below it.
+fn looks_up(package: &str, dependency: &str) -> bool {
+    let layer = |name| LAYERS.iter().position(|layer| *layer == name);
+    match (layer(package), layer(dependency)) {
+        (Some(package), Some(dependency)) => dependency >= package,
+        // Packages that are not of the host know none of its crates.
+        (None, Some(_)) => true,
+        (_, None) => false,
+    }
 }
 
 /// Rust files, less what is built.
@@ -69,7 +97,7 @@ fn faults_of(file: &Path, text: &str) -> Vec<String> {
     }
     let code = || text.lines().map(|line| line.split("//").next().unwrap_or_default());
     // Queues are the broker's; what the host keeps in SQLite is its journal.
-    let may_name_sqlite = file.starts_with("broker") || file.starts_with("host/src/journal/store.rs");
+    let may_name_sqlite = file.starts_with("broker") || file.starts_with(JOURNAL_STORE);
     if !may_name_sqlite && code().any(|line| line.contains("rusqlite::")) {
         faults.push(format!("{shown} names rusqlite: only broker and the host's journal do"));
     }
@@ -78,7 +106,7 @@ fn faults_of(file: &Path, text: &str) -> Vec<String> {
     if !may_name_lapin && code().any(|line| line.contains("lapin::")) {
         faults.push(format!("{shown} names lapin: only broker/src/amqp does"));
     }
-    if file.starts_with("host/src")
+    if (file.starts_with("host/src") || file.starts_with("host/crates"))
         && !SETTLES.iter().any(|folder| file.starts_with(folder))
         && code().any(|line| line.contains(".ack("))
     {
@@ -110,13 +138,19 @@ mod tests {
     #[test]
     fn the_hosts_journal_alone_is_in_sqlite() {
         check("broker/src/sqlite/mod.rs", "use rusqlite::Connection;", None);
-        check("host/src/journal/store.rs", "use rusqlite::Connection;", None);
-        check("host/src/journal/writer.rs", "use rusqlite::Connection;", Some("names rusqlite"));
+        check("host/crates/journal/src/store.rs", "use rusqlite::Connection;", None);
+        check("host/crates/journal/src/writer.rs", "use rusqlite::Connection;", Some("names rusqlite"));
+    }
+
+    #[test]
+    fn no_crate_knows_one_above_it() {
+        assert!(!looks_up("delivery", "sandbox") && !looks_up("admin", "serde") && !looks_up("order-cli", "broker"));
+        assert!(looks_up("sandbox", "delivery") && looks_up("event", "event") && looks_up("broker", "event"));
     }
 
     #[test]
     fn only_delivery_settles() {
-        check("host/src/delivery/settle.rs", "delivery.receipt.ack();", None);
+        check("host/crates/delivery/src/settle.rs", "delivery.receipt.ack();", None);
         check("host/src/daemon.rs", "delivery.receipt.ack();", Some("settles"));
         check("broker/src/consumer.rs", "receipt.ack();", None);
     }

@@ -1,13 +1,13 @@
-//! HTML's character references, by number and, as far as ASCII and Latin-1 go, by name: `&#38;`, `&#x26;`, `&amp;`, `&auml;`.
+//! HTML character references, by number and, for ASCII and Latin-1, by name: `&#38;`, `&#x26;`, `&amp;`, `&auml;`.
 
-use crate::redact::spelling::{Meant, Spellings, layers_behind, number, one};
+use crate::redact::spelling::{Decoded, Spellings, layers_behind, number, one};
 
-/// Of the digits of a number; browsers take any number of zeros.
+/// Maximum number of digits of a numeric reference. Browsers accept any number of leading zeros.
 const DIGITS_MAX: usize = 7;
-/// `DiacriticalGrave`
+/// Bytes of the longest name, `DiacriticalGrave`.
 const NAME_BYTES_MAX: usize = 16;
 
-/// The names that HTML has for ASCII and Latin-1, in order.
+/// HTML's names for ASCII and Latin-1, sorted.
 #[rustfmt::skip]
 const NAMES: [(&str, char); 141] = [
     ("AElig", '\u{c6}'), ("AMP", '&'), ("Aacute", '\u{c1}'), ("Acirc", '\u{c2}'), ("Agrave", '\u{c0}'),
@@ -37,10 +37,10 @@ const NAMES: [(&str, char); 141] = [
     ("uacute", '\u{fa}'), ("ucirc", '\u{fb}'), ("ugrave", '\u{f9}'), ("uml", '\u{a8}'), ("uuml", '\u{fc}'),
     ("verbar", '|'), ("vert", '|'), ("yacute", '\u{fd}'), ("yen", '\u{a5}'), ("yuml", '\u{ff}'),
 ];
-/// Those of ASCII that need no semicolon.
+/// Names for ASCII characters that need no semicolon.
 const OLD: [&str; 8] = ["amp", "AMP", "lt", "LT", "gt", "GT", "quot", "QUOT"];
 
-/// What stands behind the `&`.
+/// Reads the reference after an `&`.
 pub(super) fn read(rest: &[u8], before: usize, layers: u8, spellings: &mut Spellings) {
     let behind = layers_behind(before, layers);
     let mut push = |end: usize, meant, needs_end: bool| {
@@ -57,7 +57,7 @@ pub(super) fn read(rest: &[u8], before: usize, layers: u8, spellings: &mut Spell
         if let Some((bytes, code)) = number(&rest[sign + x..], 1..=DIGITS_MAX, radix, behind)
             && let Some(char) = char::from_u32(code)
         {
-            push(sign + x + bytes, Meant::of(char), false);
+            push(sign + x + bytes, Decoded::of(char), false);
         }
         return;
     }
@@ -76,6 +76,6 @@ pub(super) fn read(rest: &[u8], before: usize, layers: u8, spellings: &mut Spell
     let alike = NAMES[NAMES.partition_point(is_before)..].iter().take_while(|(name, _)| name.as_bytes()[0] == *first);
     for (name, char) in alike.filter(|(name, _)| letters.starts_with(name.as_bytes())) {
         let needs_end = char.is_ascii() && !OLD.contains(name);
-        push(ends[name.len() - 1], Meant::of(*char), needs_end);
+        push(ends[name.len() - 1], Decoded::of(*char), needs_end);
     }
 }
