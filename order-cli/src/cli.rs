@@ -17,13 +17,13 @@ use crate::own_exchange::OWN_EXCHANGE;
 use crate::publish::Destination;
 use crate::trace::Trace;
 
-/// The exchange that a host consumes from, unless it is told otherwise.
+/// Default exchange, which a host consumes from by default.
 const EXCHANGE: &str = "orders";
 const EXCHANGE_VARIABLE: &str = "NOTIFY_EXCHANGE";
 
-/// Publishes order events to the broker that notify-host consumes from.
+/// Publish order events to the broker that notify-host consumes from
 ///
-/// Prints the ids of the orders, one a line, once the broker has confirmed them.
+/// Prints the ids of the orders, one per line, once the broker has confirmed them.
 /// Exit codes: 0 confirmed, 1 not, 2 wrong usage, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "order-cli", version, arg_required_else_help = true)]
@@ -36,21 +36,21 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The broker: amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://…, or sqlite:PATH
+    /// Broker URL: amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://…, or sqlite:PATH
     ///
-    /// Several amqp URLs, with commas between them, are the nodes of one cluster: one that can be used is used. Without
-    /// a URL, a file in your state directory, which notify-host takes too when it is told nothing else.
-    // Taken as text, because clap would show a wrong one with its password.
+    /// Several amqp URLs, separated by commas, are the nodes of one cluster; any node that works is used. The default
+    /// is a file in your state directory, which is also notify-host's default.
+    // Parsed later, because clap's error would print the password of a malformed URL.
     #[arg(long, value_name = "URL", env = "NOTIFY_BROKER", hide_env_values = true, global = true)]
     broker: Option<String>,
-    /// The exchange to publish to [env: NOTIFY_EXCHANGE] [default: orders; load makes its own]
+    /// Exchange to publish to [env: NOTIFY_EXCHANGE] [default: orders; load makes its own]
     ///
-    /// The variable does not count for load: an exchange that was set for every day is not meant for a load.
+    /// The load command ignores the variable: an exchange for everyday use is not meant for a load.
     #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
-    // Taken from the environment by hand, because it depends on the command whether the variable counts.
+    // Read from the environment by hand, because the variable only applies to some commands.
     #[arg(long, value_name = "NAME", global = true)]
     exchange: Option<String>,
-    /// How long connecting, and each confirmation, may take
+    /// Time limit for connecting, and for each confirmation
     #[arg(
         long,
         value_name = "SECONDS",
@@ -59,15 +59,16 @@ pub(crate) struct Global {
         global = true
     )]
     timeout: u64,
-    /// The trace that what is published belongs to: a W3C traceparent, or new for one for each event
+    /// Trace of the published events: a W3C traceparent, or new to begin one for each event
     ///
-    /// It goes into the message's header traceparent. Without it a message begins no trace, and the host may.
+    /// The value goes into the message header traceparent. Without it a message carries no trace, but
+    /// the host may begin one.
     #[arg(long, value_name = "VALUE", global = true)]
     traceparent: Option<Trace>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long, global = true)]
     json: bool,
-    /// Print no ids and no progress; what --json prints is still printed
+    /// Print no ids and no progress; --json output is still printed
     #[arg(short, long, global = true)]
     quiet: bool,
 }
@@ -86,25 +87,25 @@ pub(crate) enum Publish {
     Order(OrderCommand),
     /// Publish the two orders of the tutorial: user123's telephone and user456's notebook
     Demo,
-    /// Publish anyone's events from a file, a JSON object a line, byte for byte
+    /// Publish any events from a file, one JSON object per line, byte for byte
     ///
-    /// The routing key comes from `event`, else `type`: OrderCreated goes by order.created, other styles as they
-    /// stand. Bad lines are reported by their number, the good ones are sent. Prints each event's id.
+    /// The routing key comes from `event`, else `type`: OrderCreated becomes order.created, other styles are used
+    /// unchanged. Bad lines are reported by their number, and the good ones are sent. Prints each event's id.
     #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     Send {
-        /// The file; - is standard input
+        /// The file, or - for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Route every event by this
+        /// Routing key for every event
         #[arg(long, value_name = "KEY")]
         routing_key: Option<String>,
     },
-    /// Publish many made-up orders, and measure
+    /// Publish many generated orders, and measure
     ///
-    /// Without --exchange they go to the exchange order-cli.load and its one queue of the same name, which are made where
-    /// they are missing. No plugin gets them unless a host is started for that queue, with the variables
-    /// NOTIFY_SOURCE_EXCHANGE and NOTIFY_SOURCE_QUEUE set to order-cli.load. Events that nobody consumes are removed
-    /// again. With --exchange they go to everybody who gets real orders from that exchange.
+    /// Without --exchange the orders go to the exchange order-cli.load and its only queue, which has the same name.
+    /// Both are declared if they are missing. No plugin gets these events unless you start a host for that queue, with
+    /// the variables NOTIFY_SOURCE_EXCHANGE and NOTIFY_SOURCE_QUEUE set to order-cli.load. Events without a consumer
+    /// are removed again. With --exchange they go to every consumer of real orders from that exchange.
     #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
     Load(Load),
 }
@@ -124,10 +125,10 @@ pub(crate) enum OrderCommand {
     Ship {
         #[command(flatten)]
         order: Known,
-        /// Who brings it
+        /// Carrier
         #[arg(long, value_name = "NAME", value_parser = not_blank)]
         carrier: Option<String>,
-        /// The number to follow it by
+        /// Tracking number
         #[arg(long, value_name = "NUMBER", value_parser = not_blank)]
         tracking: Option<String>,
     },
@@ -140,17 +141,17 @@ pub(crate) enum OrderCommand {
     Cancel {
         #[command(flatten)]
         order: Known,
-        /// Why
+        /// Reason
         #[arg(long, value_name = "TEXT", value_parser = not_blank)]
         reason: Option<String>,
     },
-    /// Publish that an order's money was given back: order.refunded
+    /// Publish that an order was refunded: order.refunded
     Refund {
         #[command(flatten)]
         order: Known,
         #[command(flatten)]
         money: Money,
-        /// Why
+        /// Reason
         #[arg(long, value_name = "TEXT", value_parser = not_blank)]
         reason: Option<String>,
     },
@@ -158,18 +159,18 @@ pub(crate) enum OrderCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Who orders
+    /// Customer id
     #[arg(long, value_name = "ID", value_parser = not_blank)]
     user: String,
-    /// What
+    /// Product name
     #[arg(long, value_name = "NAME", value_parser = not_blank)]
     product: String,
-    /// How many
+    /// Number of items
     #[arg(long, value_name = "N")]
     quantity: Option<NonZeroU32>,
     #[command(flatten)]
     money: Money,
-    /// The order's id; without it, a new UUID
+    /// Order id; a new UUID by default
     #[arg(long, value_name = "ID", value_parser = not_blank)]
     order_id: Option<String>,
 }
@@ -177,51 +178,51 @@ pub(crate) struct Create {
 /// An order that was created before.
 #[derive(Debug, Args)]
 pub(crate) struct Known {
-    /// The order's id
+    /// Order id
     #[arg(value_name = "ORDER_ID", value_parser = not_blank)]
     order_id: String,
-    /// Whose it is
+    /// Customer id
     #[arg(long, value_name = "ID", value_parser = not_blank)]
     user: Option<String>,
-    /// What was ordered
+    /// Product name
     #[arg(long, value_name = "NAME", value_parser = not_blank)]
     product: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Money {
-    /// The amount, like 1999.90
+    /// Amount, like 1999.90
     #[arg(long, value_name = "AMOUNT", requires = "currency")]
     price: Option<Price>,
-    /// The amount's currency, like EUR
+    /// Currency, like EUR
     #[arg(long, value_name = "CODE", requires = "price")]
     currency: Option<Currency>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Load {
-    /// How many events
+    /// Number of events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// Events per second; without it, as fast as they are confirmed
+    /// Events per second; by default as fast as they are confirmed
     #[arg(long, value_name = "R", value_parser = rate)]
     rate: Option<f64>,
-    /// Which statuses, by weight: created, paid, shipped, delivered, canceled, refunded
+    /// Weights of the statuses created, paid, shipped, delivered, canceled and refunded
     #[arg(long, value_name = "MIX", default_value = "created=80,paid=15,canceled=5")]
     mix: Mix,
-    /// The same seed makes the same orders; without it, a new one each time
+    /// Seed; the same seed makes the same orders, the default is random
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How many events may wait for their confirmation
+    /// Maximum number of unconfirmed events
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     window: u16,
-    /// Print the order's id of every confirmed event, too
+    /// Print the order id of every confirmed event as well
     #[arg(long)]
     ids: bool,
 }
 
 impl Load {
-    /// `global`: where it goes.
+    /// Returns the plan of the load. `global` tells whether an exchange was named.
     pub(crate) fn into_plan(self, global: &Global) -> Plan {
         let Self { count, rate, mix, seed, window, ids } = self;
         Plan { count, rate, mix, seed, window: usize::from(window), ids, own_queue: global.exchange.is_none() }
@@ -291,7 +292,7 @@ impl Money {
     }
 }
 
-/// The two orders of the tutorial that this system grew from.
+/// Returns the two orders of the tutorial that this system grew from.
 pub(crate) fn demo() -> [OrderEvent; 2] {
     [("user123", "iPhone 15"), ("user456", "MacBook Pro")].map(|(user, product)| OrderEvent {
         status: Status::Created,

@@ -1,43 +1,43 @@
-//! Somebody's event, as far as order-cli needs to know it: JSON that is passed on as it came.
+//! A user's own event, sent as JSON without changes.
 //!
-//! Read are its type, for the routing key, and its id, so that the same file sent twice is the
-//! same events twice. They are found where the host finds them.
+//! order-cli reads only the type, for the routing key, and the id, so that sending the same file twice sends the same
+//! events. It looks for both in the same members as the host.
 
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-/// AMQP's limit for `message-id` and `type`.
+/// Maximum bytes of AMQP's `message-id` and `type`.
 const SHORT_STRING_BYTES_MAX: usize = 255;
 
-/// What an event says of itself.
+/// The attributes that an event carries.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Event {
     /// `event`, else `type`.
     pub(crate) kind: Option<String>,
     /// `event_id`, else `id`.
     pub(crate) id: Option<String>,
-    /// It is one of CloudEvents, in structured mode.
+    /// Whether it uses the structured mode of CloudEvents.
     pub(crate) structured: bool,
 }
 
 impl Event {
-    /// Reads JSON text. The error is a sentence without its line number.
+    /// Reads JSON text. The error is a sentence without a line number.
     pub(crate) fn read(json: &[u8]) -> Result<Self, String> {
-        // The values stay unread: nesting of any depth and numbers of any size pass.
+        // The values stay unparsed, so nesting of any depth and numbers of any size pass.
         let keys: HashMap<String, &RawValue> = serde_json::from_slice(json).map_err(|error| explain(&error))?;
         let text = |key: &str| {
             let text: String = serde_json::from_str(keys.get(key)?.get()).ok()?;
             (!text.is_empty() && text.len() <= SHORT_STRING_BYTES_MAX).then_some(text)
         };
         let structured = keys.contains_key("specversion");
-        // The attributes of CloudEvents have fixed names; `event` would be an extension.
+        // CloudEvents attributes have fixed names; `event` would be an extension.
         let (types, ids): (&[_], &[_]) =
             if structured { (&["type"], &["id"]) } else { (&["event", "type"], &["event_id", "id"]) };
         Ok(Self { kind: types.iter().copied().find_map(text), id: ids.iter().copied().find_map(text), structured })
     }
 
-    /// What to route it by: `OrderCreated` goes by `order.created`, other styles as they stand.
+    /// Returns the routing key: `order.created` for `OrderCreated`, other styles unchanged.
     pub(crate) fn routing_key(&self) -> Option<String> {
         let event_type = self.kind.as_deref()?;
         let is_camel_case = event_type.starts_with(|first: char| first.is_ascii_uppercase())
@@ -46,7 +46,7 @@ impl Event {
     }
 }
 
-/// `HTTPRequestFailed` is `http.request.failed`.
+/// Turns `HTTPRequestFailed` into `http.request.failed`.
 fn dotted(camel_case: &str) -> String {
     let letters: Vec<char> = camel_case.chars().collect();
     let mut words = String::with_capacity(camel_case.len() + 4);
@@ -61,7 +61,7 @@ fn dotted(camel_case: &str) -> String {
     words
 }
 
-/// The parser names the line within the event, which is always the first.
+/// Drops the parser's line number, which counts within the event and is always 1.
 fn explain(error: &serde_json::Error) -> String {
     let sentence = error.to_string();
     let problem = sentence.rsplit_once(" at line ").map_or(sentence.as_str(), |(problem, _)| problem);

@@ -1,10 +1,10 @@
-//! Why order-cli stopped short, in one sentence, and the exit code that goes with it.
+//! Failures of order-cli, each described in one sentence, and their exit codes.
 //!
 //! | code | means |
 //! |---|---|
-//! | 0 | everything is with the broker, confirmed |
-//! | 1 | something is not |
-//! | 2 | the command line makes no sense |
+//! | 0 | the broker has confirmed everything |
+//! | 1 | something was not confirmed |
+//! | 2 | the command line is wrong |
 //! | 130 | interrupted |
 
 use std::io::{self, Write as _};
@@ -15,91 +15,91 @@ use broker::{BrokerError, ConnectError, PublishError, UrlError};
 
 use crate::own_exchange::OWN_EXCHANGE;
 
-/// What went wrong.
+/// A failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// No session with the broker.
+    /// There is no session with the broker.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The broker did not take the message, or nobody can say that it did.
+    /// The broker refused the message, or its answer was lost.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// The broker is silent.
+    /// The broker did not confirm a message in time.
     #[error("the broker did not confirm within {seconds} s; the message may be there or not")]
     NotConfirmed {
         /// The limit.
         seconds: u64,
     },
-    /// The broker did not do what it was asked.
+    /// The broker did not do as requested.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The broker is silent.
+    /// The broker did not answer in time.
     #[error("the broker did not answer within {seconds} s")]
     NoAnswer {
         /// The limit.
         seconds: u64,
     },
-    /// A load cannot have a queue of its own.
+    /// The load's own queue cannot be used.
     #[error("the load's own queue {OWN_EXCHANGE:?} cannot be used: {0}; or name an exchange with --exchange")]
     OwnQueue(Box<Failure>),
-    /// Part of a file was sent.
+    /// Only part of a file was sent.
     #[error("{what}; the good lines before line {line} are sent, so go on from there")]
     StoppedAtLine {
-        /// The first line of which nobody can say that it was sent.
+        /// The first line that may not have been sent.
         line: u64,
-        /// Why.
+        /// The cause.
         what: Box<Failure>,
     },
-    /// Some lines of a file are bad; each was named when it was met.
+    /// Some lines of a file are bad. Each was reported when it was read.
     #[error("{bad} of {events} events were not sent")]
     BadLines {
-        /// How many.
+        /// Number of bad lines.
         bad: u64,
-        /// Of how many.
+        /// Number of events in the file.
         events: u64,
     },
-    /// Part of a load was sent.
+    /// Only part of a load was sent.
     #[error("{what}; {confirmed} of {count} events are confirmed")]
     LoadStopped {
-        /// How many were confirmed.
+        /// Number of confirmed events.
         confirmed: u64,
-        /// Of how many.
+        /// Number of requested events.
         count: u64,
-        /// Why.
+        /// The cause.
         what: Box<Failure>,
     },
     /// The events to send cannot be read.
     #[error("cannot read {}: {problem}", path.display())]
     Input {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         problem: std::io::Error,
     },
     /// The manual pages cannot be written.
     #[error("cannot write into {}: {problem}", folder.display())]
     Pages {
-        /// Where to.
+        /// The target folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         problem: std::io::Error,
     },
     /// The ids cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] std::io::Error),
-    /// The operating system gives no threads or no signals.
+    /// The operating system refused threads or signal handlers.
     #[error("cannot start: {0}")]
     Start(#[source] std::io::Error),
     /// The broker's URL is wrong.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// The variable is no text.
+    /// The variable is not valid text.
     #[error("NOTIFY_EXCHANGE is not UTF-8: correct it, or name an exchange with --exchange")]
     ExchangeVariable,
-    /// There is no broker to go to.
+    /// No broker is configured, and there is no default.
     #[error("there is no home directory to keep the default queue in: name a broker with --broker or NOTIFY_BROKER")]
     NoBroker,
-    /// Somebody pressed Ctrl-C.
+    /// Ctrl-C was pressed.
     #[error("interrupted")]
     Interrupted,
 }
@@ -109,7 +109,7 @@ impl Failure {
         Self::OwnQueue(Box::new(what))
     }
 
-    /// What the process ends with.
+    /// Returns the exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Url(_) | Self::NoBroker | Self::ExchangeVariable => 2,
@@ -130,7 +130,7 @@ impl Failure {
     }
 }
 
-/// Says what went wrong, if anything did, and what the process ends with.
+/// Reports a failure and returns the exit code.
 pub(crate) fn conclude(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -141,10 +141,10 @@ pub(crate) fn conclude(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Prints what clap has to say instead of running anything: the help, the version, or what is wrong with the arguments.
+/// Prints clap's message: the help, the version, or an error about the arguments.
 pub(crate) fn of_arguments(said: &clap::Error) -> ExitCode {
     match said.print() {
-        // Help that is not where it was to be is none.
+        // Help that could not be written was not shown, so report it. A reader may close the pipe early.
         Err(error) if !said.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => {
             conclude(Err(Failure::Output(error)))
         }
@@ -152,7 +152,7 @@ pub(crate) fn of_arguments(said: &clap::Error) -> ExitCode {
     }
 }
 
-/// A sentence on standard error. If that is full or closed there is nowhere else to tell it: the exit code says so much.
+/// Prints a sentence on standard error. If that is full or closed, the exit code alone has to tell.
 pub(crate) fn say(sentence: &str) {
     let _ = writeln!(io::stderr(), "order-cli: {sentence}");
 }

@@ -1,8 +1,8 @@
 //! order-cli publishes order events: one, a file of them, or a measured load.
 //!
-//! Every message is confirmed by the broker before its id is printed, and what is not confirmed is an
-//! error. It talks to the broker that the host consumes from, and makes nothing there but the exchange and queue of a load
-//! that names none.
+//! It prints an id only after the broker has confirmed the message; anything unconfirmed is an error. It connects
+//! to the broker that the host consumes from. It declares nothing there except the exchange and queue of a load
+//! without `--exchange`.
 
 mod cli;
 mod event;
@@ -28,7 +28,7 @@ use crate::order::OrderEvent;
 use crate::output::{Output, Published};
 use crate::publish::{Publisher, order_message};
 
-/// Does what the command line asks.
+/// Runs the command line.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -39,7 +39,7 @@ pub fn run() -> ExitCode {
         Err(error) => return exit::conclude(Err(Failure::Start(error))),
     };
     let code = exit::conclude(runtime.block_on(execute(arguments)));
-    // A read of standard input cannot be called back, and is not waited for.
+    // A blocking read of standard input cannot be cancelled, so do not wait for it.
     runtime.shutdown_background();
     code
 }
@@ -47,13 +47,13 @@ pub fn run() -> ExitCode {
 async fn execute(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { global, command } = arguments;
     let command = match command {
-        // Needs no broker.
+        // This command needs no broker.
         Command::Manual(manual) => return manual.make(Arguments::command()),
         Command::Publish(publish) => publish,
     };
     let mut output = Output::stdout(global.format());
     let destination = global.destination(&command)?;
-    // The file first: one that is not there is found before anything is sent.
+    // Open the file first, so that a missing file is reported before anything is sent.
     let work = match command {
         Publish::Order(order) => Work::Orders(vec![order.into_event()]),
         Publish::Demo => Work::Orders(cli::demo().to_vec()),
@@ -70,17 +70,17 @@ async fn execute(arguments: Arguments) -> Result<(), Failure> {
     result
 }
 
-/// What is to be done, once there is a broker.
+/// The work to do once there is a broker.
 enum Work {
     Orders(Vec<OrderEvent>),
     Send(send::Input, Option<String>),
     Load(load::Plan),
 }
 
-/// Returns when somebody presses Ctrl-C.
+/// Returns when the user presses Ctrl-C.
 async fn interrupt() {
     if tokio::signal::ctrl_c().await.is_err() {
-        // Without a handler the system's own way is in force, and ends the process.
+        // Without a handler, the default action of the signal ends the process.
         std::future::pending::<()>().await;
     }
 }

@@ -1,46 +1,46 @@
-//! Lines of bytes, one at a time, each of a bounded length.
+//! Reads lines of bytes, one at a time, each of a bounded length.
 //!
-//! A line that is too long is read past, so that the ones after it can still be had. Waiting for
-//! a line may be called off and taken up again: nothing that was read gets lost.
+//! A line that is too long is skipped, so that the following lines can still be read. Waiting for a line can be
+//! cancelled and resumed without losing data.
 
 use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
-/// What some editors put at the start of a file. It belongs to the file, not to its first line.
+/// UTF-8 byte order mark, which some editors write. It belongs to the file, not to the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// One line, without its end.
+/// One line, without its line end.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// Counted from 1.
+pub(crate) struct InputLine {
+    /// Line number, from 1.
     pub(crate) number: u64,
-    /// What it holds; `None` if that is too long.
+    /// Content, or `None` if it is too long.
     pub(crate) bytes: Option<Vec<u8>>,
 }
 
-/// The lines of a reader.
+/// Reads lines from a reader.
 #[derive(Debug)]
-pub(crate) struct Lines<R> {
+pub(crate) struct LineReader<R> {
     reader: R,
     line_bytes_max: usize,
-    /// The lines that were handed out.
+    /// Number of lines returned so far.
     number: u64,
-    /// What is read of the next.
+    /// Beginning of the next line.
     line: Vec<u8>,
-    /// Something is read of the next, even if it is kept no more.
+    /// Whether part of the next line has been read, even if its bytes were dropped.
     started: bool,
     too_long: bool,
 }
 
-impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// `line_bytes_max` is without the line's end.
+impl<R: AsyncBufRead + Unpin> LineReader<R> {
+    /// Creates a reader. `line_bytes_max` does not include the line end.
     pub(crate) fn new(reader: R, line_bytes_max: usize) -> Self {
         Self { reader, line_bytes_max, number: 0, line: Vec::new(), started: false, too_long: false }
     }
 
-    /// The next line; `None` at the end. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
+    /// Returns the next line, or `None` at the end. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<InputLine>> {
         loop {
             let read = self.reader.fill_buf().await?;
             if read.is_empty() {
@@ -48,7 +48,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             }
             let end = read.iter().position(|&byte| byte == b'\n');
             let part = &read[..end.unwrap_or(read.len())];
-            // One more than the limit, for the carriage return that may come before the end.
+            // Allow one more byte than the limit, for a carriage return before the line feed.
             if self.line.len() + part.len() > self.line_bytes_max + 1 {
                 self.too_long = true;
             }
@@ -66,7 +66,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
-    fn finish(&mut self) -> Line {
+    fn finish(&mut self) -> InputLine {
         let mut bytes = std::mem::take(&mut self.line);
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
@@ -77,7 +77,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         let too_long = std::mem::take(&mut self.too_long) || bytes.len() > self.line_bytes_max;
         self.started = false;
         self.number += 1;
-        Line { number: self.number, bytes: (!too_long).then_some(bytes) }
+        InputLine { number: self.number, bytes: (!too_long).then_some(bytes) }
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     async fn lines(text: &[u8], buffer: usize) -> Vec<Option<Vec<u8>>> {
-        let mut lines = Lines::new(BufReader::with_capacity(buffer, text), 5);
+        let mut lines = LineReader::new(BufReader::with_capacity(buffer, text), 5);
         let mut all = Vec::new();
         while let Some(line) = lines.next().await.unwrap() {
             all.push(line.bytes);
@@ -130,10 +130,10 @@ mod tests {
     #[tokio::test]
     async fn a_wait_that_is_called_off_loses_nothing() {
         let (mut writer, reader) = tokio::io::duplex(64);
-        let mut lines = Lines::new(BufReader::new(reader), 5);
+        let mut lines = LineReader::new(BufReader::new(reader), 5);
         writer.write_all(b"ab").await.unwrap();
         assert!(lines.next().now_or_never().is_none());
         writer.write_all(b"c\n").await.unwrap();
-        assert_eq!(lines.next().await.unwrap(), Some(Line { number: 1, bytes: Some(b"abc".to_vec()) }));
+        assert_eq!(lines.next().await.unwrap(), Some(InputLine { number: 1, bytes: Some(b"abc".to_vec()) }));
     }
 }

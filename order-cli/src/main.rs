@@ -1,4 +1,4 @@
-//! Publishes order events. `order-cli --help` says more.
+//! Publishes order events. See `order-cli --help`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What shells and `man` know of this program, made of its own command line.
+//! Shell completions and manual pages, generated from the command line.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,15 +11,15 @@ use crate::exit::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Manual {
-    /// Print what makes a shell complete this program's commands and options
+    /// Print a shell completion script
     Completions {
-        /// Which shell
+        /// The shell
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
     /// Write the manual pages, one for each command, into a folder
     Man {
-        /// The folder; it is made if there is none
+        /// The folder; it is created if it does not exist
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },

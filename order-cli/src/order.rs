@@ -1,8 +1,7 @@
-//! An order event says what happened to one order, as flat JSON that is the same in every language.
+//! An order event reports a change of one order, as flat JSON that any language can read.
 //!
-//! The first four keys are always there, in this order: `event`, `order_id`, `user_id`, `product`.
-//! What is not known is `null`, so that a consumer may read them all without asking first.
-//! The other keys appear only where they are given.
+//! The first four keys are always present, in this order: `event`, `order_id`, `user_id`, `product`. Unknown values
+//! are `null`, so that consumers can read all four without checks. Other keys appear only if they have a value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,20 +10,20 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-/// What can happen to an order.
+/// Status of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Status {
-    /// Somebody ordered.
+    /// The customer has ordered.
     Created,
-    /// The money came.
+    /// The order is paid.
     Paid,
-    /// It is on its way.
+    /// The order is on its way.
     Shipped,
-    /// It arrived.
+    /// The order has arrived.
     Delivered,
-    /// It will not be.
+    /// The order will not be delivered.
     Canceled,
-    /// The money went back.
+    /// The money was returned.
     Refunded,
 }
 
@@ -33,7 +32,7 @@ impl Status {
     pub(crate) const ALL: [Self; 6] =
         [Self::Created, Self::Paid, Self::Shipped, Self::Delivered, Self::Canceled, Self::Refunded];
 
-    /// As people write it, e.g. `created`.
+    /// Returns the name on the command line, e.g. `created`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -45,7 +44,7 @@ impl Status {
         }
     }
 
-    /// As consumers read it in the JSON's `event`.
+    /// Returns the value of the JSON's `event`.
     pub(crate) fn event_name(self) -> &'static str {
         match self {
             Self::Created => "OrderCreated",
@@ -57,7 +56,7 @@ impl Status {
         }
     }
 
-    /// What the exchange routes it by.
+    /// Returns the routing key.
     pub(crate) fn routing_key(self) -> &'static str {
         match self {
             Self::Created => "order.created",
@@ -81,7 +80,7 @@ impl FromStr for Status {
     }
 }
 
-/// In JSON, the event's name.
+/// Serializes as the event's name.
 impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.event_name())
@@ -91,70 +90,69 @@ impl Serialize for Status {
 /// One event. The fields' order is the order of the JSON's keys.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct OrderEvent {
-    /// What happened.
+    /// New status of the order.
     #[serde(rename = "event")]
     pub(crate) status: Status,
-    /// To which order.
+    /// Order id.
     pub(crate) order_id: String,
-    /// Whose it is.
+    /// Customer id.
     pub(crate) user_id: Option<String>,
-    /// What was ordered.
+    /// Product name.
     pub(crate) product: Option<String>,
-    /// Everything else.
+    /// Optional details.
     #[serde(flatten)]
     pub(crate) details: Details,
 }
 
-/// What may be known besides.
+/// Optional details of an event.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Details {
-    /// How many.
+    /// Number of items.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantity: Option<u32>,
-    /// The money that was asked, paid or given back.
+    /// Amount charged, paid or refunded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) price: Option<Price>,
-    /// Of which currency.
+    /// Currency of the price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) currency: Option<Currency>,
-    /// Who brings it.
+    /// Carrier of the shipment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) carrier: Option<String>,
-    /// By which number it can be followed.
+    /// Tracking number of the shipment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tracking_number: Option<String>,
-    /// Why.
+    /// Reason of a cancellation or refund.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
 
 impl OrderEvent {
-    /// The event as JSON text.
+    /// Returns the event as JSON text.
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        // It cannot fail: every key is text, and no value refuses to be written.
+        // This cannot fail: every key is text, and every value can be serialized.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
-/// An id for a new order.
+/// Generates an id for a new order.
 pub(crate) fn new_order_id() -> String {
     Uuid::new_v4().to_string()
 }
 
-/// An amount of money, kept as the digits that were given: `1999.90` stays `1999.90`.
+/// An amount of money that keeps its digits: `1999.90` stays `1999.90`.
 ///
-/// In JSON it is a number. Its digits are few enough that whoever reads it into a double gets
-/// the same amount back.
+/// In JSON it is a number. It has few enough digits that a consumer reading it into a double gets the same amount.
 #[derive(Clone, Debug)]
 pub(crate) struct Price(Box<RawValue>);
 
 impl Price {
-    /// A double keeps 15 decimal digits.
+    /// Maximum digits; a double preserves 15 decimal digits.
     const DIGITS_MAX: usize = 15;
-    /// No currency in use has more than four decimals.
+    /// Maximum decimals; no currency in use has more than four.
     const DECIMALS_MAX: usize = 4;
 
-    /// From hundredths.
+    /// Converts from cents.
     pub(crate) fn from_cents(cents: u32) -> Self {
         let text = format!("{}.{:02}", cents / 100, cents % 100);
         Self::raw(text).unwrap_or_else(|_| unreachable!("digits, a point and two digits are a JSON number"))
@@ -175,7 +173,7 @@ impl FromStr for Price {
             && digits(decimals)
             && decimals.len() <= Self::DECIMALS_MAX
             && whole.len() + decimals.len() <= Self::DIGITS_MAX;
-        // JSON's own rules come on top: no leading zeros.
+        // JSON adds a rule of its own: no leading zeros.
         valid
             .then(|| Self::raw(text.to_owned()).ok())
             .flatten()
@@ -200,7 +198,7 @@ impl Serialize for Price {
 pub(crate) struct Currency(String);
 
 impl Currency {
-    /// EUR.
+    /// Returns EUR.
     pub(crate) fn euro() -> Self {
         Self("EUR".to_owned())
     }

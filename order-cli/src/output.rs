@@ -1,4 +1,4 @@
-//! Standard output is data: an id a line, or with `--json` an object a line.
+//! Standard output holds only data: an id per line or, with `--json`, a JSON object per line.
 
 use std::io::{self, ErrorKind, LineWriter, Stdout, Write};
 
@@ -8,18 +8,18 @@ use serde::Serialize;
 use crate::exit::Failure;
 use crate::trace;
 
-/// How results are shown.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// For people and for `xargs`.
+    /// Text for people and for `xargs`.
     Text,
-    /// For programs.
+    /// JSON for programs.
     Json,
-    /// Not at all.
+    /// No output.
     Quiet,
 }
 
-/// Where results are written.
+/// Writer of the results.
 #[derive(Debug)]
 pub(crate) struct Output<W: Write = LineWriter<Stdout>> {
     format: Format,
@@ -29,26 +29,26 @@ pub(crate) struct Output<W: Write = LineWriter<Stdout>> {
 /// A message that the broker has confirmed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Published<'a> {
-    /// Its line in the file it came from.
+    /// Line number in the input file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<u64>,
-    /// Its type, if it says so.
+    /// Event type, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) event: Option<&'a str>,
-    /// The order it is about, if we made it.
+    /// Order id, if order-cli made the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) order_id: Option<&'a str>,
-    /// Its own id.
+    /// Message id.
     pub(crate) message_id: Option<&'a str>,
-    /// What it was routed by.
+    /// Routing key.
     pub(crate) routing_key: &'a str,
-    /// The trace that it belongs to, if it says so.
+    /// Trace of the message, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traceparent: Option<String>,
 }
 
 impl<'a> Published<'a> {
-    /// What a message says of itself.
+    /// Reads the fields from a message.
     pub(crate) fn new(routing_key: &'a str, message: &'a Message) -> Self {
         let properties = &message.properties;
         Self {
@@ -63,24 +63,24 @@ impl<'a> Published<'a> {
 }
 
 impl Output {
-    /// Standard output.
+    /// Writes to standard output.
     pub(crate) fn stdout(format: Format) -> Self {
         Self { format, writer: Some(LineWriter::new(io::stdout())) }
     }
 }
 
 impl<W: Write> Output<W> {
-    /// How results are shown.
+    /// Returns the output format.
     pub(crate) fn format(&self) -> Format {
         self.format
     }
 
-    /// Shows one result: the order's id, or that of an event that is about no order of ours.
+    /// Prints one published event: the order id, or the message id of an event that order-cli did not make.
     pub(crate) fn published(&mut self, published: &Published<'_>) -> Result<(), Failure> {
         self.show(published, || published.order_id.or(published.message_id).unwrap_or_default().to_owned())
     }
 
-    /// Shows something else.
+    /// Prints any other value.
     pub(crate) fn show<T: Serialize>(&mut self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {
             Format::Text => self.line(&text()),
@@ -95,7 +95,7 @@ impl<W: Write> Output<W> {
     fn line(&mut self, line: &str) -> Result<(), Failure> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         match writeln!(writer, "{line}") {
-            // A reader that has seen enough (`| head -1`) is no reason to stop sending.
+            // A reader that stops early (`| head -1`) must not stop the sending.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.writer = None,
             Err(error) => return Err(Failure::Output(error)),
             Ok(()) => {}

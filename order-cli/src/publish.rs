@@ -1,6 +1,6 @@
-//! A publisher sends messages to one exchange, and returns when the broker has confirmed each.
+//! Publishes messages to one exchange, and returns once the broker has confirmed each.
 //!
-//! It makes nothing: an exchange or a queue that is missing is an error that says what to do. Only a load makes its own.
+//! A missing exchange or queue is an error with advice; the publisher declares nothing. Only a load declares its own.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,21 +12,21 @@ use crate::exit::Failure;
 use crate::order::OrderEvent;
 use crate::trace::Trace;
 
-/// What the broker's tools show, and what consumers read in `app_id`.
+/// Name that the broker's tools show and that consumers read in `app_id`.
 const NAME: &str = "order-cli";
-/// Ending in good order is a courtesy: everything is confirmed by then.
+/// Time limit for closing the session. Everything is confirmed by then, so a clean close is only a courtesy.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where to publish, and how long to wait.
+/// The target of messages, and how long to wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
     /// The broker.
     pub(crate) broker: BrokerUrl,
     /// The exchange, which must exist.
     pub(crate) exchange: String,
-    /// The whole of connecting, and each confirmation.
+    /// Time limit for connecting, and for each confirmation.
     pub(crate) timeout: Duration,
-    /// What messages belong to.
+    /// The trace of the messages.
     pub(crate) trace: Option<Trace>,
 }
 
@@ -48,7 +48,7 @@ impl Publisher {
         Ok(Self { broker, destination })
     }
 
-    /// The message as it is to be published.
+    /// Adds the trace to a message.
     pub(crate) fn mark(&self, message: Message) -> Message {
         match &self.destination.trace {
             Some(trace) => trace.mark(message),
@@ -66,7 +66,7 @@ impl Publisher {
         }
     }
 
-    /// The exchange that messages go to.
+    /// Returns the exchange that messages go to.
     pub(crate) fn exchange(&self) -> &str {
         &self.destination.exchange
     }
@@ -75,7 +75,7 @@ impl Publisher {
         &self.broker
     }
 
-    /// Waits for an answer of the broker, as long as for a confirmation.
+    /// Waits for the broker's answer, with the same time limit as for a confirmation.
     pub(crate) async fn ask<T>(&self, answer: impl Future<Output = Result<T, BrokerError>>) -> Result<T, Failure> {
         let timeout = self.destination.timeout;
         match tokio::time::timeout(timeout, answer).await {
@@ -84,19 +84,19 @@ impl Publisher {
         }
     }
 
-    /// Ends the session.
+    /// Closes the session.
     pub(crate) async fn close(self) {
-        // A broker that is too slow for a farewell sees the connection go instead.
+        // If the broker is too slow, dropping the connection will do.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.broker.close()).await;
     }
 }
 
-/// The message for an order event.
+/// Returns the message for an order event.
 pub(crate) fn order_message(event: &OrderEvent) -> Message {
     message(event.to_json().into(), Some(event.status.event_name().to_owned()), None)
 }
 
-/// A message of JSON. Without an id of its own it gets a new one.
+/// Returns a message with a JSON body. Without an id, it gets a new one.
 pub(crate) fn message(body: Bytes, event_type: Option<String>, id: Option<String>) -> Message {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let json = Message::json(body);

@@ -1,7 +1,7 @@
-//! Sends a file of events, byte for byte, a JSON object a line.
+//! Sends a file of events, one JSON object per line, byte for byte.
 //!
-//! Many lines are on their way at once, and settled in their order, so that a broker that is
-//! lost leaves a clear place to go on from. A bad line is reported by its number and holds up nobody.
+//! Many lines are in flight at once and are settled in order, so that a lost broker leaves a clear line to resume
+//! from. A bad line is reported by its number and does not block the others.
 
 use std::future::Future;
 use std::io;
@@ -18,33 +18,33 @@ use tokio::io::BufReader;
 
 use crate::event::Event;
 use crate::exit::{self, Failure};
-use crate::lines::{Line, Lines};
+use crate::lines::{InputLine, LineReader};
 use crate::output::{Output, Published};
 use crate::publish::{Publisher, message};
 
-/// Lines that may wait for their confirmation.
+/// Maximum number of unconfirmed lines.
 const UNCONFIRMED_LINES_MAX: usize = 256;
-/// What those may hold together, and one more line.
+/// Maximum bytes of the unconfirmed lines. One more line may exceed it.
 const UNCONFIRMED_BYTES_MAX: usize = 64 << 20;
-/// An event beyond this is a mistake: RabbitMQ's own limit is the same.
+/// Maximum bytes of an event. A larger one is a mistake; RabbitMQ has the same limit.
 const LINE_BYTES_MAX: usize = 16 << 20;
 const READ_BYTES: usize = 64 << 10;
 
-/// Where events are read from.
+/// The source of events.
 #[derive(Debug)]
 pub(crate) struct Input {
     path: PathBuf,
     reader: BufReader<File>,
 }
 
-/// A line that is ready to be published.
-struct Letter {
+/// An event that is ready to be published.
+struct PreparedEvent {
     line: u64,
     routing_key: String,
     message: broker::Message,
 }
 
-/// Opens what is to be sent; `-` is standard input.
+/// Opens the file to send; `-` is standard input.
 pub(crate) async fn open(path: PathBuf) -> Result<Input, Failure> {
     let opened = if path.as_os_str() == "-" {
         io::stdin().as_fd().try_clone_to_owned().map(|standard_input| File::from_std(standard_input.into()))
@@ -57,7 +57,7 @@ pub(crate) async fn open(path: PathBuf) -> Result<Input, Failure> {
     }
 }
 
-/// Sends every line, until the interruption; then what is on its way is still seen through.
+/// Sends every line. After an interruption, it still waits for the lines in flight.
 pub(crate) async fn send(
     publisher: &Publisher,
     output: &mut Output,
@@ -66,10 +66,10 @@ pub(crate) async fn send(
     interruption: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let Input { path, reader } = input;
-    let mut lines = Lines::new(reader, LINE_BYTES_MAX);
+    let mut lines = LineReader::new(reader, LINE_BYTES_MAX);
     let mut on_the_way = FuturesOrdered::new();
     let mut bytes_on_the_way = 0;
-    let mut tally = Tally::default();
+    let mut progress = SendProgress::default();
     let mut reading = Ok(true);
     let mut interruption = pin!(interruption);
     loop {
@@ -78,19 +78,19 @@ pub(crate) async fn send(
             // Settle before reading on, so that ids appear as soon as they can.
             biased;
             () = &mut interruption, if matches!(reading, Ok(true)) => reading = Err(Failure::Interrupted),
-            Some((letter, confirmation)) = on_the_way.next() => {
-                let letter: Letter = letter;
-                bytes_on_the_way -= letter.message.body.len();
-                tally.settle(&letter, confirmation, output)?;
+            Some((prepared, confirmation)) = on_the_way.next() => {
+                let prepared: PreparedEvent = prepared;
+                bytes_on_the_way -= prepared.message.body.len();
+                progress.settle(&prepared, confirmation, output)?;
             }
             line = lines.next(), if has_room && matches!(reading, Ok(true)) => match line {
                 Ok(Some(line)) => {
-                    if let Some(mut letter) = tally.prepare(line, routing_key) {
-                        letter.message = publisher.mark(letter.message);
-                        bytes_on_the_way += letter.message.body.len();
+                    if let Some(mut prepared) = progress.prepare(line, routing_key) {
+                        prepared.message = publisher.mark(prepared.message);
+                        bytes_on_the_way += prepared.message.body.len();
                         on_the_way.push_back(async move {
-                            let confirmation = publisher.publish(&letter.routing_key, &letter.message).await;
-                            (letter, confirmation)
+                            let confirmation = publisher.publish(&prepared.routing_key, &prepared.message).await;
+                            (prepared, confirmation)
                         });
                     }
                 }
@@ -100,29 +100,29 @@ pub(crate) async fn send(
             else => break,
         }
     }
-    tally.conclude(reading.map(|_| ()))
+    progress.conclude(reading.map(|_| ()))
 }
 
-/// What became of the lines so far.
+/// Progress of the lines so far.
 #[derive(Debug, Default)]
-struct Tally {
-    /// The last line that was read.
+struct SendProgress {
+    /// Number of the last line that was read.
     line: u64,
     events: u64,
     bad: u64,
 }
 
-impl Tally {
-    /// Makes a letter of a line; reports one of which none can be made.
-    fn prepare(&mut self, line: Line, routing_key: Option<&str>) -> Option<Letter> {
+impl SendProgress {
+    /// Prepares the event on a line. Reports the line if it holds no valid event.
+    fn prepare(&mut self, line: InputLine, routing_key: Option<&str>) -> Option<PreparedEvent> {
         self.line = line.number;
-        // An empty line is no event, and no fault either: files end with them.
+        // Skip empty lines without an error: files may end with them.
         if line.bytes.as_deref().is_some_and(|bytes| bytes.trim_ascii().is_empty()) {
             return None;
         }
         self.events += 1;
-        match letter(line, routing_key) {
-            Ok(letter) => Some(letter),
+        match prepared_event(line, routing_key) {
+            Ok(prepared) => Some(prepared),
             Err(problem) => {
                 self.report(self.line, &problem);
                 None
@@ -130,17 +130,17 @@ impl Tally {
         }
     }
 
-    /// A message that the broker will not have is a bad line; a broker that is gone is the end.
+    /// Settles a line. A message that the broker refuses is a bad line; a lost broker ends the sending.
     fn settle(
         &mut self,
-        letter: &Letter,
+        prepared: &PreparedEvent,
         confirmation: Result<(), Failure>,
         output: &mut Output,
     ) -> Result<(), Failure> {
         match confirmation {
             Ok(()) => output.published(&Published {
-                line: Some(letter.line),
-                ..Published::new(&letter.routing_key, &letter.message)
+                line: Some(prepared.line),
+                ..Published::new(&prepared.routing_key, &prepared.message)
             }),
             Err(Failure::Publish(
                 refusal @ (PublishError::Unroutable { .. }
@@ -148,10 +148,10 @@ impl Tally {
                 | PublishError::Inexpressible(_)
                 | PublishError::HeadersTooLarge { .. }),
             )) => {
-                self.report(letter.line, &refusal.to_string());
+                self.report(prepared.line, &refusal.to_string());
                 Ok(())
             }
-            Err(failure) => Err(Failure::StoppedAtLine { line: letter.line, what: Box::new(failure) }),
+            Err(failure) => Err(Failure::StoppedAtLine { line: prepared.line, what: Box::new(failure) }),
         }
     }
 
@@ -160,7 +160,7 @@ impl Tally {
         exit::say(&format!("line {line}: {problem}"));
     }
 
-    /// Everything that was read is settled.
+    /// Returns the result, once every line that was read is settled.
     fn conclude(self, reading: Result<(), Failure>) -> Result<(), Failure> {
         reading.map_err(|what| Failure::StoppedAtLine { line: self.line + 1, what: Box::new(what) })?;
         if self.bad > 0 {
@@ -170,7 +170,7 @@ impl Tally {
     }
 }
 
-fn letter(line: Line, routing_key: Option<&str>) -> Result<Letter, String> {
+fn prepared_event(line: InputLine, routing_key: Option<&str>) -> Result<PreparedEvent, String> {
     let body = line.bytes.ok_or_else(|| format!("longer than {} MiB", LINE_BYTES_MAX >> 20))?;
     let event = Event::read(&body)?;
     let routing_key = routing_key
@@ -181,45 +181,45 @@ fn letter(line: Line, routing_key: Option<&str>) -> Result<Letter, String> {
     if event.structured {
         message.properties.content_type = Some("application/cloudevents+json".to_owned());
     }
-    Ok(Letter { line: line.number, routing_key, message })
+    Ok(PreparedEvent { line: line.number, routing_key, message })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn line(text: &str) -> Line {
-        Line { number: 7, bytes: Some(text.as_bytes().to_vec()) }
+    fn line(text: &str) -> InputLine {
+        InputLine { number: 7, bytes: Some(text.as_bytes().to_vec()) }
     }
 
     #[test]
     fn an_event_is_passed_on_byte_for_byte_under_its_own_id() {
         let text = r#" {"event" : "OrderCreated","event_id":"e1", "n":1.0e0} "#;
-        let letter = letter(line(text), None).unwrap();
-        assert_eq!(letter.message.body, text.as_bytes());
-        assert_eq!(letter.routing_key, "order.created");
-        assert_eq!(letter.message.properties.message_type.as_deref(), Some("OrderCreated"));
-        assert_eq!(letter.message.properties.message_id.as_deref(), Some("e1"));
-        assert_eq!(letter.message.properties.content_type.as_deref(), Some("application/json"));
+        let prepared = prepared_event(line(text), None).unwrap();
+        assert_eq!(prepared.message.body, text.as_bytes());
+        assert_eq!(prepared.routing_key, "order.created");
+        assert_eq!(prepared.message.properties.message_type.as_deref(), Some("OrderCreated"));
+        assert_eq!(prepared.message.properties.message_id.as_deref(), Some("e1"));
+        assert_eq!(prepared.message.properties.content_type.as_deref(), Some("application/json"));
     }
 
     #[test]
     fn a_cloud_event_says_that_it_is_one() {
-        let letter = letter(line(r#"{"specversion":"1.0","id":"1","source":"/","type":"t"}"#), None).unwrap();
-        assert_eq!(letter.message.properties.content_type.as_deref(), Some("application/cloudevents+json"));
+        let prepared = prepared_event(line(r#"{"specversion":"1.0","id":"1","source":"/","type":"t"}"#), None).unwrap();
+        assert_eq!(prepared.message.properties.content_type.as_deref(), Some("application/cloudevents+json"));
     }
 
     #[test]
     fn a_routing_key_that_is_given_goes_before_the_type() {
-        assert_eq!(letter(line(r#"{"event":"A"}"#), Some("k")).unwrap().routing_key, "k");
-        assert_eq!(letter(line("{}"), Some("k")).unwrap().routing_key, "k");
-        assert!(letter(line("{}"), None).err().unwrap().contains("--routing-key"));
+        assert_eq!(prepared_event(line(r#"{"event":"A"}"#), Some("k")).unwrap().routing_key, "k");
+        assert_eq!(prepared_event(line("{}"), Some("k")).unwrap().routing_key, "k");
+        assert!(prepared_event(line("{}"), None).err().unwrap().contains("--routing-key"));
     }
 
     #[test]
     fn empty_lines_are_no_events() {
-        let mut tally = Tally::default();
-        assert!(tally.prepare(line(" \t"), None).is_none());
-        assert_eq!((tally.line, tally.events, tally.bad), (7, 0, 0));
+        let mut progress = SendProgress::default();
+        assert!(progress.prepare(line(" \t"), None).is_none());
+        assert_eq!((progress.line, progress.events, progress.bad), (7, 0, 0));
     }
 }

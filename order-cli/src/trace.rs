@@ -1,4 +1,4 @@
-//! The trace that messages belong to, as the W3C's `traceparent`, which notify-host hands on
+//! The trace of messages, as a W3C `traceparent`, which notify-host passes on
 //! (<https://www.w3.org/TR/trace-context/#traceparent-header>).
 
 use std::str::FromStr;
@@ -6,20 +6,20 @@ use std::str::FromStr;
 use broker::{Message, Value};
 use uuid::Uuid;
 
-/// The header, and its name in what is printed.
+/// Name of the header, also in the printed output.
 pub(crate) const HEADER: &str = "traceparent";
 
-/// What messages say of it.
+/// Trace of the published messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trace {
-    /// Whoever publishes is in the middle of this one.
+    /// All messages belong to this trace.
     Given(String),
-    /// Each message begins one of its own.
+    /// Each message begins a trace of its own.
     New,
 }
 
 impl Trace {
-    /// The message, which says to which trace it belongs.
+    /// Adds the trace header to a message.
     pub(crate) fn mark(&self, mut message: Message) -> Message {
         let parent = match self {
             Self::Given(parent) => parent.clone(),
@@ -43,13 +43,13 @@ impl FromStr for Trace {
     }
 }
 
-/// Sampled: whoever asks for a trace wants to see it.
+/// Generates a parent with the sampled flag, because a requested trace should be recorded.
 fn new_parent() -> String {
     let span = Uuid::new_v4().simple().to_string();
     format!("00-{}-{}-01", Uuid::new_v4().simple(), &span[..16])
 }
 
-/// Of version 00, lower case, and without an id that is all zeros.
+/// Returns whether the text is a lower-case traceparent of version 00 without an all-zero id.
 fn is_parent(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
     let is_hex = |part: &str, digits: usize| {

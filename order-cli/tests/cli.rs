@@ -1,4 +1,4 @@
-//! The real order-cli, against both engines of the broker.
+//! Runs the real order-cli against both engines of the broker.
 
 #![allow(clippy::unwrap_used, reason = "in a test, that is how a failure is told")]
 
@@ -13,7 +13,7 @@ mod sending;
 #[path = "cli/usage.rs"]
 mod usage;
 
-/// Makes one test per engine out of each promise.
+/// Makes one test per engine for each promise.
 macro_rules! on_both_engines {
     ($($module:ident: $($promise:ident)*;)*) => {
         mod on_rabbitmq {

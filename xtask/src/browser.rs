@@ -1,5 +1,4 @@
-//! What looks at the dashboard as a person would: Debian's Chromium, and what drives it and judges the page,
-//! from npm.
+//! The browser for the dashboard tests: Debian's Chromium, with npm packages that drive it and check the page.
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +8,15 @@ use crate::npm;
 use crate::project::Project;
 use crate::tools::{Installer, Progress};
 
-/// Where the tests find the packages.
+/// Variable that gives the tests the packages' folder.
 pub(crate) const VARIABLE: &str = "NOTIFY_TEST_BROWSER";
 /// The folder, below target/.
 const FOLDER: &str = "browser";
-/// Where Debian's package puts the browser, and the tests look for it.
+/// Path of the browser from Debian's package, which the tests use.
 const CHROMIUM: &str = "/usr/bin/chromium";
 const PACKAGES: [&str; 2] = ["playwright-core@~1.65.1", "axe-core@~4.14.1"];
 
-/// The folder with `node_modules`.
+/// Returns the folder with `node_modules`.
 pub(crate) fn provide(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
     let folder = project.target.join(FOLDER);
     make(&folder, progress).context("the tests want a browser")?;
@@ -30,7 +29,7 @@ fn make(folder: &Path, progress: &Progress) -> anyhow::Result<()> {
             bail!("there is no {CHROMIUM}: run `sudo apt-get install chromium`, then try again");
         };
         progress.heading("apt-get install chromium");
-        // Without any font there is nothing to see.
+        // Without any font the page would show no text.
         installer.install(&["chromium", "fonts-liberation"])?;
         if !Path::new(CHROMIUM).exists() {
             bail!("the package chromium is installed, but there is no {CHROMIUM}");

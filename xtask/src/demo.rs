@@ -1,7 +1,7 @@
-//! A demo is one order's way for all to see: order-cli, a queue, the host, the logger.
+//! A demo of one order's path: order-cli, a queue, the host, the logger.
 //!
-//! The programs are the real ones, built for this machine; queue and plugin folder are thrown
-//! away afterwards. The host is on a leash: it ends with the demo, whatever ends that.
+//! It builds the real programs for this machine, with a temporary queue and plugin folder. The host ends with the
+//! demo, however the demo ends.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,16 +19,16 @@ use crate::guests::{self, Choice, PLUGINS, Wanted};
 use crate::project::Project;
 use crate::tools::{self, Progress};
 
-/// Until the host consumes. It takes a second, most of it for compiling the logger.
+/// Maximum time until the host consumes. It usually takes a second, mostly for compiling the logger.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-/// Until the logger has written all orders. It takes some milliseconds.
+/// Maximum time until the logger has written all orders. It usually takes some milliseconds.
 const ORDERS_LIMIT: Duration = Duration::from_mins(1);
-/// Until the host has stopped: more than it gives itself to drain.
+/// Maximum time until the host has stopped; longer than the host's own drain timeout.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
-/// Between two looks at what the host has written.
+/// Interval between two reads of the host's log.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Runs it, and fails if an order did not arrive.
+/// Runs the demo, and fails if an order did not arrive.
 pub(crate) fn run(project: &Project, progress: &Progress) -> anyhow::Result<()> {
     progress.heading("build notify-host and order-cli");
     tools::run(project.cargo().args(["build", "--package", "notify-host", "--package", "order-cli"]))?;
@@ -83,7 +83,7 @@ fn plug_logger(project: &Project, plugins: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program of ours, which what the user has set for other hosts does not reach.
+/// Returns one of our programs, without the user's own settings in its environment.
 pub(crate) fn program(folder: &Path, name: &str) -> Command {
     let mut command = Command::new(folder.join(name));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOTIFY_")) {
@@ -96,8 +96,8 @@ fn says_ready(log: &str) -> bool {
     log.split(|character: char| !character.is_alphanumeric()).any(|word| word == "ready")
 }
 
-/// The orders that the logger has not written about. Its template writes an order as `#ID`; by
-/// that its lines are told from what the host itself says of an event.
+/// Returns the orders that the logger has not written. Its template writes an order as `#ID`, which distinguishes its
+/// lines from the host's own.
 fn missing<'a>(log: &str, ids: &[&'a str]) -> Vec<&'a str> {
     ids.iter().filter(|id| !log.contains(&format!("#{id}"))).copied().collect()
 }
@@ -110,12 +110,12 @@ struct Host {
 }
 
 impl Host {
-    /// Waits for something in its log, and shows that as it grows. `false`: it did not come in time.
+    /// Waits for a text in its log, and shows the log as it grows. Returns `false` if the text did not come in time.
     fn wait_until(&mut self, limit: Duration, found: impl Fn(&str) -> bool) -> anyhow::Result<bool> {
         let started = Instant::now();
         loop {
             let ended = self.child_guard.wait_timeout(LOOK_INTERVAL);
-            // After the wait: what it wrote last is seen even if it has ended.
+            // Read after the wait, so that the last lines of an ended host are seen.
             let log = self.show();
             if found(&log) {
                 return Ok(true);
@@ -132,7 +132,7 @@ impl Host {
         }
     }
 
-    /// Asks it to stop, and demands that it does so in good order.
+    /// Stops the host, which must exit successfully.
     fn stop(mut self) -> anyhow::Result<()> {
         self.child_guard.terminate();
         let status = self.child_guard.wait_timeout(STOP_LIMIT);
@@ -144,12 +144,12 @@ impl Host {
         }
     }
 
-    /// Writes the new whole lines of its log to stdout, and returns all of it.
+    /// Writes the new complete lines of its log to stdout, and returns the whole log.
     fn show(&mut self) -> String {
         let log = self.child_guard.stderr();
         let end = log.rfind('\n').map_or(0, |end| end + 1);
         if let Some(new) = log.get(self.shown..end) {
-            // Nobody may be reading any more, which does not make the demo fail.
+            // A closed stdout must not make the demo fail.
             let _ = std::io::stdout().write_all(new.as_bytes());
             self.shown = end;
         }

@@ -1,8 +1,8 @@
-//! Guests are what the host loads: plugins, and the modules that its tests throw at it.
+//! Builds guests: plugins, and the modules that the host's tests load.
 //!
-//! This builds them for WebAssembly with whatever compiler is to be had, and lays them out in
-//! folders below target/. A file is replaced in one step, and only if it has changed. No file is
-//! removed, and no toml is replaced: the folder may hold a plugin that somebody dropped in, or has set up.
+//! It compiles them for WebAssembly with any available compiler, and places them in folders below target/. A file is
+//! replaced atomically, and only if it has changed. No file is removed and no toml replaced: the folder may hold a
+//! plugin that somebody dropped in or configured.
 
 use std::ffi::OsString;
 use std::fs;
@@ -27,19 +27,19 @@ pub(crate) const GUESTS: &str = "guests";
 /// The profile in Cargo.toml that guests are built with.
 const PROFILE: &str = "guest";
 
-/// What is built.
+/// The guests to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// The plugins, for somebody who runs the host.
+    /// The plugins, for running the host.
     Plugins,
-    /// Them, in both forms, and the guests of the tests.
+    /// The plugins in both forms, and the guests of the tests.
     Everything,
 }
 
-/// Which compiler is used.
+/// The compiler to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Choice {
-    /// The first that can be had
+    /// The first available one
     Auto,
     /// Rust's own
     Rust,
@@ -64,7 +64,7 @@ impl Platform {
     }
 }
 
-/// A compiler that is there.
+/// An available compiler.
 #[derive(Clone, Debug)]
 enum Compiler {
     Rust(Platform),
@@ -95,7 +95,7 @@ pub(crate) fn build(project: &Project, progress: &Progress, wanted: Wanted, choi
     }
 }
 
-/// The platform that clippy can look at the guests for, if the compiler that runs us has one.
+/// Returns the platform for which clippy can check the guests, if our own compiler has one.
 pub(crate) fn platform_for_lints(project: &Project) -> Option<&'static str> {
     [Platform::WasiP2, Platform::Unknown]
         .into_iter()
@@ -103,14 +103,14 @@ pub(crate) fn platform_for_lints(project: &Project) -> Option<&'static str> {
         .map(Platform::name)
 }
 
-/// Whether the compiler that authors have can write components; asks rustup for it if it cannot.
+/// Returns whether the toolchain of plugin authors can build components. Asks rustup to add the target if not.
 pub(crate) fn provide_components(project: &Project, progress: &Progress) -> bool {
     has_standard_library(project, Platform::WasiP2) || add_by_rustup(project, progress, Platform::WasiP2)
 }
 
 impl Compiler {
-    /// The first that can be had: for the platform that is wanted best, else for core modules,
-    /// which the host turns into components as it loads them.
+    /// Returns the first available compiler for the platform `best`, or else for core modules, which the host turns
+    /// into components while loading.
     fn find(project: &Project, progress: &Progress, best: Platform, choice: Choice) -> anyhow::Result<Self> {
         if choice != Choice::Debian {
             for platform in [best, Platform::Unknown] {
@@ -123,8 +123,8 @@ impl Compiler {
             if let Some(compiler) = Self::debian(project) {
                 return Ok(compiler);
             }
-            // A compiler is a large thing to put onto somebody's machine unasked; root of a
-            // container or of a build machine has asked by being that.
+            // A compiler is too large to install on a user's machine without asking. A root user, as in a container or
+            // on a build machine, has agreed implicitly.
             if Installer::find() == Some(Installer::Root) {
                 progress.heading("apt-get install rustc-web cargo-web rust-web-src lld");
                 match Installer::Root.install(&["rustc-web", "cargo-web", "rust-web-src", "lld"]) {
@@ -133,7 +133,7 @@ impl Compiler {
                             return Ok(compiler);
                         }
                     }
-                    // What the user can do about it is the sentence below.
+                    // The error below says how to fix it.
                     Err(error) => eprintln!("xtask: {error:#}"),
                 }
             }
@@ -163,7 +163,7 @@ impl Compiler {
         }
     }
 
-    /// Compiles the guests, and says where cargo has put them.
+    /// Compiles the guests, and returns cargo's output folder.
     fn build(&self, project: &Project, progress: &Progress, guests: &[&Package]) -> anyhow::Result<PathBuf> {
         let platform = self.platform().name();
         let modules = project.target.join(platform).join(PROFILE);
@@ -195,14 +195,13 @@ impl Compiler {
 fn debian_cargo(project: &Project, linker: &Path) -> Command {
     let mut cargo = Command::new("/usr/bin/cargo");
     cargo.current_dir(&project.root);
-    // Of the toolchain that runs us, nothing may leak into this one.
+    // Keep the settings of our own toolchain away from this one.
     for name in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "LD_LIBRARY_PATH"] {
         cargo.env_remove(name);
     }
     cargo
         .env("RUSTC", "/usr/bin/rustc")
-        // Building the standard library is not stable, but this compiler comes without one for
-        // WebAssembly.
+        // Building the standard library is unstable, but this compiler comes without one for WebAssembly.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
         .arg("-Zbuild-std=std,panic_abort");
@@ -215,7 +214,7 @@ fn rustc(project: &Project) -> Command {
     rustc
 }
 
-/// Asks rustc rather than rustup: there are other ways to come by a standard library.
+/// Asks rustc rather than rustup, because a standard library can also be installed in other ways.
 fn has_standard_library(project: &Project, platform: Platform) -> bool {
     let folder = tools::capture(rustc(project).args(["--print", "target-libdir", "--target", platform.name()]));
     let Ok(entries) = folder.and_then(|folder| Ok(fs::read_dir(folder.trim())?)) else {
@@ -231,11 +230,11 @@ fn add_by_rustup(project: &Project, progress: &Progress, platform: Platform) -> 
     progress.heading(format!("rustup target add {}", platform.name()));
     let mut rustup = Command::new("rustup");
     rustup.current_dir(&project.root).args(["target", "add", platform.name()]);
-    // It may fail, offline for one; what rustc then has is what counts.
+    // This may fail, e.g. offline. The check of rustc's own library decides.
     tools::run(&mut rustup).is_ok() && has_standard_library(project, platform)
 }
 
-/// A linker for WebAssembly: the one inside Rust's toolchain, or LLVM's.
+/// Returns a linker for WebAssembly: the one in Rust's toolchain, or LLVM's.
 fn linker(project: &Project) -> Option<PathBuf> {
     let own = tools::capture(rustc(project).args(["--print", "target-libdir"])).ok().and_then(|folder| {
         let linker = Path::new(folder.trim()).parent()?.join("bin/rust-lld");
@@ -256,7 +255,7 @@ fn lay_out(
     for guest in guests {
         let Some(module) = guest.wasm_file() else { continue };
         let to = folder.join(format!("{}.wasm", guest.name));
-        // First: a host that watches the folder must not take the file for a plugin that is switched on.
+        // Write the toml first: a host that watches the folder must not load the plugin as enabled.
         let toml = to.with_extension("toml");
         if let Some(starter) = guest.starter().filter(|_| !toml.exists()) {
             replace(&starter, &toml)?;
@@ -268,7 +267,7 @@ fn lay_out(
     Ok(())
 }
 
-/// Makes `to` a copy of `from`, in one step. Returns whether it was something else before.
+/// Replaces `to` by a copy of `from`, atomically. Returns whether the content changed.
 pub(crate) fn replace(from: &Path, to: &Path) -> anyhow::Result<bool> {
     let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == content) {
@@ -276,7 +275,7 @@ pub(crate) fn replace(from: &Path, to: &Path) -> anyhow::Result<bool> {
     }
     let write = || -> std::io::Result<()> {
         let folder = to.parent().unwrap_or(Path::new("."));
-        // Whoever watches the folder for plugins must not take this for one.
+        // A host that watches the folder must not take the temporary file for a plugin.
         let mut file = tempfile::Builder::new()
             .prefix(".new-")
             .suffix(".part")

@@ -1,6 +1,6 @@
-//! What plugins in other languages are built with: Python's registry has componentize-py and Zig's C
-//! compiler, npm's has the two for JavaScript. Versions are those of the templates of `plugin new`, so
-//! that what the tests build is what an author gets.
+//! Tools for plugins in other languages: componentize-py and Zig's C compiler from Python's registry, and the two for
+//! JavaScript from npm's. The versions are those of the templates of `plugin new`, so that the tests build with the
+//! same tools as an author.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use crate::npm::{self, INSTALLED, is_installed};
 use crate::project::Project;
 use crate::tools::{self, Progress};
 
-/// Where the tests find all of it.
+/// Variable that gives the tests the tools' folder.
 pub(crate) const VARIABLE: &str = "NOTIFY_TEST_LANGUAGES";
 /// The folder, below target/.
 const FOLDER: &str = "languages";
 
 const TEMPLATES: &str = "host/src/cli/plugin/templates";
-/// Of these templates, with a requirements.txt.
+/// Templates with a requirements.txt.
 const PYTHON_TEMPLATES: [&str; 2] = ["python", "c"];
 const NPM_TEMPLATE: &str = "js/package.json";
-/// The script in there that runs a tool by npx, without it being a dependency.
+/// The script in the template that runs a tool by npx, without depending on it.
 const NPX_SCRIPT: &str = "build:full";
 
-/// The folder with `venv` and `npm/node_modules`; made once, and again when a version changes.
+/// Returns the folder with `venv` and `npm/node_modules`. It is created once, and again when a version changes.
 pub(crate) fn provide(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
     let folder = project.target.join(FOLDER);
     let templates = project.root.join(TEMPLATES);
@@ -61,7 +61,7 @@ fn provide_npm(npm: &Path, templates: &Path, progress: &Progress) -> anyhow::Res
     npm::provide(npm, &format!("target/{FOLDER}/npm"), &wanted, progress)
 }
 
-/// The packages that a project from the template installs, and the one that it runs by npx.
+/// Returns the packages that a project from the template installs, and the one that it runs by npx.
 fn packages(manifest: &str) -> Option<Vec<String>> {
     let manifest: serde_json::Value = serde_json::from_str(manifest).ok()?;
     let dependencies = manifest["devDependencies"].as_object()?;

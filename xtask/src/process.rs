@@ -1,42 +1,42 @@
-//! What a process uses, from `/proc`.
+//! Resource usage of a process, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// Of the process itself, its start included; its children are not.
+/// Returns the CPU time of the process, including its start but not its children.
 pub(crate) fn processor_time(process: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("cannot look at the host in /proc")?;
     Ok(time_in(&stat))
 }
 
 fn time_in(stat: &str) -> Duration {
-    // Of this system's clock ticks, which have been so long on every Linux for decades.
+    // Length of a clock tick, which is the same on every Linux.
     const TICK: Duration = Duration::from_millis(10);
-    // Behind the name, which may have anything in it.
+    // The fields start after the name, which may contain anything.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
     let ticks = fields.skip(11).take(2).map(|field| field.parse::<u32>().unwrap_or_default()).sum::<u32>();
     TICK * ticks
 }
 
-/// The same, to the microsecond, of the threads that there are now. Where the kernel does not tell, it is in ticks.
+/// Returns the CPU time of the currently running threads, in microseconds where the kernel has it, else in ticks.
 pub(crate) fn fine_processor_time(process: u32) -> anyhow::Result<Duration> {
     let mut nanos = 0;
     for thread in fs::read_dir(format!("/proc/{process}/task")).context("cannot look at the host in /proc")? {
-        // It may have ended by now.
+        // The thread may have ended by now.
         let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
         nanos += text.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
     }
     if nanos == 0 { processor_time(process) } else { Ok(Duration::from_nanos(nanos)) }
 }
 
-/// In MiB.
+/// Returns the resident memory in MiB.
 pub(crate) fn resident(process: u32) -> anyhow::Result<f64> {
     Ok(status(process, "VmRSS:")? / 1024.0)
 }
 
-/// A number that the kernel tells of a process; memory is in KiB.
+/// Returns a number from the kernel's status of a process; memory is in KiB.
 pub(crate) fn status(process: u32, name: &str) -> anyhow::Result<f64> {
     let file = format!("/proc/{process}/status");
     let status = fs::read_to_string(&file).context("cannot look at the host in /proc")?;

@@ -1,7 +1,6 @@
 //! The project as cargo sees it: its root, its target folder, its packages.
 //!
-//! Which packages are guests is read from cargo, by where they lie and what they build, so a
-//! new plugin needs no line here.
+//! Guests are recognized from cargo's metadata, by location and build target, so a new plugin needs no change here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +10,7 @@ use serde::Deserialize;
 
 use crate::tools;
 
-/// What `cargo metadata` says of the workspace.
+/// The workspace from `cargo metadata`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Project {
     #[serde(rename = "workspace_root")]
@@ -41,14 +40,14 @@ struct Target {
 #[derive(Clone, Debug, Deserialize)]
 struct Dependency {
     name: String,
-    /// `None` is a normal one.
+    /// Kind of the dependency; `None` for a normal one.
     kind: Option<String>,
 }
 
 impl Project {
-    /// Asks cargo.
+    /// Reads the metadata from cargo.
     pub(crate) fn load() -> anyhow::Result<Self> {
-        // The folder in which xtask was built, unless cargo, which runs it, says where that is now.
+        // Use the folder that cargo reports now, or else the one in which xtask was built.
         let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let mut metadata = tools::cargo_in(Path::new(&own));
         metadata.args(["metadata", "--no-deps", "--format-version", "1"]);
@@ -59,32 +58,32 @@ impl Project {
         serde_json::from_str(metadata).context("cannot read what `cargo metadata` printed")
     }
 
-    /// Cargo, at work on this project.
+    /// Returns cargo, to run on this project.
     pub(crate) fn cargo(&self) -> Command {
         tools::cargo_in(&self.root)
     }
 
-    /// Where cargo puts the programs of the dev profile.
+    /// Returns cargo's folder for programs of the dev profile.
     pub(crate) fn programs(&self) -> PathBuf {
         self.target.join("debug")
     }
 
-    /// Where cargo puts those that are optimised.
+    /// Returns cargo's folder for optimised programs.
     pub(crate) fn release_programs(&self) -> PathBuf {
         self.target.join("release")
     }
 
-    /// The plugins that this project ships.
+    /// Returns the plugins that this project ships.
     pub(crate) fn plugins(&self) -> Vec<&Package> {
         self.guests_below("plugins")
     }
 
-    /// The guests that only tests load.
+    /// Returns the guests that only tests load.
     pub(crate) fn test_guests(&self) -> Vec<&Package> {
         self.guests_below("host/tests/guests")
     }
 
-    /// All that is built for WebAssembly, and so left out of what is built for this machine.
+    /// Returns everything that is built for WebAssembly, and is therefore left out of native builds.
     pub(crate) fn guests(&self) -> Vec<&Package> {
         [self.plugins(), self.test_guests()].concat()
     }
@@ -100,7 +99,7 @@ impl Project {
         guests
     }
 
-    /// The root of each library and program, with the name of its package.
+    /// Returns the root of each library and program, with the name of its package.
     pub(crate) fn roots(&self) -> impl Iterator<Item = (&str, PathBuf)> {
         let is_ours =
             |target: &&Target| target.kind.iter().any(|kind| matches!(kind.as_str(), "lib" | "bin" | "cdylib"));
@@ -109,7 +108,7 @@ impl Project {
         })
     }
 
-    /// The names of the integration tests of all packages that are built for this machine.
+    /// Returns the names of the integration tests of all native packages.
     pub(crate) fn test_targets(&self) -> Vec<&str> {
         let targets = self.packages.iter().flat_map(|package| &package.targets);
         targets
@@ -118,7 +117,7 @@ impl Project {
             .collect()
     }
 
-    /// `--workspace`, less the guests.
+    /// Returns the arguments for `--workspace` without the guests.
     pub(crate) fn without_guests(&self) -> Vec<String> {
         let mut arguments = vec!["--workspace".to_owned()];
         for guest in self.guests() {
@@ -129,13 +128,13 @@ impl Project {
 }
 
 impl Package {
-    /// What cargo calls the module that this guest compiles to. `None`: it is no guest.
+    /// Returns cargo's name for the module of this guest, or `None` if the package is not a guest.
     pub(crate) fn wasm_file(&self) -> Option<String> {
-        // Packages keep their hyphens; what rustc writes is named after the crate.
+        // Package names keep their hyphens; rustc names its output after the crate.
         Some(format!("{}.wasm", self.guest_target()?.name.replace('-', "_")))
     }
 
-    /// The toml that it begins with, where it cannot do its work without one.
+    /// Returns the toml that a plugin ships with if it cannot work without one.
     pub(crate) fn starter(&self) -> Option<PathBuf> {
         Some(self.manifest_path.with_file_name("starter.toml")).filter(|file| file.is_file())
     }
@@ -144,7 +143,7 @@ impl Package {
         self.targets.iter().find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
     }
 
-    /// The packages that this one names as normal dependencies.
+    /// Returns the packages that this one names as normal dependencies.
     pub(crate) fn normal_dependencies(&self) -> impl Iterator<Item = &str> {
         self.dependencies.iter().filter(|dependency| dependency.kind.is_none()).map(|dependency| &*dependency.name)
     }

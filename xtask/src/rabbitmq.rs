@@ -1,5 +1,5 @@
-//! The RabbitMQ servers that the tests start: the one that Debian's release of today has, and
-//! RabbitMQ 4 in a folder below target/, which is a small Debian of its own.
+//! The RabbitMQ servers that the tests start: the one of this machine's Debian release, and RabbitMQ 4 in a folder
+//! below target/ that holds a small Debian system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const FOUR: &str = "rabbitmq-4";
 /// Debian's first release with RabbitMQ 4.
 const FOUR_DEBIAN: &str = "trixie";
 
-/// Makes sure that there is a server.
+/// Installs a server if there is none.
 pub(crate) fn provide(progress: &Progress) -> anyhow::Result<()> {
     if is_installed() {
         return Ok(());
@@ -32,7 +32,7 @@ pub(crate) fn provide(progress: &Progress) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The folder with RabbitMQ 4.
+/// Returns the folder with RabbitMQ 4.
 pub(crate) fn provide_four(project: &Project, progress: &Progress) -> anyhow::Result<PathBuf> {
     let folder = project.target.join(FOUR);
     if !is_system(&folder) {
@@ -42,7 +42,7 @@ pub(crate) fn provide_four(project: &Project, progress: &Progress) -> anyhow::Re
 }
 
 fn make_four(folder: &Path, progress: &Progress) -> anyhow::Result<()> {
-    // To run what is in there takes root, too.
+    // Running the programs in it takes root as well.
     let Some(installer @ Installer::Root) = Installer::find() else { bail!("that takes root, and apt-get") };
     if tools::find_program("debootstrap").is_none() {
         progress.heading("apt-get install debootstrap");
@@ -55,7 +55,7 @@ fn make_four(folder: &Path, progress: &Progress) -> anyhow::Result<()> {
     }
     let mut debootstrap = Command::new("debootstrap");
     debootstrap.args(["--variant=minbase", "--include=rabbitmq-server", FOUR_DEBIAN]).arg(&unfinished);
-    // It lists every package, and its errors, on stdout.
+    // debootstrap lists every package, and its errors, on stdout.
     let output = debootstrap.stdin(Stdio::null()).output().context("cannot start debootstrap")?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stdout);

@@ -1,7 +1,6 @@
-//! The tools that the tasks call: cargo, and what the machine has.
+//! Tools that the tasks call: cargo and the machine's programs.
 //!
-//! A tool that fails becomes one sentence that names its command line; what it had to say has
-//! gone to stderr by then.
+//! A failing tool produces one sentence with its command line. Its own messages have gone to stderr by then.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-/// What xtask is at, and since when.
+/// Prints the current step and the elapsed time.
 #[derive(Debug)]
 pub(crate) struct Progress {
     started: Instant,
@@ -22,7 +21,7 @@ impl Progress {
         Self { started: Instant::now(), quiet }
     }
 
-    /// Says what comes next.
+    /// Prints the next step.
     pub(crate) fn heading(&self, text: impl std::fmt::Display) {
         if !self.quiet {
             eprintln!("[{:6.1} s] {text}", self.started.elapsed().as_secs_f64());
@@ -30,12 +29,12 @@ impl Progress {
     }
 }
 
-/// Cargo, the one that runs us where there is one.
+/// Returns the cargo that runs us, or else the one in the path.
 pub(crate) fn cargo_in(folder: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(folder);
-    // What cargo tells xtask of itself would look like a changed environment to the build
-    // scripts below, and rebuild in turns what `cargo build` and `cargo xtask` share.
+    // Cargo sets variables for xtask. Build scripts below would see a changed environment, so `cargo build` and `cargo
+    // xtask` would rebuild shared crates in turns.
     for (name, _) in std::env::vars_os() {
         if is_about_xtask(&name) {
             cargo.env_remove(name);
@@ -52,7 +51,7 @@ fn is_about_xtask(variable: &OsStr) -> bool {
         || name == "OUT_DIR"
 }
 
-/// Runs it to its end; its output is the user's.
+/// Runs a command to its end, with its output visible.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
     if !status.success() {
@@ -61,7 +60,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs it to its end, and returns what it wrote on stdout.
+/// Runs a command to its end, and returns its stdout.
 pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
     command.stderr(Stdio::inherit());
     let output = command.output().with_context(|| format!("cannot start `{}`", line(command)))?;
@@ -71,7 +70,7 @@ pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{}` printed what is not UTF-8", line(command)))
 }
 
-/// Whether it runs and succeeds. It says nothing.
+/// Runs a command silently, and returns whether it succeeds.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -81,16 +80,16 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Where the program of this name is, of those that the user's shell would find.
+/// Finds a program in the user's path.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Makes a Python environment of its own. Debian's python3 cannot until a package is added.
+/// Creates a Python virtual environment. Debian's python3 needs an additional package for that.
 pub(crate) fn make_venv(progress: &Progress, folder: &Path) -> anyhow::Result<()> {
-    // What an interrupted try has left would be taken for good. It says nothing if it fails: Python's
-    // own words would be about a package of some distribution.
+    // `--clear` removes the remains of an interrupted attempt. Output is hidden, because Python's own error would
+    // suggest a package of some distribution.
     let makes = || succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder));
     if makes() {
         return Ok(());
@@ -106,7 +105,7 @@ pub(crate) fn make_venv(progress: &Progress, folder: &Path) -> anyhow::Result<()
     Ok(())
 }
 
-/// How Debian's packages can be installed here without asking anybody.
+/// A way to install Debian packages without asking for a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Installer {
     /// We are root.
@@ -116,7 +115,7 @@ pub(crate) enum Installer {
 }
 
 impl Installer {
-    /// `None`: no apt, or no right to use it.
+    /// Returns `None` without apt or without the right to use it.
     pub(crate) fn find() -> Option<Self> {
         find_program("apt-get")?;
         if rustix::process::geteuid().is_root() {
@@ -128,7 +127,7 @@ impl Installer {
         }
     }
 
-    /// Installs packages. No server that comes with them is started.
+    /// Installs packages. Servers in them are not started.
     pub(crate) fn install(self, packages: &[&str]) -> anyhow::Result<()> {
         let mut command = match self {
             Self::Root => Command::new("sh"),
@@ -139,7 +138,7 @@ impl Installer {
             }
         };
         command.args(["-c", include_str!("../apt-install.sh"), "apt-install"]).args(packages);
-        // The script itself would be an unreadable command line in an error.
+        // Name the packages in the error, because the script's own command line is unreadable.
         let status = command.stdin(Stdio::null()).status().context("cannot start sh")?;
         if !status.success() {
             bail!("`apt-get install {}` failed ({status})", packages.join(" "));

@@ -1,4 +1,4 @@
-//! However RabbitMQ goes away, the host says so once, comes back by itself, and loses nothing.
+//! However RabbitMQ goes away, the host reports it once, reconnects by itself, and loses nothing.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const COUNT: usize = 400;
 const RATE: &str = "100";
 const LOST: &str = "connecting again in";
 
-/// A world whose host reaches the node through a proxy; order-cli goes there directly.
+/// Returns a world whose host connects through a proxy. order-cli connects directly.
 fn world_through(proxy: &Proxy) -> World {
     let mut world = World::on_rabbitmq();
     world.host_url = format!("amqp://guest:guest@127.0.0.1:{}/%2F?heartbeat=2", proxy.port());
@@ -152,7 +152,7 @@ fn a_new_plugin_whose_queue_may_not_be_made() {
     node.ctl(&["set_permissions", "-p", "/", "guest", "^$", ".*", ".*"]);
     world.plug("witness", &built("NOTIFY_TEST_GUESTS", "witness.wasm"), "[config]\nlabel = \"a\"\n");
     host.wait_for("it gets no events yet, for its queue cannot be made");
-    // The session that follows does without it as well.
+    // The next session also does without that queue.
     node.ctl(&["close_all_connections", "for a test"]);
     eventually(SOON, "it is back", || times(&host, "ready: ") == 2);
     for id in world.order(&["demo"]) {
@@ -176,7 +176,7 @@ fn a_delivery_that_is_held_for_longer_than_the_broker_allows() {
     let world = World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
     world.plug_logger();
     let guest = built("NOTIFY_TEST_GUESTS", "misbehaver.wasm");
-    // Only the orders that are cancelled keep it busy.
+    // Only cancelled orders keep it busy.
     let toml = "[[subscriptions]]\nevent-type = \"OrderCanceled\"\n[retry]\nattempts = 1\n[limits]\ntime = \"6s\"\n[config]\nact = \"loop\"\n";
     world.plug("slow", &guest, toml);
     let host = world.host();
@@ -188,7 +188,7 @@ fn a_delivery_that_is_held_for_longer_than_the_broker_allows() {
     eventually(SOON, "it is back", || times(&host, "ready: ") >= 2);
     let next = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
     host.wait_for_order(&next);
-    // The one that was cut off is seen through on a later session.
+    // The event that was cut off is completed in a later session.
     world.dead_letters(&world.broker(), 1);
     host.stop();
 }
@@ -198,9 +198,9 @@ fn a_memory_alarm_holds_up_what_is_published_and_nothing_else() {
     let node = Node::start();
     let world = World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
     world.plug_logger();
-    // All fail at first, which is no reason to leave it alone.
+    // Every first attempt fails, so keep the breaker closed.
     world.plug_misbehaver_with("twice", "[breaker]\ncalls = 1000\n");
-    // Waiting in the queue, while the host is away.
+    // Publish while no host runs, so that events wait in the queue.
     world.host().stop();
     world.order(&["--quiet", "load", "--count", "20", "--mix", "created=100"]);
     node.ctl(&["set_vm_memory_high_watermark", "0.0000001"]);
@@ -230,7 +230,7 @@ fn order_cli_reports_no_success_that_the_broker_did_not_confirm() {
     command.args(["--broker", &world.host_url, "--exchange", &world.exchange, "--timeout", "3"]);
     command.args(["load", "--count", "100000", "--rate", "200", "--ids"]);
     let load = ChildGuard::spawn(command);
-    // The report at the end is no order's id.
+    // The report at the end is not an order id.
     let ids = || load.stdout().lines().filter(|line| uuid::Uuid::parse_str(line).is_ok()).count();
     eventually(SOON, "it is in the middle of it", || ids() > 50);
     proxy.set(Mode::Stall);

@@ -1,5 +1,4 @@
-//! A RabbitMQ that is killed with SIGKILL under load, again and again, costs nothing that it had
-//! confirmed.
+//! Killing RabbitMQ with SIGKILL again and again under load loses nothing that it had confirmed.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ const KILLS: usize = 5;
 /// Confirmed events between two kills.
 const ROUND: usize = 300;
 const MOODY: &str = "misbehaver-sometimes";
-/// A restart takes several seconds.
+/// How long to wait for recovery; a restart takes several seconds.
 pub(crate) const LONG: Duration = Duration::from_mins(3);
 
 #[test]
@@ -57,7 +56,7 @@ fn kill_five_times(node: &Node) {
     assert_eq!(world.queue_state(&world.broker(), &world.names().dead()).ready, 0);
 }
 
-/// Publishes without end, over whatever connection there is, and keeps book of what was confirmed.
+/// Publishes without end over any connection it gets, and records the confirmed events.
 pub(crate) struct Publisher {
     confirmed: Arc<Mutex<BTreeSet<String>>>,
     stop: Arc<AtomicBool>,

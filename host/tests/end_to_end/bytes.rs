@@ -1,4 +1,4 @@
-//! Any bytes as a message are handled, or dead-lettered byte for byte.
+//! A message of any bytes is either handled or dead-lettered byte for byte.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ on_both_engines! {
             Message { body: vec![0xff, 0xfe, 0x00].into(), properties: Properties::default() },
             Message::json("{\"event\": \"Broken\""),
             Message::json("nonsense"),
-            // More than a frame, and not JSON.
+            // Larger than one frame, and not JSON.
             Message { body: vec![b'x'; 16 << 20].into(), properties: Properties::default() },
             wrong_headers,
         ];
@@ -52,8 +52,8 @@ on_both_engines! {
             assert_eq!(headers.get("x-notify-routing-key"), Some(&Value::from("anything.at.all")));
         }
         for (order, _) in &handled {
-            // The logger cannot take the first two apart, and says so in its own words: what
-            // matters is that it got them.
+            // The logger cannot parse the first two and logs them in another form. It only matters
+            // that it received them.
             host.wait_for(order);
         }
         let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);

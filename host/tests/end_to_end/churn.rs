@@ -1,4 +1,4 @@
-//! Plugins come, change, break and go many times under steady load, and it shows nowhere.
+//! Plugins come, change, break and go many times under steady load, without visible effect.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use testbed::eventually;
 use crate::on_both_engines;
 use crate::world::{Host, SOON, World, built};
 
-/// Changes of the folder.
+/// Number of changes to the folder.
 const CHANGES: usize = 50;
-/// So many until the host has all that it needs.
+/// Changes before memory is first measured. By then the host has allocated everything it needs.
 const WARM: usize = 10;
-/// Events per second, published so many at a time.
+/// Events per second, published in batches.
 const RATE: &str = "100";
 const BATCH: usize = 100;
 
-/// The one whose files change.
+/// The plugin whose files change.
 struct Changing<'a> {
     host: &'a Host,
     content: Vec<u8>,
@@ -29,7 +29,7 @@ struct Changing<'a> {
 }
 
 impl Changing<'_> {
-    /// Makes one change, and waits until the host has done as it says.
+    /// Makes one change, and waits until the host has acted on it.
     fn change(&self, number: usize) {
         let lines = |text: &str| self.host.child_guard.stderr().matches(text).count();
         let (loaded, unloaded, refused) = (lines("\"loaded"), lines("unloaded: "), lines("goes on running"));
@@ -43,12 +43,12 @@ impl Changing<'_> {
                 fs::write(&self.wasm, &self.content).unwrap();
                 once_more("\"loaded", loaded);
             }
-            // Edit it; mend what was broken.
+            // Edit it; this also repairs a broken file.
             1 | 4 => {
                 self.label(number);
                 once_more("\"loaded", loaded);
             }
-            // Replace it in one step; a custom section makes it another file.
+            // Replace it atomically. A custom section makes it another file.
             2 | 5 => {
                 let part = self.wasm.with_extension("part");
                 let section = [0, 3, 1, b'v', u8::try_from(number).unwrap()];
@@ -56,7 +56,7 @@ impl Changing<'_> {
                 fs::rename(&part, &self.wasm).unwrap();
                 once_more("\"loaded", loaded);
             }
-            // Break it, in either file.
+            // Break either file.
             3 => {
                 fs::write(&self.toml, "[confg]\n").unwrap();
                 once_more("goes on running", refused);
@@ -65,7 +65,7 @@ impl Changing<'_> {
                 fs::write(&self.wasm, &self.content[..self.content.len() / 2]).unwrap();
                 once_more("goes on running", refused);
             }
-            // Mend it under another name.
+            // Repair it under another name.
             7 => {
                 fs::write(&self.wasm, &self.content).unwrap();
                 fs::rename(&self.toml, &self.renamed_toml).unwrap();
@@ -73,7 +73,7 @@ impl Changing<'_> {
                 once_more("\"loaded", loaded);
                 once_more("unloaded: ", unloaded);
             }
-            // Take it away, by both names.
+            // Remove it under both names.
             _ => {
                 for path in [&self.wasm, &self.toml, &self.renamed_wasm, &self.renamed_toml] {
                     fs::remove_file(path).unwrap();
@@ -87,7 +87,7 @@ impl Changing<'_> {
         fs::write(&self.toml, format!("[config]\nlabel = \"v{number}\"\n")).unwrap();
     }
 
-    /// KiB of the host's memory.
+    /// Returns the host's resident memory in KiB.
     fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.host.child_guard.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -95,7 +95,7 @@ impl Changing<'_> {
     }
 }
 
-/// Publishes until `done`, and returns how many events that were.
+/// Publishes until `done`, and returns the number of events.
 fn publish(world: &World, done: &AtomicBool) -> usize {
     let mut published = 0;
     while !done.load(Ordering::Relaxed) {
@@ -105,7 +105,7 @@ fn publish(world: &World, done: &AtomicBool) -> usize {
     published
 }
 
-/// Ends the publishing, also when a change fails.
+/// Ends the publishing, even when a change fails.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -142,7 +142,7 @@ on_both_engines! {
         println!("resident: {start} KiB after {WARM} changes, {end} KiB after {CHANGES}, and {published} events");
         assert_eq!(host.orders().len(), published, "the logger was called once for each");
         assert_eq!(host.distinct_orders().len(), published);
-        // The one that changed was never called half-loaded: no call failed.
+        // The changing plugin was never called half-loaded: no call failed.
         assert!(!host.logged("attempt 1 of") && !host.logged("dead-lettered"), "{}", host.child_guard.stderr());
         for plugin in ["witness", "renamed"] {
             assert!(host.said(plugin).len() > 10, "{plugin} saw {} events", host.said(plugin).len());

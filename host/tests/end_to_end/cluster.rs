@@ -1,5 +1,5 @@
-//! A cluster of three nodes loses one of them, and then another: the host goes on elsewhere within
-//! seconds, and nothing that was confirmed is lost.
+//! A cluster of three nodes loses one node, then another. The host continues on a different node within seconds, and
+//! no confirmed event is lost.
 
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ fn a_cluster_that_loses_a_node_loses_no_event() {
     host.stop();
 }
 
-/// Kills the node, waits until events are confirmed and handled as before, and starts it again.
+/// Kills the node, waits until events are confirmed and handled again, and restarts the node.
 fn lose(what: &str, node: &Node, publisher: &Publisher, host: &Host) {
     let (confirmed, handled) = (publisher.confirmed().len(), host.distinct_orders().len());
     node.kill();
@@ -47,7 +47,7 @@ fn lose(what: &str, node: &Node, publisher: &Publisher, host: &Host) {
     node.start_again();
 }
 
-/// The node on which the queue is led.
+/// Returns the node that leads the queue.
 fn leader<'a>(nodes: &'a [Node], queue: &str) -> &'a Node {
     let text = nodes[0].ctl(&["list_queues", "name", "leader", "--no-table-headers"]);
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(queue));
@@ -55,14 +55,14 @@ fn leader<'a>(nodes: &'a [Node], queue: &str) -> &'a Node {
     nodes.iter().find(|node| line.contains(&node.name())).unwrap_or_else(|| panic!("no leader in {line}"))
 }
 
-/// The node that the host has said last that it consumes from.
+/// Returns the node that the host most recently reported consuming from.
 fn connected<'a>(nodes: &'a [Node], host: &Host) -> &'a Node {
     let log = host.child_guard.stderr();
     let line = log.lines().rfind(|line| line.contains("ready: ")).unwrap();
     nodes.iter().find(|node| line.contains(&format!("127.0.0.1:{}/", node.port()))).unwrap()
 }
 
-/// Waits until the queue is whole again: two of three must agree on it when the next node is lost.
+/// Waits until the queue has all its members. Two of three must agree when the next node is lost.
 fn all_know_the_queue(nodes: &[Node], queue: &str) {
     eventually(LONG, "the queue has three members that are up", || {
         let text = nodes[0].ctl(&["list_queues", "name", "online", "--no-table-headers"]);

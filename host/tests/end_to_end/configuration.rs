@@ -1,4 +1,4 @@
-//! The settings: checked, shown, and read again while the host runs.
+//! The settings: checked, shown, and reloaded while the host runs.
 
 use std::fs;
 use std::process::Output;
@@ -60,7 +60,7 @@ fn a_check_tells_every_fault_of_host_and_plugins() {
     let told: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&told[0]["line"], &told[0]["suggestion"]), (&1.into(), &"did you mean \"prefetch\"?".into()));
     assert_eq!((told.len(), &told[1]["column"]), (2, &8.into()));
-    // The host says the same, a line each, and does not start.
+    // The host prints the same errors, one per line, and does not start.
     let started = world.host_with(&[]);
     assert_eq!(started.child_guard.wait_timeout(SOON).and_then(|status| status.code()), Some(78));
     assert!(
@@ -146,7 +146,7 @@ fn a_reload_names_what_needs_a_restart_and_a_broken_file_changes_nothing() {
     }
     world.order(&["create", "--user", "u", "--product", "p"]);
     host.wait_for("\"level\":\"DEBUG\"");
-    // What needs a restart is not forgotten by the next time.
+    // A setting that needs a restart is reported again at the next reload.
     let said = text(&reload(&world).stderr);
     assert!(said.contains("needs a restart: prefetch (256 → 5)") && !said.contains("holds now"), "{said}");
 

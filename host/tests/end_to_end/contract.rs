@@ -1,4 +1,4 @@
-//! Plugins that were compiled against earlier versions of the contract load and run for ever.
+//! Plugins compiled against earlier versions of the contract load and run for ever.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use testbed::eventually;
 
 use crate::world::{SOON, World};
 
-/// Every plugin that is kept, with the name that it gets here.
+/// Returns every archived plugin with the name that it gets here.
 fn kept() -> Vec<(String, std::path::PathBuf)> {
     let versions = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract")).unwrap();
     let versions = versions.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
@@ -41,7 +41,7 @@ fn plugins_of_every_earlier_contract_load_and_run() {
 
     let broker = world.broker();
     let rust: Vec<_> = kept.iter().map(|(name, _)| name).filter(|name| name.starts_with("rust")).collect();
-    // Of each of these one that is rejected, and one whose attempts are used up.
+    // Each of these leaves one rejected letter and one whose attempts are used up.
     let letters = world.dead_letters(&broker, rust.len() * 2);
     let header = |letter: &broker::Delivery, name: &str| letter.message.properties.headers[name].to_text().unwrap();
     let found: BTreeSet<_> = letters

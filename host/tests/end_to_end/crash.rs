@@ -1,4 +1,4 @@
-//! A host that is killed with SIGKILL, again and again, loses nothing and repeats little.
+//! A host that is killed with SIGKILL again and again loses nothing and repeats little.
 
 use std::collections::BTreeSet;
 use std::process::Output;
@@ -11,16 +11,16 @@ use crate::world::{Host, SOON, World};
 
 const COUNT: usize = 5000;
 const KILLS: usize = 20;
-/// Unacknowledged messages that a host may hold.
+/// Maximum unacknowledged messages of a host.
 const PREFETCH: usize = 256;
-/// A load that lasts for about as long as the kills do.
+/// Rate in events per second. The load lasts about as long as the kills.
 const RATE: &str = "300";
 const MOODY: &str = "misbehaver-sometimes";
 
 on_both_engines! {
     fn a_host_that_is_killed_twenty_times_under_load_loses_nothing(world: &World) {
         world.plug_logger();
-        // Four failures in a row would wait for more than a minute.
+        // With the default, four failures in a row would wait for more than a minute.
         world.plug_misbehaver_with("sometimes", "[retry]\npause-max = \"2s\"\n");
         let random = fastrand::Rng::with_seed(fastrand::u64(..));
         println!("seed: {}", random.get_seed());
@@ -30,12 +30,12 @@ on_both_engines! {
         let load = ChildGuard::spawn(
             world.order_cli_command(&["--quiet", "load", "--count", &count, "--rate", RATE, "--mix", "created=100"]),
         );
-        // While the last host runs.
+        // Declared here so that it prints while the last host still runs.
         let _said = SaidOnFailure(world);
         for _ in 0..KILLS {
             let host = hosts.last().unwrap();
             eventually(SOON, "it is at work", || !host.orders().is_empty());
-            // Anywhere within an attempt, a settlement, or neither: what is random is not awaited.
+            // Kill at a random moment, within an attempt, a settlement, or neither.
             std::thread::sleep(Duration::from_micros(random.u64(0..300_000)));
             host.child_guard.kill();
             hosts.push(world.host());
@@ -54,7 +54,7 @@ on_both_engines! {
         println!("{} of {COUNT} were repeated", calls - COUNT);
         assert!(calls <= COUNT + KILLS * PREFETCH, "{calls} calls: more than what was in flight was repeated");
         let broker = world.broker();
-        // Not the moody one's: a repetition may still wait for its next attempt.
+        // Leave out the moody plugin's queue: a repetition may still wait for its next attempt.
         for queue in [world.queue.clone(), world.names().plugin("logger"), world.names().dead()] {
             let state = world.queue_state(&broker, &queue);
             assert_eq!((state.ready, state.delayed), (0, 0), "{queue}");
@@ -62,7 +62,7 @@ on_both_engines! {
     }
 }
 
-/// Says how the plugins stand, and what came to the moody one last, if the test has failed.
+/// Prints the plugins' states and the moody plugin's last events if the test fails.
 struct SaidOnFailure<'w>(&'w World);
 
 impl Drop for SaidOnFailure<'_> {
@@ -83,7 +83,7 @@ fn union<'a>(sets: impl Iterator<Item = &'a BTreeSet<String>>, last: BTreeSet<St
     sets.fold(last, |all, set| &all | set)
 }
 
-/// The ids of the events that the moody plugin got through.
+/// Returns the ids of the events that the moody plugin completed.
 fn successes(host: &Host) -> BTreeSet<String> {
     let said = host.said(MOODY).into_iter();
     said.filter_map(|(_, line)| Some(line.strip_prefix("success with ")?.to_owned())).collect()

@@ -1,5 +1,5 @@
-//! The dashboard, as a person meets it: a real Chromium looks at a real host under load, and does what an operator
-//! would. What it does is in `dashboard/drive.mjs`.
+//! The dashboard in a real Chromium, which views a real host under load and does an operator's work. The steps are in
+//! `dashboard/drive.mjs`.
 
 use std::env;
 use std::fs;
@@ -14,20 +14,20 @@ use crate::admin::client::Client;
 use crate::on_both_engines;
 use crate::world::{SOON, World, built};
 
-/// All steps of a scenario, on a machine that is busy.
+/// Maximum time for all steps of a scenario, on a busy machine.
 const SCENARIO_TIME_MAX: Duration = Duration::from_mins(8);
-/// Orders that `shop` rejects before the browser looks.
+/// Orders that `shop` rejects before the browser starts.
 const LETTERS: usize = 6;
 
 /// A browser that goes through a scenario.
 struct Operator(ChildGuard);
 
 impl Operator {
-    /// `settings` are what the scenario takes beside those of every one.
+    /// Starts a scenario. `settings` come in addition to those that every scenario gets.
     fn begin(scenario: &str, engine: &str, admin: &Client, mut settings: Value) -> Self {
         let packages = env::var_os("NOTIFY_TEST_BROWSER")
             .expect("NOTIFY_TEST_BROWSER is not set: run the tests by `cargo xtask test`");
-        // To be looked at: they stay.
+        // Screenshots for people to look at, so they are kept.
         let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard").join(engine);
         fs::create_dir_all(&pictures).unwrap();
         settings["at"] = json!(format!("http://{}/", admin.at));

@@ -12,12 +12,12 @@ use crate::on_both_engines;
 use crate::world::{SOON, World, built};
 
 const DAY: i64 = 86_400_000;
-/// The plugins, and how many letters each has.
+/// Dead letters of each plugin.
 const ALPHA: usize = 600;
 const BETA: usize = 250;
 const GAMMA: usize = 150;
 const ALL: usize = ALPHA + BETA + GAMMA;
-/// What is left of the last two when every second letter is gone.
+/// Letters left of BETA and GAMMA once every second letter is gone.
 const HALF: usize = 200;
 
 fn letter(plugin: &str, number: usize, age: i64) -> Message {
@@ -43,7 +43,7 @@ fn letter(plugin: &str, number: usize, age: i64) -> Message {
     message
 }
 
-/// Fills the dead-letter queue; every second letter is two days old.
+/// Fills the dead-letter queue. Every second letter is two days old.
 fn fill(world: &World, broker: &Broker) {
     let source = Source {
         exchange: world.exchange.clone(),
@@ -96,7 +96,7 @@ on_both_engines! {
             assert!(shown.contains(text), "{text} in {shown}");
         }
 
-        // Nothing happens without a word on which, or without a yes.
+        // Nothing happens without a selection, or without confirmation.
         assert_eq!(command(world, &["purge", "--yes"]).status.code(), Some(2));
         assert_eq!(command(world, &["purge", "--all"]).status.code(), Some(1), "there is no terminal to ask on");
         succeed(world, &["purge", "--all", "--dry-run"]);
@@ -145,11 +145,11 @@ on_both_engines! {
         let broker = world.broker();
         fill(world, &broker);
         for (arguments, code) in [
-            // As an empty variable in a script would have it.
+            // An empty variable in a script would produce this.
             (["purge", "--yes", "--id", ""], 2),
             (["purge", "--yes", "--reason", ""], 2),
             (["replay", "--yes", "--limit", "5"], 2),
-            // Of a thousand ids some sixty begin with it.
+            // About sixty of a thousand ids begin with this digit.
             (["purge", "--yes", "--id", "a"], 1),
         ] {
             let output = command(world, &arguments);
@@ -175,7 +175,8 @@ on_both_engines! {
         let ready = |queue: &str| world.block_on(broker.inspect(queue)).unwrap().map_or(0, |state| state.ready);
         let alpha = || ready(&names.plugin("alpha"));
         eventually(SOON, "what one of them held is back", || alpha() + ready(&names.dead()) == ALL as u64);
-        // What came back after the other had counted is for another go.
+        // Each replay takes the number of letters that it counted. Letters that the other gave back
+        // later need another run.
         succeed(world, &["replay", "--plugin", "alpha", "--yes"]);
         assert_eq!((alpha(), ready(&names.dead())), (ALPHA as u64, (BETA + GAMMA) as u64), "each once");
     }
@@ -198,7 +199,7 @@ on_both_engines! {
         };
         undecodable(r#"{"event":"OrderCreated","order_id":"readable"}"#, "");
         undecodable(r#"{"order_id":"nothing"}"#, "");
-        // The queue's name, by which it would come, is not its type.
+        // The message comes by the queue's name, which must not become its type.
         undecodable(r#"{"order_id":"by-its-key"}"#, "order.created");
         assert_eq!(command(world, &["replay", "--all", "--yes"]).status.code(), Some(1));
         host.wait_for("readable");

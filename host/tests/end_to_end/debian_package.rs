@@ -1,5 +1,6 @@
-//! The Debian package, installed into a Debian of its own: a layer above the one that `cargo xtask test` has made for
-//! RabbitMQ 4, seen by nobody else and gone afterwards. It takes root. The service is started as its unit says.
+//! Installs the Debian package into a private Debian: an overlay on the one that `cargo xtask test` set up for
+//! RabbitMQ 4. The overlay is invisible to other processes and disappears afterwards. The test needs root. The service
+//! is started with the settings of its unit.
 
 use std::env;
 use std::fs;
@@ -15,17 +16,17 @@ use crate::service_manager::Manager;
 use crate::world::{SOON, built};
 
 const UNIT: &str = "/lib/systemd/system/notify-host.service";
-/// The default of `drain-timeout`. What stops a host must be more patient.
+/// The default of `drain-timeout`. Stop timeouts must be longer.
 const DRAIN: Duration = Duration::from_secs(25);
 const PROGRAM: &str = "/usr/bin/notify-host";
 const CONFIG: &str = "/etc/notify-host/notify-host.toml";
-/// In place of the user that systemd makes up.
+/// Stands in for the dynamic user that systemd allocates.
 const USER: &str = "65534";
 const AS_USER: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs";
 
-/// A Debian of the test's own.
+/// A Debian system of the test's own.
 struct Debian {
-    /// Its mounts live as long as this process.
+    /// Keeps the mounts alive.
     holder: ChildGuard,
     folder: TempDir,
 }
@@ -63,7 +64,7 @@ impl Debian {
         Self { holder, folder }
     }
 
-    /// A command in it, as the service's user or as root.
+    /// Returns a command that runs in this system, as the service's user or as root.
     fn command(&self, is_user: bool, line: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.holder.id().to_string(), "--mount", "--", "chroot"]);
@@ -88,11 +89,11 @@ impl Debian {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The service, started by its unit. It has said that it is ready.
+    /// Starts the service from its unit and waits until it reports that it is ready.
     fn service(&self) -> Service<'_> {
         let unit = self.succeed(&["cat", UNIT]);
         let of = |key: &str| setting(&unit, key).to_owned();
-        // Names what the other lines of the unit are read for here.
+        // The rest of this function relies on these values.
         assert_eq!((of("Type"), of("NotifyAccess"), of("KillMode")), ("notify".into(), "main".into(), "mixed".into()));
         assert_eq!((of("DynamicUser"), of("StateDirectory")), ("yes".into(), "notify-host".into()));
         let state = format!("/var/lib/{}", of("StateDirectory"));
@@ -105,7 +106,7 @@ impl Debian {
         let _ = fs::remove_file(&socket);
         let mut manager = Manager::at(socket.clone());
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
-        // Limits first: only root may raise them, and not everywhere.
+        // Set the limits first: only root may raise them, and not on every machine.
         let limits = format!("ulimit -c {} && {{ ulimit -n {} || true; }}", of("LimitCORE"), of("LimitNOFILE"));
         let script = format!("{limits} && umask {} && exec {AS_USER} {}", of("UMask"), of("ExecStart"));
         let mut command = self.command(false, &["sh", "-c", &script]);
@@ -121,7 +122,7 @@ impl Debian {
         self.run(&["test", "-e", path]).status.success()
     }
 
-    /// What is of ours in it, less what dpkg keeps for itself.
+    /// Lists our files on the system, without dpkg's own records.
     fn of_ours(&self) -> Vec<String> {
         let found = self.succeed(&[
             "find",
@@ -139,7 +140,7 @@ impl Debian {
     }
 }
 
-/// What a line of a unit says, which is there once.
+/// Returns the value of a unit's setting, which must occur once.
 fn setting<'u>(unit: &'u str, key: &str) -> &'u str {
     let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let value = values.next().unwrap_or_else(|| panic!("the unit has no {key}"));
@@ -147,7 +148,7 @@ fn setting<'u>(unit: &'u str, key: &str) -> &'u str {
     value
 }
 
-/// `40s`, `5min`, as systemd writes it.
+/// Parses a systemd time span like `40s` or `5min`.
 fn time(text: &str) -> Duration {
     let (number, unit) = text.split_at(text.find(|digit: char| !digit.is_ascii_digit()).unwrap());
     let seconds = if unit == "min" { 60 } else { 1 };
@@ -164,14 +165,14 @@ struct Service<'d> {
 }
 
 impl Service<'_> {
-    /// As `systemctl reload` does.
+    /// Reloads it as `systemctl reload` does.
     fn reload(&self) {
         let line: Vec<_> = setting(&self.unit, "ExecReload").split_whitespace().collect();
         let reloaded = self.debian.command(true, &line).output().unwrap();
         assert!(reloaded.status.success(), "{reloaded:?}");
     }
 
-    /// As `systemctl stop` does.
+    /// Stops it as `systemctl stop` does.
     fn stop(mut self) {
         let patience = time(setting(&self.unit, "TimeoutStopSec"));
         assert!(patience > DRAIN);
@@ -194,7 +195,7 @@ fn a_debian_package_installs_runs_keeps_what_is_the_operators_and_goes_without_a
         assert!(debian.exists(&format!("/usr/share/man/man1/{page}.gz")), "{page}");
     }
 
-    // As systemd would: a user of nobody's, and a state folder of its own.
+    // Like systemd, use an unprivileged user and a state folder of its own.
     let service = debian.service();
     let order = |subject: &str| {
         let line = ["order-cli", "--broker", "sqlite:/var/lib/notify-host/queue.db", "create", "--user", "u"];
@@ -212,13 +213,13 @@ fn a_debian_package_installs_runs_keeps_what_is_the_operators_and_goes_without_a
     let explained = debian.succeed(&[PROGRAM, "explain", "--subject", "4711", "--config", CONFIG]);
     assert!(explained.contains("logger: done"), "{explained}");
     service.stop();
-    // What root has looked at is still the host's own.
+    // Files that root's commands have opened still belong to the host's user.
     let service = debian.service();
     order("4712");
     eventually(SOON, "the logger tells of the next one", || service.host.stderr().contains("4712"));
     service.stop();
 
-    // An upgrade leaves the settings, and does not bring back what was taken away.
+    // An upgrade keeps the settings and does not restore deleted files.
     debian.succeed(&["sh", "-c", &format!("echo '# mine' >> {CONFIG}; rm /etc/notify-host/plugins/chat.wasm")]);
     debian.succeed(&["dpkg", "--install", "--force-confold", "/notify-host.deb"]);
     assert!(debian.succeed(&["cat", CONFIG]).ends_with("# mine\n"));

@@ -1,6 +1,6 @@
-//! docs/writing-a-plugin.md is true: every command in it is run, and what it shows of the log appears.
+//! docs/writing-a-plugin.md is true: every command in it works, and the log lines that it shows appear.
 //!
-//! What installs tools is replaced by those that `cargo xtask test` has installed, in the same versions.
+//! Commands that install tools are replaced by those that `cargo xtask test` has installed, in the same versions.
 
 use std::fs;
 use std::process::Command;
@@ -13,25 +13,25 @@ use crate::languages::tools;
 use crate::world::built;
 
 const DOCUMENT: &str = include_str!("../../../docs/writing-a-plugin.md");
-/// Builds, with the tools of a language, on two cores that other tests use as well.
+/// Time limit of a script. It builds with a language's tools, on two cores that other tests use as well.
 const RUN: Duration = Duration::from_mins(8);
-/// All of Python is compiled within.
+/// Seconds to wait for a log line. Loading compiles all of Python.
 const LOG_SECONDS: u32 = 240;
 
-/// What stands around the part on a language.
+/// Headings of the sections before and after the one on a language.
 const BEFORE: &str = "A host to try it with";
 const AFTER: &str = "An event";
 const LANGUAGES: [(&str, Language); 4] =
     [("Rust", Language::Rust), ("JavaScript", Language::JavaScript), ("Python", Language::Python), ("C", Language::C)];
 
-/// A fenced block: what stands behind the fence, and what is in it.
+/// A fenced block: the text after the fence, and its content.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
     kind: String,
     text: String,
 }
 
-/// The blocks of the section with this heading.
+/// Returns the blocks of the section with this heading.
 fn blocks(document: &str, heading: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
@@ -57,7 +57,7 @@ fn headings(document: &str) -> impl Iterator<Item = &str> {
     document.lines().filter_map(|line| line.strip_prefix("## "))
 }
 
-/// What a block is in a shell script.
+/// Returns the shell script for a block.
 fn script_of(block: &Block) -> String {
     match &*block.kind {
         "sh" => block.text.clone(),
@@ -70,7 +70,7 @@ fn script_of(block: &Block) -> String {
     }
 }
 
-/// What is run in place of a command that installs something: its outcome is there, and checked.
+/// Returns the replacement of a command that installs something. It provides the result and checks it.
 fn in_place_of(command: &str) -> String {
     let link = |name: &str| {
         let (_, target) = tools().installed().into_iter().find(|(link, _)| *link == name).unwrap();
@@ -82,16 +82,16 @@ fn in_place_of(command: &str) -> String {
         "rustup target add wasm32-wasip2" => {
             link("target") + "ls \"$(rustc --print target-libdir --target wasm32-wasip2)\" | grep --quiet libstd\n"
         }
-        // It fails where the version is another than package.json wants.
+        // Fails if the version is not the one that package.json requires.
         "npm install" => link("node_modules") + "npm ls componentize-qjs\n",
         "python3 -m venv .venv" => link(".venv"),
-        // It finds that all is there already, or fails.
+        // Fails unless everything is already there.
         ".venv/bin/pip install -r requirements.txt" => format!("{command} --no-index\n"),
         other => panic!("nobody knows what stands for {other:?}: say so here"),
     }
 }
 
-/// Runs the document's part on one language, from an empty folder to an event that the plugin has.
+/// Runs the document's part on one language, from an empty folder to an event that reaches the plugin.
 fn check(heading: &str) {
     let folder = tempfile::tempdir().unwrap();
     let parts = [BEFORE, heading, AFTER].map(|part| blocks(DOCUMENT, part));
@@ -154,7 +154,7 @@ fn no_command_in_the_document_stands_where_no_test_runs_it() {
     assert_eq!(run.iter().map(|heading| blocks(DOCUMENT, heading).len()).sum::<usize>(), all);
 }
 
-/// So they are run, too.
+/// The READMEs' commands equal the document's, so they are covered too.
 #[test]
 fn the_commands_in_a_projects_readme_are_the_documents() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,11 @@
-//! A host that is told to stop finishes what it has begun, if there is time, and gives back the rest.
+//! A host that is told to stop finishes its running calls if there is time, and gives back the rest.
 
 use crate::on_both_engines;
 use crate::world::{Host, SOON, World, built};
 
 const NAME: &str = "slow";
 
-/// A host that is in the middle of one order's call, which takes two seconds.
+/// Starts a host and returns while it is in the middle of a two-second call.
 fn busy_host(world: &World, arguments: &[&str]) -> Host {
     let toml = "[limits]\ntime = \"30s\"\n[config]\nact = \"slow\"\n";
     world.plug(NAME, &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), toml);
@@ -24,7 +24,7 @@ fn successes(host: &Host) -> usize {
     host.said(NAME).iter().filter(|(_, line)| line.starts_with("success")).count()
 }
 
-/// The orders that wait are handled by the next host.
+/// Checks that the next host handles the waiting orders.
 fn the_next_host_handles(world: &World, count: usize) {
     let next = world.host();
     testbed::eventually(SOON, "the next host handles what is left", || successes(&next) == count);

@@ -1,4 +1,4 @@
-//! Plugins come, change and go while the host runs, and every step of it works or says why not.
+//! Plugins come, change and go while the host runs. Every step works or reports its reason.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use testbed::eventually;
 use crate::on_both_engines;
 use crate::world::{Host, SOON, World, built};
 
-/// A plugin that says which events it saw, and by which label.
+/// Returns a plugin that logs which events it saw, with its label.
 fn witness() -> PathBuf {
     built("NOTIFY_TEST_GUESTS", "witness.wasm")
 }
@@ -19,7 +19,7 @@ fn labelled(label: &str) -> String {
     format!("[config]\nlabel = {label:?}\n")
 }
 
-/// The same plugin as another file: a custom section of a component says nothing
+/// Returns the same plugin as another file. A custom section has no effect on a component
 /// (<https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md>).
 fn variant(wasm: &[u8], number: u8) -> Vec<u8> {
     [wasm, &[0, 3, 1, b'v', number]].concat()
@@ -54,7 +54,7 @@ on_both_engines! {
 
         world.plug("witness", &witness(), &labelled("one"));
         host.wait_for("Tells which events it saw");
-        // The queue of its own is made before it gets anything.
+        // Its own queue exists before it gets any event.
         let broker = world.broker();
         eventually(SOON, "its queue is there", || world.block_on(broker.inspect(&world.names().plugin("witness"))).unwrap().is_some());
         eventually(SOON, "it sees events", || { world.order_one(); host.saw("witness", "one") > 0 });
@@ -190,7 +190,7 @@ fn a_change_that_does_not_load_is_reported_once_and_the_old_version_goes_on() {
     world.order_one();
     host.wait_until_seen("witness", "one", seen + 1);
 
-    // What ran before runs again after a restart, and the problem is told again.
+    // After a restart the last working version runs again, and the problem is reported again.
     host.stop();
     let host = world.host();
     assert!(host.logged("unknown key \\\"confg\\\"") && host.logged("version 0.1.0 goes on running"));
@@ -220,7 +220,7 @@ fn a_version_that_was_kept_and_cannot_be_read_is_missed_aloud() {
     let host = world.host();
     assert!(host.logged("version 0.1.0, which worked last, cannot be read: "), "{}", host.child_guard.stderr());
     assert!(host.logged("witness.wasm: it is not WebAssembly"), "{}", host.child_guard.stderr());
-    // The logger has loaded again, and with that its file is kept anew.
+    // The logger has loaded again, which stored its file anew.
     host.stop();
     fs::write(world.plugins().join("logger.wasm"), "broken").unwrap();
     let host = world.host();
@@ -239,7 +239,7 @@ fn a_file_that_is_copied_slowly_is_loaded_when_it_is_whole() {
     let pieces: Vec<_> = content.chunks(content.len() / 4 + 1).collect();
     for (at, piece) in pieces.iter().enumerate() {
         file.write_all(piece).unwrap();
-        // The host has the time to see each piece: another plugin that comes meanwhile is loaded.
+        // Loading another plugin gives the host time to see each piece.
         let name = format!("meanwhile-{at}");
         world.plug(&name, &witness(), &labelled("other"));
         eventually(SOON, &name, || host.said_loaded(&name));
@@ -283,7 +283,7 @@ fn calls_of_the_old_version_say_nothing_of_the_new_one() {
     eventually(SOON, "the logger has all", || host.orders().len() == 8);
     world.write_toml("moody", &format!("{settings}[config]\nact = \"skip\"\n"));
     host.wait_for("loaded anew");
-    // Now the old calls end, and all of them fail.
+    // The old calls end now, and all of them fail.
     let failed = || host.child_guard.stderr().matches("dead-lettered: it passed its time limit").count();
     eventually(SOON, "the old calls have failed", || failed() == 8);
     host.stop();

@@ -1,4 +1,4 @@
-//! What a publisher sends twice is delivered once, unless that is switched off.
+//! An event that is published twice is delivered once, unless deduplication is switched off.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ on_both_engines! {
         let mut with_id = order("with-id");
         with_id.properties.message_id = Some("1".to_owned());
         publish_twice(world, &with_id);
-        // Says nothing of itself, and may be meant twice.
+        // Without an id the two may be separate events.
         publish_twice(world, &order("without-id"));
         eventually(SOON, "all are handled", || host.orders().len() == 3);
         host.stop();

@@ -1,4 +1,4 @@
-//! What plugins send over HTTP, by the contract, by WASI and by `fetch`: where it arrives, and where it does not.
+//! Plugins' HTTP requests through the contract, WASI and `fetch`: which arrive, and which are refused.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use testbed::receiver::{Answer, Authority, Receiver, Reply};
 use crate::languages::{host_program, tools};
 use crate::world::{Host, SOON, World, built};
 
-/// Plugs the guest that calls these, and gives it one event.
+/// Plugs a guest that calls these URLs, and gives it one event.
 fn call(world: &World, grants: &str, limits: &str, settings: &str, urls: &[String]) -> Host {
     let toml = format!("[retry]\nattempts = 1\n{grants}\n[limits]\n{limits}\n[config]\n{settings}\nurls = {urls:?}\n");
     world.plug("caller", &built("NOTIFY_TEST_GUESTS", "caller.wasm"), &toml);
@@ -19,7 +19,7 @@ fn call(world: &World, grants: &str, limits: &str, settings: &str, urls: &[Strin
     host
 }
 
-/// What it says became of each, two lines a URL, in their order.
+/// Returns the guest's log of its calls, two lines per URL, in order.
 fn told(host: &Host, count: usize) -> Vec<String> {
     let lines = || -> Vec<_> { host.said("caller").into_iter().map(|(_, line)| line).collect() };
     let calls = |line: &String| line.starts_with("http ") || line.starts_with("wasi ");
@@ -83,7 +83,7 @@ fn what_is_not_granted_is_not_reached_in_either_way() {
     let world = World::on_sqlite();
     let receiver = Receiver::answering(200);
     let port = receiver.port();
-    // The origins are granted, and no network is.
+    // The origins are granted, but no network is.
     let urls: Vec<_> = [
         "127.0.0.1",
         "localhost",
@@ -104,7 +104,7 @@ fn what_is_not_granted_is_not_reached_in_either_way() {
         assert!(lines[0].contains("by [grants] networks = [\""), "{lines:?}");
         assert_eq!(lines[1], format!("wasi {url}: ErrorCode::HttpRequestDenied"));
     }
-    // Of what WASI has no words for, the operator hears.
+    // WASI has no error code for this, so the log tells the operator.
     assert!(host.logged("which is refused unless the operator grants it besides"));
     host.stop();
     assert_eq!(receiver.connections(), 0);
@@ -136,7 +136,7 @@ fn an_authority_of_the_operators_is_believed_and_no_other() {
     assert!(bad.requests().is_empty());
 }
 
-/// As somebody would write it.
+/// A plugin that uses `fetch`, written as an author would write it.
 const FETCHING: &str = r"
 import * as config from 'notify:plugin/config@0.1.0';
 import * as log from 'notify:plugin/log@0.1.0';

@@ -1,4 +1,4 @@
-//! `explain` is right about each of the ways that an event can go.
+//! `explain` gives the right answer for every path that an event can take.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::journal::{ask, explained};
 use crate::on_both_engines;
 use crate::world::{SOON, World, built};
 
-/// Between what a host does and what of it a crash may cost: the journal writes down what has come every 200 ms.
+/// How much recent history a crash may cost. The journal is written every 200 ms.
 const CRASH_COSTS: Duration = Duration::from_secs(2);
 
 fn publish(world: &World, body: &str, id: Option<&str>) {
@@ -59,7 +59,7 @@ on_both_engines! {
             let id = format!("just-now-{number}");
             publish(world, r#"{"event":"OrderCreated","order_id":"4711"}"#, Some(&id));
             host.wait_for(&id);
-            // Once, and not until it succeeds.
+            // Ask once, without polling until it succeeds.
             let text = ask(world, &["explain", &id]).unwrap();
             assert!(text.contains("logger: "), "{text}");
         }
@@ -167,7 +167,7 @@ fn a_kill_under_load_costs_the_journal_no_more_than_its_last_moments() {
     let missing: Vec<_> = written.difference(&known).collect();
     assert!(missing.is_empty(), "{} of {}: {missing:?}", missing.len(), written.len());
 
-    // The next host goes on in the same file.
+    // The next host continues in the same file.
     let host = world.host();
     publish(&world, r#"{"event":"OrderCreated","order_id":"afterwards"}"#, Some("afterwards"));
     explained(&world, &["afterwards"], &["logger: done at"]);

@@ -1,4 +1,4 @@
-//! Commands whose output goes to a full disk say so, by their exit code, and none of them panics.
+//! Commands that write to a full disk report it by their exit code, and none panics.
 
 use std::fs::OpenOptions;
 use std::io::Read as _;
@@ -12,7 +12,7 @@ fn full() -> Stdio {
     OpenOptions::new().write(true).open("/dev/full").unwrap().into()
 }
 
-/// Ends with this code, whether or not it can say why.
+/// Checks that the command ends with this code, whether or not it can print the reason.
 fn check(command: impl Fn() -> Command, code: i32) {
     let shown = format!("{:?}", command());
     let Output { status, stderr, .. } = command().stdin(Stdio::null()).stdout(full()).output().unwrap();
@@ -32,7 +32,7 @@ fn a_command_whose_output_is_lost_fails() {
     let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
     host.wait_for_order(&id);
     host.wait_for("dead-lettered");
-    // Written behind what it tells of.
+    // The journal is written with a delay.
     eventually(SOON, "the journal knows it", || world.journal_command(&["explain", &id]).status.success());
     let logger = built("NOTIFY_TEST_PLUGINS", "logger.wasm").display().to_string();
     let event = world.path("event.json");

@@ -1,5 +1,5 @@
-//! The hostile corpus: every guest that tries to do harm, in one host beside a good one. What
-//! becomes of each is in a table of `docs/sandbox.md`, and is read from there.
+//! The hostile corpus: every guest that tries to do harm, in one host beside a good one. The expected results are read
+//! from a table in `docs/sandbox.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,12 +15,12 @@ use crate::assemble::{CONTRACT, Guest, embed};
 use crate::world::{Host, SOON, World, built};
 
 const DOCUMENT: &str = include_str!("../../../docs/sandbox.md");
-/// So many that every act meets several, and no breaker opens.
+/// Events per run: enough for every act to meet several, too few to open a breaker.
 const EVENTS: usize = 4;
-/// From before an event is published until the logger has written it. Quiet machines take 50 ms;
-/// the hostile guests compute, sleep and wait for far longer than this.
+/// Maximum time from publishing an event until the logger has written it. A quiet machine needs 50 ms. The hostile
+/// guests compute, sleep and wait for far longer than this.
 const ON_TIME: Duration = Duration::from_secs(2);
-/// Control characters, and marks that turn the direction of writing.
+/// Control characters, and marks that change the writing direction.
 const ACTIVE: [char; 6] = ['\u{1b}', '\u{7}', '\u{9b}', '\r', '\u{202e}', '\0'];
 
 #[derive(Clone, Debug)]
@@ -35,13 +35,13 @@ impl Documented {
         self.outcome != "not loaded"
     }
 
-    /// The code of its dead letters.
+    /// Returns the code of its dead letters.
     fn code(&self) -> Option<&str> {
         Some(self.outcome.strip_prefix("dead letter ")?.trim_matches('`'))
     }
 }
 
-/// The cells of the table below a heading.
+/// Returns the cells of the table below a heading.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let section = DOCUMENT.split("\n## ").find(|section| section.starts_with(heading)).expect(heading);
     let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
@@ -59,7 +59,7 @@ fn documented() -> Vec<Documented> {
     .collect()
 }
 
-/// What is done by the guest in Rust, as its configuration says.
+/// Acts that the Rust guest performs, selected by its configuration.
 const IN_RUST: [&str; 16] = [
     "loop",
     "sleep",
@@ -79,10 +79,10 @@ const IN_RUST: [&str; 16] = [
     "escapes",
 ];
 
-/// What no compiler writes.
+/// Returns a guest that no compiler would produce, assembled by hand.
 fn assembled(act: &str) -> Option<Vec<u8>> {
     let set = |at: u32, value: u32| format!("(i32.store (i32.const {at}) (i32.const {value}))");
-    // done(some(text)): the text's place and length.
+    // The result done(some(text)), given the text's address and length.
     let text = |at: u32, length: u32| {
         format!(
             "(i32.store8 (i32.const 512) (i32.const 0)) (i32.store8 (i32.const 516) (i32.const 0)) (i32.store8 (i32.const 520) (i32.const 1)) {} {}",
@@ -141,7 +141,7 @@ fn assembled(act: &str) -> Option<Vec<u8>> {
             let component = format!("(component (instance $i) {})", ["x", "y", "z"].map(export).concat());
             wat::parse_str(component).unwrap()
         }
-        // Packages in its component type that refer to each other in a circle: what reads them never comes back.
+        // Packages in the component type that refer to each other in a circle. Reading them never ends.
         "endless-types" => {
             let mut bytes = Guest::default().assemble();
             let name = b"notify:plugin/log@";
@@ -155,7 +155,7 @@ fn assembled(act: &str) -> Option<Vec<u8>> {
 }
 
 fn plug(world: &World, act: &str) {
-    // Only those that never end need to meet their limit; the others share what processor is left.
+    // Only endless acts need to meet their time limit. The others share the remaining CPU, so they get plenty of time.
     let time = if ["loop", "sleep"].contains(&act) { "1s" } else { "1m" };
     let limits = format!("[retry]\nattempts = 1\n[limits]\ntime = {time:?}\n");
     if IN_RUST.contains(&act) {
@@ -182,7 +182,7 @@ fn plug(world: &World, act: &str) {
     }
 }
 
-/// Publishes events one by one, and returns each with the time when it was about to be.
+/// Publishes events one by one, and returns each with the time just before it was published.
 fn publish(world: &World) -> BTreeMap<String, Timestamp> {
     let order = |_| {
         let now = Timestamp::now();
@@ -191,7 +191,7 @@ fn publish(world: &World) -> BTreeMap<String, Timestamp> {
     (0..EVENTS).map(order).collect()
 }
 
-/// When the logger wrote each order.
+/// Returns when the logger wrote each order.
 fn written(host: &Host) -> Vec<(String, Timestamp)> {
     let order = |line: &str| -> Option<String> {
         let event: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -200,7 +200,7 @@ fn written(host: &Host) -> Vec<(String, Timestamp)> {
     host.said("logger").into_iter().filter_map(|(at, line)| Some((order(&line)?, at))).collect()
 }
 
-/// Waits until the logger has them all, and demands that it had each soon enough.
+/// Waits until the logger has all events, and checks that each arrived in time.
 fn check_on_time(host: &Host, published: &BTreeMap<String, Timestamp>) {
     let times =
         || -> BTreeMap<_, _> { written(host).into_iter().filter(|(id, _)| published.contains_key(id)).collect() };
@@ -210,7 +210,7 @@ fn check_on_time(host: &Host, published: &BTreeMap<String, Timestamp>) {
     assert!(longest <= ON_TIME.try_into().unwrap(), "one took {longest:#}");
 }
 
-/// Runs these acts in one host, and holds them to what is documented.
+/// Runs these acts in one host and compares the results with the documentation.
 fn run(world: &World, acts: &[Documented]) {
     world.plug_logger();
     for documented in acts {
@@ -283,7 +283,7 @@ fn whatever_a_guest_does_its_neighbours_get_their_events_on_time() {
 fn guests_that_hold_every_place_leave_one_for_each_neighbour() {
     let world = World::on_sqlite();
     world.plug_logger();
-    // Each alone may hold all that there are, and for longer than this test waits for anything.
+    // Each plugin alone may hold every instance, for longer than any wait of this test.
     let greedy = "[breaker]\ncalls = 10000\n[limits]\ntime = \"5m\"\nconcurrency = 64\n[config]\nact = \"sleep\"\n";
     for name in ["greedy-one", "greedy-two"] {
         world.plug(name, &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), greedy);
@@ -296,7 +296,7 @@ fn guests_that_hold_every_place_leave_one_for_each_neighbour() {
     host.child_guard.kill();
 }
 
-/// What travels in headers, and so depends on the broker.
+/// The texts travel in message headers, so the result depends on the broker.
 #[test]
 fn what_hostile_guests_answer_fits_into_the_headers_of_rabbitmq() {
     let texts = ["long-result", "huge-result", "escapes", "trap", "panic", "invalid-utf8", "recursion", "retry-never"];
@@ -347,7 +347,7 @@ fn a_plugin_without_grants_can_log_and_tell_the_time_and_nothing_else() {
     let host = world.host();
     world.order(&["create", "--user", "u", "--product", "p"]);
     let mut found = BTreeSet::new();
-    // It is tried again after the first of these.
+    // The first exit leads to another attempt.
     for (function, code) in [("exit", 0), ("exit-with-code", 7)] {
         host.wait_for(&format!("it ended itself by an exit with code {code}"));
         found.insert(format!("wasi:cli/exit {function}: ends the call"));

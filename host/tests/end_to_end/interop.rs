@@ -1,4 +1,4 @@
-//! The tutorial's Python scripts, through pika, both ways.
+//! Exchanges messages with the tutorial's Python scripts (pika), in both directions.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ fn the_tutorials_scripts_understand_us_and_we_them() {
     world.plug_logger();
     let port = node.port().to_string();
 
-    // It declares a non-durable fanout exchange and queue, and sends plain JSON without properties.
+    // The publisher declares a non-durable fanout exchange and queue, and sends plain JSON without properties.
     let published = script("publisher.py", &["--port", &port, "--count", "3"]).output().unwrap();
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
     let host = world.host();

@@ -1,4 +1,4 @@
-//! A plugin that hangs and one that always fails leave a third alone.
+//! A plugin that hangs and one that always fails do not affect a third.
 
 use testbed::eventually;
 
@@ -10,7 +10,7 @@ const COUNT: usize = 600;
 on_both_engines! {
     fn the_queue_of_a_well_plugin_empties_while_those_of_others_do_not(world: &World) {
         world.plug_logger();
-        // Without a breaker: spilling alone must do.
+        // Disable the breaker: spilling alone must protect the third plugin.
         let toml = "[breaker]\ncalls = 10000\n[limits]\ntime = \"1s\"\nconcurrency = 4\n[config]\nact = \"loop\"\n";
         world.plug("misbehaver-loop", &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), toml);
         world.plug_misbehaver_with("retry", "");
@@ -23,7 +23,7 @@ on_both_engines! {
         let log = host.child_guard.stderr();
         let waited_for = log.lines().filter(|line| line.contains("misbehaver-loop") && line.contains("attempt 1 of"));
         assert!(waited_for.count() < COUNT / 2, "the logger had to wait for the one that hangs");
-        // News of the other goes by the source's queue, too, some time after the orders.
+        // The health event about the failing plugin also goes through the source's queue, some time after the orders.
         let news = || host.said("logger").iter().filter(|(_, line)| line.contains("notify.plugin.failing")).count();
         eventually(SOON, "the logger is told", || news() == 1);
         eventually(SOON, "the source's queue is empty", || source().ready == 0);

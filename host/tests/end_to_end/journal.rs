@@ -1,4 +1,4 @@
-//! What became of an event: the journal answers, whatever became of it.
+//! The journal knows the fate of an event, whatever happened to it.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use testbed::{eventually, eventually_some};
 use crate::on_both_engines;
 use crate::world::{SOON, World, built};
 
-/// What `notify-host COMMAND` prints, if it succeeds, or says.
+/// Runs `notify-host COMMAND`. Returns its output on success, its error message otherwise.
 pub(crate) fn ask(world: &World, arguments: &[&str]) -> Result<String, String> {
     ask_in(world, arguments, "state")
 }
@@ -22,7 +22,7 @@ fn ask_in(world: &World, arguments: &[&str], state: &str) -> Result<String, Stri
     if output.status.success() { Ok(String::from_utf8(output.stdout).unwrap()) } else { Err(said) }
 }
 
-/// Asks about an order until the answer has all of these.
+/// Asks about an order until the answer contains all of these parts.
 pub(crate) fn explained(world: &World, about: &[&str], parts: &[&str]) -> String {
     let arguments = [&["explain"], about].concat();
     eventually_some(SOON, &format!("{about:?} is explained with {parts:?}; now: {:?}", ask(world, &arguments)), || {
@@ -112,7 +112,7 @@ on_both_engines! {
         let text = explained(world, &[&order], &["misbehaver-twice: waits for its next attempt"]);
         host.stop();
         let id = text.split_whitespace().nth(1).unwrap();
-        // A host elsewhere, on the same queue.
+        // A second host on the same queue, with its own state folder.
         std::fs::create_dir(world.path("elsewhere")).unwrap();
         std::os::unix::fs::symlink(world.path("state/compiled"), world.path("elsewhere/compiled")).unwrap();
         let elsewhere = world.path("elsewhere").display().to_string();

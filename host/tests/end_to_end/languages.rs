@@ -1,5 +1,5 @@
-//! A project of `plugin new`, built as its README says, works in a running host, in each language: all
-//! that a plugin can answer arrives as what it is.
+//! A project of `plugin new`, built as its README says, works in a running host in each language. Every answer of the
+//! plugin arrives unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use testbed::{eventually, eventually_some};
 use crate::world::{Host, SOON, World};
 
 const NAME: &str = "order-thanks";
-/// All of Python is compiled within, on two cores that other tests use as well.
+/// Maximum loading time. All of Python is compiled, on two cores that other tests use as well.
 const LOADED: Duration = Duration::from_mins(4);
 
 pub(crate) fn tools() -> Tools {
@@ -23,12 +23,12 @@ pub(crate) fn host_program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_notify-host"))
 }
 
-/// A project in the world's folder, built. Where the plugin is.
+/// Builds a project in the world's folder, and returns the plugin's path.
 fn make(world: &World, language: Language) -> PathBuf {
     tools().make(host_program(), language, NAME, &world.path("")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Puts it into the folder of a host that runs, with the project's own toml, and waits until it gets events.
+/// Drops the plugin into a running host's folder with the project's toml, and waits until it gets events.
 pub(crate) fn drop_in(world: &World, host: &Host, wasm: &Path, name: &str, settings: &str) {
     let toml = fs::read_to_string(world.path(name).join(format!("{name}.toml"))).unwrap();
     fs::write(world.plugins().join(format!("{name}.toml")), format!("{toml}{settings}\n")).unwrap();
@@ -108,7 +108,7 @@ fn a_plugin_in_python_works() {
 #[test]
 fn a_core_module_for_the_first_wasi_is_made_a_component() {
     let world = World::on_sqlite();
-    // Built once, after the change: whether `make` sees a change depends on how finely the file system tells time.
+    // Build only once, after the change: `make` may miss a change within the file system's time resolution.
     let project = new_project(host_program(), Language::C, NAME, &world.path("")).unwrap_or_else(|e| panic!("{e}"));
     let main = project.join("main.c");
     let source = fs::read_to_string(&main).unwrap();

@@ -1,4 +1,4 @@
-//! A load of order-cli notifies nobody, unless a host is pointed at it on purpose.
+//! A load of order-cli reaches no plugin unless a host is pointed at it on purpose.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::world::{Host, SOON, World, built};
 const COUNT: usize = 100;
 const OWN: &str = "order-cli.load";
 
-/// The ids of a load that names no exchange, on a machine where everything else goes to `orders`.
+/// Returns the ids of a load that names no exchange, on a machine where everything else uses `orders`.
 fn load(world: &World) -> BTreeSet<String> {
     let mut command = Command::new(built("NOTIFY_TEST_BIN", "order-cli"));
     command.args(["load", "--count", &COUNT.to_string(), "--mix", "created=1", "--ids"]);
@@ -23,12 +23,12 @@ fn check(world: &World) {
     world.plug_logger();
     let host = world.host();
     load(world);
-    // Had the load come to the same queue, it would be before this.
+    // If the load had come to the same queue, its events would arrive before this order.
     let real = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
     host.wait_for_order(&real);
     assert_eq!(host.distinct_orders(), BTreeSet::from([real.clone()]));
 
-    // As docs/operating.md says.
+    // As docs/operating.md describes.
     let mut command = world.host_command(&["run", "--log-format", "json", "--admin", "off"]);
     command.arg("--plugins").arg(world.plugins()).arg("--state").arg(world.path("measured-state"));
     command.env("NOTIFY_SOURCE_EXCHANGE", OWN).env("NOTIFY_SOURCE_QUEUE", OWN);
@@ -46,7 +46,7 @@ fn a_load_reaches_no_plugin_of_a_running_host_on_sqlite() {
     check(&World::on_sqlite());
 }
 
-/// On a node of its own: the queue has one name.
+/// The load's queue has a fixed name, so this needs a node of its own.
 #[test]
 fn a_load_reaches_no_plugin_of_a_running_host_on_rabbitmq() {
     let node = rabbitmq::Node::start();

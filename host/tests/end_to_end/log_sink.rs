@@ -1,4 +1,4 @@
-//! A log that nobody reads, or that cannot be written: it stops nothing else, and what is in no log is not done.
+//! A log that is not read or cannot be written stops nothing else. An event is done only once it is in a log.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -20,13 +20,13 @@ use crate::on_both_engines;
 use crate::webhook;
 use crate::world::{SOON, World, built};
 
-/// So many lines of the logger fill a pipe, which has 64 KiB, several times.
+/// Number of logger lines that fill a pipe of 64 KiB several times.
 const FLOOD: usize = 1000;
-/// A host that has nothing in flight ends at once, and gives its log a second. The rest is for a busy machine.
+/// Maximum stop time. An idle host ends at once and gives its log a second; the rest is for a busy machine.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 const BLOCKED: &str = "notify_log_blocked";
 
-/// A host whose standard error goes there.
+/// Starts a host with this standard error.
 fn host(world: &World, stderr: impl Into<Stdio>) -> (ChildGuard, Client) {
     let at = format!("127.0.0.1:{}", free_port());
     let mut command = world.host_command(&["run", "--log-format", "json", "--admin", &at]);
@@ -34,14 +34,14 @@ fn host(world: &World, stderr: impl Into<Stdio>) -> (ChildGuard, Client) {
     (ChildGuard::spawn_with_stderr(command, stderr), Client { at, headers: Vec::new() })
 }
 
-/// It logs a thousand lines for each event.
+/// Plugs a guest that logs a thousand lines for each event.
 fn plug_flood(world: &World) {
     let toml = "[limits]\ntime = \"1m\"\n[config]\nact = \"log-flood\"\n";
     world.plug("flood", &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), toml);
 }
 
 fn await_ready(admin: &Client) {
-    // Before it listens nobody answers.
+    // Nothing answers before the server listens.
     eventually(SOON, "it listens", || std::net::TcpStream::connect(&admin.at).is_ok());
     eventually(SOON, "it is ready", || admin.get("/readyz").status == 200);
 }
@@ -51,7 +51,7 @@ fn metric(admin: &Client, series: &str) -> f64 {
     value(&page, series).unwrap_or_else(|| panic!("no {series} in:\n{page}"))
 }
 
-/// The ids of the orders that the logger's lines are about.
+/// Returns the ids of the orders in the logger's lines.
 fn orders_in(log: &str) -> Vec<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines
@@ -65,19 +65,19 @@ fn publish(world: &World, count: usize) -> BTreeSet<String> {
     let expected = count;
     let count = count.to_string();
     let lines = world.order(&["load", "--count", &count, "--mix", "created=100", "--ids"]);
-    // Below the ids stands what was measured.
+    // The load's report follows the ids.
     let ids: BTreeSet<_> = lines.into_iter().filter(|line| line.parse::<uuid::Uuid>().is_ok()).collect();
     assert_eq!(ids.len(), expected);
     ids
 }
 
-/// What waits for a plugin.
+/// Returns the number of events that wait for a plugin.
 fn waiting(world: &World, broker: &Broker, plugin: &str) -> usize {
     let state = world.queue_state(broker, &world.names().plugin(plugin));
     usize::try_from(state.ready + state.delayed).unwrap()
 }
 
-/// What is in a pipe whose writers are gone.
+/// Reads the rest of a pipe after its writers are gone.
 fn rest_of(mut pipe: PipeReader) -> String {
     let mut rest = Vec::new();
     pipe.read_to_end(&mut rest).unwrap();
@@ -103,7 +103,7 @@ on_both_engines! {
         let asked = Instant::now();
         assert_eq!(admin.get("/healthz").status, 200);
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
-        // Those of the logger wait, and say so.
+        // The logger's events wait, and its state says so.
         let listed = admin.json("/api/v1/plugins")["plugins"].as_array().unwrap().clone();
         let logger = listed.iter().find(|plugin| plugin["name"] == "logger").unwrap();
         assert_eq!(logger["state"], "waiting", "{logger}");
@@ -111,7 +111,7 @@ on_both_engines! {
         eventually(SOON, "no call waits for its lines any more", || {
             metric(&admin, "notify_calls_in_flight{plugin=\"logger\"}") < 1.0
         });
-        // It is not called in vain.
+        // The host does not call it in vain.
         let later = publish(world, count);
         eventually(SOON, "the webhook is called for these", || receiver.requests().len() >= 2 * count);
         eventually(SOON, "the logger's wait untried", || {
@@ -122,7 +122,7 @@ on_both_engines! {
         let status = host.wait_timeout(STOP_TIME_MAX).expect("it ends in time though nobody reads");
         assert!(status.success(), "{status}");
         let first: BTreeSet<_> = orders_in(&rest_of(unread)).into_iter().collect();
-        // A logger that can be heard gets every event that was in no log.
+        // Once its log is read, the logger gets every event that was in no log.
         let next = world.host();
         eventually(SOON, "every order is in a log", || &first | &next.distinct_orders() == &published | &later);
         next.stop();
@@ -147,7 +147,7 @@ on_both_engines! {
         let all = || &first | &next.distinct_orders();
         eventually(SOON, "what was in no log comes again", || all().len() == FLOOD);
         assert_eq!(all(), published);
-        // Some lines were in the pipe, and nobody could tell any more.
+        // Some lines had reached the pipe, which the host could no longer know.
         eventually(SOON, "what comes twice is done, too", || waiting(world, &broker, "logger") == 0);
         next.stop();
         for queue in [world.queue.clone(), world.names().plugin("logger"), world.names().dead()] {
@@ -186,7 +186,7 @@ on_both_engines! {
     }
 }
 
-/// Opens a FIFO for reading, whether or not anybody writes to it; what comes is collected until the end of its writers.
+/// Opens a FIFO for reading, with or without a writer, and collects its text until its writers close it.
 fn collect(fifo: &Path) -> Arc<Mutex<String>> {
     let collected = Arc::<Mutex<String>>::default();
     let (fifo, own) = (File::open(fifo).unwrap(), Arc::clone(&collected));
@@ -210,7 +210,7 @@ fn what_a_log_could_not_take_comes_once_it_can_and_counts_as_no_attempt() {
     );
     let fifo = world.path("log");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    // With a reader there from the start; without one, a write fails.
+    // Open a reader first; without one, a write fails.
     let reader =
         OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(&fifo);
     let (host, admin) = host(&world, OpenOptions::new().write(true).open(&fifo).unwrap());
@@ -234,7 +234,7 @@ fn what_a_log_could_not_take_comes_once_it_can_and_counts_as_no_attempt() {
     assert!(host.wait_timeout(SOON).expect("it stops").success());
     let log = log.lock().unwrap();
     assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "whole lines:\n{log}");
-    // The one attempt that each has was not used up.
+    // Each event has one attempt, and it was not used up.
     assert_eq!(world.queue_state(&broker, &world.names().dead()).ready, 0);
 }
 

@@ -1,4 +1,5 @@
-//! A fault of the machine lets no event pass a plugin by: what it could not load is tried again, and its events wait.
+//! A fault of the machine makes no event skip a plugin. The host retries the plugin it could not
+//! load, and events wait.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -19,13 +20,13 @@ use crate::on_both_engines;
 use crate::world::{Host, SOON, World, built};
 
 const COUNT: usize = 250;
-/// Functions that take the compiler some seconds, so that it is found at work.
+/// Functions in a module that takes some seconds to compile, so that the test can catch the compiler at work.
 const FUNCTIONS: usize = 4_000;
-/// More than the files of the host's that a test lets grow, in blocks of 512 bytes.
+/// File size limit in blocks of 512 bytes, above every file that the host writes in the test.
 const FILE_BLOCKS_MAX: usize = 32 << 10;
 const DATA_BYTES: usize = 24 << 20;
 
-/// The witness, with a module inside that nothing uses, and that is compiled all the same.
+/// Returns the witness with an unused module inside, which is compiled all the same.
 fn witness_with(module: &str) -> Vec<u8> {
     let witness = fs::read(built("NOTIFY_TEST_GUESTS", "witness.wasm")).unwrap();
     let component = match witness[6] {
@@ -52,14 +53,14 @@ fn slow_to_compile() -> Vec<u8> {
     witness_with(&format!("(module {})", function.repeat(FUNCTIONS)))
 }
 
-/// A module whose code is as large as its data.
+/// Returns a module whose compiled code is as large as its data.
 fn large_when_compiled() -> Vec<u8> {
     let pages = DATA_BYTES.div_ceil(64 << 10);
     witness_with(&format!("(module (memory {pages}) (data (i32.const 0) \"{}\"))", "x".repeat(DATA_BYTES)))
 }
 
 impl World {
-    /// What the tests have compiled together is not there.
+    /// Removes the compile cache that the tests share.
     fn without_compiled(&self) {
         fs::remove_file(self.path("state/compiled")).unwrap();
         fs::DirBuilder::new().mode(0o700).create(self.path("state/compiled")).unwrap();
@@ -70,7 +71,7 @@ impl World {
         fs::write(self.plugins().join(format!("{name}.toml")), toml).unwrap();
     }
 
-    /// The witness, with a secret that lies in this file, and more in its toml.
+    /// Plugs the witness, with a secret in this file and `more` in its toml.
     fn plug_witness_with_secret(&self, more: &str) {
         let secret = self.path("secret");
         let toml = format!(
@@ -94,7 +95,7 @@ impl World {
     }
 }
 
-/// The events that the witness saw.
+/// Returns the events that the witness saw.
 fn seen(host: &Host) -> BTreeSet<String> {
     let log = host.child_guard.stderr();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -102,7 +103,7 @@ fn seen(host: &Host) -> BTreeSet<String> {
     seen.filter_map(|line| Some(line["event_id"].as_str()?.to_owned())).collect()
 }
 
-/// Kills every process of a host that compiles, for as long as this lives.
+/// Kills every compiler process of a host until dropped.
 struct Killer {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -143,7 +144,7 @@ fn compilers_of(host: u32) -> Vec<String> {
     processes.filter(is_compiler).filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
 }
 
-/// Runs a command of the world's below a shell that has done this first.
+/// Runs a command of this world in a shell that has run `script` first.
 fn below(script: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{script}; exec \"$@\""), "sh"]).arg(command.get_program()).args(command.get_args());
@@ -160,7 +161,7 @@ on_both_engines! {
     fn a_compiler_that_is_killed_at_the_start_costs_no_event(world: &World) {
         world.without_compiled();
         world.plug_logger();
-        // The logger has been compiled when the other comes.
+        // Compile the logger before the other plugin arrives.
         world.host().stop();
         world.plug_content("witness", &slow_to_compile(), "[config]\nlabel = \"it\"\n");
         let (host, admin) = world.host_with_admin(&[]);
@@ -172,7 +173,7 @@ on_both_engines! {
         let waiting = || world.queue_state(&broker, &world.names().plugin("witness")).ready;
         eventually(SOON, "all wait for it", || waiting() == COUNT as u64);
         eventually(SOON, "its neighbour has them all", || host.distinct_orders().len() == COUNT);
-        // Whoever asks is told.
+        // Every way to ask reports it.
         let ready = admin.get("/readyz");
         assert!(ready.status == 503 && ready.body.contains("\\\"witness\\\" could not be loaded, is tried again"), "{ready:?}");
         let listed = world.listed("witness");
@@ -220,11 +221,11 @@ on_both_engines! {
         });
         assert!(marks, "what waits says that it is not yet routed");
 
-        // The folder does not change.
+        // The plugin folder does not change; only the secret appears.
         fs::write(world.path("secret"), "a-value-that-is-long-enough").unwrap();
         eventually(SOON, "it sees what it wants", || seen(&host).len() == canceled);
         eventually(SOON, "nothing waits", || world.queue_state(&broker, &queue).ready == 0);
-        // From now on it is routed as it comes.
+        // From here on, events are routed on arrival.
         world.order(&["cancel", &ids[created - 1]]);
         eventually(SOON, "and goes on", || seen(&host).len() == canceled + 1);
         explained(world, &[&ids[created - 1]], &["witness: does not get it, now that it has loaded: its toml subscribes"]);
@@ -257,7 +258,7 @@ fn a_queue_that_is_there_is_used_though_the_broker_refuses_to_make_it() {
     world.plug_logger();
     world.plug("witness", &built("NOTIFY_TEST_GUESTS", "witness.wasm"), "[config]\nlabel = \"it\"\n");
     world.host().stop();
-    // To bind a queue one must be allowed to write to it.
+    // RabbitMQ requires write permission on a queue to bind it.
     let all_but_its_queue = "^(?!notifications[.]plugin[.]witness)";
     node.ctl(&["set_permissions", "-p", "/", "guest", "^$", all_but_its_queue, ".*"]);
     let host = world.host();
@@ -290,12 +291,12 @@ fn a_plugin_that_is_switched_off_or_broken_is_not_waited_for() {
     }
     eventually(SOON, "that is as it should be", || admin.get("/readyz").status == 200);
     assert_eq!(world.listed("witness")["state"], "broken");
-    // Nothing waits for it, and its old queue is left as it is.
+    // Nothing waits for it, and its old queue stays as it was.
     world.orders(3);
     eventually(SOON, "its neighbour has them", || host.distinct_orders().len() == 3);
     assert_eq!(world.queue_state(&world.broker(), &world.names().plugin("witness")).ready, 0);
 
-    // It is waited for again, and then removed.
+    // The host waits for it again; then the plugin is removed.
     fs::write(&toml, &text).unwrap();
     eventually(SOON, "it is waited for", || admin.get("/readyz").status == 503);
     fs::remove_file(wasm).unwrap();
@@ -328,7 +329,7 @@ fn a_plugin_whose_code_no_disk_takes_runs_from_memory() {
     world.plug_content("witness", &large_when_compiled(), "[config]\nlabel = \"it\"\n");
     let mut command = world.host_command(&["run", "--log-format", "json"]);
     command.arg("--plugins").arg(world.plugins());
-    // As on a full disk, a file cannot grow any more.
+    // Simulate a full disk: no file can grow any more.
     let script = format!("trap '' XFSZ; ulimit -f {FILE_BLOCKS_MAX}");
     let host = Host { child_guard: ChildGuard::spawn(below(&script, &command)) };
     host.wait_for("its compiled code is not kept for the next start: File too large");

@@ -1,4 +1,4 @@
-//! Mail, from order-cli to a real relay (aiosmtpd), read back by Python's own parser.
+//! Mail from order-cli through the host to a real relay (aiosmtpd), parsed by Python's own parser.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +13,10 @@ use crate::on_both_engines;
 use crate::world::{Host, SOON, World, built};
 
 const LOGIN: &str = "shop:wörd pass";
-/// Fast enough for a test, and no breaker before the relay is back.
+/// Retries fast enough for a test, with a breaker that stays closed until the relay is back.
 const PATIENT: &str = "[retry]\npause-min = \"1s\"\npause-max = \"1s\"\nattempts = 100\n[breaker]\ncalls = 1000\n";
 
-/// A relay, which may be started and killed again on its port.
+/// A relay that can be killed and restarted on the same port.
 pub(crate) struct Relay {
     port: u16,
     authority: Authority,
@@ -24,7 +24,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// With a certificate for this host name. `mail` is written into the host's file below `[mail]`.
+    /// Creates a relay with a certificate for this host name. `mail` goes into the host's file below `[mail]`.
     fn new(world: &World, host: &str, mail: &str) -> Self {
         let authority = Authority::new();
         let identity = world.path("relay.pem");
@@ -41,7 +41,7 @@ impl Relay {
         relay
     }
 
-    /// The usual one: STARTTLS, and a login.
+    /// Creates the usual relay, with STARTTLS and a login.
     pub(crate) fn usual(world: &World) -> Self {
         let login = "username = \"shop\"\n[mail.password]\nfile = \"password\"\n";
         Self::new(world, "localhost", &format!("relay = \"smtp://localhost:PORT\"\n{login}"))
@@ -67,7 +67,7 @@ impl Relay {
     }
 }
 
-/// What a relay has accepted so far.
+/// Returns the mails that a relay has accepted so far.
 fn mails(relay: &ChildGuard) -> Vec<Value> {
     said(relay).into_iter().filter(|line| line.get("mail").is_some()).collect()
 }
@@ -99,7 +99,7 @@ pub(crate) fn order(number: usize, email: &str) -> Value {
     json!({"event": "OrderCreated", "event_id": format!("e{number}"), "order_id": number.to_string(), "product": "iPhone 15", "email": email})
 }
 
-/// The reasons of the dead letters, by the order's number.
+/// Returns the reasons of the dead letters by order number.
 fn dead_letters(world: &World, count: usize) -> BTreeMap<String, String> {
     let letters = world.dead_letters(&world.broker(), count);
     letters
@@ -301,10 +301,10 @@ fn a_wrong_password_pauses_the_plugin_and_keeps_its_events() {
     publish(&world, &[order(1, "ann@example.com")]);
     host.wait_for("does not accept the host's login (535");
     host.wait_for("paused: it says that it is misconfigured");
-    // The relay says what it was told, and the host does not repeat it.
+    // The relay echoes the login, and the host must not repeat it.
     assert!(host.logged("535 5.7.8 not [secret mail.password], nor c2hvcD"), "{}", host.child_guard.stderr());
     assert!(!host.logged("wörd") && !host.logged("wrong one"), "{}", host.child_guard.stderr());
-    // The password is read anew for each connection.
+    // The password is read again for each connection.
     fs::write(world.path("password"), LOGIN.split_once(':').unwrap().1).unwrap();
     let resumed = world.plugin_command(&["resume", "email"]);
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
@@ -320,7 +320,7 @@ fn nothing_is_sent_over_a_connection_that_is_not_safe() {
     let host = world.host();
     publish(&world, &[order(1, "ann@example.com")]);
     let identity = relay.identity.display().to_string();
-    // One after the other takes the relay's place.
+    // Each of these takes the relay's place in turn.
     let other = |name: &str, identity: &Identity| {
         let file = world.path(name);
         fs::write(&file, identity.pem()).unwrap();
@@ -398,7 +398,7 @@ fn what_inspect_prints_to_be_written_works() {
     let printed = world.plugin_command(&["inspect", &wasm.display().to_string()]);
     let printed = String::from_utf8(printed.stdout).unwrap();
     let (_, toml) = printed.split_once("\n[grants]").unwrap();
-    // As it says: the # taken away, from all that can be set.
+    // As its comment says, uncomment every setting.
     let lines = toml.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line));
     world.plug("email", &wasm, &format!("[grants]{}\n", lines.collect::<Vec<_>>().join("\n")));
     let server = relay.start_usual(&[]);

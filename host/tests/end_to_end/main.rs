@@ -1,6 +1,6 @@
-//! The real programs with real plugins: order-cli, a broker, the host, and what the plugins wrote.
+//! Runs the real programs with real plugins: order-cli, a broker and the host.
 //!
-//! Run by `cargo xtask test`, which builds the plugins and says where they are.
+//! Run by `cargo xtask test`, which builds the plugins and passes their paths.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 

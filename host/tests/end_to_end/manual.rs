@@ -1,4 +1,4 @@
-//! What shells and `man` are given.
+//! Shell completions and `man` pages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ fn a_shell_completes_commands_and_options() {
     }
 }
 
-/// What bash offers for the last word.
+/// Returns bash's completions of the last word.
 fn completed(program: &Path, name: &str, words: &[&str]) -> Vec<String> {
     let script = Command::new(program).args(["completions", "bash"]).output().unwrap();
     let function = name.replace('-', "__");

@@ -1,4 +1,4 @@
-//! What is in packaging/prometheus and packaging/grafana, held against a real host by a real Prometheus.
+//! Checks packaging/prometheus and packaging/grafana against a real host and a real Prometheus.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ fn packaging(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The metrics that a text names.
+/// Returns the metrics that a text names.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let ours = words
@@ -31,7 +31,7 @@ fn named(text: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// A world with a plugin for each way to be well or not: one that works, one that fails, one that does not load.
+/// Returns a world with the logger, on a RabbitMQ node.
 fn world(node: &rabbitmq::Node) -> World {
     let folder = tempfile::tempdir().unwrap();
     let world = World::new(folder, node.url(), "orders".to_owned(), "notifications".to_owned());
@@ -60,7 +60,7 @@ fn every_metric_that_an_alert_or_the_dashboard_names_is_there_and_all_are_well_n
     let there: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     for file in ["prometheus/alerts.yml", "prometheus/alerts_test.yml", "grafana/notify-host.json"] {
         let missing: Vec<_> = named(&packaging(file)).into_iter().filter(|name| !there.contains(&**name)).collect();
-        // What has not happened yet may have no series: a plugin that sent nothing by HTTP.
+        // A series may be missing until its first event; here no plugin has sent an HTTP request.
         let missing: Vec<_> = missing.into_iter().filter(|name| name != "notify_http_requests_total").collect();
         assert!(missing.is_empty(), "{file} names {missing:?}; there is {there:?}");
     }
@@ -89,7 +89,7 @@ fn what_the_dashboard_asks_is_promql() {
     assert!(rules.len() > 20, "{rules:?}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.yml");
-    // JSON is YAML.
+    // Every JSON document is also YAML.
     fs::write(&file, serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string()).unwrap();
     let checked = Command::new("promtool").args(["check", "rules"]).arg(&file).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
@@ -111,7 +111,7 @@ fn each_alert_leads_to_a_heading_of_the_runbook() {
     }
 }
 
-/// A Prometheus of the test's own, with the rules as they are but for their patience.
+/// A Prometheus of the test's own. It uses the shipped rules with shorter waits.
 struct Prometheus {
     server: ChildGuard,
     client: Client,
@@ -142,7 +142,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// Alert and plugin, of those that fire.
+    /// Returns alert and plugin of each firing alert.
     fn firing(&self) -> BTreeSet<(String, String)> {
         let alerts = self.client.json("/api/v1/alerts");
         let alerts = alerts["data"]["alerts"].as_array().unwrap().clone();

@@ -1,4 +1,4 @@
-//! A plugin that is broken or misbehaves hurts neither its neighbours nor the host.
+//! A broken or misbehaving plugin harms neither its neighbours nor the host.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -29,7 +29,7 @@ on_both_engines! {
         let id = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
         host.wait_for_order(&id);
 
-        // One dead letter for each that failed, and none for the others.
+        // One dead letter for each plugin that failed, and none for the others.
         let broker = world.broker();
         let mut found: Vec<_> = world
             .dead_letters(&broker, ACTS.len())

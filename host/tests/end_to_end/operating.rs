@@ -1,4 +1,4 @@
-//! What the operator does to the plugins of a running host.
+//! The operator's commands for the plugins of a running host.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -15,7 +15,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs it, and demands that it succeeds.
+/// Runs the command, which must succeed.
 fn plugin(world: &World, arguments: &[&str]) -> String {
     let output = world.plugin_command(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", said(&output));
@@ -72,7 +72,7 @@ fn the_list_says_how_each_plugin_stands() {
     assert!(lines[1].starts_with("broken") && lines[2].contains("broken.wasm: it is not WebAssembly"), "{table}");
     assert!(lines[3].starts_with("logger") && lines[3].contains("0.1.0") && lines[3].contains("paused"), "{table}");
 
-    // A second host of the same folder is listed, and told, as well.
+    // A second host of the same folder is also listed and also receives commands.
     let other = world.host();
     plugin(&world, &["resume", "logger"]);
     assert_eq!(listed(&world).iter().filter(|plugin| plugin["state"] == "running").count(), 2);
@@ -89,7 +89,7 @@ fn a_host_that_goes_away_while_it_is_asked_spoils_no_command_to_the_others() {
     world.plug_logger();
     let host = world.host();
     let folder = fs::read_dir(world.path("state/folders")).unwrap().next().unwrap().unwrap().path().join("hosts");
-    // It would be asked first.
+    // This socket sorts first, so the command asks it first.
     let listener = UnixListener::bind(folder.join("0.sock")).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
     let output = world.plugin_command(&["list"]);
@@ -226,7 +226,7 @@ fn a_rollback_puts_back_what_worked_before() {
     let wait_for_loads = |count| {
         eventually(SOON, "it is loaded", || host.child_guard.stderr().matches("\"loaded").count() == count);
     };
-    // Another file that works, then one that does not.
+    // First a different file that works, then one that does not.
     fs::copy(built("NOTIFY_TEST_PLUGINS_CORE", "logger.wasm"), &wasm).unwrap();
     wait_for_loads(2);
     let second = fs::read(&wasm).unwrap();
@@ -250,7 +250,7 @@ fn a_rollback_puts_back_what_worked_before() {
     assert!(refused(&world, &["rollback", "logger"]).contains("no earlier version of logger"));
     order(&world, &host);
 
-    // One that was taken away comes back whole.
+    // A removed plugin comes back with its toml.
     fs::remove_file(&wasm).unwrap();
     fs::remove_file(&toml).unwrap();
     host.wait_for("unloaded: ");
@@ -263,7 +263,7 @@ fn a_rollback_puts_back_what_worked_before() {
 fn what_the_host_keeps_is_for_its_user_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let world = World::on_sqlite();
-    // Not the one that all tests share.
+    // Do not use the compile cache that all tests share.
     fs::remove_file(world.path("state/compiled")).unwrap();
     world.plug_logger();
     let host = world.host();
@@ -276,7 +276,7 @@ fn what_the_host_keeps_is_for_its_user_alone() {
     }
     host.stop();
 
-    // Compiled code that others could have written is not run.
+    // The host does not run compiled code that other users could have written.
     fs::set_permissions(&folders[0], fs::Permissions::from_mode(0o777)).unwrap();
     let host = world.host();
     assert!(host.logged("compiled plugins are not kept for the next start"), "{}", host.child_guard.stderr());

@@ -1,4 +1,4 @@
-//! The main job: an order reaches the plugins, whatever the broker.
+//! The main job: an order reaches the plugins on either broker.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ on_both_engines! {
         let ids = world.order(&["demo"]);
         assert_eq!(ids.len(), 2);
         for (id, user, product) in [(&ids[0], "user123", "iPhone 15"), (&ids[1], "user456", "MacBook Pro")] {
-            // As JSON writes line ends.
+            // JSON escapes the line ends.
             host.wait_for(&format!(
                 "[Notification Service] Получено событие: OrderCreated\\nЗаказ #{id} от пользователя {user}\\n\
                  Товар: {product}\\nОтправляем email-уведомление..."

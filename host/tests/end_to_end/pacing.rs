@@ -1,4 +1,4 @@
-//! What a rate or quiet hours keep away from a plugin waits in its queue, and nothing is lost by that.
+//! Events delayed by a rate limit or quiet hours wait in the plugin's queue, and none is lost.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use testbed::eventually;
 use crate::on_both_engines;
 use crate::world::{Host, SOON, World, built};
 
-/// Between what a plugin logs and the call itself, on a busy machine.
+/// Tolerance between a call and the plugin's log line about it, on a busy machine.
 const JITTER: Duration = Duration::from_millis(500);
 const WITNESS: &str = "[config]\nlabel = \"it\"\n";
 
@@ -23,7 +23,7 @@ fn load(world: &World, count: usize) {
     world.order(&["--quiet", "load", "--count", &count.to_string(), "--mix", "created=100"]);
 }
 
-/// Each call that a plugin told of: when, and for which event.
+/// Returns each call that a plugin logged, with its time and event.
 fn calls(host: &Host, plugin: &str) -> Vec<(Timestamp, String)> {
     let log = host.child_guard.stderr();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -42,7 +42,7 @@ fn events(host: &Host, plugin: &str) -> BTreeSet<String> {
     calls(host, plugin).into_iter().map(|(_, event)| event).collect()
 }
 
-/// In no stretch of time there are more calls than the rate allows.
+/// Checks that no interval contains more calls than the rate allows.
 fn check_rate(calls: &[(Timestamp, String)], interval: Duration) {
     for (first, (from, _)) in calls.iter().enumerate() {
         for (last, (to, _)) in calls.iter().enumerate().skip(first) {
@@ -61,7 +61,7 @@ fn listed(world: &World, plugin: &str) -> Value {
     all.find(|line| line["name"] == plugin).unwrap_or_else(|| panic!("{plugin} in {text}"))
 }
 
-/// `22:00:00-23:00:05 UTC`: from an hour ago to then.
+/// Returns quiet hours from an hour ago until `end`, like `22:00:00-23:00:05 UTC`.
 fn quiet_until(end: Timestamp) -> String {
     let time = |time: Timestamp| time.strftime("%H:%M:%S").to_string();
     format!("{}-{} UTC", time(Timestamp::now() - SignedDuration::from_hours(1)), time(end))
@@ -100,12 +100,12 @@ on_both_engines! {
         let host = world.host();
         load(world, 15);
         host.wait_for("over its rate of 5/s");
-        // Three times as fast as they can be worked off.
+        // Three times as fast as the rate limit allows.
         world.order(&["--quiet", "load", "--count", "45", "--rate", "15", "--mix", "created=100"]);
         eventually(SOON, "the witness gets everything", || calls(&host, "witness").len() == 60);
         host.stop();
         let mut first: Vec<_> = calls(&host, "witness").into_iter().map(|(_, event)| event).collect();
-        // In the order in which they were published, for that is how their ids are made.
+        // Sorted ids are in publishing order, because ids are made that way.
         let mut published = first.clone();
         published.sort();
         first.truncate(20);
@@ -114,7 +114,7 @@ on_both_engines! {
     }
 
     fn waiting_for_a_turn_is_no_attempt(world: &World) {
-        // Each event needs three, and has no more. Of five each second there is one at once.
+        // Each event needs all of its three attempts. At five calls a second, only one goes through at once.
         world.plug_misbehaver_with("twice", "rate = \"5/s\"\n[breaker]\ncalls = 1000\n[retry]\nattempts = 3\npause-max = \"1s\"\n");
         let host = world.host();
         let count = 8;
@@ -178,7 +178,7 @@ on_both_engines! {
 
     fn in_quiet_hours_events_wait_over_a_kill_and_go_on_at_the_end(world: &World) {
         world.plug_logger();
-        // Started before they begin, for what is in hand then.
+        // Start the host before quiet hours begin, so that some events are in flight when they do.
         plug_witness(world, "rate = \"20/s\"");
         let first = world.host();
         load(world, 1);
@@ -241,7 +241,7 @@ fn a_plugin_for_which_nothing_waits_is_not_said_to_be_over_its_rate() {
 #[test]
 fn what_is_in_hand_when_quiet_hours_begin_goes_back_to_the_queue() {
     let world = World::on_rabbitmq();
-    // Two seconds from turn to turn, so that some are in hand.
+    // Two seconds between calls, so that some events are in flight.
     plug_witness(&world, "rate = \"30/min\"");
     let host = world.host();
     load(&world, 8);

@@ -1,4 +1,4 @@
-//! A plugin that is failing or misconfigured is left alone, others are told, and nothing is lost.
+//! The host stops calling a failing or misconfigured plugin, tells the other plugins, and loses nothing.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ on_both_engines! {
         host.wait_for("notify.plugin.recovered");
         let successes = || host.said(name).iter().filter(|(_, line)| line.starts_with("success")).count();
         eventually(SOON, "both get through", || successes() == 2);
-        // Attempts begin at 1, for the pause was none.
+        // Attempts begin at 1, because the pause was not an attempt.
         assert_eq!(host.said(name).iter().filter(|(_, line)| line.starts_with("call 1")).count(), 2);
         host.stop();
         assert_eq!(waiting(), 0);
@@ -47,7 +47,7 @@ on_both_engines! {
         eventually(SOON, "the logger gets everything", || host.orders().len() == count);
         host.wait_for("notify.plugin.failing");
         let told = host.child_guard.stderr();
-        // As the logger writes it; the plugin concerned is not told.
+        // The logger writes it; the failing plugin itself is not told.
         assert!(told.lines().any(|line| line.contains("notify.plugin.failing") && line.contains("moody")), "{told}");
         host.stop();
         let broker = world.broker();

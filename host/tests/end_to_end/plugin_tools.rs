@@ -1,4 +1,4 @@
-//! What authors and operators are told of a plugin, and what is written for them.
+//! The plugin commands for authors and operators: their reports and the files they write.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ fn inspect_tells_what_a_plugin_is_and_asks_for_and_the_toml_that_it_writes_loads
         "imports       log, config, secrets",
         "gets          Order*",
         "asks for      http https://hooks.example.com (to post messages): granted",
-        // Nothing of a plugin's drives the terminal.
+        // Text from a plugin cannot control the terminal.
         "              mail *@example.com (to write to \\u{1b}[31mpeople): not granted",
         "              sms +49 (to wake you up): cannot be granted: there is no capability \"sms\"; there are http, mail \
          and secret",
@@ -82,7 +82,7 @@ fn inspect_tells_what_a_plugin_is_and_asks_for_and_the_toml_that_it_writes_loads
     assert_eq!(inspected["requests"][3]["problem"].as_str().map(|problem| problem.contains("sms")), Some(true));
     assert_eq!(inspected["config_schema"]["required"][0], "recipients");
 
-    // As it is written, but for what must be filled in.
+    // The toml as printed, with the required settings filled in.
     let toml = inspected["toml"].as_str().unwrap().replace("recipients = []", "recipients = [\"a@example.com\"]");
     for toml in
         [toml.clone(), toml.replace("# http =", "http =").replace("# mail =", "mail =").replace("# subject", "subject")]
@@ -129,7 +129,7 @@ fn a_plugin_is_tried_out_without_a_broker() {
     assert!(times[0] > 0 && times.is_sorted(), "{report}");
     assert!(report["load_ms"].is_u64(), "{report}");
 
-    // Nothing of this was written anywhere.
+    // None of this was written anywhere.
     let mut files: Vec<_> =
         fs::read_dir(bench.world.plugins()).unwrap().map(|file| file.unwrap().file_name()).collect();
     files.sort();

@@ -1,4 +1,4 @@
-//! `notify-host plugin test` shows what a plugin sends, and on demand sends nothing.
+//! `notify-host plugin test` shows the requests and mails of a plugin, and sends nothing with `--dry-run`.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, built};
 
-/// A receiver that counts who connects, and refuses what is sent.
+/// A receiver that counts connections and refuses everything.
 struct Receiver {
     port: u16,
     connections: Arc<AtomicUsize>,
@@ -28,7 +28,7 @@ impl Receiver {
         let counted = Arc::clone(&connections);
         let thread = std::thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
-                // The last one is of who stops it.
+                // The final connection comes from the test, to end this loop.
                 if counted.fetch_add(1, Ordering::Relaxed) > 1000 {
                     return;
                 }
@@ -53,7 +53,7 @@ impl Drop for Receiver {
     }
 }
 
-/// A guest that sends, with its toml, in a folder where the commands are given.
+/// A guest that sends, with its toml, in a folder where the commands run.
 struct Desk {
     world: World,
     receiver: Receiver,
@@ -113,7 +113,7 @@ fn a_request_is_shown_with_the_name_of_its_secret_and_sent_unless_it_is_a_dry_ru
     assert!(told.starts_with(&shown), "{told}");
     for part in [
         "            authorization: Bearer [secret token]\n",
-        // As it was published, laid out.
+        // The body as it was published, pretty-printed.
         "\n\n            {\n              \"event\": \"OrderCreated\",\n              \"order_id\": \"4711\",\n              \"id\": \"e-1\",\n              \
          \"total\": 1.50\n            }\n\n",
         "outcome     done\n",
@@ -132,7 +132,7 @@ fn a_request_is_shown_with_the_name_of_its_secret_and_sent_unless_it_is_a_dry_ru
     assert_eq!(sent[0]["body"], r#"{"event":"OrderCreated","order_id":"4711","id":"e-1","total":1.50}"#);
     assert_eq!(desk.receiver.connections(), 0);
 
-    // Without --dry-run the same is shown, and the answer is the receiver's.
+    // Without --dry-run the output is the same, but the answer is the receiver's.
     let (_, report) = desk.json(&[]);
     assert_eq!((&report["dry_run"], &report["reason"]), (&json!(false), &json!("422 nope")));
     assert_eq!(report["sent"][0]["url"], format!("http://127.0.0.1:{port}/hook?a=b"));
@@ -164,7 +164,7 @@ fn a_mail_is_shown_as_its_reader_sees_it_and_its_html_is_in_a_file() {
     assert_eq!((&mail["kind"], &mail["html"], &mail["html_file"]), (&json!("mail"), &json!(html), &json!("mail.html")));
     assert_eq!(mail["recipients"], json!(["ann@example.com", "bob@example.com"]));
     assert_eq!(fs::read_to_string(desk.file("mail.html")).unwrap(), html);
-    // It counts as sent: the Message-ID is what it would have.
+    // A dry run counts as sent; the Message-ID is the one that the mail would have.
     assert!(report["reason"].as_str().is_some_and(|id| id.ends_with("@example.com>")), "{report}");
     assert_eq!(desk.receiver.connections(), 0);
 

@@ -1,8 +1,8 @@
-//! A message that breaks the session or the process, whatever the cause, is set aside; a host that is only killed or cut
-//! off sets nothing aside.
+//! A message that breaks the session or the process is set aside, whatever the cause. A host that is merely killed or
+//! cut off sets nothing aside.
 //!
-//! No message of a test can crash the host by itself, or the fault would be mended. So the receiver of a webhook does it
-//! at the moment when the host handles that message: to the host it is a message that it cannot survive.
+//! No message of a test can crash the host by itself, or the bug would be fixed. So the receiver of a webhook crashes
+//! the host while it handles that message. To the host, the message looks like the cause.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
@@ -19,10 +19,10 @@ use crate::on_both_engines;
 use crate::webhook::{create, plug};
 use crate::world::{Host, SOON, World};
 
-/// The first break, the one that convicts, and room for a busy machine, on which the message may not have been alone.
+/// Maximum breaks: the first, the one that convicts, and spares for a busy machine, where others may be in flight.
 const BREAKS_MAX: usize = 4;
 
-/// A receiver to which one event is poison for the host, as long as it is armed.
+/// A receiver that makes one event poison for the host, as long as it is armed.
 struct Trap {
     receiver: Receiver,
     shared: Arc<Shared>,
@@ -33,13 +33,13 @@ struct Shared {
     poison: Mutex<String>,
     is_armed: AtomicBool,
     hits: AtomicU32,
-    /// Answers the poison with 503 until it comes as this attempt.
+    /// Answers the poison with 503 before this request.
     from_request: AtomicU32,
     seen: AtomicU32,
 }
 
 impl Trap {
-    /// What happens when the poison comes is up to the test, which looks at [`Self::hits`]: the request gets no answer.
+    /// Starts a trap. The poison's request gets no answer; the test watches [`Self::hits`] and decides what happens.
     fn set() -> Self {
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
@@ -79,7 +79,7 @@ impl Shared {
     }
 }
 
-/// Waits for the poison's next hit. `false`: the host is done with it.
+/// Waits for the poison's next hit. Returns `false` once the host has set it aside.
 fn is_hit(world: &World, host: &Host, trap: &Trap, hits: u32) -> bool {
     let is_aside = || host.logged("\"code\":\"quarantined\"");
     eventually(SOON, &format!("it is hit or set aside; {}", world.path("state").display()), || {
@@ -92,7 +92,7 @@ fn header(letter: &Delivery, name: &str) -> String {
     letter.message.properties.headers.get(name).and_then(Value::to_text).unwrap_or_default()
 }
 
-/// Five events, the poison, and five more, while no host is there. The poison's id first.
+/// Publishes five events, the poison, and five more while no host runs. Returns the poison's id, then the others.
 fn events(world: &World, trap: &Trap) -> (String, Vec<String>) {
     world.host().stop();
     let mut ids: Vec<_> = (0..11).map(|_| create(world)).collect();
@@ -117,7 +117,7 @@ on_both_engines! {
             if !is_hit(world, &host, &trap, hits) {
                 break host;
             }
-            // Each of the two as the system or the library would.
+            // Alternate between an abort, as a library would cause, and a segmentation fault.
             let signal = if breaks % 2 == 0 { "ABRT" } else { "SEGV" };
             host.child_guard.send(signal);
             let status = host.child_guard.wait_timeout(SOON).expect("it ends");
@@ -144,7 +144,7 @@ on_both_engines! {
         });
         assert_eq!(world.queue_state(&broker, &world.queue).ready, 0);
 
-        // Once its cause is mended a replay delivers it.
+        // Once the cause is fixed, a replay delivers the message.
         trap.disarm();
         replay(world);
         eventually(SOON, "it arrives", || trap.receiver.requests().iter().filter(|request| {
@@ -231,13 +231,13 @@ on_both_engines! {
                 break;
             }
             hits = trap.hits();
-            // The one that has it open.
+            // Crash the host that has the message in flight.
             let holder = hosts.iter().position(|host| has_open(host, &trap)).expect("one of them has it");
             let host = hosts.swap_remove(holder);
             host.child_guard.send("ABRT");
             host.child_guard.wait_timeout(SOON).expect("it ends");
             breaks += 1;
-            // Each has to learn by itself, in the worst case.
+            // At worst, each host has to learn by itself.
             assert!(breaks <= 2 * BREAKS_MAX, "it goes round for ever");
             hosts.push(world.host());
         }
@@ -250,7 +250,7 @@ on_both_engines! {
     }
 }
 
-/// Whether the host has a connection to the trap.
+/// Returns whether the host has a connection to the trap.
 fn has_open(host: &Host, trap: &Trap) -> bool {
     let folder = format!("/proc/{}/fd", host.child_guard.id());
     let own: Vec<_> = std::fs::read_dir(folder)
@@ -258,7 +258,7 @@ fn has_open(host: &Host, trap: &Trap) -> bool {
         .flatten()
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()?.to_str().map(str::to_owned))
         .collect();
-    // `sl local remote state … inode`; 01 is established.
+    // The fields are `sl local remote state … inode`; state 01 is established.
     let remote = format!("0100007F:{:04X}", trap.receiver.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
@@ -274,7 +274,7 @@ fn world_through(proxy: &Proxy) -> World {
     world
 }
 
-/// `connection.close` with this code, as RabbitMQ sends it (AMQP 0-9-1, section 1.4.2.10).
+/// Returns `connection.close` with this code, as RabbitMQ sends it (AMQP 0-9-1, section 1.4.2.10).
 fn connection_close(code: u16, text: &str) -> Vec<u8> {
     let mut method = vec![0, 10, 0, 50];
     method.extend(code.to_be_bytes());
@@ -338,7 +338,7 @@ fn a_network_that_is_cut_and_a_broker_that_closes_set_nothing_aside() {
     assert_eq!(world.queue_state(&world.broker(), &world.names().dead()).ready, 0);
 }
 
-/// As a file may be that was edited or restored in part.
+/// Simulates a file that was edited or partly restored.
 #[test]
 fn rows_that_cannot_be_read_become_dead_letters_and_stop_nothing() {
     const BREAK: &str = "
@@ -371,13 +371,13 @@ db.commit()
     assert_eq!(raw(of(&ids[1])), Some(Value::Bytes(b"{".to_vec())));
     assert_eq!(header(of(&ids[1]), "x-notify-routing-key"), "order.created", "what can be read is there");
     assert!(letters.iter().any(|letter| header(letter, "x-notify-reason").contains("content is missing")));
-    // Whom it was for is known by its queue, so that a replay goes to no other.
+    // The queue still tells which plugin it was for, so a replay reaches no other.
     assert_eq!(header(of(&ids[3]), "x-notify-plugin"), "logger");
     assert_eq!(host.orders().len(), 2);
     host.stop();
 }
 
-/// The host's own headers do not fit beside these into a frame of this size.
+/// The host's own headers do not fit beside these in a frame of this size.
 #[test]
 fn headers_that_leave_no_room_in_a_small_frame_do_not_keep_a_message_from_being_tried_again() {
     let mut world = World::on_rabbitmq();
@@ -394,7 +394,7 @@ fn headers_that_leave_no_room_in_a_small_frame_do_not_keep_a_message_from_being_
     host.stop();
 }
 
-/// A host that is killed by a script of the test, so that no other process has a part in it.
+/// The test's own script kills the host, so that no other process is involved.
 #[test]
 fn a_crash_is_told_from_a_kill_in_the_folder_of_the_host() {
     let world = World::on_sqlite();

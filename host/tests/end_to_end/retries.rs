@@ -1,4 +1,4 @@
-//! Only the plugin that failed is tried again, later, and whatever restarts meanwhile.
+//! Only the plugin that failed gets the event again, later, across restarts of host and broker.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use testbed::rabbitmq::{Node, let_new_queues_settle};
 use crate::on_both_engines;
 use crate::world::{SOON, World};
 
-/// The longest that a due message may take to be handed out, on a busy machine.
+/// Maximum delay of a due message on a busy machine.
 const HAND_OUT: Duration = Duration::from_secs(3);
 
 on_both_engines! {
@@ -74,7 +74,7 @@ fn on_rabbitmq_a_wait_survives_host_and_broker() {
     });
 }
 
-/// One failure, a wait that outlasts the restart, and the next attempt at its time.
+/// Checks that an event fails once, waits across the restart, and is tried again at its time.
 fn a_wait_survives(world: &World, restart: impl Fn()) {
     let wait = Duration::from_secs(20);
     world.plug_misbehaver_with("twice", "[retry]\npause-min = \"20s\"\n");
@@ -95,7 +95,7 @@ fn a_wait_survives(world: &World, restart: impl Fn()) {
     let (at, line) = attempts(&second).remove(0);
     assert!(line.starts_with("call 2"), "{line}");
     let waited = Duration::try_from(at.duration_since(failed_at)).unwrap();
-    // By chance half as much more.
+    // Jitter may add half of the wait.
     let latest = RetryTier::for_delay(wait * 3 / 2).delay() + HAND_OUT;
     assert!(waited >= wait, "too early: {waited:?}");
     assert!(waited <= latest, "too late: {waited:?}");

@@ -1,4 +1,4 @@
-//! Which plugins get an event: subscriptions and filters, and what `notify-host route` says of them.
+//! Routing: subscriptions, filters, and the report of `notify-host route`.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -42,7 +42,7 @@ fn route(world: &World, event: &str, arguments: &[&str]) -> Output {
     command.args(arguments).output().unwrap()
 }
 
-/// What `route` says of each plugin.
+/// Returns `route`'s result for each plugin.
 fn ways(world: &World, event: &str) -> Vec<serde_json::Value> {
     let output = route(world, event, &["--json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -55,7 +55,7 @@ on_both_engines! {
         plug_logger_as(world, "logger", FILTER);
         let host = world.host();
         send(world, &EVENTS.map(|(_, event, _)| event));
-        // Both get an event at once, or only the one.
+        // "all" gets every event; matching events reach "logger" at the same time.
         eventually(SOON, "every event arrived", || host.said("all").len() == EVENTS.len());
         host.stop();
         let got = host.said("logger");

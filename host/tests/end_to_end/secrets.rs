@@ -1,4 +1,4 @@
-//! Where a secret's value may be seen, and that it is nowhere else.
+//! A secret's value is visible only where it may be.
 
 mod echo;
 mod views;
@@ -20,7 +20,7 @@ use crate::secrets::echo::Echo;
 use crate::world::{Host, SOON, World, built};
 
 const CANARY: &str = "canary/9dF1+K2=7q&xZ";
-/// The signals that make a core dump.
+/// A signal that normally leaves a core dump.
 const SEGMENTATION_FAULT: &str = "SEGV";
 
 /// A world with a guest that has the canary, in a file elsewhere.
@@ -34,7 +34,7 @@ impl Cage {
     fn new() -> Self {
         let cage = Self { world: World::on_sqlite(), echo: Echo::start(), elsewhere: tempfile::tempdir().unwrap() };
         fs::write(cage.canary(), format!("{CANARY}\n")).unwrap();
-        // Compiled for this test alone, so that all of it can be searched.
+        // A compile cache for this test alone, so that all of it can be searched.
         fs::remove_file(cage.world.path("state/compiled")).unwrap();
         cage
     }
@@ -60,7 +60,7 @@ impl Cage {
         self.world.plug(name, &built("NOTIFY_TEST_GUESTS", "sender.wasm"), toml);
     }
 
-    /// One attempt at an event, in the folder of the secret.
+    /// Runs one attempt at an event, in the secret's folder.
     fn test(&self, name: &str, more: &[&str]) -> Output {
         let event = self.world.path("event.json");
         fs::write(&event, r#"{"event":"OrderCreated","order_id":"4711"}"#).unwrap();
@@ -69,14 +69,14 @@ impl Cage {
         self.world.plugin_command(&[&arguments, more].concat())
     }
 
-    /// What a command tells from the journal.
+    /// Runs a command that reads the journal.
     fn journal(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_notify-host"));
         command.args(arguments).arg("--plugins").arg(self.world.plugins()).arg("--state").arg(self.world.path("state"));
         command.output().unwrap()
     }
 
-    /// What it came to, as it is told.
+    /// Returns the outcome and reason of an attempt.
     fn reason(&self, name: &str) -> String {
         let Output { stdout, stderr, .. } = self.test(name, &["--json"]);
         let report: serde_json::Value = serde_json::from_slice(&stdout)
@@ -85,15 +85,15 @@ impl Cage {
     }
 }
 
-/// The forms in which the canary may not be found.
+/// Returns the forms in which the canary must not appear.
 fn forms() -> Vec<String> {
     let mut forms = vec![CANARY.to_owned(), "canary%2F9dF1%2BK2%3D7q%26xZ".to_owned(), format!("{CANARY:?}")];
     for before in ["", "a", "ab"] {
         let encoded = STANDARD_NO_PAD.encode(format!("{before}{CANARY}"));
-        // Without the ends, which depend on what stands beside it.
+        // Without the ends, which depend on the neighbouring bytes.
         forms.push(encoded[4..encoded.len() - 2].to_owned());
     }
-    // Halves, of a line that was cut within it; and as a guest writes it that may not see it.
+    // Halves from a line cut within the value, and the reversed value, as the guest logs it to bypass redaction.
     forms.extend([CANARY[..9].to_owned(), CANARY[9..].to_owned(), CANARY.chars().rev().collect()]);
     forms.push(CANARY.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat());
     forms
@@ -109,7 +109,7 @@ fn assert_hidden(what: &str, bytes: &[u8]) {
     }
 }
 
-/// Every file below the folder; how many.
+/// Checks every file below the folder, and returns their number.
 fn assert_hidden_below(folder: &Path) -> usize {
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
@@ -140,7 +140,7 @@ fn a_secret_is_in_what_is_sent_and_nowhere_else() {
     }
     cage.world.plug_logger();
 
-    // In both formats of the log.
+    // Check both log formats.
     let host = cage.world.host();
     let [id] = &cage.world.order(&["create", "--user", "u", "--product", "p"])[..] else { panic!("one order") };
     let broker = cage.world.broker();
@@ -152,7 +152,7 @@ fn a_secret_is_in_what_is_sent_and_nowhere_else() {
     };
     dead_letters(3);
     host.wait_for("the value is [secret token], as ");
-    // What stands before the value has its own digits in base64.
+    // The text before the value keeps its own base64 digits.
     host.wait_for("answered POST /hook?basic=YW5uOm[secret token]");
     host.wait_for("answered echo: ");
     host.wait_for("]nekot terces[ reraeB :noitazirohtua");
@@ -179,7 +179,7 @@ fn a_secret_is_in_what_is_sent_and_nowhere_else() {
     assert!(host.logged("[secret token]"), "{}", host.child_guard.stderr());
     assert_hidden("the log for people", host.child_guard.stderr().as_bytes());
 
-    // What the operator's commands say.
+    // The output of the operator's commands.
     for name in ["sender-send", "sender-tell", "sender-reject", "sender-panic"] {
         for more in [&[][..], &["--json"], &["--dry-run"], &["--dry-run", "--json"], &["--log-level", "trace"]] {
             assert_hidden_by("plugin test", &cage.test(name, more));
@@ -210,10 +210,10 @@ fn a_secret_is_in_what_is_sent_and_nowhere_else() {
     }
     assert_eq!(shown, 6);
 
-    // The broker's file, the journal, the compiled code, and all else that the host keeps.
+    // The broker's file, the journal, the compiled code, and everything else that the host keeps.
     assert!(assert_hidden_below(cage.world.path("state").parent().unwrap()) > 10);
 
-    // And it was there: the receiver got it, and the signature is that of the value.
+    // The value was in use: the receiver got it, and the signature is made with it.
     let requests = cage.echo.requests();
     let sent = requests.iter().find(|request| request.contains(&format!("Bearer {CANARY}\r\n"))).expect("the header");
     let (head, body) = sent.split_once("\r\n\r\n").unwrap();
@@ -234,7 +234,7 @@ fn a_plugin_uses_its_own_secrets_towards_their_destinations_alone() {
     assert!(reason.starts_with("done 200 POST /hook HTTP/1.1"), "{reason}");
     assert_eq!(cage.echo.requests().len(), 1);
 
-    // Granted to the plugin, and not to the secret.
+    // The origin is granted to the plugin, but not to the secret.
     cage.plug_as("astray", &cage.toml("send", false, "http://127.0.0.1:9"));
     let reason = cage.reason("astray");
     let origin = cage.echo.origin();
@@ -245,19 +245,19 @@ fn a_plugin_uses_its_own_secrets_towards_their_destinations_alone() {
         )),
         "{reason}"
     );
-    // Another plugin's.
+    // A secret of another plugin.
     cage.plug_as("thief", &own.replace("[secrets.token]", "[secrets.other]"));
     let reason = cage.reason("thief");
     assert!(
         reason.starts_with("misconfigured the secret \"token\" is not granted: write [secrets.token] in"),
         "{reason}"
     );
-    // Its own, and it may not see it.
+    // Its own secret, which it may use but not see.
     cage.plug_as("curious", &cage.toml("tell", false, &origin));
     let reason = cage.reason("curious");
     assert!(reason.starts_with("misconfigured the secret token may be used and not seen: "), "{reason}");
     assert_eq!(cage.echo.requests().len(), 1, "nothing more was sent");
-    // As many as it may hold.
+    // More handles than it may hold.
     cage.plug_as("hoarder", &cage.toml("hoard", false, &origin));
     let reason = cage.reason("hoarder");
     assert!(reason.contains("it holds more than its limit of 1024 handles"), "{reason}");
@@ -276,14 +276,14 @@ fn a_secret_that_is_not_there_leaves_the_old_version_running_and_says_why() {
     assert!(host.logged("sender-send.toml:4: secrets.token"), "{}", host.child_guard.stderr());
     cage.world.order(&["create", "--user", "u", "--product", "p"]);
     eventually(SOON, "the old version sends", || !cage.echo.requests().is_empty());
-    // The new one takes over when there is a value, though no file of the plugin's changes.
+    // The new version takes over once there is a value, though no file of the plugin changes.
     assert!(host.logged("version 0.1.0 goes on running; next try in "), "{}", host.child_guard.stderr());
     fs::write(&missing, "another-value-of-it").unwrap();
     host.wait_for("loaded anew");
     host.stop();
     fs::remove_file(&missing).unwrap();
 
-    // Where nothing is sent, none is needed.
+    // A dry run sends nothing and needs no secret.
     let (plain, dry) = (cage.test("sender-send", &[]), cage.test("sender-send", &["--dry-run"]));
     assert_eq!(
         (plain.status.code(), dry.status.code()),
@@ -314,7 +314,7 @@ fn a_secret_is_rotated_while_the_host_runs() {
     assert!(!host.logged("another value") && !host.logged(CANARY), "{}", host.child_guard.stderr());
 }
 
-/// A host whose environment has the canary, and nothing against core dumps, in the current folder.
+/// Starts a host in the world's folder, with the canary in its environment and unlimited core dumps.
 fn host_with_canary(cage: &Cage) -> Host {
     let run = cage.world.host_command(&["run", "--log-format", "json"]);
     let mut shell = Command::new("sh");
@@ -330,7 +330,7 @@ fn what_compiles_plugins_gets_nothing_of_the_hosts_environment() {
     let cage = Cage::new();
     cage.world.plug_logger();
     let host = host_with_canary(&cage);
-    // The compiler never comes to the end of it, so that it can be looked at.
+    // The compiler never finishes this guest, so the test can inspect it.
     let mut endless = Guest::default().assemble();
     let name = b"notify:plugin/log@";
     let at = endless.windows(name.len()).position(|window| window == name).unwrap();
@@ -366,13 +366,13 @@ fn a_host_leaves_no_core_dump() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", host.child_guard.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().rev().nth(1), Some("0"), "{core}");
-    // Rust's own handler looks at the first one, finds that it is none of a full stack, and lets the next one through.
+    // Rust's handler takes the first signal, sees that the stack has not overflowed, and lets the next one through.
     eventually(SOON, "it is killed", || {
         let kill = [&format!("-{SEGMENTATION_FAULT}"), &host.child_guard.id().to_string()];
         Command::new("kill").args(kill).stderr(std::process::Stdio::null()).status().unwrap();
         host.child_guard.wait_timeout(Duration::from_millis(200)).is_some()
     });
-    // Of the folder's files, none is one.
+    // None of the files in the folder is a core dump.
     assert!(assert_hidden_below(&cage.world.path("")) > 5);
     let dumps = fs::read_dir(cage.world.path("")).unwrap();
     let dumps = dumps.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("core"));

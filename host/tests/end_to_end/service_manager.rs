@@ -1,4 +1,4 @@
-//! What a service manager hears of the host, on a socket such as systemd gives.
+//! The host's messages to a service manager, on a socket like systemd's.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use testbed::{ChildGuard, eventually, rabbitmq};
 
 use crate::world::{SOON, World};
 
-/// In place of systemd.
+/// Stands in for systemd.
 pub(crate) struct Manager {
     socket: UnixDatagram,
     path: std::path::PathBuf,
@@ -19,7 +19,7 @@ impl Manager {
         Self::at(world.path("notify.sock"))
     }
 
-    /// With its socket there.
+    /// Binds the socket at this path.
     pub(crate) fn at(path: std::path::PathBuf) -> Self {
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -35,7 +35,7 @@ impl Manager {
         ChildGuard::spawn(command)
     }
 
-    /// All that has come so far.
+    /// Reads everything that has arrived, and returns all messages so far.
     fn listen(&mut self) -> &[(Instant, String)] {
         let mut datagram = [0; 4096];
         while let Ok(length) = self.socket.recv(&mut datagram) {
@@ -56,7 +56,7 @@ impl Manager {
     pub(crate) fn wait_long_for(&mut self, what: &str, host: &ChildGuard, limit: Duration) {
         let started = Instant::now();
         loop {
-            // Before the look: what it said last is heard even if it has ended.
+            // Check for the exit first, so that the last messages of an ended host are still read.
             let ended = host.wait_timeout(Duration::ZERO).is_some();
             if self.hears(what) {
                 return;
@@ -83,7 +83,7 @@ fn a_service_manager_is_told_of_the_start_the_state_and_the_stop_and_is_pinged()
     let host = manager.start(&world, Some(Duration::from_millis(300)), &[]);
     manager.wait_for("READY=1", &host);
     manager.wait_for("STATUS=ready: consuming queue \"notifications\" at sqlite:", &host);
-    // It is ready when it says so.
+    // The host is really ready when it says so.
     assert!(host.stderr().contains("ready: "), "{}", host.stderr());
     let begun = Instant::now();
     while manager.count("WATCHDOG=1") < 6 {
@@ -122,7 +122,7 @@ fn a_start_goes_on_without_the_broker_unless_it_must_answer() {
     let host = manager.start(&world, Some(Duration::from_millis(300)), &[]);
     manager.wait_for("STATUS=not ready: there is no session with the broker amqp://127.0.0.1:", &host);
     manager.wait_for("READY=1", &host);
-    // That is no stall: to start it again would make nothing better.
+    // A missing broker is not a stall: a restart would not help.
     let before = manager.count("WATCHDOG=1");
     while manager.count("WATCHDOG=1") < before + 3 {
         manager.listen();
@@ -135,14 +135,13 @@ fn a_start_goes_on_without_the_broker_unless_it_must_answer() {
     assert!(!manager.hears("READY=1"), "{:?}", manager.heard);
 }
 
-/// The broker blocks who publishes, the plugin's failures cannot be written down, and nothing is settled any
-/// more.
+/// The broker blocks publishers, so the plugin's failures cannot be stored and nothing is settled any more.
 #[test]
 fn a_stalled_host_is_pinged_for_no_more_until_it_goes_on() {
     let node = rabbitmq::Node::start();
     let mut world =
         World::new(tempfile::tempdir().unwrap(), node.url(), "orders".to_owned(), "notifications".to_owned());
-    // For a second at each event, so that there is one in its hands whenever the broker begins to block.
+    // Each event takes a second, so that one is in flight whenever the broker begins to block.
     world.plug_misbehaver("loop");
     world.host_url = node.url();
     let config = std::fs::read_to_string(world.path("host.toml")).unwrap();
@@ -153,7 +152,7 @@ fn a_stalled_host_is_pinged_for_no_more_until_it_goes_on() {
     let load = world.order_cli(&["load", "--count", "100", "--quiet"]);
     assert!(load.status.success(), "{load:?}");
     node.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
-    // It looks every half minute, and needs two looks.
+    // The host checks for a stall every half minute, and needs two checks.
     let begun = Instant::now();
     while !manager.hears("STATUS=not ready: stalled") {
         assert!(begun.elapsed() < 3 * SOON, "{:?}\n{}", manager.heard, host.stderr());
@@ -177,7 +176,7 @@ fn a_manager_that_hangs_keeps_nothing_waiting_and_hears_the_news_when_it_goes_on
     let world = World::on_sqlite();
     world.plug_logger();
     let mut manager = Manager::new(&world);
-    // Its socket is full.
+    // Fill its socket.
     let other = UnixDatagram::unbound().unwrap();
     other.set_nonblocking(true).unwrap();
     while other.send_to(b"old", &manager.path).is_ok() {}

@@ -1,8 +1,8 @@
-//! Each helper of each template, called with each kind of argument by a plugin in a running host: what it makes must reach
-//! the host as what it is, in every build that the template offers.
+//! Calls each helper of each template with each kind of argument from a plugin in a running host. The result must
+//! reach the host unchanged, in every build that the template offers.
 //!
-//! The project of `plugin new` gets a dispatcher in front of its own work, so that an event says which helper is
-//! called with which arguments.
+//! The test inserts a dispatcher into the project that `plugin new` writes. The event then names the helper to
+//! call and its arguments.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,20 +18,20 @@ use crate::languages::{drop_in, host_program, tools};
 use crate::world::{SOON, World};
 
 const NAME: &str = "helpers";
-/// Many of them fail, which is no reason to leave the plugin alone here; and `pause-max` bounds what they ask for.
+/// Many calls fail, so the breaker must not open here. `pause-max` caps the delays that the helpers request.
 const SETTINGS: &str = "[breaker]\ncalls = 10000\n[retry]\nattempts = 8\npause-max = \"1h\"\n";
 const HOUR: i64 = 3_600_000;
-/// From the end of an attempt to the note in the journal that says when the next one is due.
+/// Slack between the end of an attempt and the journal's record of the next due time, in milliseconds.
 const SLACK: i64 = 5_000;
 
-/// A call of a helper, and what the host must make of it.
+/// A call of a helper and the result that the host must see.
 struct Case {
     helper: &'static str,
     arguments: Value,
     outcome: &'static str,
     reason: Value,
     code: Value,
-    /// How many milliseconds later the next attempt is due; `None`: the host's own choice, a second or so.
+    /// Milliseconds until the next attempt is due. `None` means the host's own choice, about a second.
     after: Option<i64>,
 }
 
@@ -49,7 +49,7 @@ impl Case {
     }
 }
 
-/// Longer than what the journal keeps of a reason.
+/// Returns a text longer than the journal keeps of a reason.
 fn long_text() -> String {
     "Grüße € 🎉 ".repeat(300)
 }
@@ -70,7 +70,7 @@ fn waits(helper: &'static str) -> Vec<Case> {
     vec![
         Case::retry(helper, json!(["r", 0]), None),
         Case::retry(helper, json!(["r", 30_000]), Some(30_000)),
-        // Beyond `pause-max`, 2^32, what a double holds exactly; and the most that the contract has.
+        // Values beyond `pause-max`, beyond 2^32 and beyond a double's exact integers, then the contract's maximum.
         Case::retry(helper, json!(["r", 5_000_000_000_i64]), Some(HOUR)),
         Case::retry(helper, json!(["r", 9_007_199_254_740_993_i64]), Some(HOUR)),
         Case::retry(helper, json!(["r", u64::MAX]), Some(HOUR)),
@@ -78,7 +78,7 @@ fn waits(helper: &'static str) -> Vec<Case> {
 }
 
 fn last() -> Case {
-    // It pauses the plugin.
+    // This case comes last because it pauses the plugin.
     Case::new("misconfigured", json!(["the token is wrong"]), "misconfigured", "the token is wrong")
 }
 
@@ -108,7 +108,7 @@ fn cases(language: Language) -> Vec<Case> {
                 Case::retry("retry", json!(["r", "js:'30000'"]), Some(30_000)),
                 Case::retry("retry", json!(["r", "js:Infinity"]), Some(HOUR)),
                 Case::retry("retry", json!(["r", 1e300]), Some(HOUR)),
-                // What has a time-out in the contract reaches the host, which has granted nothing.
+                // Calls with a time-out in the contract reach the host, which has granted nothing.
                 Case::new("wholeNumberAsTimeout", json!([500]), "done", "denied"),
                 Case::new("wholeNumberAsTimeout", json!([0.5]), "done", "denied"),
                 Case::new("wholeNumberAsTimeout", json!([]), "done", "denied"),
@@ -139,7 +139,7 @@ fn cases(language: Language) -> Vec<Case> {
         }
     };
     if language == Language::C {
-        // What snprintf makes of it in a buffer that is too small.
+        // snprintf cuts the text like this when the buffer is too small.
         cases.push(Case::new("skipped", json!(["c:cut"]), "skipped", "Gr"));
         cases.push(Case::new("reject", json!(["c", "c:cut"]), "reject", "Gr").coded("c"));
     }
@@ -147,7 +147,7 @@ fn cases(language: Language) -> Vec<Case> {
     cases
 }
 
-/// The template's source, what in there gets the dispatcher before it, and the dispatcher.
+/// Returns the template's source file, the code that the dispatcher goes in front of, and the dispatcher.
 fn dispatcher(language: Language) -> (&'static str, &'static str, &'static str) {
     match language {
         Language::Rust => (
@@ -229,7 +229,7 @@ fn dispatcher(language: Language) -> (&'static str, &'static str, &'static str) 
     }
 }
 
-/// The names of the helpers that an author finds in the template.
+/// Returns the names of the helpers that the template offers to an author.
 fn offered(language: Language, project: &Path) -> BTreeSet<String> {
     let file = if language == Language::Rust { "notify-plugin/src/lib.rs" } else { dispatcher(language).0 };
     let source = fs::read_to_string(project.join(file)).unwrap();
@@ -242,7 +242,7 @@ fn offered(language: Language, project: &Path) -> BTreeSet<String> {
     let name_in = |line: &str| Some(line.strip_prefix(begins)?.split('(').next()?.to_owned());
     let makes_outcome =
         |line: &&str| language != Language::Rust || line.ends_with("-> Handled {") || line.ends_with("-> Failure {");
-    // What the others are made of.
+    // Internal functions that the helpers are built on.
     let inner = ["failure", "text", "wholeNumber", "whole_number"];
     let names = source.lines().filter(makes_outcome).filter_map(name_in);
     names.filter(|name| !inner.contains(&name.as_str())).collect()
@@ -255,7 +255,7 @@ fn event(number: usize, case: &Case) -> String {
         "order_id": subject(number),
         "helper": case.helper,
         "arguments": case.arguments,
-        // For those who find these easier to read than a list.
+        // The same arguments as plain members, for languages in which they are easier to read than a list.
         "first": text(0),
         "second": text(1),
         "third": if case.arguments[1].is_u64() { case.arguments[1].to_string() } else { String::new() },
@@ -267,7 +267,7 @@ fn subject(number: usize) -> String {
     format!("case-{number}")
 }
 
-/// What the host's journal says of the first attempt.
+/// Returns the journal's record of the first attempt.
 fn first_attempt(world: &World, number: usize) -> Value {
     eventually_some(SOON, &format!("{} is tried", subject(number)), || {
         let explained: Value =
@@ -282,7 +282,7 @@ fn judge(case: &Case, attempt: &Value) {
     let told = format!("{} {}: {attempt}", case.helper, case.arguments);
     assert_eq!(attempt["outcome"], case.outcome, "{told}");
     match (attempt["reason"].as_str(), case.reason.as_str()) {
-        // The journal keeps the beginning of a long one.
+        // The journal keeps only the beginning of a long reason.
         (Some(found), Some(wanted)) if wanted.chars().count() > 1000 => {
             let found = found.trim_end_matches('…');
             assert!(wanted.starts_with(found) && found.chars().count() >= 900, "{told}");

@@ -29,7 +29,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// It runs in a terminal of 150 columns and 40 rows, which `script` provides.
+/// A terminal of 150 columns and 40 rows, provided by `script`.
 struct Terminal {
     child_guard: ChildGuard,
     keys: File,
@@ -47,7 +47,7 @@ impl Terminal {
         command.env("TOP", env!("CARGO_BIN_EXE_notify-host")).env("TOP_URL", format!("http://{}", admin.at));
         command.env("TOP_PROCESS", &process).env("TERM", "xterm-256color").env("SHELL", "/bin/sh");
         let child_guard = ChildGuard::spawn(command);
-        // Waits for the shell, which waits for this.
+        // Opening blocks until the shell opens the other end, which waits for this one.
         let keys = OpenOptions::new().write(true).open(keys).unwrap();
         Self { child_guard, keys, screen, process }
     }
@@ -56,7 +56,7 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// All that was ever written on it.
+    /// Returns everything that was ever written to the terminal.
     fn written(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.screen).unwrap_or_default()).into_owned()
     }
@@ -65,7 +65,7 @@ impl Terminal {
         eventually(SOON, &format!("{text:?} on the screen"), || self.written().contains(text));
     }
 
-    /// Demands that it has ended well, and put the terminal back.
+    /// Checks that `top` has exited successfully and restored the terminal.
     fn has_ended(&self) {
         let status = self.child_guard.wait_timeout(SOON).expect("it ends");
         let written = self.written();
@@ -94,7 +94,7 @@ on_both_engines! {
         let order = world.order(&["create", "--user", "u", "--product", "p"]).remove(0);
         terminal.wait_for(&order);
         terminal.wait_for("told to reject");
-        // Down, and "no" to the first question.
+        // Move down, and answer "no" to the first question.
         terminal.press("\u{1b}[B");
         terminal.press("p");
         terminal.wait_for("pause logger? its events wait in its queue.");

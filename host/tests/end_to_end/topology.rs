@@ -1,4 +1,4 @@
-//! What the operator hears about exchanges and queues, before a host runs and while it does.
+//! `notify-host topology` and the host's own reports about exchanges and queues.
 
 use std::process::Output;
 
@@ -15,7 +15,7 @@ fn topology(world: &World, arguments: &[&str]) -> Output {
     command.args(arguments).arg("--plugins").arg(world.plugins()).output().unwrap()
 }
 
-/// The exit code, standard output as JSON, and standard error.
+/// Returns the exit code, standard output as JSON, and standard error.
 fn json(world: &World, arguments: &[&str]) -> (i32, Vec<serde_json::Value>, String) {
     let output = topology(world, &[arguments, &["--json"]].concat());
     let lines = String::from_utf8(output.stdout).unwrap();

@@ -1,5 +1,5 @@
-//! A publisher's trace, through the host and out of it; and the spans that the host adds to it, as a collector gets them
-//! and OpenTelemetry's own library reads them.
+//! A publisher's trace passes through the host. A collector receives the host's own spans, and OpenTelemetry's
+//! library parses them.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,7 +21,7 @@ use crate::world::{Host, SOON, World, built};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CAUSE: &str = "b7ad6b7169203331";
-/// What a stop may take when there is nobody to send the last spans to.
+/// Maximum stop time when the last spans cannot be sent.
 const STOP_MAX: Duration = Duration::from_secs(8);
 
 fn parent() -> String {
@@ -36,7 +36,7 @@ fn python(script: &str) -> Command {
     command
 }
 
-/// The spans that came to a collector, each with what it says.
+/// Returns the spans that a collector received, decoded.
 fn spans(collector: &Receiver) -> Vec<Value> {
     let mut python = python("spans.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let requests = collector.requests();
@@ -56,7 +56,7 @@ fn named<'a>(spans: &'a [Value], name: &str) -> Vec<&'a Value> {
     spans.iter().filter(|span| span["name"] == name).collect()
 }
 
-/// The spans of one trace hang together: the message's below `cause`, the attempts below that, the requests below those.
+/// Checks the parents within one trace: the message below `cause`, the attempts below it, the requests below those.
 fn check_chain(spans: &[Value], queue: &str, trace: &str, cause: &str, host: &str) {
     assert!(spans.iter().all(|span| span["trace"] == trace), "{spans:#?}");
     let [receive] = named(spans, &format!("receive {queue}"))[..] else { panic!("one message: {spans:#?}") };
@@ -75,7 +75,7 @@ fn host(world: &World, collector: &str) -> Host {
     host
 }
 
-/// One that answers with what it is told to.
+/// Returns a receiver whose status the test can change.
 fn moody(status: u16) -> (Receiver, Arc<AtomicU16>) {
     let mood = Arc::new(AtomicU16::new(status));
     let own = Arc::clone(&mood);
@@ -134,7 +134,7 @@ on_both_engines! {
         let statuses: Vec<_> =
             statuses.iter().map(|span| span["attributes"]["http.response.status_code"].clone()).collect();
         assert_eq!(statuses, [503, 200]);
-        // The receiver's own spans would hang below the attempt that they belong to.
+        // A receiver's own spans would become children of the right attempt.
         for (request, attempt) in receiver.requests().iter().zip(&attempts) {
             let below = format!("00-{TRACE}-{}-01", attempt["span"].as_str().unwrap());
             assert_eq!(request.header("traceparent"), Some(&*below));
@@ -300,7 +300,7 @@ fn a_collector_behind_tls_and_a_token_is_reached_and_the_token_is_told_nobody() 
     }
     let kept = world.order(&["create", "--user", "u", "--product", "p", "--traceparent", &parent()]).remove(0);
     host.wait_for_order(&kept);
-    // Without being told to stop.
+    // Spans are exported before the host stops.
     eventually(SOON, "the spans arrive", || !collector.requests().is_empty());
     host.stop();
     assert!(collector.requests().iter().all(|request| request.header("authorization") == Some(TOKEN)));

@@ -1,4 +1,4 @@
-//! Messages whose properties no client library can read. RabbitMQ takes them from any publisher.
+//! Messages with properties that no client library can read. RabbitMQ accepts them from any publisher.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn order(id: &str) -> String {
     json!({"event": "OrderCreated", "order_id": id}).to_string()
 }
 
-/// What the dead letters hold, by their code, each with its body.
+/// Returns the dead letters as JSON.
 fn letters(world: &World) -> Vec<serde_json::Value> {
     let output = world.host_command(&["dead-letters", "list", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -37,7 +37,7 @@ fn a_message_that_cannot_be_read_is_a_dead_letter_and_all_others_are_handled() {
     let mut publish = |routing_key: &[u8], properties: &[u8], body: &str| {
         publisher.publish(world.exchange.as_bytes(), routing_key, properties, body.as_bytes());
     };
-    // A publisher that speaks Latin-1.
+    // A publisher that encodes text as Latin-1.
     let latin_1 = [&short(b"gr\xfc\xdfe")[..], b"V"].concat();
     publish(b"order.\xe4", &headers_and_id(&latin_1, b"K\xf6ln-1"), &order("latin-1"));
     for (levels, id) in [(2_000, &b"deep-1"[..]), (26_000, b"deep-2")] {
@@ -76,7 +76,8 @@ fn a_message_that_cannot_be_read_is_a_dead_letter_and_all_others_are_handled() {
     let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
     assert!(explained.contains("nested deeper than 32 levels"), "{explained}");
 
-    // Replayed, it is an event like any other, without what could not be read. Its raw properties are none.
+    // A replayed dead letter is an ordinary event, without the unreadable properties. The raw
+    // properties hold no event.
     let replay = |code: &str| {
         world.host_command(&["dead-letters", "replay", "--reason", code, "--yes", "--json"]).output().unwrap()
     };
@@ -95,7 +96,7 @@ fn a_message_that_cannot_be_read_stops_no_backlog_and_no_look_at_the_dead_letter
     let host = world.host();
     let (backlog, dead) = (world.names().plugin("logger"), world.names().dead());
     let mut publisher = RawPublisher::connect(rabbitmq::shared().port());
-    // To the queues themselves, as nobody should.
+    // Publish straight to the queues, which no publisher should do.
     let deep = headers_and_id(&nested_entry(b"deep", 5_000), b"\xff");
     publisher.publish(b"", backlog.as_bytes(), &deep, order("deep").as_bytes());
     publisher.publish(b"", dead.as_bytes(), &deep, order("dead").as_bytes());
@@ -104,7 +105,7 @@ fn a_message_that_cannot_be_read_stops_no_backlog_and_no_look_at_the_dead_letter
     eventually(SOON, "both are there to be seen", || letters(&world).len() == 2);
     host.stop();
 
-    // Other clients can read all that the host wrote.
+    // Other clients can read everything that the host wrote.
     let broker = world.broker();
     let letters = world.dead_letters(&broker, 2);
     let written =

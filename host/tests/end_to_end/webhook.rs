@@ -1,4 +1,4 @@
-//! The webhook plugin: an order on its way to a real receiver, which checks it with the libraries that people use.
+//! The webhook plugin sends an order to a real receiver, which verifies it with widely used libraries.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,10 +19,10 @@ const NEW_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OLD_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const FOREIGN_SECRET: &str = "whsec_AAAAsBQIhrscChlQIMV+b5sSYspob7oD";
 
-/// Of HTTP's dates.
+/// Resolution of HTTP dates.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Puts an instance of the plugin into the folder that gets orders, with these tables and further lines of `[config]`.
+/// Plugs the webhook plugin for orders, with these tables and further lines of `[config]`.
 pub(crate) fn plug(world: &World, name: &str, url: &str, tables: &str, config: &str) {
     let origin: Vec<_> = url.splitn(4, '/').take(3).collect();
     let toml = format!(
@@ -42,7 +42,7 @@ fn arrived(receiver: &Receiver, count: usize) -> Vec<Request> {
     receiver.requests()
 }
 
-/// What the official libraries make of a request.
+/// Returns the official libraries' reading of a request.
 fn understood(request: &Request, secrets: &[&str]) -> Value {
     let python = std::env::var_os("NOTIFY_TEST_PYTHON");
     let python = python.expect("NOTIFY_TEST_PYTHON is not set: run the tests by `cargo xtask test`");
@@ -79,7 +79,7 @@ fn an_order_arrives_by_https_and_both_its_signatures_verify() {
         );
     };
     plug_as("signed", "/orders");
-    // As a core module it has no clock of its standard library's.
+    // The core module lacks the standard library's clock.
     plug_as("core", "/core");
     fs::copy(built("NOTIFY_TEST_PLUGINS_CORE", "webhook.wasm"), world.plugins().join("core.wasm")).unwrap();
     let host = world.host();
@@ -158,7 +158,7 @@ fn a_cloud_event_is_the_same_in_both_modes_and_its_trace_goes_on() {
     assert_eq!(body["all"]["price"], 1.5);
 }
 
-/// A receiver that asks for some patience, then takes everything; and when it was asked.
+/// Returns a receiver that gives `answer` once and then accepts everything, and the times of its requests.
 fn impatient(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Receiver, Arc<Mutex<Vec<SystemTime>>>) {
     let times = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&times);
@@ -178,7 +178,7 @@ fn a_receiver_that_asks_for_patience_gets_it_and_knows_the_repetition() {
     let skewed = Duration::from_hours(1);
     let (seconds, by_seconds) = impatient(|| Answer::status(429).header("Retry-After", "3"));
     let (dates, by_date) = impatient(move || Answer::status(503).header("retry-after", date(SystemTime::now())));
-    // Its clock is an hour ahead of ours: what counts is what it says of both.
+    // The receiver's clock is an hour ahead; only the difference of its two dates counts.
     let (ahead, by_its_own_clock) = impatient(move || {
         let now = SystemTime::now() + skewed;
         Answer::status(429).header("Date", httpdate::fmt_http_date(now)).header("Retry-After", date(now))
@@ -200,7 +200,7 @@ fn a_receiver_that_asks_for_patience_gets_it_and_knows_the_repetition() {
         times[1].duration_since(times[0]).unwrap()
     };
     assert!(waited(&by_seconds) >= wait, "{:?}", waited(&by_seconds));
-    // A date has no fractions of a second.
+    // HTTP dates have no fractions of a second.
     assert!(waited(&by_date) >= wait.checked_sub(SECOND).unwrap(), "{:?}", waited(&by_date));
     assert!(waited(&by_its_own_clock) >= wait.checked_sub(SECOND).unwrap(), "{:?}", waited(&by_its_own_clock));
 }
@@ -213,7 +213,8 @@ fn the_tomls_in_its_readme_load() {
     let world = World::on_sqlite();
     for (number, toml) in tomls.iter().enumerate() {
         world.plug(&format!("webhook-{number}"), &built("NOTIFY_TEST_PLUGINS", "webhook.wasm"), toml);
-        // The secrets that they name are files beside them, or in the environment, which this host has not.
+        // Their secrets come from files beside them or from the environment. This host's environment
+        // lacks those variables.
         for line in toml.lines().filter_map(|line| line.strip_prefix("file = ")) {
             fs::write(world.plugins().join(line.trim_matches('"')), NEW_SECRET).unwrap();
         }

@@ -1,4 +1,4 @@
-//! What becomes of an order whose receiver misbehaves: as the webhook plugin's README says, row by row.
+//! Checks how an order ends when its receiver misbehaves, against each row of the webhook plugin's README.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,17 @@ use crate::world::{SOON, World};
 const METADATA: &str = "http://169.254.169.254/latest/meta-data/";
 const GIBIBYTE: u64 = 1 << 30;
 
-/// One attempt of two seconds.
+/// Settings that allow one attempt of two seconds.
 const ONCE: &str = "[retry]\nattempts = 1\n[limits]\ntime = \"2s\"\n";
 
-/// How it ends.
+/// The expected end of an order.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Done,
-    /// A dead letter of this code, whose reason has this in it. One of `retry` would have been tried again.
+    /// A dead letter with this code and this text in its reason. With more attempts, `retry` would
+    /// have been tried again.
     DeadLetter(&'static str, &'static str),
-    /// The plugin is paused with this in the reason, and the event kept.
+    /// The plugin is paused with this text in the reason, and the event is kept.
     Paused(&'static str),
 }
 
@@ -53,7 +54,8 @@ fn what_a_receiver_does_decides_what_becomes_of_the_order() {
         ("s410", answer(410, "gone for good"), End::Paused("HTTP 410: gone for good")),
         ("s301", moved(301), End::Paused("HTTP 301: redirects are not followed; this one leads to http://169.254")),
         ("s307", moved(307), End::Paused("HTTP 307: redirects are not followed")),
-        // It "broke", or was "closed": the system tells of a reset once, and to who asks after that of an end.
+        // The error says "broke" or "closed": the system reports a reset only once, and later calls see
+        // the end of the stream.
         ("reset", reply(Reply::Reset), End::DeadLetter("retry", " the connection ")),
         ("close", reply(Reply::Close), End::DeadLetter("retry", "closed the connection")),
         ("half", reply(Reply::Half), End::DeadLetter("retry", "before its answer was complete")),
@@ -70,9 +72,9 @@ fn what_a_receiver_does_decides_what_becomes_of_the_order() {
     for (name, receiver, _) in &cases {
         plug(&world, name, &receiver.url("/"), ONCE, "");
     }
-    // A port that nobody listens on.
+    // A port without a listener.
     plug(&world, "nobody", &Receiver::answering(200).url("/"), ONCE, "");
-    // No grant for where it is to send.
+    // A plugin without a grant for its own URL.
     plug(&world, "denied", "https://hooks.example.com/", ONCE, "");
     let toml = world.plugins().join("denied.toml");
     let without = std::fs::read_to_string(&toml).unwrap().replace("http = [\"https://hooks.example.com\"]", "");

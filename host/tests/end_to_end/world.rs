@@ -1,4 +1,4 @@
-//! A world of its own for each test: a queue, a plugin folder, and the programs.
+//! The fixture of each test: a queue, a plugin folder, and the programs.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,13 +13,13 @@ use broker::{Broker, BrokerUrl, ConnectOptions, Delivery, QueueNames, QueueState
 use tempfile::TempDir;
 use testbed::{ChildGuard, eventually, eventually_some, rabbitmq};
 
-/// Everything takes well under a second on a quiet machine.
+/// Maximum wait. On a quiet machine everything takes well under a second.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 pub(crate) struct World {
     folder: TempDir,
     pub(crate) url: String,
-    /// Where the host connects to; the same, unless the test says otherwise.
+    /// URL that the host connects to. Equal to `url` unless a test changes it.
     pub(crate) host_url: String,
     pub(crate) exchange: String,
     pub(crate) queue: String,
@@ -33,7 +33,7 @@ impl World {
         Self::new(folder, url, "orders".to_owned(), "notifications".to_owned())
     }
 
-    /// On the node that the tests share, with names of its own.
+    /// Uses the RabbitMQ node that the tests share, with an exchange and a queue of its own.
     pub(crate) fn on_rabbitmq() -> Self {
         static WORLDS: AtomicUsize = AtomicUsize::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +45,7 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let world = Self { folder, host_url: url.clone(), url, exchange, queue, runtime };
         fs::create_dir(world.plugins()).unwrap();
-        // All worlds share what is compiled: that takes seconds.
+        // All worlds share the compile cache, because compiling takes seconds.
         let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
         DirBuilder::new().recursive(true).mode(0o700).create(&compiled).unwrap();
         fs::create_dir(world.path("state")).unwrap();
@@ -69,25 +69,25 @@ impl World {
         self.path("plugins")
     }
 
-    /// Puts a plugin into the folder.
+    /// Copies a plugin into the folder.
     pub(crate) fn plug(&self, name: &str, wasm: &Path, toml: &str) {
         fs::copy(wasm, self.plugins().join(format!("{name}.wasm")))
             .unwrap_or_else(|error| panic!("cannot copy {}: {error}", wasm.display()));
         fs::write(self.plugins().join(format!("{name}.toml")), toml).unwrap();
     }
 
-    /// A FIFO in a file's place: whoever opens it waits for somebody who writes to it.
+    /// Puts a FIFO in place of a file. A process that opens it blocks until another one writes to it.
     pub(crate) fn plug_fifo(&self, file: &str) {
         let made = Command::new("mkfifo").arg(self.plugins().join(file)).status().unwrap();
         assert!(made.success());
     }
 
-    /// The logger, writing each event as a line of JSON.
+    /// Plugs the logger, which writes each event as a line of JSON.
     pub(crate) fn plug_logger(&self) {
         self.plug("logger", &built("NOTIFY_TEST_PLUGINS", "logger.wasm"), "[config]\nformat = \"json\"\n");
     }
 
-    /// A guest that does what `act` says, for every event. Its first failure is its last.
+    /// Plugs a guest that does `act` for every event, with one attempt each.
     pub(crate) fn plug_misbehaver(&self, act: &str) {
         self.plug_misbehaver_with(act, "[retry]\nattempts = 1\n");
     }
@@ -113,7 +113,7 @@ impl World {
         Host { child_guard: ChildGuard::spawn(command) }
     }
 
-    /// notify-host with this world's broker and configuration.
+    /// Returns notify-host with this world's broker and configuration.
     pub(crate) fn host_command(&self, arguments: &[&str]) -> Command {
         let mut command = Self::notify_host(arguments);
         command.args(["--broker", &self.host_url]).arg("--config").arg(self.path("host.toml"));
@@ -127,7 +127,7 @@ impl World {
         command.output().unwrap()
     }
 
-    /// Runs a command that asks the journal of this world's hosts to its end.
+    /// Runs a command that queries the journal of this world's hosts, to its end.
     pub(crate) fn journal_command(&self, arguments: &[&str]) -> Output {
         let mut command = Self::notify_host(arguments);
         command.arg("--config").arg(self.path("host.toml")).arg("--plugins").arg(self.plugins());
@@ -140,7 +140,7 @@ impl World {
         command
     }
 
-    /// A command that nothing reaches of what the user has set for hosts of his own.
+    /// Returns a command without the user's own settings in its environment.
     pub(crate) fn clean(program: &str) -> Command {
         let mut command = Command::new(program);
         for (name, _) in env::vars_os()
@@ -177,7 +177,7 @@ impl World {
         self.runtime.block_on(async { tokio::time::timeout(SOON, future).await.expect("not in time") })
     }
 
-    /// A session of the test's own.
+    /// Connects to the broker with a session of the test's own.
     pub(crate) fn broker(&self) -> Broker {
         let url: BrokerUrl = self.url.parse().unwrap();
         let options = ConnectOptions { name: "test".to_owned(), timeout: SOON };
@@ -208,12 +208,12 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Whether a line of its log holds this text.
+    /// Returns whether the log contains this text.
     pub(crate) fn logged(&self, text: &str) -> bool {
         self.child_guard.stderr().contains(text)
     }
 
-    /// The ids of the orders that the logger wrote, in order, once for each time.
+    /// Returns the ids of the orders that the logger wrote, in order, with repetitions.
     pub(crate) fn orders(&self) -> Vec<String> {
         let log = self.child_guard.stderr();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -224,7 +224,7 @@ impl Host {
             .collect()
     }
 
-    /// What a plugin logged, and when.
+    /// Returns a plugin's log messages with their times.
     pub(crate) fn said(&self, plugin: &str) -> Vec<(jiff::Timestamp, String)> {
         let log = self.child_guard.stderr();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -242,12 +242,12 @@ impl Host {
         self.wait_for(id);
     }
 
-    /// Waits until its log holds this text.
+    /// Waits until the log contains this text.
     pub(crate) fn wait_for(&self, text: &str) {
         eventually_some(SOON, &format!("{text} in the log"), || self.logged(text).then_some(()));
     }
 
-    /// Asks it to stop, and demands that it does so in good order.
+    /// Stops the host, which must exit successfully.
     pub(crate) fn stop(&self) {
         self.child_guard.terminate();
         let status = self.child_guard.wait_timeout(SOON).expect("the host stops");
@@ -255,7 +255,7 @@ impl Host {
     }
 }
 
-/// What `cargo xtask test` has built.
+/// Returns a file that `cargo xtask test` has built.
 pub(crate) fn built(variable: &str, file: &str) -> PathBuf {
     let folder =
         env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run the tests by `cargo xtask test`"));

@@ -1,42 +1,41 @@
-//! Guests that are assembled by hand, where no compiler would write them: core modules that carry
-//! their component type, which the host turns into components as it loads them.
+//! Assembles guests by hand that no compiler would write: core modules that carry their component type, which the host
+//! turns into components while loading.
 
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
-/// The contract.
+/// The WIT contract.
 pub(crate) const CONTRACT: &str = include_str!("../../../wit/plugin.wit");
 
-/// What a guest does. All of it is WebAssembly text; what is left empty does nothing, and the
-/// answer to every event is "done".
+/// The parts of a guest, as WebAssembly text. Empty parts do nothing, and the default answer to every event is "done".
 #[derive(Default)]
 pub(crate) struct Guest<'a> {
-    /// What it says that it is called; it has 5 letters.
+    /// The name it reports, 5 letters long.
     pub(crate) name: &'a str,
     /// Further imports, which come first.
     pub(crate) imports: &'a str,
     /// Functions, tables, a start function.
     pub(crate) items: &'a str,
-    /// Done when it is asked to describe itself.
+    /// Runs when the host calls `describe`.
     pub(crate) describe: &'a str,
-    /// Done for each event. The memory from 512 to 600 is the answer.
+    /// Runs for each event. Memory from 512 to 600 holds the answer.
     pub(crate) handle: &'a str,
-    /// Done when the host wants memory for what it hands over.
+    /// Runs when the host allocates guest memory for its arguments.
     pub(crate) realloc: &'a str,
 }
 
 impl Guest<'_> {
-    /// The file, for the contract as it is.
+    /// Returns the module's bytes for the current contract.
     pub(crate) fn assemble(&self) -> Vec<u8> {
         self.assemble_for(CONTRACT)
     }
 
-    /// The same for another text of the contract.
+    /// Returns the module's bytes for another version of the contract.
     pub(crate) fn assemble_for(&self, contract: &str) -> Vec<u8> {
         embed(&self.text(version_of(contract)), contract)
     }
 
-    /// As text, for who changes something in it.
+    /// Returns the module's text, for callers that modify it.
     #[allow(dead_code, reason = "not every test that includes this does")]
     pub(crate) fn to_text(&self) -> String {
         self.text(version_of(CONTRACT))
@@ -81,7 +80,7 @@ fn version_of(contract: &str) -> &str {
     contract.split("package notify:plugin@").nth(1).and_then(|rest| rest.split(';').next()).expect("a version")
 }
 
-/// A module with the component type of the world `plugin`.
+/// Compiles a module and embeds the component type of the world `plugin`.
 pub(crate) fn embed(text: &str, contract: &str) -> Vec<u8> {
     let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
     let mut resolve = Resolve::default();

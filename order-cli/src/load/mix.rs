@@ -1,4 +1,4 @@
-//! A mix says how often each status comes, by weights: `created=80,paid=15,canceled=5`.
+//! The relative frequency of each status in a load, as weights: `created=80,paid=15,canceled=5`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,12 +13,12 @@ pub(crate) struct Mix {
 }
 
 impl Mix {
-    /// The sum of all weights; above zero.
+    /// Returns the sum of all weights, which is above zero.
     pub(crate) fn total(&self) -> u32 {
         self.total
     }
 
-    /// Which status a number below [`Self::total`] falls to.
+    /// Returns the status for a number below [`Self::total`].
     pub(crate) fn pick(&self, mut number: u32) -> Status {
         for (status, weight) in &self.weights {
             match number.checked_sub(*weight) {

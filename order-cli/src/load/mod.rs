@@ -1,7 +1,7 @@
-//! A load is many orders at once, published as fast as they are confirmed or at a steady rate.
+//! Publishes many orders, as fast as they are confirmed or at a steady rate.
 //!
-//! It ends at the first message that is not confirmed: a load is a measurement, and one with
-//! holes in it measures nothing. Unless an exchange is named, it goes to an exchange and a queue of its own.
+//! A load ends at the first message that is not confirmed, because a measurement with gaps would mean nothing. Without
+//! `--exchange` it uses an exchange and a queue of its own.
 
 mod mix;
 mod own_queue;
@@ -25,26 +25,26 @@ use crate::exit::Failure;
 use crate::output::{Format, Output, Published};
 use crate::publish::{Publisher, order_message};
 
-/// What load to make.
+/// The parameters of a load.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// How many events.
+    /// Number of events.
     pub(crate) count: u64,
-    /// Events per second; as fast as they are confirmed, without.
+    /// Events per second. `None` means as fast as they are confirmed.
     pub(crate) rate: Option<f64>,
-    /// Of which kinds.
+    /// Relative frequency of each status.
     pub(crate) mix: Mix,
-    /// The same seed makes the same orders.
+    /// Seed of the generator. The same seed makes the same orders.
     pub(crate) seed: Option<u64>,
-    /// How many may wait for their confirmation.
+    /// Maximum number of unconfirmed events.
     pub(crate) window: usize,
-    /// Show the id of each order, too.
+    /// Whether to print the id of each order.
     pub(crate) ids: bool,
-    /// It goes to [`OWN_EXCHANGE`].
+    /// Whether the load goes to [`OWN_EXCHANGE`](crate::own_exchange::OWN_EXCHANGE).
     pub(crate) own_queue: bool,
 }
 
-/// Publishes the load, until the interruption, and shows what it measured.
+/// Publishes the load, stopping early at an interruption, and prints the measurements.
 pub(crate) async fn run(
     publisher: &Publisher,
     output: &mut Output,
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     let mut shop = Shop::new(plan.mix.clone(), seed);
     let mut measurement = Measurement::start(plan.count, seed);
     let mut on_the_way = FuturesUnordered::new();
-    // At most one, beside the publishing, so that no latency has it in it.
+    // At most one cleanup, alongside the publishing, so that it adds to no event's latency.
     let mut tidying = FuturesUnordered::new();
     let mut fate = Fate::default();
     let progress = progress(plan, output.format());
@@ -102,7 +102,7 @@ pub(crate) async fn run(
                         ended = ended.and(shown);
                     }
                 }
-                // The first failure is the cause; those that follow are mostly its effects.
+                // The first failure is the cause; later ones are mostly its effects.
                 Err(failure) => ended = ended.and(Err(failure)),
             },
             Some(tidied) = tidying.next() => match tidied {
@@ -127,7 +127,7 @@ pub(crate) async fn run(
     progress.finish_and_clear();
     let report = measurement.report(publisher.exchange(), fate);
     let shown = output.show(&report, || report.to_string());
-    // Whatever stopped it comes first: how much is confirmed must not be lost with the report.
+    // Report the failure first: its confirmed count must not be lost if printing the report fails.
     ended.map_err(|what| Failure::LoadStopped {
         confirmed: report.confirmed,
         count: plan.count,
@@ -136,7 +136,7 @@ pub(crate) async fn run(
     shown
 }
 
-/// When the event with this number, counted from 0, is due.
+/// Returns the due time of an event, numbered from 0.
 fn time_of(number: u64, rate: f64) -> Duration {
     // Beyond 2^52 events the schedule is off by microseconds.
     #[expect(clippy::cast_precision_loss)]
@@ -151,9 +151,9 @@ async fn reach(due: Option<Instant>) {
     }
 }
 
-/// On a terminal's standard error; elsewhere it stays hidden.
+/// Creates a progress bar on standard error, visible only on a terminal.
 fn progress(plan: &Plan, format: Format) -> ProgressBar {
-    // The ids that scroll by are progress enough.
+    // The ids that scroll by show the progress.
     let target =
         if format == Format::Quiet || plan.ids { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} confirmed, {per_sec}, {eta} to go");

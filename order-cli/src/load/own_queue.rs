@@ -1,9 +1,8 @@
-//! The exchange and the queue of a load that names no exchange: its made-up orders must not reach anybody who waits for
-//! real ones.
+//! The exchange and queue of a load without `--exchange`. They keep generated orders away from consumers of real ones.
 //!
-//! Both have one fixed name, so that a host can be pointed at them on purpose, and both stay, empty. Events that no
-//! consumer takes are removed now and then, and at the end, so that neither a long load nor one that was killed fills the
-//! broker's disk.
+//! Both have a fixed name, so that a host can be pointed at them on purpose, and both remain afterwards, empty.
+//! Events without a consumer are removed at intervals and at the end. So neither a long load nor one that was killed
+//! fills the broker's disk.
 
 use std::fmt;
 
@@ -14,7 +13,7 @@ use crate::exit::Failure;
 use crate::own_exchange::OWN_EXCHANGE as NAME;
 use crate::publish::Publisher;
 
-/// After so many events it looks whether anybody consumes them.
+/// Number of events between two checks for a consumer.
 pub(super) const LOOK_EVERY: u64 = 10_000;
 
 /// The load's own queue.
@@ -22,19 +21,19 @@ pub(super) struct OwnQueue<'p> {
     publisher: &'p Publisher,
 }
 
-/// What became of the events.
+/// Outcome of the events in the load's own queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Fate {
-    /// Who consumed the queue at the end.
+    /// Number of consumers at the end.
     pub(super) consumers: u64,
-    /// How many events wait in it for them.
+    /// Number of events that wait for them.
     pub(super) waiting: u64,
-    /// How many were removed, because nobody consumed it.
+    /// Number of events removed because the queue had no consumer.
     pub(super) removed: u64,
 }
 
 impl<'p> OwnQueue<'p> {
-    /// Makes exchange and queue where they are missing, and removes what an earlier load left behind.
+    /// Declares exchange and queue if they are missing, and removes events left by an earlier load.
     pub(super) async fn prepare(publisher: &'p Publisher) -> Result<Self, Failure> {
         let source = Source {
             exchange: NAME.to_owned(),
@@ -43,13 +42,13 @@ impl<'p> OwnQueue<'p> {
             bindings: vec!["#".to_owned()],
         };
         let queue = Self { publisher };
-        // The warnings say what could lose messages. These may be lost.
+        // Ignore the warnings about settings that could lose messages. These events may be lost.
         publisher.ask(publisher.broker().declare_source(&source)).await.map_err(Failure::own_queue)?;
         queue.tidy().await?;
         Ok(queue)
     }
 
-    /// Removes the events, unless somebody consumes them.
+    /// Removes the events, unless the queue has a consumer.
     pub(super) async fn tidy(&self) -> Result<Fate, Failure> {
         let broker = self.publisher.broker();
         let state = self.publisher.ask(broker.inspect(NAME)).await.map_err(Failure::own_queue)?;
@@ -61,14 +60,14 @@ impl<'p> OwnQueue<'p> {
                 let removed = self.publisher.ask(broker.purge(NAME)).await.map_err(Failure::own_queue)?;
                 Ok(Fate { removed, ..Fate::default() })
             }
-            // Somebody has removed it, and publishing fails.
+            // The queue was deleted; publishing will fail and report it.
             None => Ok(Fate::default()),
         }
     }
 }
 
 impl Fate {
-    /// This one, after an earlier one.
+    /// Combines this outcome with an earlier one.
     pub(super) fn after(self, earlier: Self) -> Self {
         Self { removed: self.removed.saturating_add(earlier.removed), ..self }
     }

@@ -1,4 +1,4 @@
-//! What a load measured: how many, how fast, how long each waited for its confirmation.
+//! The measurements of a load: number of events, rate, and confirmation latency.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,44 +10,44 @@ use serde::Serialize;
 use crate::load::own_queue::Fate;
 use crate::order::Status;
 
-/// Latencies are kept to three digits.
+/// Significant digits of a latency.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// An hour, the longest that a confirmation may take.
+/// Maximum latency in microseconds: one hour, the longest confirmation timeout.
 const LATENCY_MICROS_MAX: u64 = 3_600_000_000;
 
-/// A measurement under way.
+/// A measurement in progress.
 #[derive(Debug)]
 pub(crate) struct Measurement {
     count: u64,
     seed: u64,
     started: Instant,
     last_confirmed: Instant,
-    /// In microseconds.
+    /// Latencies in microseconds.
     latencies: Histogram<u64>,
     events: BTreeMap<Status, u64>,
 }
 
-/// A measurement, done.
+/// A finished measurement.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
-    /// The events that were asked for.
+pub(crate) struct LoadReport {
+    /// Number of requested events.
     pub(crate) count: u64,
-    /// The events that the broker has.
+    /// Number of confirmed events.
     pub(crate) confirmed: u64,
-    /// From the start to the last confirmation.
+    /// Seconds from the start to the last confirmation.
     seconds: f64,
     /// Confirmed events per second.
     per_second: f64,
-    /// From handing a message over to its confirmation.
+    /// Time from handing a message over until its confirmation.
     latency_ms: Latency,
-    /// How often each came.
+    /// Number of events of each status.
     events: BTreeMap<Status, u64>,
-    /// What makes the same load again.
+    /// Seed that reproduces the load.
     seed: u64,
-    /// Where it went.
+    /// Exchange of the load.
     exchange: String,
-    /// What became of it in the load's own queue, if it went there and that could be seen.
+    /// Outcome in the load's own queue, if it used that and the queue could be inspected.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue: Option<Fate>,
 }
@@ -61,7 +61,7 @@ struct Latency {
 }
 
 impl Measurement {
-    /// The clock runs from here.
+    /// Starts the clock.
     pub(crate) fn start(count: u64, seed: u64) -> Self {
         let now = Instant::now();
         Self {
@@ -69,35 +69,35 @@ impl Measurement {
             seed,
             started: now,
             last_confirmed: now,
-            // It fails only for bounds that cross and for more than five digits.
+            // Fails only for crossed bounds or more than five digits.
             latencies: Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, SIGNIFICANT_DIGITS).expect("bounds that fit"),
             events: BTreeMap::new(),
         }
     }
 
-    /// When the clock began to run.
+    /// Returns when the clock was started.
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
-    /// One event is confirmed.
+    /// Records one confirmed event.
     pub(crate) fn confirmed(&mut self, status: Status, latency: Duration) {
         self.last_confirmed = Instant::now();
         self.latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         *self.events.entry(status).or_default() += 1;
     }
 
-    /// How many are confirmed.
+    /// Returns the number of confirmed events.
     pub(crate) fn count_confirmed(&self) -> u64 {
         self.events.values().sum()
     }
 
-    /// What came of it.
-    pub(crate) fn report(self, exchange: &str, queue: Option<Fate>) -> Report {
+    /// Finishes the measurement.
+    pub(crate) fn report(self, exchange: &str, queue: Option<Fate>) -> LoadReport {
         let seconds = self.last_confirmed.duration_since(self.started).as_secs_f64();
         let confirmed = self.count_confirmed();
         let at = |quantile| milliseconds(self.latencies.value_at_quantile(quantile));
-        Report {
+        LoadReport {
             count: self.count,
             confirmed,
             seconds,
@@ -126,7 +126,7 @@ fn rate(confirmed: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { confirmed as f64 / seconds } else { 0.0 }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { confirmed, count, seconds, per_second, latency_ms: Latency { p50, p95, p99, max }, .. } = self;
         writeln!(f, "confirmed  {confirmed} of {count} in {seconds:.2} s: {per_second:.0} per second")?;
@@ -149,7 +149,7 @@ mod tests {
         for millis in 1..=100 {
             measurement.confirmed(Status::Created, Duration::from_millis(millis));
         }
-        let Report { confirmed, latency_ms, .. } = measurement.report("orders", None);
+        let LoadReport { confirmed, latency_ms, .. } = measurement.report("orders", None);
         assert_eq!(confirmed, 100);
         for (measured, expected) in
             [(latency_ms.p50, 50.0), (latency_ms.p95, 95.0), (latency_ms.p99, 99.0), (latency_ms.max, 100.0)]

@@ -1,7 +1,7 @@
-//! A shop that is not there: customers, products, and orders that live as orders do.
+//! Generates the events of an imaginary shop: customers, products, and orders with a realistic life cycle.
 //!
-//! What happens to an order after its creation happens to one that was created before, by the
-//! same customer, of the same product. The same seed and mix make the same events.
+//! Every later event belongs to an order that was created before, with the same customer and product. The same seed
+//! and mix produce the same events.
 
 use fake::Fake as _;
 use fake::faker::internet::en::Username;
@@ -13,11 +13,11 @@ use uuid::Builder;
 use super::Mix;
 use crate::order::{Currency, Details, OrderEvent, Price, Status};
 
-/// The orders that are remembered, so that something can become of them.
+/// Maximum number of remembered orders that later events can refer to.
 const OPEN_ORDERS_MAX: usize = 4096;
 const QUANTITY_MAX: u32 = 3;
 
-/// Products, with their prices in cents.
+/// Products with their prices in cents.
 const PRODUCTS: [(&str, u32); 12] = [
     ("iPhone 15", 94_900),
     ("MacBook Pro", 249_900),
@@ -33,7 +33,7 @@ const PRODUCTS: [(&str, u32); 12] = [
     ("Rain jacket", 8_995),
 ];
 
-/// Makes events.
+/// Generates events.
 #[derive(Debug)]
 pub(crate) struct Shop {
     mix: Mix,
@@ -51,12 +51,12 @@ struct Order {
 }
 
 impl Shop {
-    /// A shop that has just opened.
+    /// Opens a shop without any orders.
     pub(crate) fn new(mix: Mix, seed: u64) -> Self {
         Self { mix, random: StdRng::seed_from_u64(seed), open: Vec::new() }
     }
 
-    /// What happens next.
+    /// Generates the next event.
     pub(crate) fn next_event(&mut self) -> OrderEvent {
         let status = self.mix.pick(self.random.random_range(0..self.mix.total()));
         let order = match status {
@@ -78,7 +78,7 @@ impl Shop {
         order
     }
 
-    /// If none is open, one of before this shop opened.
+    /// Picks an open order. If there is none, makes up one from before the shop opened.
     fn open_order(&mut self) -> Order {
         self.open.choose(&mut self.random).cloned().unwrap_or_else(|| self.new_order())
     }

@@ -1,4 +1,4 @@
-//! What a test runs on: one engine, an exchange and a queue that no other test uses, and order-cli.
+//! The fixture of a test: one engine, an exchange and a queue of its own, and order-cli.
 
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,7 @@ use testbed::rabbitmq;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-/// How long what must come may take.
+/// Maximum time for something that must happen.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 const PREFETCH: u16 = 1000;
 
@@ -41,12 +41,12 @@ impl Bed {
         Self { url: url(&folder), folder, exchange }
     }
 
-    /// A session, with the exchange, and a queue that takes orders.
+    /// Opens a session and declares the exchange and a queue that takes orders.
     pub(crate) async fn declare(&self) -> Broker {
         self.declare_for("order.*").await
     }
 
-    /// The same, with a queue that takes something else.
+    /// Does the same with a queue that takes events of another routing key pattern.
     pub(crate) async fn declare_for(&self, pattern: &str) -> Broker {
         let url: BrokerUrl = self.url.parse().unwrap();
         let options = ConnectOptions { name: "test".to_owned(), timeout: SOON };
@@ -65,7 +65,7 @@ impl Bed {
         format!("{}.queue", self.exchange)
     }
 
-    /// Takes that many messages from the queue, and sees that there are no more.
+    /// Takes this many messages from the queue, and checks that there are no more.
     pub(crate) async fn take(&self, broker: &Broker, count: usize) -> Vec<Delivery> {
         let mut consumer = broker.consume(&self.queue(), PREFETCH).await.unwrap();
         let mut deliveries = Vec::new();
@@ -87,7 +87,7 @@ impl Bed {
         finish(self.command(arguments).spawn().unwrap()).await
     }
 
-    /// With that on standard input.
+    /// Runs order-cli with this text on standard input.
     pub(crate) async fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).await.unwrap();
@@ -95,7 +95,7 @@ impl Bed {
     }
 }
 
-/// The real binary, which ends with its test.
+/// Returns the real binary, which is killed at the end of its test.
 pub(crate) fn order_cli(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_order-cli"));
     command.args(arguments).env_remove("NOTIFY_BROKER").env_remove("NOTIFY_EXCHANGE").kill_on_drop(true);
@@ -103,7 +103,7 @@ pub(crate) fn order_cli(arguments: &[&str]) -> Command {
     command
 }
 
-/// What a process left behind.
+/// The result of a process.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -111,14 +111,14 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// The lines of standard output, when all went well.
+    /// Returns the lines of standard output. The process must have succeeded.
     #[track_caller]
     pub(crate) fn lines(&self) -> Vec<&str> {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""));
         self.stdout.lines().collect()
     }
 
-    /// The one sentence on standard error, when something did not.
+    /// Returns the one sentence on standard error. The process must have failed with this code.
     #[track_caller]
     pub(crate) fn sentence(&self, code: i32) -> &str {
         assert_eq!(self.code, Some(code), "{}", self.stderr);

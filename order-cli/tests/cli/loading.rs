@@ -65,21 +65,21 @@ pub(crate) async fn an_interrupted_load_tells_how_far_it_came(bed: Bed) {
     assert!(stdout.lines().nth(confirmed).unwrap().starts_with("confirmed  "), "the report comes last");
 }
 
-/// One test, because all loads of one broker share that queue.
+/// This is one test, because all loads of one broker share that queue.
 pub(crate) async fn a_load_that_names_no_exchange_reaches_only_who_consumes_its_own_queue(bed: Bed) {
     const OWN: &str = "order-cli.load";
     const MANY: u64 = 25_000;
     let broker = bed.declare().await;
     let waiting = async || broker.inspect(OWN).await.unwrap().map_or(0, |queue| queue.ready);
 
-    // The exchange of every day is in the environment, and is not meant.
+    // The environment names the everyday exchange, which a load must ignore.
     let ran = bed.run(&["load", "--count", "300", "--json"]).await;
     let report = json(ran.lines()[0]);
     assert_eq!((&report["confirmed"], &report["exchange"]), (&300.into(), &OWN.into()), "{report}");
     assert_eq!(report["queue"], json(r#"{"consumers":0,"waiting":0,"removed":300}"#), "{report}");
     assert_eq!(waiting().await, 0);
 
-    // What a load that was killed has left.
+    // Events left behind by a load that was killed.
     for _ in 0..5 {
         let target = Target::Exchange { exchange: OWN, routing_key: "order.created" };
         broker.publish(target, &Message::json("{}")).await.unwrap();
@@ -89,7 +89,7 @@ pub(crate) async fn a_load_that_names_no_exchange_reaches_only_who_consumes_its_
     assert_eq!(last, "queue      order-cli.load: no host consumes it, so the events were removed again");
     assert_eq!(waiting().await, 0);
 
-    // A long one does not fill the broker.
+    // A long load does not fill the broker.
     let count = MANY.to_string();
     let mut load = bed.command(&["load", "--count", &count, "--json"]).spawn().unwrap();
     let mut most = 0;

@@ -1,4 +1,4 @@
-//! One order, and what becomes of it.
+//! One order and its later events.
 
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::bed::{Bed, SOON, bodies, finish, json};
 
-/// More than the window of unconfirmed messages.
+/// Number of lines, larger than the window of unconfirmed messages.
 const MANY: usize = 1000;
 
 pub(crate) async fn lines_arrive_byte_for_byte_in_their_order(bed: Bed) {
@@ -61,7 +61,7 @@ pub(crate) async fn standard_input_is_sent_as_it_comes(bed: Bed) {
     for id in ["first", "second"] {
         let line = format!("{{\"event\":\"OrderCreated\",\"id\":\"{id}\"}}\n");
         input.write_all(line.as_bytes()).await.unwrap();
-        // The id is there while standard input is still open.
+        // The id appears while standard input is still open.
         let shown = tokio::time::timeout(SOON, output.next_line()).await.expect("the id comes soon").unwrap();
         assert_eq!(shown.as_deref(), Some(id));
     }

@@ -1,4 +1,4 @@
-//! What order-cli says when it cannot even begin.
+//! Errors of order-cli before it can begin.
 
 use std::net::TcpListener;
 

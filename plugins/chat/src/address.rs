@@ -1,7 +1,6 @@
-//! An address is a target's URL taken apart, in the spelling that people know from Apprise: tokens and names
-//! are its parts, options stand behind the `?`.
+//! A target's URL, parsed, in the notation that Apprise uses: tokens and names are its parts, options follow the `?`.
 //!
-//! Tokens are written as `{secret:NAME}`; the host fills them in, and they never get in here.
+//! Tokens are written as `{secret:NAME}`. The host fills them in, and they never appear here.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ const OPEN: &str = "{secret:";
 pub(crate) struct Address {
     pub(crate) scheme: String,
     pub(crate) user: Option<String>,
-    /// Host and port, or whatever stands there.
+    /// Host and port, or the service's equivalent.
     pub(crate) host: String,
     pub(crate) segments: Vec<String>,
     pub(crate) options: BTreeMap<String, String>,
@@ -52,7 +51,7 @@ impl Address {
         self.options.remove(option)
     }
 
-    /// Where a service is that has one place for all: there, or where the option `endpoint` says.
+    /// Returns the option `endpoint`, or the default address of a central service.
     pub(crate) fn endpoint(&mut self, default: &str) -> Result<String, String> {
         let Some(endpoint) = self.take("endpoint") else { return Ok(default.to_owned()) };
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
@@ -61,18 +60,18 @@ impl Address {
         Ok(endpoint.trim_end_matches('/').to_owned())
     }
 
-    /// Of a service that people run themselves: `gotifys` is https.
+    /// Returns the origin of a self-hosted service. The scheme `plain` means HTTP, any other HTTPS, as `gotifys` does.
     pub(crate) fn origin(&self, plain: &str) -> String {
         let scheme = if self.scheme == plain { "http" } else { "https" };
         format!("{scheme}://{}", self.host)
     }
 
-    /// The host and the parts of the path, as parts of one kind.
+    /// Returns the host and the parts of the path as one list.
     pub(crate) fn parts(&self) -> Vec<&str> {
         std::iter::once(&self.host).chain(&self.segments).map(String::as_str).collect()
     }
 
-    /// Demands that there is no user and that every option was taken.
+    /// Checks that every option was taken.
     pub(crate) fn finish(self, known: &str) -> Result<(), String> {
         match self.options.into_keys().next() {
             Some(option) => Err(format!("there is no option {option:?} here; there are {known}")),
@@ -81,7 +80,7 @@ impl Address {
     }
 }
 
-/// The text as one part of a path. A placeholder stays one.
+/// Encodes the text as one part of a path. Placeholders stay unchanged.
 pub(crate) fn segment(text: &str) -> String {
     each(text, |literal, out| {
         for character in literal.chars() {
@@ -94,7 +93,7 @@ pub(crate) fn segment(text: &str) -> String {
     })
 }
 
-/// The text as a value in a query.
+/// Encodes the text as a value in a query.
 pub(crate) fn query(text: &str) -> String {
     each(text, |literal, out| literal.chars().for_each(|character| in_url(None, character, out)))
 }
@@ -112,7 +111,7 @@ fn each(mut text: &str, mut literal: impl FnMut(&str, &mut String)) -> String {
     out
 }
 
-/// The names of the secrets in it.
+/// Returns the names of the secrets in a text.
 pub(crate) fn placeholders(mut text: &str) -> Vec<String> {
     let mut names = Vec::new();
     while let Some((_, name, after)) = placeholder(text) {
@@ -122,7 +121,7 @@ pub(crate) fn placeholders(mut text: &str) -> Vec<String> {
     names
 }
 
-/// The first one, with what is before and after.
+/// Returns the first placeholder's name, with the text before and after it.
 fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once(OPEN)?;
     let (name, after) = rest.split_once('}')?;
@@ -133,16 +132,16 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// The value of a header that says who we are.
+/// The value of an authentication header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credential {
-    /// The host fills it in, after this prefix.
+    /// The host fills in the secret after this prefix.
     Secret { prefix: &'static str, name: String },
-    /// It stands in the configuration.
+    /// The value from the configuration.
     Text(String),
 }
 
-/// A token that goes into a header.
+/// Parses a token that goes into a header.
 pub(crate) fn credential(token: &str, prefix: &'static str) -> Result<Credential, String> {
     match placeholder(token) {
         Some(("", name, "")) => Ok(Credential::Secret { prefix, name: name.to_owned() }),

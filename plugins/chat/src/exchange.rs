@@ -1,6 +1,6 @@
-//! An exchange is one request to a service and its answer, as plain data, and the verdict on it.
+//! A request to a service, its reply, and the outcome of sending, as plain data.
 //!
-//! Nothing here sends: services make requests and judge answers without the host.
+//! Nothing here sends: services build requests and interpret replies without the host.
 
 use notify_plugin::snippet;
 
@@ -9,7 +9,7 @@ use crate::address::{Credential, placeholders};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) method: &'static str,
-    /// Tokens in it are placeholders, which the host fills in.
+    /// URL with placeholders for tokens, which the host fills in.
     pub(crate) url: String,
     pub(crate) authorization: Option<(&'static str, Credential)>,
     /// JSON.
@@ -17,14 +17,14 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Where it goes, as a grant names it.
+    /// Returns the origin, as a grant names it.
     pub(crate) fn origin(&self) -> Option<String> {
         let (scheme, rest) = self.url.split_once("://")?;
         let host = rest.split(['/', '?']).next()?;
         Some(format!("{scheme}://{host}"))
     }
 
-    /// The names of the secrets that the host fills in.
+    /// Returns the names of the secrets that the host fills in.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let mut names = placeholders(&self.url);
         if let Some((_, Credential::Secret { name, .. })) = &self.authorization {
@@ -35,29 +35,29 @@ impl Request {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
+pub(crate) struct ServiceReply {
     pub(crate) status: u16,
-    /// Milliseconds, as the header `Retry-After` says.
+    /// Delay from `Retry-After`, in milliseconds.
     pub(crate) retry_after: Option<u64>,
     pub(crate) body: Vec<u8>,
 }
 
-/// What an answer comes to.
+/// Outcome of sending a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// With the id of the message, where the service says it.
+pub(crate) enum SendOutcome {
+    /// Sent, with the id of the message if the service returns one.
     Sent(Option<String>),
-    /// It may work later, but not before so many milliseconds have passed.
+    /// It may work later, but not before `after` milliseconds have passed.
     Retry { reason: String, after: Option<u64> },
     /// This event will never work there.
     Reject { code: String, reason: String },
-    /// No event will, until the operator acts.
+    /// No event will work until the operator acts.
     Misconfigured(String),
-    /// Telegram has moved the chat: the same once more, to that one.
+    /// Telegram has moved the chat to this id; send the message there.
     Moved(i64),
 }
 
-impl Reply {
+impl ServiceReply {
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -66,36 +66,36 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The beginning of the body, on one line.
+    /// Returns the beginning of the body, on one line.
     pub(crate) fn told(&self) -> String {
         snippet(&self.body)
     }
 
-    /// What most services mean by their status.
-    pub(crate) fn by_status(&self) -> Verdict {
+    /// Interprets the status as most services use it.
+    pub(crate) fn by_status(&self) -> SendOutcome {
         self.by_status_telling(&self.told())
     }
 
-    pub(crate) fn by_status_telling(&self, told: &str) -> Verdict {
+    pub(crate) fn by_status_telling(&self, told: &str) -> SendOutcome {
         let reason = if told.is_empty() {
             format!("it answers {}", self.status)
         } else {
             format!("it answers {}: {told}", self.status)
         };
         match self.status {
-            200..=299 => Verdict::Sent(None),
-            300..=399 => {
-                Verdict::Misconfigured(format!("{reason}: redirects are not followed, put the final URL into targets"))
-            }
-            401 | 403 | 404 | 405 | 410 => Verdict::Misconfigured(reason),
-            408 | 425 | 429 | 500..=599 => Verdict::Retry { reason, after: self.retry_after },
-            413 => Verdict::Reject { code: "too-large".to_owned(), reason },
-            status => Verdict::Reject { code: format!("http-{status}"), reason },
+            200..=299 => SendOutcome::Sent(None),
+            300..=399 => SendOutcome::Misconfigured(format!(
+                "{reason}: redirects are not followed, put the final URL into targets"
+            )),
+            401 | 403 | 404 | 405 | 410 => SendOutcome::Misconfigured(reason),
+            408 | 425 | 429 | 500..=599 => SendOutcome::Retry { reason, after: self.retry_after },
+            413 => SendOutcome::Reject { code: "too-large".to_owned(), reason },
+            status => SendOutcome::Reject { code: format!("http-{status}"), reason },
         }
     }
 }
 
-/// Seconds, as services write them, in milliseconds; `None` for what is no time to wait.
+/// Converts seconds, as services write them, to milliseconds. Returns `None` if the value is not a delay.
 pub(crate) fn millis(seconds: &serde_json::Value) -> Option<u64> {
     const DAY_SECONDS: f64 = 86_400.0;
     let seconds = seconds.as_f64().filter(|seconds| *seconds > 0.0)?;
@@ -103,7 +103,7 @@ pub(crate) fn millis(seconds: &serde_json::Value) -> Option<u64> {
     Some((seconds.min(DAY_SECONDS) * 1000.0).ceil() as u64)
 }
 
-/// A service's word for an error as a code: `[a-z0-9-]`.
+/// Turns a service's name of an error into a code: `[a-z0-9-]`.
 pub(crate) fn code(word: &str) -> String {
     let code: String =
         word.chars().take(40).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
@@ -115,16 +115,16 @@ mod tests {
     use super::*;
 
     pub(crate) fn check(status: u16, expected: &str) {
-        let reply = Reply { status, retry_after: Some(7), body: b"no \x1b[2J\n luck".to_vec() };
+        let reply = ServiceReply { status, retry_after: Some(7), body: b"no \x1b[2J\n luck".to_vec() };
         let verdict = match reply.by_status() {
-            Verdict::Sent(_) => "sent".to_owned(),
-            Verdict::Retry { after, .. } => format!("retry {after:?}"),
-            Verdict::Reject { code, .. } => code,
-            Verdict::Misconfigured(reason) => {
+            SendOutcome::Sent(_) => "sent".to_owned(),
+            SendOutcome::Retry { after, .. } => format!("retry {after:?}"),
+            SendOutcome::Reject { code, .. } => code,
+            SendOutcome::Misconfigured(reason) => {
                 assert!(reason.contains("no [2J luck"), "{reason}");
                 "misconfigured".to_owned()
             }
-            Verdict::Moved(_) => "moved".to_owned(),
+            SendOutcome::Moved(_) => "moved".to_owned(),
         };
         assert_eq!(verdict, expected, "{status}");
     }

@@ -1,14 +1,14 @@
-//! Fitting a text means escaping it for a service and keeping it within that service's limit.
+//! Escapes a text for a service and cuts it to that service's limit.
 //!
-//! The limit holds for what is sent, escapes included, and no escape is cut in two.
+//! The limit applies to the escaped text, and no escape is cut in two.
 
 const ELLIPSIS: char = '…';
 
-/// What a service counts.
+/// Unit of a service's limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Unit {
     Bytes,
-    /// Never fewer than characters, so that it is safe where the documents only say "characters".
+    /// UTF-16 code units. Never fewer than characters, so a safe choice if the documents only say "characters".
     Utf16,
 }
 
@@ -21,15 +21,15 @@ impl Unit {
     }
 }
 
-/// Writes one character, that came after another one, so that it means nothing but itself.
+/// Writes one character in a form without special meaning, given the character before it.
 pub(crate) type Escape = fn(Option<char>, char, &mut String);
 
-/// For services that read plain text.
+/// Writes it unchanged, for services that read plain text.
 pub(crate) fn as_it_is(_before: Option<char>, character: char, out: &mut String) {
     out.push(character);
 }
 
-/// For HTML, in text and in attributes.
+/// Escapes for HTML, in text and in attributes.
 pub(crate) fn html(_before: Option<char>, character: char, out: &mut String) {
     match character {
         '&' => out.push_str("&amp;"),
@@ -40,7 +40,7 @@ pub(crate) fn html(_before: Option<char>, character: char, out: &mut String) {
     }
 }
 
-/// For Markdown: ASCII punctuation means itself after a backslash.
+/// Escapes for Markdown, in which ASCII punctuation after a backslash is literal.
 pub(crate) fn markdown(_before: Option<char>, character: char, out: &mut String) {
     if character.is_ascii_punctuation() {
         out.push('\\');
@@ -48,7 +48,8 @@ pub(crate) fn markdown(_before: Option<char>, character: char, out: &mut String)
     out.push(character);
 }
 
-/// A name after `@` is called unless something stands between, which is not seen. In an address it calls nobody.
+/// Writes an `@`, followed by an invisible character so that the name after it is not mentioned. An `@` inside an
+/// address mentions nobody and stays as it is.
 pub(crate) fn at(before: Option<char>, out: &mut String) {
     out.push('@');
     if !before.is_some_and(|before| before.is_ascii_alphanumeric()) {
@@ -60,11 +61,11 @@ pub(crate) fn escaped(text: &str, escape: Escape) -> String {
     fit(text, usize::MAX, Unit::Bytes, escape)
 }
 
-/// The text, escaped, with an ellipsis where it had to be cut.
+/// Returns the escaped text, with an ellipsis if it had to be cut.
 pub(crate) fn fit(text: &str, max: usize, unit: Unit, escape: Escape) -> String {
     let ellipsis = unit.size(ELLIPSIS.encode_utf8(&mut [0; 4]));
     let (mut out, mut size, mut before) = (String::new(), 0, None);
-    // The longest beginning that leaves room for the ellipsis.
+    // End of the longest prefix that leaves room for the ellipsis.
     let mut cut = 0;
     for character in text.chars() {
         let start = out.len();
@@ -85,7 +86,7 @@ pub(crate) fn fit(text: &str, max: usize, unit: Unit, escape: Escape) -> String 
     out
 }
 
-/// What is left of a limit that several texts share.
+/// Remainder of a limit that several texts share.
 pub(crate) struct Room {
     left: usize,
     unit: Unit,
@@ -97,14 +98,14 @@ impl Room {
         Self { left, unit, escape }
     }
 
-    /// As much of the text as fits, escaped.
+    /// Returns as much of the text as fits, escaped.
     pub(crate) fn take(&mut self, text: &str, max: usize) -> String {
         let text = fit(text, max.min(self.left), self.unit, self.escape);
         self.left -= self.unit.size(&text);
         text
     }
 
-    /// Whether this fits as it is; takes the room if it does. For markup, which cannot be cut.
+    /// Reserves room for markup, which cannot be cut. Returns whether it fits.
     pub(crate) fn takes(&mut self, markup: &str) -> bool {
         let left = self.left.checked_sub(self.unit.size(markup));
         self.left = left.unwrap_or(self.left);

@@ -1,7 +1,7 @@
-//! Tells people in their chat: Slack, Discord, Microsoft Teams, Mattermost, Telegram, ntfy, Gotify, Matrix.
+//! Sends notifications to chat: Slack, Discord, Microsoft Teams, Mattermost, Telegram, ntfy, Gotify, Matrix.
 //!
-//! Targets are URLs in the configuration. What comes from an event means nothing but itself at any of them: it
-//! formats nothing, links to nothing and calls nobody.
+//! Targets are URLs in the configuration. Event data is literal text at every target: it formats nothing, links to
+//! nothing and mentions nobody.
 
 mod address;
 mod exchange;
@@ -22,7 +22,7 @@ use notify_plugin::{
 };
 
 use crate::address::Credential;
-use crate::exchange::{Reply, Request, Verdict};
+use crate::exchange::{Request, SendOutcome, ServiceReply};
 use crate::message::{Message, Severity, Text};
 use crate::service::Service;
 use crate::settings::{SCHEMA, Settings};
@@ -39,8 +39,9 @@ impl Plugin for Chat {
         )
         .annotation("license", env!("CARGO_PKG_LICENSE"))
         .config_schema(SCHEMA);
-        let wishes = notify_plugin::config().map(|settings: Settings| wishes(&settings)).unwrap_or_default();
-        wishes.into_iter().fold(info, |info, (capability, scope)| {
+        let capability_requests =
+            notify_plugin::config().map(|settings: Settings| capability_requests(&settings)).unwrap_or_default();
+        capability_requests.into_iter().fold(info, |info, (capability, scope)| {
             info.request(capability, scope, "tells the targets in its configuration")
         })
     }
@@ -76,8 +77,8 @@ impl Plugin for Chat {
 
 notify_plugin::export!(Chat);
 
-/// What its targets need: capability and scope. What is wrong with them is told when there is something to tell them.
-fn wishes(settings: &Settings) -> BTreeSet<(&'static str, String)> {
+/// Returns the capability and scope that each target needs. Faulty targets are reported when an event is sent.
+fn capability_requests(settings: &Settings) -> BTreeSet<(&'static str, String)> {
     let nothing = Message {
         title: String::new(),
         text: Text::Plain(String::new()),
@@ -85,39 +86,39 @@ fn wishes(settings: &Settings) -> BTreeSet<(&'static str, String)> {
         severity: Severity::Info,
         link: None,
     };
-    let mut wishes = BTreeSet::new();
+    let mut capability_requests = BTreeSet::new();
     for target in target::targets(settings).unwrap_or_default() {
         let request = target.service.request(&nothing, "");
-        wishes.extend(request.origin().map(|origin| ("http", origin)));
-        wishes.extend(request.secrets().into_iter().map(|name| ("secret", name)));
+        capability_requests.extend(request.origin().map(|origin| ("http", origin)));
+        capability_requests.extend(request.secrets().into_iter().map(|name| ("secret", name)));
     }
-    wishes
+    capability_requests
 }
 
-/// One message to one target; the id of the message, where the service says it.
+/// Sends one message to one target. Returns the id of the message, if the service returns one.
 fn tell(service: &dyn Service, message: &Message, key: &str) -> Result<Option<String>, Failure> {
     let verdict = service.judge(&send(&service.request(message, key))?);
-    let Verdict::Moved(to) = verdict else { return outcome(verdict) };
+    let SendOutcome::Moved(to) = verdict else { return outcome(verdict) };
     let label = service.label();
     warn!(label = label, "the chat has moved to {to}: change the target");
     match service.moved(to) {
         Some(moved) => outcome(moved.judge(&send(&moved.request(message, key))?)),
-        None => outcome(Verdict::Moved(to)),
+        None => outcome(SendOutcome::Moved(to)),
     }
 }
 
-fn outcome(verdict: Verdict) -> Result<Option<String>, Failure> {
+fn outcome(verdict: SendOutcome) -> Result<Option<String>, Failure> {
     match verdict {
-        Verdict::Sent(id) => Ok(id),
-        Verdict::Retry { reason, after: Some(after) } => Err(retry_after(reason, after)),
-        Verdict::Retry { reason, after: None } => Err(retry(reason)),
-        Verdict::Reject { code, reason } => Err(reject(code, reason)),
-        Verdict::Misconfigured(reason) => Err(misconfigured(reason)),
-        Verdict::Moved(to) => Err(misconfigured(format!("the chat has moved to {to}: change the target"))),
+        SendOutcome::Sent(id) => Ok(id),
+        SendOutcome::Retry { reason, after: Some(after) } => Err(retry_after(reason, after)),
+        SendOutcome::Retry { reason, after: None } => Err(retry(reason)),
+        SendOutcome::Reject { code, reason } => Err(reject(code, reason)),
+        SendOutcome::Misconfigured(reason) => Err(misconfigured(reason)),
+        SendOutcome::Moved(to) => Err(misconfigured(format!("the chat has moved to {to}: change the target"))),
     }
 }
 
-fn send(request: &Request) -> Result<Reply, HostError> {
+fn send(request: &Request) -> Result<ServiceReply, HostError> {
     let exchange = Exchange::new(request.method, &request.url);
     let exchange = exchange.body("application/json; charset=utf-8", request.body.clone());
     let response = match &request.authorization {
@@ -129,7 +130,7 @@ fn send(request: &Request) -> Result<Reply, HostError> {
         }
     };
     let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-    Ok(Reply {
+    Ok(ServiceReply {
         status: response.status(),
         retry_after: response.retry_after().map(millis),
         body: response.body().to_vec(),
@@ -154,9 +155,9 @@ mod tests {
 
     fn check(targets: &str, expected: &[&str]) {
         let settings: Settings = serde_json::from_str(&format!(r#"{{"targets": {targets}}}"#)).unwrap();
-        let wishes: Vec<_> =
-            wishes(&settings).iter().map(|(capability, scope)| format!("{capability} {scope}")).collect();
-        assert_eq!(wishes, expected, "{targets}");
+        let capability_requests: Vec<_> =
+            capability_requests(&settings).iter().map(|(capability, scope)| format!("{capability} {scope}")).collect();
+        assert_eq!(capability_requests, expected, "{targets}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A message is what people are told of one event, before a service gives it its form.
+//! The content of a notification about one event, independent of any service's format.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use serde_json::value::RawValue;
 
 use crate::fit::{Escape, Room, Unit, as_it_is, escaped, fit};
 
-/// Details that are shown.
+/// Maximum number of details.
 const FIELDS_MAX: usize = 20;
 const LABEL_CHARS_MAX: usize = 60;
 const VALUE_CHARS_MAX: usize = 500;
-/// Of the title; all services have more room, or a limit of their own.
+/// Maximum characters of the title. All services allow more, or have a limit of their own.
 const TITLE_CHARS_MAX: usize = 200;
 
-/// How much it matters.
+/// Importance of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Severity {
     Info,
@@ -39,7 +39,7 @@ impl Severity {
         Self::ALL.into_iter().find(|severity| severity.as_str() == text.trim())
     }
 
-    /// Red, green and blue.
+    /// Returns the colour as red, green and blue.
     pub(crate) fn color(self) -> u32 {
         match self {
             Self::Info => 0x003b_82f6,
@@ -53,13 +53,13 @@ impl Severity {
 /// The text below the title.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Text {
-    /// It means nothing but itself.
+    /// Literal text.
     Plain(String),
-    /// In the service's own markup; what came from the event in it is escaped.
+    /// Text in the service's own markup. Event data in it is escaped.
     Markup(String),
 }
 
-/// A detail: `Price`, `1999.90 EUR`.
+/// A detail, like `Price`, `1999.90 EUR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) label: String,
@@ -72,25 +72,25 @@ pub(crate) struct Message {
     pub(crate) text: Text,
     pub(crate) fields: Vec<Field>,
     pub(crate) severity: Severity,
-    /// http or https.
+    /// An http or https URL.
     pub(crate) link: Option<String>,
 }
 
 impl Message {
-    /// A title has one line and always something in it: services refuse an empty one.
+    /// Makes a title of one line that is never empty, because services refuse an empty one.
     pub(crate) fn title_of(text: &str, event_type: &str) -> String {
         let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let title = [line(text), line(event_type)].into_iter().find(|title| !title.is_empty());
         fit(&title.unwrap_or_else(|| "Event".to_owned()), TITLE_CHARS_MAX, Unit::Utf16, as_it_is)
     }
 
-    /// Text and details as lines, for services that have nothing else.
+    /// Returns text and details as lines, for services without structured messages.
     pub(crate) fn plain(&self) -> String {
         self.lines(as_it_is)
     }
 
-    /// The same for services that want some text at all, and the title if there is no other. Where markup is read,
-    /// it is in the text, and must be in nothing else.
+    /// Does the same for services that require a text, with the title as a substitute. `escape` only applies to a
+    /// message in markup, where everything except the text itself must be escaped.
     pub(crate) fn any_text(&self, escape: Escape) -> String {
         let escape = match self.text {
             Text::Plain(_) => as_it_is,
@@ -110,7 +110,7 @@ impl Message {
         lines.join("\n")
     }
 
-    /// The body that `form` makes of this message, or of as much of it as fits.
+    /// Returns the body that `form` makes of this message, or of as much of it as fits.
     pub(crate) fn within(&self, bytes_max: usize, form: impl Fn(&Self) -> Vec<u8>) -> Vec<u8> {
         let body = form(self);
         if body.len() <= bytes_max {
@@ -126,7 +126,7 @@ impl Message {
         }
     }
 
-    /// With so many bytes of text and details. Markup that is cut is markup no more.
+    /// Cuts text and details to this many bytes. Markup that was cut becomes plain text.
     fn cut(&self, bytes: usize) -> Self {
         let mut room = Room::new(bytes, Unit::Bytes, as_it_is);
         let text = match &self.text {
@@ -140,7 +140,7 @@ impl Message {
     }
 }
 
-/// The data's members, in the publisher's order, with their values as they were written: `1999.90` stays that.
+/// The data's members in the publisher's order, with values as they were written: `1999.90` stays `1999.90`.
 pub(crate) struct Members(pub(crate) Vec<(String, Box<RawValue>)>);
 
 impl<'de> serde::Deserialize<'de> for Members {
@@ -165,7 +165,7 @@ impl<'de> serde::Deserialize<'de> for Members {
     }
 }
 
-/// The details of an event: all of its data, or the members that are named.
+/// Returns the details of an event: all of its data, or only the named members.
 pub(crate) fn fields(data: &str, event_type: &str, named: Option<&[String]>) -> Vec<Field> {
     let Ok(Members(members)) = serde_json::from_str(data) else { return Vec::new() };
     let value_of = |name: &str| members.iter().find(|(key, _)| key == name).and_then(|(_, value)| shown(value));
@@ -190,7 +190,7 @@ pub(crate) fn fields(data: &str, event_type: &str, named: Option<&[String]>) -> 
     }
 }
 
-/// `None` for what is not there.
+/// Returns the text of a value, or `None` for null and empty values.
 fn shown(value: &RawValue) -> Option<String> {
     let text = match value.get() {
         "null" => return None,
@@ -201,8 +201,8 @@ fn shown(value: &RawValue) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A key as people read it. Letters, digits, spaces and `-` are all that is left of it: a label can mean
-/// nothing to any service.
+/// Turns a key into a label for people. Only letters, digits, spaces and `-` remain, so a label has no special
+/// meaning to any service.
 fn label(key: &str) -> String {
     let known = match key {
         "order_id" => "Order",
@@ -226,7 +226,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Any message at all, with what services might take for markup or a call.
+    /// Generates arbitrary messages that contain markup and mentions of all services.
     pub(crate) fn any_message() -> impl Strategy<Value = Message> {
         let nasty = prop_oneof![
             Just("@everyone <!channel> <@U1> @channel <http://evil.example|click> [a](http://evil.example)".to_owned()),

@@ -1,4 +1,4 @@
-//! The operator's settings, and what they make of an event.
+//! The operator's settings, and the message that they make of an event.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::fit::{Escape, as_it_is};
 use crate::message::{Message, Severity, Text, fields};
 use crate::template::Renderer;
 
-/// `🛒 New order: iPhone 15`
+/// Produces e.g. `🛒 New order: iPhone 15`.
 const DEFAULT_TITLE: &str = r#"
 {%- set names = {
     "OrderCreated": "🛒 New order", "OrderPaid": "💶 Order paid", "OrderShipped": "🚚 Order shipped",
@@ -99,7 +99,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What people are told of the event, by a service that escapes values in its markup so.
+    /// Builds the message for a service that escapes markup by `escape`.
     pub(crate) fn message(&self, renderer: &Renderer<'_>, format: Format, escape: Escape) -> Result<Message, Failure> {
         let event = renderer.event;
         let title = renderer.render("title", self.title.as_deref().unwrap_or(DEFAULT_TITLE), as_it_is)?;
@@ -123,7 +123,7 @@ impl Settings {
             None => None,
             Some(template) => Some(link(&renderer.render("link", template, in_url)?)?),
         };
-        // What an event says must not stop the plugin: a severity that is none counts as info.
+        // Event data must not pause the plugin, so an unknown severity counts as info.
         let severity = Severity::of(&severity).unwrap_or(Severity::Info);
         Ok(Message { title, text, fields, severity, link })
     }
@@ -138,7 +138,7 @@ fn link(link: &str) -> Result<String, Failure> {
     Err(misconfigured(format!("[config] link: expected a URL that begins with https:// or http://, got {link:?}")))
 }
 
-/// For a value in a URL: what has a meaning there is encoded.
+/// Percent-encodes a character for a value in a URL.
 pub(crate) fn in_url(_before: Option<char>, character: char, out: &mut String) {
     if character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '~') {
         return as_it_is(None, character, out);

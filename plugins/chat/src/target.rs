@@ -1,4 +1,4 @@
-//! A target is one place where people are told, as the operator's configuration names it.
+//! A target is one destination for notifications, as the operator's configuration names it.
 
 use crate::address::Address;
 use crate::message::Severity;
@@ -16,15 +16,15 @@ use crate::settings::{Format, Repeats, Settings};
 pub(crate) struct Target {
     pub(crate) service: Box<dyn Service>,
     pub(crate) format: Format,
-    /// What matters less is not told here.
+    /// Minimum severity of notifications for this target.
     pub(crate) severity: Severity,
 }
 
 impl Target {
-    /// The error says what was expected, and has no token in it.
+    /// Parses a target. The error says what was expected, and contains no token.
     pub(crate) fn parse(text: &str, format: Format) -> Result<Self, String> {
         let mut address = Address::parse(text)?;
-        // Who may post there is said by the URL itself, so that all of it is the service's.
+        // A Teams URL contains its own authorization, so all of it belongs to the service.
         if is_teams(&address) {
             return Ok(Self { service: Box::new(Teams::of_url(text)), format, severity: Severity::Info });
         }
@@ -69,7 +69,7 @@ fn service(address: Address) -> Result<Box<dyn Service>, String> {
     })
 }
 
-/// A service's own URL.
+/// Recognizes a service by its own URL.
 fn of_url(address: Address) -> Result<Box<dyn Service>, String> {
     let host = address.host.to_ascii_lowercase();
     let host = host.split(':').next().unwrap_or_default();
@@ -86,7 +86,7 @@ fn of_url(address: Address) -> Result<Box<dyn Service>, String> {
     }
 }
 
-/// Workflows and connectors have hosts of their own.
+/// Returns whether the URL's host belongs to Teams workflows or connectors.
 fn is_teams(address: &Address) -> bool {
     let host = address.host.to_ascii_lowercase();
     let host = host.split(':').next().unwrap_or_default();
@@ -96,7 +96,7 @@ fn is_teams(address: &Address) -> bool {
             .any(|suffix| host.ends_with(suffix))
 }
 
-/// All targets, in the order in which they are told: first those that recognise a repetition, so that another one's
+/// Returns all targets in sending order. Targets that recognize repetitions come first, so that a later target's
 /// failure repeats nothing there.
 pub(crate) fn targets(settings: &Settings) -> Result<Vec<Target>, String> {
     let parse = |(index, text): (usize, &String)| {

@@ -1,4 +1,4 @@
-//! Templates (<https://docs.rs/minijinja/latest/minijinja/syntax/>) and what they see of an event.
+//! Templates (<https://docs.rs/minijinja/latest/minijinja/syntax/>) and their view of an event.
 
 use notify_plugin::template::Templates;
 use notify_plugin::{Delivery, Event, Failure};
@@ -12,8 +12,8 @@ pub(crate) struct Renderer<'a> {
 }
 
 impl Renderer<'_> {
-    /// What the template makes of the event. Each value that it puts in is escaped, and what the operator wrote
-    /// around it is left as it is. What is not there is nothing, as in people's texts it should be.
+    /// Renders a template. Each value is escaped, and the operator's own text stays unchanged. Missing values render
+    /// as nothing, which suits texts for people.
     pub(crate) fn render(&self, key: &str, template: &str, escape: Escape) -> Result<String, Failure> {
         let mut templates = Templates::new(self.event, self.delivery);
         templates.environment().set_formatter(move |out, _state, value| {
@@ -24,7 +24,7 @@ impl Renderer<'_> {
             Ok(out.write_str(&if value.is_safe() { text } else { escaped(&text, escape) })?)
         });
         let text = templates.render(key, template)?;
-        // Line feeds and tabs are text, other control characters are none that a service would take.
+        // Keep line feeds and tabs; services accept no other control characters.
         Ok(text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect())
     }
 }

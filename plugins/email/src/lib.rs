@@ -1,7 +1,7 @@
 //! Sends a mail for each event, through the host's relay.
 //!
-//! Whom to and what it says are templates of the operator's; where there is none, there is a mail for each event of an
-//! order, and one for all others that shows what is in them.
+//! The operator's templates determine recipients and text. Without a template, each order event gets a built-in mail.
+//! Every other event gets one that shows its data.
 
 mod recipients;
 mod rows;
@@ -111,9 +111,9 @@ struct Rendered {
 fn texts(settings: &Settings, event: &Event, templates: &mut Templates) -> Result<Rendered, Failure> {
     let wording = wording::of(&event.event_type);
     let data = data_of(event);
-    // A link or small print that the event does not suit is left out; the texts themselves are worth a fault.
+    // Leave out a link or footer that does not suit the event. An error in the other texts fails the event.
     let link = built_in(templates, "link", settings.link.as_deref(), Escape::Url)?;
-    // Nothing that an event brings along is run by who clicks on it.
+    // Drop links of other schemes, because the event could make them run code when clicked.
     let link = if link.starts_with("https://") || link.starts_with("http://") { link } else { String::new() };
     let footer = built_in(templates, "footer", settings.footer.as_deref(), Escape::Nothing)?;
     let environment = templates.environment();
@@ -135,7 +135,7 @@ fn texts(settings: &Settings, event: &Event, templates: &mut Templates) -> Resul
     let subject = shortened(&one_line(&templates.render(&key, template)?));
     let text = settings.text(event_type, "text", |texts| texts.text.as_ref());
     let html = settings.text(event_type, "html", |texts| texts.html.as_ref());
-    // Who writes one of them does not want the other to say something else.
+    // An operator who writes only one of them does not want the built-in text in the other.
     let (text, html) = match (text, html) {
         (None, None) => (Some(("text".to_owned(), BUILT_IN_TEXT)), Some(("html".to_owned(), BUILT_IN_HTML))),
         (text, html) => (text, html),
@@ -145,7 +145,7 @@ fn texts(settings: &Settings, event: &Event, templates: &mut Templates) -> Resul
     Ok(Rendered { subject, text, html })
 }
 
-/// Of the built-in mail only.
+/// Renders a template that only the built-in mail uses.
 fn built_in(templates: &Templates, key: &str, template: Option<&str>, escape: Escape) -> Result<String, Failure> {
     template.map_or_else(|| Ok(String::new()), |template| templates.render_for(escape, key, template))
 }
@@ -154,13 +154,13 @@ fn data_of(event: &Event) -> serde_json::Value {
     serde_json::from_str(&event.data).unwrap_or_default()
 }
 
-/// A line feed in a name of the event's is a blank in a subject: it is no reason to lose the mail.
+/// Replaces line ends and other control characters by spaces. A line feed in event data must not lose the mail.
 fn one_line(text: &str) -> String {
     let blank = |character: char| if character.is_control() { ' ' } else { character };
     text.chars().map(blank).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A long name of a product is no reason to lose the mail, either.
+/// Shortens a subject. A long product name must not lose the mail either.
 fn shortened(subject: &str) -> String {
     match subject.char_indices().nth(SUBJECT_CHARACTERS_MAX - 1) {
         Some((at, last)) if at + last.len_utf8() < subject.len() => format!("{}…", &subject[..at]),
@@ -168,12 +168,12 @@ fn shortened(subject: &str) -> String {
     }
 }
 
-/// What the host says, as the outcome that it deserves here: an address that the event brought, and that nobody granted, is the
-/// event's fault, and stops no other mail.
+/// Turns the host's error into the outcome that it means for a mail. An ungranted address that came from the event is
+/// the event's fault, and stops no other mail.
 fn failure(error: HostError, recipients: &Recipients) -> Failure {
     match error {
         HostError::Denied(reason) => {
-            // The host names the recipient that it means.
+            // The host's error names the recipient.
             let meant = recipients.iter().find(|one| one.is_of_event && names(&reason, &one.address.email));
             match meant {
                 Some(_) => reject("recipient-not-granted", reason),

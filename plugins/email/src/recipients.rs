@@ -1,4 +1,4 @@
-//! Who gets a mail: addresses that the operator's templates make of an event.
+//! Recipients of a mail: addresses that the operator's templates make from an event.
 
 use minijinja::UndefinedBehavior;
 use notify_plugin::template::Templates;
@@ -6,7 +6,7 @@ use notify_plugin::{Failure, mail, reject};
 
 use crate::settings::{OneOrMore, Settings};
 
-/// One address, and whether the event has a part in it.
+/// An address, and whether it contains data of the event.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipient {
     pub(crate) address: mail::Address,
@@ -22,7 +22,7 @@ pub(crate) struct Recipients {
 }
 
 impl Recipients {
-    /// What lacks in the event lacks here: it is no fault of a template's.
+    /// Renders the recipients. Data that the event lacks renders as nothing and is not a template error.
     pub(crate) fn of(settings: &Settings, templates: &mut Templates) -> Result<Self, Failure> {
         templates.environment().set_undefined_behavior(UndefinedBehavior::Chainable);
         Ok(Self {
@@ -45,11 +45,11 @@ fn all(key: &str, list: &OneOrMore, templates: &Templates) -> Result<Vec<Recipie
     list.iter().filter_map(|template| one(key, template, templates).transpose()).collect()
 }
 
-/// Never more than one: a comma in an event's data adds nobody.
+/// Renders at most one address: a comma in an event's data adds no recipient.
 fn one(key: &str, template: &str, templates: &Templates) -> Result<Option<Recipient>, Failure> {
     let text = templates.render(key, template)?;
     let text = text.trim();
-    // minijinja's word for JSON's null.
+    // minijinja renders JSON's null as "none".
     if text.is_empty() || text.eq_ignore_ascii_case("none") {
         return Ok(None);
     }
@@ -60,7 +60,7 @@ fn one(key: &str, template: &str, templates: &Templates) -> Result<Option<Recipi
     Ok(Some(Recipient { address: address(text), is_of_event }))
 }
 
-/// `Bob <bob@example.com>`, or the address alone. Whether it is one the host says.
+/// Splits `Bob <bob@example.com>`, or takes the address alone. The host checks whether it is valid.
 fn address(text: &str) -> mail::Address {
     let named = text.strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     match named {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_event_can_add_nobody() {
         let data = r#"{"email": "a@example.com, b@example.com"}"#;
-        // The host refuses it as no address.
+        // The host refuses it as an invalid address.
         check("{{ data.email }}", data, Some(("a@example.com, b@example.com", None, true)));
         let mut templates = templates(&event("OrderCreated", r#"{"email": "a@example.com\r\nBcc: b@example.com"}"#));
         let Err(Failure::Reject(rejection)) = Recipients::of(&Settings::default(), &mut templates) else { panic!() };

@@ -1,4 +1,4 @@
-//! What the built-in mail shows of an event's data.
+//! The rows of event data in the built-in mail.
 
 use notify_plugin::Event;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 const ROWS_MAX: usize = 30;
 const VALUE_CHARACTERS_MAX: usize = 500;
 
-/// Those of an order, as order-cli and others write them, and what they are called.
+/// Members of order events, as order-cli and others write them, with their labels.
 const OF_ORDERS: [(&str, &str); 9] = [
     ("order_id", "Order"),
     ("product", "Product"),
@@ -19,13 +19,13 @@ const OF_ORDERS: [(&str, &str); 9] = [
     ("delivery_date", "Delivery"),
 ];
 
-/// ` (4711)`: behind the words of a subject.
+/// Returns the order number as the suffix of a subject, like ` (4711)`.
 pub(crate) fn number(event: &Event, data: &Value) -> String {
     let number = data.get("order_id").and_then(text).or_else(|| event.subject.clone()).unwrap_or_default();
     if number.is_empty() { String::new() } else { format!(" ({})", crate::one_line(&number)) }
 }
 
-/// Names and values. Of events that are known, what customers care for; of others, whatever is simple enough.
+/// Returns names and values. Known events show the members that matter to customers, others all simple members.
 pub(crate) fn rows(event: &Event, data: &Value, is_known: bool) -> Vec<(String, String)> {
     if is_known {
         let row = |(key, name): (&str, &str)| {
@@ -44,13 +44,13 @@ pub(crate) fn rows(event: &Event, data: &Value, is_known: bool) -> Vec<(String, 
     attributes.chain(members).take(ROWS_MAX).collect()
 }
 
-/// JSON's `189.50` is the number 189.5.
+/// Adds a trailing zero: JSON's `189.50` is the number 189.5.
 fn money(amount: String) -> String {
     let has_one_place = amount.rsplit_once('.').is_some_and(|(_, places)| places.len() == 1);
     if has_one_place { amount + "0" } else { amount }
 }
 
-/// Of what is simple enough to stand in a line.
+/// Returns the text of a value that is simple enough for one line.
 fn text(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! What the operator says in `[config]`; the host has checked it against the schema.
+//! The operator's settings in `[config]`, which the host has checked against the schema.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(crate) struct Settings {
     pub(crate) no_recipient: NoRecipient,
 }
 
-/// Templates; what is not there is built in.
+/// Templates; missing ones are built in.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Texts {
@@ -84,14 +84,14 @@ impl OneOrMore {
 }
 
 impl Settings {
-    /// A text for this type of events and the key that it stands at; `None` where nothing is said.
+    /// Returns the template for this event type and the key that it is set by. Returns `None` if it is not set.
     pub(crate) fn text(
         &self,
         event_type: &str,
         name: &str,
         of: impl Fn(&Texts) -> Option<&String>,
     ) -> Option<(String, &str)> {
-        // An empty one is as `plugin inspect` prints it: nothing is said.
+        // `plugin inspect` prints unset templates as empty strings.
         let of = |texts| of(texts).map(String::as_str).filter(|text| !text.is_empty());
         let own = self.events.get(event_type).and_then(of);
         let own = own.map(|text| (format!("events.{event_type}.{name}"), text));

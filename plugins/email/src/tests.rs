@@ -106,7 +106,7 @@ fn a_fault_in_a_template_names_its_key_and_line() {
         };
         assert!(reason.starts_with(expected), "{reason}");
     }
-    // What this event lacks, another may have.
+    // The member may exist in another event.
     let typo = settings(r#"{"text": "{{ data.prodduct }}"}"#);
     let Err(Failure::Reject(rejection)) = rendered(&typo, &event("OrderPaid", ORDER)) else { panic!() };
     assert!(rejection.reason.starts_with("[config] text, line 1: undefined value"), "{}", rejection.reason);

@@ -1,7 +1,6 @@
-//! What is said of an event where the operator says nothing: to the customer, in words that claim no more than the
-//! event does.
+//! The built-in wording for events of known types. It addresses the customer and claims no more than the event does.
 
-/// Of one type of events.
+/// Wording for one event type.
 pub(crate) struct Wording {
     /// A template.
     pub(crate) subject: &'static str,
@@ -9,11 +8,11 @@ pub(crate) struct Wording {
     pub(crate) lead: &'static str,
 }
 
-/// `None`: of such events nothing is known but what is in them.
+/// Returns the wording, or `None` if the type is unknown.
 pub(crate) fn of(event_type: &str) -> Option<Wording> {
     let letters =
         |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    // `OrderPaid`, `order.paid`, `com.example.order_paid`.
+    // Matches `OrderPaid`, `order.paid` and `com.example.order_paid`.
     let event_type = letters(event_type);
     let what = KNOWN.iter().find(|(name, ..)| event_type.ends_with(name));
     what.map(|&(_, subject, headline, lead)| Wording { subject, headline, lead })

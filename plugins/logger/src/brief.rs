@@ -1,5 +1,5 @@
-//! The default text for data as orders have it, written without taking a template apart and a tree of values together, which
-//! is most of what an event would cost otherwise.
+//! The default text for simple order data, built without compiling a template or a tree of values. These two are most
+//! of an event's cost otherwise.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use notify_plugin::Event;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-/// What the default template makes of the event, if its data is an object of texts, numbers, truths and nulls.
+/// Returns the default template's text, if the data is an object of strings, numbers, booleans and nulls.
 pub(crate) fn text(event: &Event) -> Option<String> {
-    // Sorted, and the last one of a name counts, as in the template.
+    // Sorted, and the last duplicate wins, as in the template.
     let data: BTreeMap<Text<'_>, Plain<'_>> = serde_json::from_str(&event.data).ok()?;
     let mut text = String::with_capacity(event.data.len() + event.event_type.len());
     text.push_str(&event.event_type);
@@ -26,7 +26,7 @@ pub(crate) fn text(event: &Event) -> Option<String> {
     };
     let mut before = ": ";
     for (Text(key), value) in data.iter().filter(|(_, value)| !is_said(value)) {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{before}{key} {value}");
         before = ", ";
     }
@@ -36,7 +36,7 @@ pub(crate) fn text(event: &Event) -> Option<String> {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Text<'a>(Cow<'a, str>);
 
-/// A value that has no others in it.
+/// A value that contains no other values.
 enum Plain<'a> {
     Text(Cow<'a, str>),
     Signed(i64),
@@ -46,7 +46,7 @@ enum Plain<'a> {
     Null,
 }
 
-/// As templates write it.
+/// Formats as templates do.
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

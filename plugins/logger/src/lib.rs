@@ -10,7 +10,7 @@ use notify_plugin::template::{Templates, View};
 use notify_plugin::{Delivery, Event, Failure, Handled, Info, Plugin, done, info, misconfigured};
 use serde::Deserialize;
 
-/// `OrderCreated 4711: product iPhone 15, user_id user123`
+/// Produces e.g. `OrderCreated 4711: product iPhone 15, user_id user123`.
 const DEFAULT_TEMPLATE: &str = "\
 {{ type }}{% if subject %} {{ subject }}{% endif %}\
 {% if data is mapping %}\
@@ -55,7 +55,7 @@ impl Plugin for Logger {
     fn describe() -> Info {
         Info::new("logger", env!("CARGO_PKG_VERSION"), "Writes one notification per event to the host's log")
             .annotation("license", env!("CARGO_PKG_LICENSE"))
-            // An event whose line is not written is not done.
+            // The event is done only once its line is written.
             .annotation("log", "required")
             .config_schema(CONFIG_SCHEMA)
     }

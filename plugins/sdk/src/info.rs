@@ -1,13 +1,13 @@
-//! What a plugin says of itself.
+//! A plugin's description of itself.
 
 use crate::bindings::exports::notify::plugin::metadata::{PluginInfo, Request, Subscription};
 
-/// Name, version, subscriptions and wishes of a plugin.
+/// Name, version, subscriptions and capability requests of a plugin.
 #[derive(Debug)]
 pub struct Info(PluginInfo);
 
 impl Info {
-    /// `name` in `[a-z0-9-]`; `version` usually `env!("CARGO_PKG_VERSION")`.
+    /// Creates a description. `name` consists of `[a-z0-9-]`; `version` is usually `env!("CARGO_PKG_VERSION")`.
     pub fn new(name: impl Into<String>, version: impl Into<String>, description: impl Into<String>) -> Self {
         Self(PluginInfo {
             name: name.into(),
@@ -20,14 +20,15 @@ impl Info {
         })
     }
 
-    /// Asks for events whose type matches: `OrderCreated`, `order.*`, `order.#`. Without any
-    /// subscription a plugin gets every event. The operator's file has the last word.
+    /// Subscribes to events of a matching type: `OrderCreated`, `order.*`, `order.#`.
+    ///
+    /// Without a subscription a plugin gets every event. The operator's file overrides all subscriptions.
     #[must_use]
     pub fn subscribe(self, event_type: impl Into<String>) -> Self {
         self.subscribe_to(event_type, None, None)
     }
 
-    /// The same, with patterns for the event's source and subject.
+    /// Subscribes with additional patterns for the event's source and subject.
     #[must_use]
     pub fn subscribe_to(
         mut self,
@@ -39,21 +40,21 @@ impl Info {
         self
     }
 
-    /// JSON Schema (2020-12) of the configuration object.
+    /// Sets the JSON Schema (2020-12) of the configuration object.
     #[must_use]
     pub fn config_schema(mut self, schema: impl Into<String>) -> Self {
         self.0.config_schema = Some(schema.into());
         self
     }
 
-    /// Something to be granted, e.g. `("http", "https://hooks.example.com", "posts the message")`.
+    /// Requests a capability, e.g. `("http", "https://hooks.example.com", "posts the message")`.
     #[must_use]
     pub fn request(mut self, capability: impl Into<String>, scope: impl Into<String>, why: impl Into<String>) -> Self {
         self.0.requests.push(Request { capability: capability.into(), scope: scope.into(), why: why.into() });
         self
     }
 
-    /// `license`, `homepage`, `authors`, …
+    /// Adds an annotation: `license`, `homepage`, `authors`, …
     #[must_use]
     pub fn annotation(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.annotations.push((name.into(), value.into()));

@@ -1,6 +1,6 @@
-//! What a notification plugin in Rust is written with.
+//! The library for writing notification plugins in Rust.
 //!
-//! A plugin is a type that says what it is and handles one event at a time:
+//! A plugin is a type that describes itself and handles one event at a time:
 //!
 //! ```no_run
 //! use notify_plugin::{Delivery, Event, Handled, Info, Plugin, done, info};
@@ -26,16 +26,15 @@
 //! notify_plugin::export!(Greeter);
 //! ```
 //!
-//! What plugins need to reach somebody is in [`http`] and [`mail`], with the operator's secrets by [`secret`]; texts by templates
-//! are in `template` (feature `template`).
+//! [`http`] and [`mail`] send messages, with the operator's secrets from [`secret`]. The module `template` (feature
+//! `template`) renders texts.
 //!
-//! Build it as a `cdylib` for `wasm32-wasip2` (or `wasm32-unknown-unknown`), and put the `.wasm`
-//! file into the host's plugin folder.
+//! Build the plugin as a `cdylib` for `wasm32-wasip2` (or `wasm32-unknown-unknown`), and put the `.wasm` file into the
+//! host's plugin folder.
 
 #![cfg_attr(not(test), allow(unsafe_code, reason = "the generated bindings call the host"))]
 
-/// What is generated from the contract. The rest of this crate is a thin layer over it, and a
-/// plugin may use both.
+/// Bindings generated from the contract. The rest of this crate is a thin layer over them, and a plugin may use both.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::unwrap_used, reason = "generated")]
 pub mod bindings {
     wit_bindgen::generate!({
@@ -69,16 +68,16 @@ pub use crate::info::Info;
 pub use crate::logging::write;
 pub use crate::text::{SNIPPET_CHARACTERS_MAX, snippet};
 
-/// What handling one event came to.
+/// Result of handling one event.
 pub type Handled = Result<Outcome, Failure>;
 
 /// A plugin. See the crate's example.
 pub trait Plugin {
-    /// What it is and what it would like. Called once at each load, before any grant is in force.
+    /// Describes the plugin and its requests. Called once at each load, before any grant is in force.
     fn describe() -> Info;
 
-    /// One attempt at one event. The instance lives for this call only; a panic counts as a
-    /// failure that is worth another attempt.
+    /// Makes one attempt at one event. The instance lives for this call only. A panic counts as a failure that is
+    /// worth another attempt.
     ///
     /// # Errors
     ///
@@ -86,83 +85,85 @@ pub trait Plugin {
     fn handle(event: Event, delivery: Delivery) -> Handled;
 }
 
-/// Handled.
+/// Returns the outcome of a handled event.
 pub fn done() -> Handled {
     Ok(Outcome::Done(None))
 }
 
-/// Handled, with something for the journal: a message id, an HTTP status.
+/// Returns the outcome of a handled event, with a note for the journal: a message id, an HTTP status.
 pub fn done_with(note: impl Into<String>) -> Handled {
     Ok(Outcome::Done(Some(note.into())))
 }
 
-/// Looked at, and deliberately not acted on.
+/// Returns the outcome of an event that needs no action.
 pub fn skipped(reason: impl Into<String>) -> Handled {
     Ok(Outcome::Skipped(reason.into()))
 }
 
-/// Try this event again later, when the host thinks best.
+/// Retries this event later, when the host sees fit.
 pub fn retry(reason: impl Into<String>) -> Failure {
     Failure::Retry(Retry { reason: reason.into(), after: None })
 }
 
-/// Try this event again, not before `millis` milliseconds have passed.
+/// Retries this event, but not before `millis` milliseconds have passed.
 pub fn retry_after(reason: impl Into<String>, millis: u64) -> Failure {
     Failure::Retry(Retry { reason: reason.into(), after: Some(millis) })
 }
 
-/// This event will never work here. `code` is short and stable, `[a-z0-9-]`.
+/// Rejects this event, which will never work here. `code` is short and stable, `[a-z0-9-]`.
 pub fn reject(code: impl Into<String>, reason: impl Into<String>) -> Failure {
     Failure::Reject(Rejection { reason: reason.into(), code: code.into() })
 }
 
-/// No event can work until an operator acts.
+/// Reports that no event can work until an operator acts.
 pub fn misconfigured(reason: impl Into<String>) -> Failure {
     Failure::Misconfigured(reason.into())
 }
 
-/// The operator's settings for this plugin, with its schema's defaults filled in.
+/// Returns the operator's settings for this plugin, including the schema's defaults.
 ///
 /// # Errors
 ///
-/// [`Failure::Misconfigured`], where they do not fit the type.
+/// Returns [`Failure::Misconfigured`] if they do not fit the type.
 pub fn config<T: DeserializeOwned>() -> Result<T, Failure> {
     serde_json::from_str(&bindings::notify::plugin::config::get_json())
         .map_err(|error| misconfigured(format!("[config]: {error}")))
 }
 
-/// A secret that the operator granted by this name. The plugin does not see its value: it goes into a header
-/// ([`http::Request::secret_header`]) or makes a signature (`hmac_sha256`).
+/// Opens a secret that the operator granted by this name.
+///
+/// The plugin does not see the value. It can put it into a header ([`http::Request::secret_header`]) or make a
+/// signature with it (`hmac_sha256`).
 ///
 /// # Errors
 ///
-/// [`HostError::Denied`] without a grant.
+/// Returns [`HostError::Denied`] without a grant.
 pub fn secret(name: &str) -> Result<Secret, HostError> {
     secrets::open(name)
 }
 
 impl Event {
-    /// The data as a type of the plugin's own.
+    /// Parses the data into a type of the plugin's own.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] with the code `bad-data`, where it does not fit.
+    /// Returns [`Failure::Reject`] with the code `bad-data` if the data does not fit.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_str(&self.data).map_err(|error| reject("bad-data", format!("the event's data: {error}")))
     }
 
-    /// The data as the text that came, for use inside of other JSON.
+    /// Returns the data as its original text, for use inside other JSON.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] with the code `bad-data`, where it is nothing that can stand there.
+    /// Returns [`Failure::Reject`] with the code `bad-data` if the data is not valid JSON.
     pub fn raw_data(&self) -> Result<&RawValue, Failure> {
         serde_json::from_str(&self.data).map_err(|error| reject("bad-data", format!("the event's data: {error}")))
     }
 }
 
-/// A failure of the host's, as the outcome that it usually deserves: what may pass is tried
-/// again, what an operator must change is `misconfigured`, what is final is a rejection.
+/// Converts an error of the host into its usual outcome: temporary errors are retried, errors that an operator must
+/// fix are `misconfigured`, and final ones are rejections.
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         match error {
@@ -175,7 +176,7 @@ impl From<HostError> for Failure {
     }
 }
 
-/// Makes the type the plugin that this crate builds.
+/// Exports the type as the plugin of this crate.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty) => {
@@ -185,7 +186,7 @@ macro_rules! export {
     };
 }
 
-/// Stands between the generated bindings and a [`Plugin`].
+/// Connects the generated bindings with a [`Plugin`].
 #[doc(hidden)]
 pub struct Exported<P>(std::marker::PhantomData<P>);
 

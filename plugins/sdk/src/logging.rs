@@ -1,10 +1,9 @@
-//! Log macros with fields, in the manner of the crate `tracing`:
-//! `info!(order_id = id, "sent to {recipient}")`.
+//! Log macros with fields, in the style of the crate `tracing`: `info!(order_id = id, "sent to {recipient}")`.
 
 use crate::Level;
 use crate::bindings::notify::plugin::log;
 
-/// What the macros call.
+/// Writes a log line. The macros call this.
 pub fn write(level: Level, message: &str, fields: &[(&str, String)]) {
     let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     log::write(level, message, &fields);
@@ -24,31 +23,31 @@ macro_rules! log {
     };
 }
 
-/// For who writes the plugin: every step.
+/// Logs every step, for the plugin's author.
 #[macro_export]
 macro_rules! trace {
     ($($all:tt)+) => { $crate::log!($crate::Level::Trace, $($all)+) };
 }
 
-/// For who looks for a fault.
+/// Logs details for finding a fault.
 #[macro_export]
 macro_rules! debug {
     ($($all:tt)+) => { $crate::log!($crate::Level::Debug, $($all)+) };
 }
 
-/// For the operator: what was done.
+/// Logs a completed action, for the operator.
 #[macro_export]
 macro_rules! info {
     ($($all:tt)+) => { $crate::log!($crate::Level::Info, $($all)+) };
 }
 
-/// For the operator: what may need a look.
+/// Logs something that the operator may need to check.
 #[macro_export]
 macro_rules! warn {
     ($($all:tt)+) => { $crate::log!($crate::Level::Warn, $($all)+) };
 }
 
-/// For the operator: what went wrong.
+/// Logs an error, for the operator.
 #[macro_export]
 macro_rules! error {
     ($($all:tt)+) => { $crate::log!($crate::Level::Error, $($all)+) };

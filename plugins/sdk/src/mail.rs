@@ -1,11 +1,11 @@
-//! Mail through the host's relay, which knows sender and credentials.
+//! Mail through the host's relay. The host adds the sender and the credentials.
 
 use crate::HostError;
 use crate::bindings::notify::plugin::mail as contract;
 
 pub use crate::bindings::notify::plugin::mail::Address;
 
-/// A mail that is being put together.
+/// A mail under construction.
 ///
 /// ```no_run
 /// use notify_plugin::mail::Message;
@@ -20,7 +20,7 @@ pub use crate::bindings::notify::plugin::mail::Address;
 pub struct Message(contract::Message);
 
 impl Message {
-    /// One with this subject, and nothing else yet.
+    /// Creates a mail with this subject and nothing else.
     pub fn new(subject: impl Into<String>) -> Self {
         Self(contract::Message {
             to: Vec::new(),
@@ -41,31 +41,31 @@ impl Message {
         self
     }
 
-    /// Adds one who gets a copy, for all to see.
+    /// Adds a recipient of a visible copy.
     pub fn cc(mut self, address: impl Into<Address>) -> Self {
         self.0.cc.push(address.into());
         self
     }
 
-    /// Adds one who gets a copy that the others do not know of.
+    /// Adds a recipient of a copy that is hidden from the others.
     pub fn bcc(mut self, address: impl Into<Address>) -> Self {
         self.0.bcc.push(address.into());
         self
     }
 
-    /// Where answers go.
+    /// Sets the address for replies.
     pub fn reply_to(mut self, address: impl Into<Address>) -> Self {
         self.0.reply_to = Some(address.into());
         self
     }
 
-    /// What it says, as plain text.
+    /// Sets the plain text.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.0.text = Some(text.into());
         self
     }
 
-    /// What it says, as HTML.
+    /// Sets the HTML text.
     pub fn html(mut self, html: impl Into<String>) -> Self {
         self.0.html = Some(html.into());
         self
@@ -92,12 +92,12 @@ impl Message {
         self
     }
 
-    /// Sends it, and returns its Message-ID once the relay has accepted it.
+    /// Sends the mail, and returns its Message-ID once the relay has accepted it.
     ///
     /// # Errors
     ///
-    /// What kept the host or the relay from it: [`HostError::Denied`] for a recipient without a grant,
-    /// [`HostError::Refused`] for one that the relay does not take, [`HostError::Unavailable`] where it is away, …
+    /// Returns the error of the host or the relay: [`HostError::Denied`] for a recipient without a grant,
+    /// [`HostError::Refused`] for one that the relay refuses, [`HostError::Unavailable`] if the relay is down, …
     pub fn send(self) -> Result<String, HostError> {
         contract::send(&self.0)
     }
@@ -115,7 +115,7 @@ impl From<String> for Address {
     }
 }
 
-/// The name, then the address.
+/// Converts from a name and an address.
 impl From<(String, String)> for Address {
     fn from((name, email): (String, String)) -> Self {
         Self { email, name: Some(name) }

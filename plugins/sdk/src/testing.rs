@@ -2,7 +2,7 @@
 
 use crate::{Delivery, Event};
 
-/// An event of this type with this data, about `4711`, from `shop`.
+/// Returns an event of this type with this data, with the subject `4711` and the source `shop`.
 ///
 /// ```
 /// let event = notify_plugin::testing::event("OrderCreated", r#"{"product": "iPhone 15"}"#);
@@ -20,7 +20,7 @@ pub fn event(event_type: &str, data: &str) -> Event {
     }
 }
 
-/// The first of eight attempts, with a second for it.
+/// Returns the first of eight attempts, with a budget of one second.
 pub fn delivery() -> Delivery {
     Delivery { attempt: 1, max_attempts: 8, budget: 1000, idempotency_key: "key".to_owned(), transport: Vec::new() }
 }

@@ -1,15 +1,15 @@
-//! Texts from outside, made fit to be shown.
+//! Makes text from outside fit for display.
 
-/// What [`snippet`] keeps of a text.
+/// Maximum characters of a [`snippet`].
 pub const SNIPPET_CHARACTERS_MAX: usize = 200;
 
-/// The beginning of a text from outside, on one line and without control characters: for the reason of an outcome.
+/// Returns the beginning of a text from outside, on one line and without control characters, for an outcome's reason.
 ///
 /// ```
 /// assert_eq!(notify_plugin::snippet(b"no such\r\n\x1b[31mhook"), "no such [31mhook");
 /// ```
 pub fn snippet(text: &[u8]) -> String {
-    // A character has at most four bytes; what is beyond is not even looked at.
+    // A character has at most four bytes, so later bytes cannot matter.
     let is_cut = text.len() > SNIPPET_CHARACTERS_MAX * 16;
     let text = String::from_utf8_lossy(&text[..text.len().min(SNIPPET_CHARACTERS_MAX * 16)]);
     let mut snippet = String::new();
@@ -37,7 +37,7 @@ pub fn snippet(text: &[u8]) -> String {
     snippet
 }
 
-/// Characters that show nothing, but turn the order of those beside them.
+/// Returns whether a character shows nothing but may reorder its neighbours.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -14,7 +14,7 @@ pub(crate) fn headers(event: &Event) -> Vec<(String, String)> {
     all.map(|(name, value)| (format!("ce-{name}"), encode(value))).collect()
 }
 
-/// By 3.1.3.2 of the binding: a space, `"`, `%` and all that is not printable ASCII.
+/// Percent-encodes a space, `"`, `%` and everything except printable ASCII (HTTP binding, 3.1.3.2).
 fn encode(value: &str) -> String {
     let mut encoded = String::with_capacity(value.len());
     for byte in value.bytes() {
@@ -28,7 +28,7 @@ fn encode(value: &str) -> String {
 }
 
 fn push(encoded: &mut String, byte: u8) {
-    // Writing into a text does not fail.
+    // Writing to a String cannot fail.
     let _ = write!(encoded, "%{byte:02X}");
 }
 

@@ -1,10 +1,10 @@
-//! Headers that say what is sent, whoever receives it.
+//! Headers for every kind of body.
 
 use notify_plugin::{Delivery, Event, Failure, misconfigured};
 
 use crate::settings::Settings;
 
-/// Those that are not the operator's to set.
+/// Headers that the operator cannot set.
 const OWN: [&str; 7] = [
     "content-type",
     "idempotency-key",
@@ -14,14 +14,14 @@ const OWN: [&str; 7] = [
     "webhook-signature",
     "webhook-timestamp",
 ];
-/// By the W3C's Trace Context.
+/// Maximum bytes of `tracestate` (W3C Trace Context).
 const TRACE_STATE_BYTES_MAX: usize = 512;
 
-/// What tells a repetition, and the trace that the event belongs to.
+/// Returns the headers that identify a repetition and the event's trace.
 pub(crate) fn of_delivery(event: &Event, delivery: &Delivery) -> Vec<(String, String)> {
     let mut headers = vec![("idempotency-key".to_owned(), delivery.idempotency_key.clone())];
     let extension = |wanted: &str| event.extensions.iter().find(|(name, _)| name == wanted).map(|(_, value)| &**value);
-    // What the publisher wrote there may be anything: a bad header would keep the event from arriving.
+    // The publisher may have written anything there, and an invalid header would stop the event.
     if let Some(parent) = extension("traceparent").filter(|value| is_trace_parent(value)) {
         headers.push(("traceparent".to_owned(), parent.to_owned()));
         if let Some(state) = extension("tracestate").filter(|value| is_trace_state(value)) {
@@ -31,7 +31,7 @@ pub(crate) fn of_delivery(event: &Event, delivery: &Delivery) -> Vec<(String, St
     headers
 }
 
-/// `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`; later versions may go on.
+/// Accepts `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`; later versions may be longer.
 fn is_trace_parent(value: &str) -> bool {
     let parts: Vec<_> = value.split('-').collect();
     let is_hex = |part: &str, digits: usize| {
@@ -52,7 +52,7 @@ fn is_trace_state(value: &str) -> bool {
     !value.is_empty() && value.len() <= TRACE_STATE_BYTES_MAX && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// The operator's headers say nothing twice.
+/// Checks that the operator's headers repeat none of the plugin's own.
 pub(crate) fn check(settings: &Settings) -> Result<(), Failure> {
     for name in settings.headers.keys() {
         let lower = name.to_ascii_lowercase();

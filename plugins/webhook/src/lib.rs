@@ -1,8 +1,8 @@
-//! Sends each event to a URL: by CloudEvents in either mode, or in a form that a template makes.
+//! Sends each event to a URL: by CloudEvents in either mode, or in a form made by a template.
 //!
-//! Whoever receives it can tell a repetition (`webhook-id` and `idempotency-key` are the same on every attempt) and a
-//! forgery (Standard Webhooks signatures, which the host makes: the plugin sees no secret). What it answers
-//! decides what becomes of the event.
+//! The receiver can detect a repetition, because `webhook-id` and `idempotency-key` are the same on every attempt. It
+//! can detect a forgery by the Standard Webhooks signature, which the host makes: the plugin sees no secret. Its
+//! answer determines the outcome of the event.
 
 mod binary;
 mod headers;
@@ -25,8 +25,8 @@ const CONFIG_SCHEMA: &str = include_str!("../config-schema.json");
 struct Webhook;
 
 impl Plugin for Webhook {
-    // It cannot ask for a grant: where it sends to is known once it is configured. What then lacks is said by the
-    // failure of the first event.
+    // The plugin cannot request grants here, because its target is only known once it is configured. The first event
+    // fails with the missing grant.
     fn describe() -> Info {
         Info::new("webhook", env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_DESCRIPTION"))
             .annotation("license", env!("CARGO_PKG_LICENSE"))
@@ -61,7 +61,7 @@ fn send(plan: Plan, settings: &Settings, delivery: &Delivery) -> Handled {
     }
     match request.send() {
         Ok(response) => response.outcome(&settings.meanings()?),
-        // The host keeps enough of the attempt's time for this to be said.
+        // The host reserves enough of the attempt's time for returning this.
         Err(HostError::Timeout) => {
             Err(retry(format!("there was no complete answer in the {} ms of an attempt", delivery.budget)))
         }
@@ -69,8 +69,8 @@ fn send(plan: Plan, settings: &Settings, delivery: &Delivery) -> Handled {
     }
 }
 
-/// What the host did not do. Where the event has no part in the URL, it is none of the event's fault that a request makes no
-/// sense: the other ones would fare no better.
+/// Converts an error of the host. If the URL contains no event data, an invalid request is not the event's fault, and
+/// other events would fail the same way.
 fn failure(error: HostError, is_url_of_event: bool) -> Failure {
     match error {
         HostError::Invalid(reason) if !is_url_of_event => misconfigured(reason),
@@ -78,7 +78,7 @@ fn failure(error: HostError, is_url_of_event: bool) -> Failure {
     }
 }
 
-/// The secrets that headers name, with the header's name and what stands before the secret.
+/// Opens the secrets that headers name. Returns each with the header's name and the prefix before the secret.
 fn open(settings: &Settings) -> Result<Vec<(&str, &str, Secret)>, Failure> {
     let mut secrets = Vec::new();
     for (name, value) in &settings.headers {

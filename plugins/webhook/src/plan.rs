@@ -1,4 +1,4 @@
-//! A plan is a request before it is signed: what it is made of, and no word with the host yet.
+//! A plan is a request before it is signed, made without calling the host.
 
 use notify_plugin::template::{Escape, Templates};
 use notify_plugin::{Delivery, Event, Failure};
@@ -10,7 +10,7 @@ use crate::{binary, headers, structured, target};
 pub(crate) struct Plan {
     pub(crate) url: String,
     pub(crate) content_type: String,
-    /// But for those with a secret in them.
+    /// Headers, except those with a secret.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }

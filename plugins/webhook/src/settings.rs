@@ -1,4 +1,4 @@
-//! What the operator wrote below `[config]`. The host has checked it against the plugin's schema.
+//! The operator's settings in `[config]`, which the host has checked against the plugin's schema.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ pub(crate) enum HeaderValue {
     },
 }
 
-/// What an event becomes.
+/// The form of an event's body.
 #[derive(Debug)]
 pub(crate) enum Body<'a> {
     Structured,
@@ -86,7 +86,7 @@ impl Settings {
         }
     }
 
-    /// What statuses mean at this receiver.
+    /// Returns the statuses with a special meaning at this receiver.
     pub(crate) fn meanings(&self) -> Result<Vec<(u16, Meaning)>, Failure> {
         let meaning = |(status, meaning): (&String, &Meaning)| match status.parse() {
             Ok(status) => Ok((status, *meaning)),

@@ -1,29 +1,30 @@
-//! Signatures by Standard Webhooks (<https://www.standardwebhooks.com>). The host makes the digests: the plugin has no key.
+//! Signatures by Standard Webhooks (<https://www.standardwebhooks.com>). The host makes the digests, so
+//! the plugin has no key.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-/// What is signed.
+/// The content to sign.
 #[derive(Debug)]
-pub(crate) struct Content {
+pub(crate) struct SignedContent {
     /// Seconds since 1970.
     timestamp: u64,
     pub(crate) signed: Vec<u8>,
 }
 
-/// `id.timestamp.body`.
-pub(crate) fn content(id: &str, now: SystemTime, body: &[u8]) -> Content {
+/// Builds `id.timestamp.body`.
+pub(crate) fn content(id: &str, now: SystemTime, body: &[u8]) -> SignedContent {
     let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut signed = Vec::with_capacity(id.len() + 24 + body.len());
     signed.extend_from_slice(format!("{id}.{timestamp}.").as_bytes());
     signed.extend_from_slice(body);
-    Content { timestamp, signed }
+    SignedContent { timestamp, signed }
 }
 
-/// The three headers, with a signature by each secret: a receiver takes any of them.
-pub(crate) fn headers(id: &str, content: &Content, digests: &[Vec<u8>]) -> [(String, String); 3] {
+/// Returns the three headers, with a signature for each secret. A receiver accepts any of them.
+pub(crate) fn headers(id: &str, content: &SignedContent, digests: &[Vec<u8>]) -> [(String, String); 3] {
     let signatures: Vec<_> = digests.iter().map(|digest| format!("v1,{}", BASE64_STANDARD.encode(digest))).collect();
     [
         ("webhook-id".to_owned(), id.to_owned()),

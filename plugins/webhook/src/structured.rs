@@ -3,11 +3,11 @@
 use notify_plugin::Event;
 use serde::ser::{SerializeMap as _, Serializer as _};
 
-/// What is no extension, whatever the publisher calls it.
+/// Names that cannot be extensions, whatever the publisher sends.
 const RESERVED: [&str; 9] =
     ["data", "data_base64", "datacontenttype", "id", "source", "specversion", "subject", "time", "type"];
 
-/// The extensions that can be carried: names are of `a-z` and `0-9`.
+/// Returns the extensions with valid names, which consist of `a-z` and `0-9`.
 pub(crate) fn extensions(event: &Event) -> impl Iterator<Item = (&str, &str)> {
     let is_name =
         |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -15,10 +15,10 @@ pub(crate) fn extensions(event: &Event) -> impl Iterator<Item = (&str, &str)> {
     extensions.filter(move |(name, _)| is_name(name) && !RESERVED.contains(name))
 }
 
-/// The event, with its data as it came.
+/// Returns the event as JSON, with its data unchanged.
 pub(crate) fn body(event: &Event) -> String {
     let mut body = attributes(event);
-    // The attributes are an object, whose end is put off.
+    // Remove the closing brace of the attributes; it follows the data.
     body.pop();
     body.push_str(",\"data\":");
     body.push_str(&event.data);

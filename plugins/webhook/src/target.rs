@@ -1,5 +1,5 @@
-//! Where an event goes. What of it comes from the event is percent-encoded, and cannot leave the place that the operator gave
-//! it; the host lets nothing out but to the origins that are granted.
+//! The URL of an event. Event data in it is percent-encoded and cannot leave the position that the operator gave it.
+//! The host only sends to the granted origins.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ pub(crate) fn url(setting: &str, event: &Event, delivery: &Delivery) -> Result<S
     let mut templates = Templates::new(event, delivery);
     templates.fail_on_undefined();
     let url = templates.render_for(Escape::Url, "url", setting)?;
-    // Whoever reads a URL goes up a folder there, even where the dots are encoded.
+    // Receivers resolve `..` to the parent folder, even if the dots are encoded.
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let is_up = |segment: &str| matches!(&*unescaped(segment), "." | "..");
     if path.split(['/', '\\']).any(is_up) {
@@ -22,12 +22,12 @@ pub(crate) fn url(setting: &str, event: &Event, delivery: &Delivery) -> Result<S
     Ok(url)
 }
 
-/// Whether the event has a part in it.
+/// Returns whether the URL contains event data.
 pub(crate) fn is_template(setting: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|begin| setting.contains(begin))
 }
 
-/// Without the encoding of dots.
+/// Decodes percent-encoded dots.
 fn unescaped(segment: &str) -> Cow<'_, str> {
     if segment.contains('%') {
         Cow::Owned(segment.replace("%2e", ".").replace("%2E", "."))

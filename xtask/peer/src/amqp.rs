@@ -1,4 +1,4 @@
-//! By RabbitMQ: a consumer and a publisher of lapin's, and nothing around them.
+//! RabbitMQ peers: a bare lapin consumer and publisher.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ async fn begin(channel: &Channel, queue: &str, prefetch: u16) -> anyhow::Result<
     Ok(channel.basic_consume(ShortString::try_new(queue)?, name, options, FieldTable::default()).await?)
 }
 
-/// From the first delivery to the last of so many. One acknowledgement for each half of the prefetch.
+/// Returns the time from the first to the last of `count` deliveries. Acknowledges once per half of the prefetch.
 pub(crate) async fn consume(url: &str, queue: &str, prefetch: u16, count: usize) -> anyhow::Result<Duration> {
     let (connection, channel) = open(url).await?;
     let mut consumer = begin(&channel, queue, prefetch).await?;
@@ -47,7 +47,7 @@ pub(crate) async fn consume(url: &str, queue: &str, prefetch: u16, count: usize)
     Ok(last.duration_since(first.unwrap_or(last)))
 }
 
-/// When each was sent, as it says itself, and when it came. Says that it is ready.
+/// Returns when each event was sent, as it says, and when it arrived. Prints a line once it is ready.
 pub(crate) async fn times(
     url: &str,
     queue: &str,
@@ -69,7 +69,7 @@ pub(crate) async fn times(
     Ok(times)
 }
 
-/// The answer to the cancellation comes after the queue has the acknowledgements.
+/// Closes the connection. The answer to the cancellation proves that the queue has the acknowledgements.
 async fn end(connection: &Connection, channel: &Channel, consumer: Consumer) -> anyhow::Result<()> {
     channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
     channel.basic_qos(1, BasicQosOptions::default()).await?;
@@ -78,7 +78,7 @@ async fn end(connection: &Connection, channel: &Channel, consumer: Consumer) -> 
     Ok(())
 }
 
-/// From the first publish to the last confirmation.
+/// Returns the time from the first publish to the last confirmation.
 pub(crate) async fn publish(url: &str, exchange: &str, window: usize, count: usize) -> anyhow::Result<Duration> {
     let (connection, channel) = open(url).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

@@ -1,8 +1,8 @@
-//! An order event that says when it was published.
+//! An order event that contains its publishing time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// As large as those of order-cli, some 200 bytes. `sent` is since 1970.
+/// Builds an event of about 200 bytes, as large as order-cli's. `sent` is the time since 1970.
 pub(crate) fn of(id: &str, sent: Duration) -> Vec<u8> {
     format!(
         r#"{{"event":"OrderCreated","order_id":"{id:0>36}","user_id":"somebody_else","product":"Mechanical keyboard","quantity":2,"price":129.90,"currency":"EUR","sent_at":{}}}"#,
@@ -11,7 +11,7 @@ pub(crate) fn of(id: &str, sent: Duration) -> Vec<u8> {
     .into_bytes()
 }
 
-/// When it was, as it says itself.
+/// Returns the publishing time in the event.
 pub(crate) fn sent_at(body: &[u8]) -> Option<Duration> {
     const NAME: &[u8] = br#""sent_at":"#;
     let at = body.windows(NAME.len()).rposition(|window| window == NAME)?;
@@ -19,7 +19,7 @@ pub(crate) fn sent_at(body: &[u8]) -> Option<Duration> {
     Some(Duration::from_micros(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))))
 }
 
-/// Since 1970, the same in all processes of this machine.
+/// Returns the time since 1970. All processes of this machine use the same clock.
 pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Takes messages as they come from RabbitMQ apart, as lapin does: with the broker crate's guard before it, and without.
+//! Parses messages in RabbitMQ's wire format as lapin does, with the broker crate's guard in front and without it.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -11,12 +11,12 @@ use anyhow::{Context as _, anyhow};
 use broker::GuardBench;
 
 const BODY_BYTES: usize = 1024;
-/// Frames come in pieces of about this size when RabbitMQ is busy.
+/// Messages per read. A busy RabbitMQ sends frames in pieces of about this size.
 const MESSAGES_TOGETHER: usize = 32;
-/// The two have their turns, so that a noisy moment hits both.
+/// Number of turns. Both ways take turns, so that a noisy moment affects both.
 const TURNS: usize = 20;
 
-/// Microseconds that a message takes without the guard and with it; medians.
+/// Returns the median microseconds per message, without the guard and with it.
 pub(crate) fn compare(count: usize) -> anyhow::Result<(f64, f64)> {
     let bytes = deliveries()?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
@@ -52,7 +52,7 @@ pub(crate) fn compare(count: usize) -> anyhow::Result<(f64, f64)> {
     Ok((median(without), median(with)))
 }
 
-/// Some messages with what a CloudEvents publisher sets.
+/// Returns some messages with the properties that a CloudEvents publisher sets.
 fn deliveries() -> anyhow::Result<Vec<u8>> {
     let mut headers = FieldTable::default();
     for (name, value) in [("specversion", "1.0"), ("type", "OrderCreated"), ("source", "/shop"), ("id", "4711")] {

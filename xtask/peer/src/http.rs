@@ -1,4 +1,4 @@
-//! By HTTP: a receiver that takes every request and looks at none, and a client that sends one again and again as a
+//! HTTP peers: a receiver that accepts every request unread, and a client that repeats one request as a
 //! native program would.
 
 use std::io::{self, Read as _, Write as _};
@@ -23,7 +23,7 @@ pub(crate) fn receive() -> anyhow::Result<()> {
     println!("{}", listener.local_addr()?.port());
     for stream in listener.incoming() {
         let stream = stream?;
-        // A client that goes away is none of our business.
+        // A client that disconnects is not an error.
         thread::spawn(move || drop(answer(stream)));
     }
     Ok(())
@@ -50,7 +50,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Of the first request in there, once its head is complete.
+/// Returns the length of the first request, once its head is complete.
 fn length(bytes: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"content-length:";
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
@@ -62,7 +62,7 @@ fn length(bytes: &[u8]) -> Option<usize> {
     Some(head + 4 + body)
 }
 
-/// Posts it so many times.
+/// Posts the body `count` times.
 pub(crate) async fn post(url: &str, count: usize, at_once: usize, body: Bytes) -> anyhow::Result<()> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);

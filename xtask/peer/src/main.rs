@@ -1,7 +1,8 @@
-//! What the host, its plugins and order-cli are compared with, as a program of its own, so that it is optimised.
+//! The peers that the host, its plugins and order-cli are compared with. They are a program of their own, so
+//! that they are optimised.
 //!
-//! Each command is the least that does the work at all, with the library that ours has as well: what it reaches is the
-//! limit. It says on standard output how many seconds it took.
+//! Each command does the minimum for its task, with the library that ours uses, so its speed is the limit. It prints
+//! the seconds that it took on standard output.
 
 mod amqp;
 mod event;
@@ -19,33 +20,33 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::runtime::Runtime;
 
-/// Runs one of the peers that `cargo xtask bench` compares with.
+/// Run one of the peers that `cargo xtask bench` compares with
 #[derive(Parser)]
 #[command(name = "bench-peer")]
 enum Command {
-    /// Takes every HTTP request and looks at none; prints its port
+    /// Accept every HTTP request unread; print the port
     Receive,
-    /// Posts a body again and again
+    /// Post a body repeatedly
     Post { url: String, count: usize, at_once: usize, body: PathBuf },
-    /// Consumes a RabbitMQ queue, does nothing, and acknowledges cumulatively
+    /// Consume a RabbitMQ queue, discard the messages, and acknowledge cumulatively
     Consume {
         url: String,
         queue: String,
         prefetch: NonZeroU16,
         count: usize,
-        /// Print instead when each was published and when it came, in microseconds since 1970
+        /// Print the publishing and arrival time of each event instead, in microseconds since 1970
         #[arg(long)]
         times: bool,
     },
-    /// Publishes order events to RabbitMQ, as fast as they are confirmed
+    /// Publish order events to RabbitMQ, as fast as they are confirmed
     Publish {
         url: String,
         exchange: String,
-        /// How many may wait for their confirmation
+        /// Maximum number of unconfirmed events
         window: usize,
         count: usize,
     },
-    /// Publishes order events at a steady rate, by either engine, each of which says when it was published
+    /// Publish order events at a steady rate, by either engine; each contains its publishing time
     Tick {
         broker: String,
         exchange: String,
@@ -53,11 +54,11 @@ enum Command {
         /// Events per second
         rate: u32,
     },
-    /// Claims and removes what is in a queue of a SQLite file, in batches
+    /// Claim and remove the messages in a queue of a SQLite file, in batches
     Drain { file: PathBuf, queue: String, count: usize },
-    /// Takes messages apart as lapin does; prints the microseconds of one, without the broker crate's guard and with it
+    /// Parse messages as lapin does; print the microseconds of one, without the broker crate's guard and with it
     Guard { count: usize },
-    /// Parses an event and logs a line of it on standard error, again and again
+    /// Parse an event and log a line of it on standard error, repeatedly
     Parse { event: PathBuf, count: usize, threads: usize },
 }
 
@@ -108,7 +109,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Where a host works as well: the thread that only waits for the runtime is woken anew for whatever it waits for.
+/// Runs the work on a worker thread, as the host does. The main thread would have to be woken for
+/// each thing it waits for.
 fn on_a_worker<T: Send + 'static>(work: impl Future<Output = anyhow::Result<T>> + Send + 'static) -> anyhow::Result<T> {
     Runtime::new()?.block_on(async { tokio::spawn(work).await? })
 }

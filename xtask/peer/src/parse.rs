@@ -1,4 +1,4 @@
-//! Without a sandbox: an event is parsed, and a line of it is logged, as the logger does.
+//! The work without a sandbox: parse an event and log a line of it, as the logger does.
 
 use std::io::{self, Write as _};
 use std::thread;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Does it so many times, on so many threads together.
+/// Does the work `count` times, on this many threads together.
 pub(crate) fn repeat(event: &[u8], count: usize, threads: usize) -> anyhow::Result<Duration> {
     let began = Instant::now();
     thread::scope(|scope| {
@@ -26,7 +26,7 @@ pub(crate) fn repeat(event: &[u8], count: usize, threads: usize) -> anyhow::Resu
     Ok(began.elapsed())
 }
 
-/// The line is what the host writes of a logger whose format is JSON, at once and in one piece.
+/// Writes the line that the host writes for a logger in JSON format, in one unbuffered write.
 fn handle(event: &[u8]) -> anyhow::Result<()> {
     let event: Value = serde_json::from_slice(event).context("the event is no JSON")?;
     let line = format!("{:.3} INFO  [logger] {event}\n", Timestamp::now());

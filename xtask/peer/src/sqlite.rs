@@ -1,4 +1,4 @@
-//! By SQLite: what a consumer must do in the file of our queues, in large transactions, and nothing else.
+//! SQLite peer: only the database work of a consumer, in the file of our queues, in large transactions.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-/// As many as the host may hold.
+/// Messages per transaction: the host's prefetch.
 const BATCH: i64 = 256;
-/// As in the broker.
+/// Bytes of the write-ahead log to keep, as in the broker.
 const WAL_BYTES_KEPT: u32 = 64 << 20;
-/// Nobody's: ids of consumers are above zero.
+/// A consumer id that is never used: real ids are above zero.
 const CONSUMER: i64 = -1;
 
-/// From the first claim to the last removal of so many: each transaction removes a batch and claims the next one, and
-/// reads it.
+/// Returns the time from the first claim to the last removal of `count` messages. Each transaction removes a batch,
+/// then claims and reads the next one.
 pub(crate) fn drain(file: &Path, queue: &str, count: usize) -> anyhow::Result<Duration> {
     let db = Connection::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     db.pragma_update(None, "journal_mode", "wal")?;
@@ -65,7 +65,7 @@ fn claim(db: &Connection, queue: i64) -> rusqlite::Result<Vec<i64>> {
     Ok(ids)
 }
 
-/// How many bytes they have.
+/// Reads these messages, and returns their total bytes.
 fn read(db: &Connection, ids: &[i64]) -> rusqlite::Result<usize> {
     let mut content =
         db.prepare_cached("SELECT exchange, routing_key, properties, body FROM content WHERE message = ?1")?;

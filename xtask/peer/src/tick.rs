@@ -1,4 +1,4 @@
-//! A publisher that keeps to a schedule, whatever its confirmations take.
+//! A publisher that keeps to its schedule, however long the confirmations take.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::event;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Publishes so many, and ends when all are confirmed.
+/// Publishes `count` events, and returns once all are confirmed.
 pub(crate) async fn publish(broker: &str, exchange: &str, count: u32, rate: u32) -> anyhow::Result<()> {
     let url: BrokerUrl = broker.parse()?;
     let options = ConnectOptions { name: "bench-peer".to_owned(), timeout: CONNECT_LIMIT };

@@ -1,7 +1,7 @@
-//! Whether an event costs the same however many others wait, and the host's memory too.
+//! Measures whether an event's cost and the host's memory depend on the length of the backlog.
 //!
-//! The same number of events is looked at each time, of a host that is warm. A backlog of a thousand is too short for
-//! that: there it is filled again and again while the host is stopped by a signal, as a machine under load stops it.
+//! Each measurement covers the same number of events on a warm host. A backlog of a thousand is too short for that. It
+//! is refilled repeatedly while a signal suspends the host, as scheduling on a loaded machine would.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Host, Place, Stretch};
+use crate::bench::place::{BenchEnvironment, Engine, Host, Stretch};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::process;
@@ -17,10 +17,10 @@ use crate::process;
 const ROUNDS: usize = 3;
 const SMALL: usize = 1000;
 const BACKLOGS: [usize; 3] = [SMALL, 100_000, 1_000_000];
-/// The host is warm when it has handled so many.
+/// Events after which the host is warm.
 const WARM_UP: usize = 5000;
 const EVENTS: usize = 20_000;
-/// A burst takes some 50 ms.
+/// Quiet time that ends a burst, which takes about 50 ms.
 const BURST_REST_TIME: Duration = Duration::from_millis(20);
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
@@ -30,7 +30,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
 fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
     let mut places = Vec::new();
     for backlog in BACKLOGS {
-        let place = Place::new(bench, engine, "")?;
+        let place = BenchEnvironment::new(bench, engine, "")?;
         place.plug_logger("logger")?;
         place.apply_topology()?;
         if backlog > SMALL {
@@ -62,8 +62,8 @@ fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What is taken away is filled up again.
-fn of_a_long_one(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Stretch> {
+/// Measures a long backlog, then refills it.
+fn of_a_long_one(bench: &Bench<'_>, place: &BenchEnvironment<'_>) -> anyhow::Result<Stretch> {
     let mut host = place.start(&[])?;
     let stretch = host.measure(bench.count(WARM_UP), bench.count(EVENTS))?;
     let handled = host.stop_and_count()?;
@@ -71,7 +71,7 @@ fn of_a_long_one(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Stretch
     Ok(stretch)
 }
 
-fn in_bursts(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Stretch> {
+fn in_bursts(bench: &Bench<'_>, place: &BenchEnvironment<'_>) -> anyhow::Result<Stretch> {
     let (warm_up, bursts) = (bench.count(WARM_UP) / SMALL, (bench.count(EVENTS) / SMALL).max(1));
     let mut host = place.start(&[])?;
     for _ in 0..warm_up {
@@ -88,13 +88,13 @@ fn in_bursts(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Stretch> {
     Ok(Stretch::new(bursts * SMALL, seconds, processor, resident))
 }
 
-/// The host's processor time, and the seconds from the first event to the last.
-fn burst(place: &Place<'_>, host: &mut Host) -> anyhow::Result<(Duration, f64)> {
+/// Returns the host's CPU time, and the seconds from the first event to the last.
+fn burst(place: &BenchEnvironment<'_>, host: &mut Host) -> anyhow::Result<(Duration, f64)> {
     let process = Pid::from_raw(host.id().cast_signed()).context("a process without an id")?;
     kill_process(process, Signal::STOP)?;
     let filled = place.fill(SMALL);
     let before = process::fine_processor_time(host.id())?;
-    // In any case: while it is stopped it cannot end in good order.
+    // Resume the host even after an error: a suspended process cannot stop cleanly.
     kill_process(process, Signal::CONT)?;
     filled?;
     let tally = host.wait_for_lines(SMALL, BURST_REST_TIME)?;

@@ -1,4 +1,4 @@
-//! What it costs to look at each message before lapin does.
+//! Measures the cost of checking each message before lapin does.
 
 use anyhow::Context as _;
 

@@ -1,18 +1,18 @@
-//! What a host uses that has nothing to do: memory and processor time, with three plugins that are set up.
+//! Measures memory and CPU time of an idle host with three configured plugins.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Host, NEVER, Place, REST_TIME};
+use crate::bench::place::{BenchEnvironment, Engine, Host, NEVER, REST_TIME};
 use crate::bench::table::{Budget, Row};
 use crate::guests::PLUGINS;
 use crate::process;
 
-/// What is done at the start is over by then.
+/// Time to wait until work at the start is over.
 const REST: Duration = Duration::from_secs(3);
 const TIME: Duration = Duration::from_secs(20);
-/// What a host has handled that has worked.
+/// Events handled before a host counts as used.
 const EVENTS: usize = 20_000;
 
 const MAIL: &str = "[mail]\nrelay = \"smtp://127.0.0.1:2525\"\ntls = \"none\"\nfrom = \"shop@example.com\"";
@@ -41,8 +41,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn place<'b>(bench: &'b Bench<'b>, engine: Engine) -> anyhow::Result<Place<'b>> {
-    let place = Place::new(bench, engine, MAIL)?;
+fn place<'b>(bench: &'b Bench<'b>, engine: Engine) -> anyhow::Result<BenchEnvironment<'b>> {
+    let place = BenchEnvironment::new(bench, engine, MAIL)?;
     place.plug_logger("logger")?;
     place.plug("email", PLUGINS, "email", &format!("{EMAIL}{NEVER}"))?;
     place.plug("webhook", PLUGINS, "webhook", &format!("{WEBHOOK}{NEVER}"))?;
@@ -50,7 +50,7 @@ fn place<'b>(bench: &'b Bench<'b>, engine: Engine) -> anyhow::Result<Place<'b>> 
     Ok(place)
 }
 
-/// `fresh`: they have not worked yet, which the budget of memory is for.
+/// Measures the hosts. `fresh` hosts have not worked yet; the memory budget applies to them.
 fn look(hosts: &[Host], what: &str, fresh: bool) -> anyhow::Result<Vec<Row>> {
     sleep(REST);
     let times = || hosts.iter().map(|host| process::fine_processor_time(host.id())).collect::<anyhow::Result<Vec<_>>>();

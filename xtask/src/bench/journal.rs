@@ -1,24 +1,24 @@
-//! What the journal costs: one host works off a backlog, and has its journal switched on and off while it does.
+//! Measures the cost of the journal: a host works off a backlog while its journal is switched on and off.
 //!
-//! Two hosts, or two moments a second apart, differ by more than what is looked for. So stretches are short, and what counts is
-//! the ratio within each round. Its processor time says more than the clock does where others work on the machine, too; the
-//! journal's own thread is in it.
+//! Two hosts, or two moments a second apart, differ by more than the journal's cost. So stretches are short, and only
+//! the ratio within each round counts. On a busy machine, CPU time is more reliable than elapsed time; it includes the
+//! journal's own thread.
 
 use std::{fmt, fs};
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Place, Stretch, run_to_end};
+use crate::bench::place::{BenchEnvironment, Engine, Stretch, run_to_end};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 
 const ROUNDS: usize = 60;
-/// Rounds of which is told how they went, together.
+/// Rounds that are reported together.
 const ROUNDS_TOLD: usize = 10;
-/// Of one stretch.
+/// Events of one stretch.
 const EVENTS: usize = 4_000;
-/// After each switch: until most of what was noted before it is written, and the processor's caches have what is wanted now.
+/// Events after each switch, until most earlier records are written and the CPU caches are warm.
 const WARM_UP: usize = 3_000;
-/// Of a hundred that the host needs at least: it goes on while the switch is made.
+/// Size of the backlog in per cent of the measured events: the host continues during a switch.
 const BACKLOG_PER_CENT: usize = 130;
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
@@ -27,7 +27,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
 
 fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
     let (events, warm_up) = (bench.count(EVENTS), bench.count(WARM_UP));
-    let place = Place::new(bench, engine, "")?;
+    let place = BenchEnvironment::new(bench, engine, "")?;
     place.plug_logger("logger")?;
     place.apply_topology()?;
     place.fill(2 * ROUNDS * (warm_up + events) * BACKLOG_PER_CENT / 100)?;
@@ -36,7 +36,7 @@ fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
     let (mut on, mut off) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         let mut turns = [(false, &mut off), (true, &mut on)];
-        // So that what comes and goes with the first hits both.
+        // Alternate the order, so that effects on the first stretch hit both.
         if round % 2 == 0 {
             turns.reverse();
         }
@@ -63,17 +63,17 @@ fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
 }
 
 struct Cost {
-    /// Events, without it.
+    /// Events per second without the journal.
     per_second: f64,
-    /// Of those, with it: of each round's ratio the one in the middle.
+    /// Share of that rate with the journal: the median of the rounds' ratios.
     kept: f64,
-    /// Of processor time for an event, without it and more with it.
+    /// CPU time of an event in microseconds without the journal, and its increase with it in the next field.
     micros: f64,
     micros_more: f64,
 }
 
 impl Cost {
-    /// Of rounds.
+    /// Calculates the cost from the rounds.
     fn of(on: &[Stretch], off: &[Stretch]) -> Self {
         let rounds = || on.iter().zip(off);
         Self {

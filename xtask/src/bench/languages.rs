@@ -1,5 +1,5 @@
-//! What an event costs in each language: the projects of `plugin new`, built, and attempted by `plugin
-//! test` again and again, each time in a fresh instance, in the real host's engine.
+//! Measures the cost of an event in each language. It builds the projects of `plugin new` and attempts an event with
+//! `plugin test` repeatedly, each time in a fresh instance, in the real host's engine.
 
 use std::fs;
 use std::path::Path;
@@ -18,16 +18,16 @@ use crate::languages;
 const ATTEMPTS: usize = 500;
 const NAME: &str = "thanks";
 
-/// What `plugin test --json` prints, as far as it is of use here.
+/// The used fields of `plugin test --json`.
 #[derive(Deserialize)]
-struct Report {
+struct LanguageReport {
     outcome: String,
     time: Times,
     memory_bytes: u64,
     load_ms: u64,
 }
 
-/// Microseconds.
+/// Times in microseconds.
 #[derive(Deserialize)]
 struct Times {
     #[serde(rename = "min_us")]
@@ -54,7 +54,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
         let wasm = tools.make(&host, language, NAME, &own).map_err(|error| anyhow!("{}: {error}", language.title()))?;
         let size = fs::metadata(&wasm)?.len();
         let event = own.join(NAME).join("event.json");
-        // Nobody has compiled it before where the cache is empty.
+        // The cache is empty, so the first load compiles.
         let cache = own.join("cache");
         let (_, first) = test(&host, &wasm, &event, &cache, 1)?;
         let (report, _) = test(&host, &wasm, &event, &cache, attempts)?;
@@ -77,8 +77,14 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What the host reports, and how long it ran.
-fn test(host: &Path, wasm: &Path, event: &Path, cache: &Path, repeat: usize) -> anyhow::Result<(Report, Duration)> {
+/// Returns the host's report and its running time.
+fn test(
+    host: &Path,
+    wasm: &Path,
+    event: &Path,
+    cache: &Path,
+    repeat: usize,
+) -> anyhow::Result<(LanguageReport, Duration)> {
     let mut command = Command::new(host);
     command.args(["plugin", "test", "--json", "--log-level", "error", "--repeat", &repeat.to_string()]);
     command.arg(wasm).arg("--event").arg(event);
@@ -86,7 +92,7 @@ fn test(host: &Path, wasm: &Path, event: &Path, cache: &Path, repeat: usize) -> 
     let begun = Instant::now();
     let output = command.output().context("cannot start notify-host")?;
     let ran = begun.elapsed();
-    let report: Report = serde_json::from_slice(&output.stdout).context("`plugin test` reports nothing")?;
+    let report: LanguageReport = serde_json::from_slice(&output.stdout).context("`plugin test` reports nothing")?;
     if report.outcome != "done" {
         bail!("{}: the outcome is {}", wasm.display(), report.outcome);
     }

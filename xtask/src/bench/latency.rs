@@ -1,6 +1,6 @@
-//! How long an event is on its way, from its publisher to the plugin: at a steady rate, far below what the machine can do.
+//! Measures the time of an event from its publisher to the plugin, at a steady rate far below the machine's limit.
 //!
-//! An event says itself when it was published, and the host's log when the logger wrote of it.
+//! The event contains its publishing time, and the host's log shows when the logger wrote it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use testbed::ChildGuard;
 
-use crate::bench::place::{Engine, Place, run_to_end};
+use crate::bench::place::{BenchEnvironment, Engine, run_to_end};
 use crate::bench::statistics::{median, percentile};
 use crate::bench::table::{Budget, Row};
 use crate::bench::{Bench, PREFETCH};
@@ -16,22 +16,22 @@ use crate::bench::{Bench, PREFETCH};
 const ROUNDS: usize = 3;
 const EVENTS: usize = 4000;
 const RATE: usize = 500;
-/// In the first second connections and caches are new.
+/// Time to ignore at the start, while connections and caches are new.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// A plugin that hangs is left alone when ten calls of it have passed their limit of one second.
+/// Time after which the breaker of a hanging plugin is open: ten calls have exceeded their limit of one second.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 const PEER_LIMIT: Duration = Duration::from_mins(1);
 
-/// What the bad neighbours do, and their settings.
+/// Bad neighbours, with their settings.
 const NEIGHBOURS: [(&str, &str); 2] =
     [("hangs", "[limits]\ntime = \"1s\"\n[config]\nact = \"loop\"\n"), ("fails", "[config]\nact = \"retry\"\n")];
 
-/// In milliseconds.
+/// Latencies in milliseconds.
 #[derive(Clone, Copy)]
 struct Waits {
     p50: f64,
     p99: f64,
-    /// Of what was published once bad neighbours were known for what they are.
+    /// Percentile of the events published after [`SETTLED_AFTER`].
     settled_p99: f64,
 }
 
@@ -51,15 +51,15 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(vec![row("p50", |waits| waits.p50, 1.5), row("p99", |waits| waits.p99, 2.0)])
 }
 
-/// How the logger fares beside a plugin that hangs on every event and one that fails on every event, compared with how it
-/// fares alone.
+/// Compares the logger beside a plugin that hangs on every event and one that fails on every event
+/// with the logger alone.
 pub(super) fn measure_isolation(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for engine in Engine::ALL {
         let (mut alone, mut beside) = (Vec::new(), Vec::new());
         for round in 1..=ROUNDS {
             bench.say(format!("isolation, {}, round {round} of {ROUNDS}: {RATE} events per second", engine.title()));
-            // New ones each time: what waits for a bad neighbour would make the next round another one.
+            // Use new places each time: events waiting for a bad neighbour would change the next round.
             alone.push(of_host(bench, &place(bench, engine, false)?)?);
             beside.push(of_host(bench, &place(bench, engine, true)?)?);
         }
@@ -74,8 +74,8 @@ pub(super) fn measure_isolation(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn place<'b>(bench: &'b Bench<'b>, engine: Engine, neighbours: bool) -> anyhow::Result<Place<'b>> {
-    let place = Place::new(bench, engine, "")?;
+fn place<'b>(bench: &'b Bench<'b>, engine: Engine, neighbours: bool) -> anyhow::Result<BenchEnvironment<'b>> {
+    let place = BenchEnvironment::new(bench, engine, "")?;
     place.plug_logger("logger")?;
     for (name, toml) in NEIGHBOURS.iter().filter(|_| neighbours) {
         place.plug_misbehaver(name, toml)?;
@@ -84,13 +84,13 @@ fn place<'b>(bench: &'b Bench<'b>, engine: Engine, neighbours: bool) -> anyhow::
     Ok(place)
 }
 
-fn publish(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<()> {
+fn publish(bench: &Bench<'_>, place: &BenchEnvironment<'_>) -> anyhow::Result<()> {
     let mut publisher = bench.peer("tick");
     publisher.args([&*place.broker, &place.exchange, &EVENTS.to_string(), &RATE.to_string()]);
     run_to_end(publisher).map(drop)
 }
 
-fn of_consumer(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Waits> {
+fn of_consumer(bench: &Bench<'_>, place: &BenchEnvironment<'_>) -> anyhow::Result<Waits> {
     let mut peer = bench.peer("consume");
     peer.args([&place.broker, &place.queue, PREFETCH, &EVENTS.to_string(), "--times"]);
     let peer = ChildGuard::spawn(peer);
@@ -105,7 +105,7 @@ fn of_consumer(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Waits> {
     Ok(evaluate(&peer.stdout().lines().filter_map(times).collect::<Vec<_>>()))
 }
 
-fn of_host(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Waits> {
+fn of_host(bench: &Bench<'_>, place: &BenchEnvironment<'_>) -> anyhow::Result<Waits> {
     let mut host = place.start(&["--log-format", "json"])?;
     publish(bench, place)?;
     let times = host.wait_for(EVENTS, handled)?;
@@ -113,7 +113,8 @@ fn of_host(bench: &Bench<'_>, place: &Place<'_>) -> anyhow::Result<Waits> {
     Ok(evaluate(&times))
 }
 
-/// When an event was published and when the logger wrote of it, in microseconds since 1970; `None` for other lines.
+/// Returns when an event was published and when the logger wrote it, in microseconds since 1970, or
+/// `None` for other lines.
 fn handled(line: &str) -> Option<(i64, i64)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let event: serde_json::Value = serde_json::from_str(line["message"].as_str()?).ok()?;
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_warm_up_does_not_count() {
-        // A tenth of a second apart; the first ten take long, and the last.
+        // Events are a tenth of a second apart. The first ten take long, and so does the last.
         let times: Vec<_> = (0..100_i64)
             .map(|number| {
                 let wait = if number < 10 { 900_000 } else { 2_000 } + if number == 99 { 6_000 } else { 0 };

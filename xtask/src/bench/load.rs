@@ -1,20 +1,20 @@
-//! How fast order-cli publishes, compared with a bare publisher that has as many messages unconfirmed.
+//! Compares order-cli's publishing rate with that of a bare publisher with as many unconfirmed messages.
 
 use anyhow::Context as _;
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Place, ratio, run_to_end, seconds_of_peer};
+use crate::bench::place::{BenchEnvironment, Engine, ratio, run_to_end, seconds_of_peer};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 
 const ROUNDS: usize = 3;
 const EVENTS: usize = 100_000;
-/// As order-cli has it, unless it is told otherwise.
+/// order-cli's default window.
 const WINDOW: &str = "256";
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let events = bench.count(EVENTS);
-    let place = Place::new(bench, Engine::RabbitMq, "")?;
+    let place = BenchEnvironment::new(bench, Engine::RabbitMq, "")?;
     place.apply_topology()?;
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {

@@ -1,7 +1,7 @@
-//! Whether an event costs the same however many plugins there are that do not want it.
+//! Measures whether an event's cost depends on the number of plugins that do not want it.
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, NEVER, Place};
+use crate::bench::place::{BenchEnvironment, Engine, NEVER};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::guests::PLUGINS;
@@ -10,7 +10,7 @@ const ROUNDS: usize = 5;
 const PLUGIN_COUNTS: [usize; 3] = [1, 20, 100];
 const WARM_UP: usize = 5000;
 const EVENTS: usize = 40_000;
-/// So that no host comes to the end of its backlog while it is looked at.
+/// Additional events, so that no host reaches the end of its backlog during the measurement.
 const REST: usize = 5000;
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
@@ -21,7 +21,7 @@ fn of_engine(bench: &Bench<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
     let (warm_up, events) = (bench.count(WARM_UP), bench.count(EVENTS));
     let mut places = Vec::new();
     for count in PLUGIN_COUNTS {
-        let place = Place::new(bench, engine, "")?;
+        let place = BenchEnvironment::new(bench, engine, "")?;
         place.plug_logger("logger")?;
         for number in 1..count {
             place.plug(&format!("idle-{number}"), PLUGINS, "logger", NEVER)?;

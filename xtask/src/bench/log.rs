@@ -1,4 +1,4 @@
-//! A host's log, followed while it grows: only what is new is read, and only when that disturbs nobody.
+//! Follows a host's growing log. It reads only new text, and only when that does not disturb the measurement.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-/// A file that somebody else writes.
+/// A file that another process writes.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
     read: u64,
-    /// The beginning of a line whose end is not there yet.
+    /// The beginning of an incomplete line.
     begun: Vec<u8>,
 }
 
@@ -20,17 +20,17 @@ impl LogFile {
         Self { path, read: 0, begun: Vec::new() }
     }
 
-    /// To see cheaply whether it grows.
+    /// Returns the file's size, a cheap check for growth.
     pub(super) fn size(&self) -> io::Result<u64> {
         Ok(fs::metadata(&self.path)?.len())
     }
 
-    /// So many bytes of it have been read.
+    /// Returns the number of bytes read so far.
     pub(super) fn read(&self) -> u64 {
         self.read
     }
 
-    /// The lines that have been completed since the last time.
+    /// Returns the lines that were completed since the last call.
     pub(super) fn new_lines(&mut self) -> io::Result<Vec<String>> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.read))?;
@@ -42,22 +42,22 @@ impl LogFile {
     }
 }
 
-/// When a plugin wrote this line; `None`: it is the host's own. For lines that are meant for people.
+/// Returns when a plugin wrote this line, or `None` if the host did. The log must be in the human format.
 pub(super) fn spoken_at(line: &str) -> Option<Timestamp> {
     let mut words = line.splitn(4, ' ').filter(|word| !word.is_empty());
     let (at, _level, name) = (words.next()?, words.next()?, words.next()?);
     name.starts_with('[').then(|| at.parse().ok())?
 }
 
-/// What plugins have written.
+/// Counts the plugins' lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Tally {
+pub(super) struct LineCount {
     pub(super) count: usize,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
 }
 
-impl Tally {
+impl LineCount {
     pub(super) fn add(&mut self, lines: &[String]) {
         let mut times = lines.iter().filter_map(|line| spoken_at(line));
         if let Some(first) = times.next() {
@@ -71,7 +71,7 @@ impl Tally {
         }
     }
 
-    /// From the first line to the last.
+    /// Returns the seconds from the first line to the last.
     pub(super) fn seconds(&self) -> f64 {
         let (Some(first), Some(last)) = (self.first, self.last) else { return 0.0 };
         last.duration_since(first).as_secs_f64()
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_tally_goes_from_the_first_line_to_the_last() {
         let line = |second: &str| format!("2026-11-24T12:00:{second}Z INFO  [logger] x");
-        let mut tally = Tally::default();
+        let mut tally = LineCount::default();
         tally.add(&["2026-11-24T11:00:00.000Z INFO  ready: x".to_owned()]);
         assert_eq!((tally.count, tally.seconds()), (0, 0.0));
         tally.add(&[line("01.500"), line("02.000")]);

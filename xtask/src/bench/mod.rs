@@ -1,8 +1,8 @@
-//! A bench measures side by side, in one run, and prints ratios: these say something on any machine, while the numbers
-//! themselves do not.
+//! Benchmarks that measure side by side, in one run, and print ratios. Ratios are meaningful on any machine,
+//! absolute numbers are not.
 //!
-//! Each row of the table is measured in rounds in which ours and what it is compared with have their turns, so that a
-//! noisy minute hits both. What ours is compared with is in `xtask/peer`. `docs/benchmarks.md` says how each row is meant.
+//! Each row of the table is measured in rounds, in which ours and its peer take turns, so that a noisy minute affects
+//! both. The peers are in `xtask/peer`. `docs/benchmarks.md` explains each row.
 
 mod backlog;
 mod guard;
@@ -34,28 +34,28 @@ use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 use testbed::rabbitmq::Node;
 
-use crate::bench::table::{Row, Verdict};
+use crate::bench::table::{BudgetVerdict, Row};
 use crate::demo::program;
 use crate::guests::{self, Choice, Wanted};
 use crate::project::Project;
 use crate::rabbitmq;
 use crate::tools::{self, Progress};
 
-/// As the host has it, unless it is told otherwise.
+/// The host's default prefetch.
 const PREFETCH: &str = "256";
-/// So much less there is to do where a look is enough, or where nothing is optimised.
+/// Divisors of the number of events, for a quick run and for unoptimised programs.
 const QUICK_DIVISOR: usize = 10;
 const UNOPTIMISED_DIVISOR: usize = 100;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Which; without any, all
+    /// Benchmarks to run; all by default
     #[arg(value_name = "NAME")]
     names: Vec<Name>,
-    /// With programs that are not optimised, and a hundredth of the events: to see that it works
+    /// Use unoptimised programs and a hundredth of the events, to check that the benchmarks themselves work
     #[arg(long)]
     unoptimised: bool,
-    /// With a tenth of the events: for a first look
+    /// Use a tenth of the events, for a first impression
     #[arg(long)]
     quick: bool,
     /// Fail if a budget does not hold
@@ -63,36 +63,36 @@ pub(crate) struct Arguments {
     strict: bool,
 }
 
-/// What can be measured by itself.
+/// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
     /// Events per second out of RabbitMQ, with one plugin and with three
     Rabbitmq,
     /// Events per second out of a SQLite file
     Sqlite,
-    /// What an attempt costs in its sandbox, compared with none
+    /// Cost of an attempt in its sandbox, compared with none
     Sandbox,
-    /// What an event costs a plugin in each language, in a fresh instance
+    /// Cost of an event in each plugin language, in a fresh instance
     Languages,
-    /// How fast order-cli publishes
+    /// Publishing rate of order-cli
     Load,
-    /// From publish to plugin, at a steady rate
+    /// Time from publisher to plugin, at a steady rate
     Latency,
-    /// How the logger fares beside bad neighbours
+    /// Latency of the logger beside bad neighbours
     Isolation,
-    /// What an event costs with many waiting
+    /// Cost of an event with a long backlog
     Backlog,
-    /// What an event costs with many plugins that do not want it
+    /// Cost of an event with many plugins that do not want it
     Loaded,
-    /// How long a start takes with twenty plugins
+    /// Time of a start with twenty plugins
     Start,
-    /// Memory and processor time of a host that has nothing to do
+    /// Memory and CPU time of an idle host
     Idle,
-    /// What the journal costs, compared with none
+    /// Cost of the journal, compared with none
     Journal,
-    /// What the guard before lapin costs a message
+    /// Cost of the guard before lapin, per message
     Guard,
-    /// How many webhooks a second the plugin sends, compared with a native client
+    /// Webhooks per second, compared with a native client
     Webhook,
 }
 
@@ -123,19 +123,19 @@ impl Name {
     }
 }
 
-/// A run of benches.
+/// A run of benchmarks.
 struct Bench<'b> {
     project: &'b Project,
     progress: &'b Progress,
-    /// The folder of ours and the peer.
+    /// The folder of our programs and the peer.
     programs: PathBuf,
     divisor: usize,
-    // Ends before its folder goes.
+    // Declared before the folder, so that the node stops before its folder is removed.
     node: OnceCell<Node>,
     folder: TempDir,
 }
 
-/// Runs those that are wanted and prints the table.
+/// Runs the requested benchmarks and prints the table.
 pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments) -> anyhow::Result<()> {
     let programs = build(project, progress, arguments.unoptimised)?;
     guests::build(project, progress, Wanted::Everything, Choice::Auto)?;
@@ -148,7 +148,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     let names = if arguments.names.is_empty() { Name::value_variants() } else { &arguments.names };
     let (mut rows, mut unmeasured) = (Vec::new(), Vec::new());
     for name in names {
-        // What the others cost in time is not lost with it.
+        // Keep the results of the other benchmarks, which took a long time.
         match name.measure(&bench) {
             Ok(measured) => rows.extend(measured),
             Err(error) => {
@@ -165,14 +165,14 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     if !unmeasured.is_empty() {
         bail!("could not be measured: {}", unmeasured.join(", "));
     }
-    let failed = rows.iter().filter(|row| row.verdict() == Verdict::Fails).count();
+    let failed = rows.iter().filter(|row| row.verdict() == BudgetVerdict::Fails).count();
     if failed > 0 && arguments.strict {
         bail!("{failed} of {} rows do not hold", rows.len());
     }
     Ok(())
 }
 
-/// Builds ours and the peer, and says where they are.
+/// Builds our programs and the peer, and returns their folder.
 fn build(project: &Project, progress: &Progress, unoptimised: bool) -> anyhow::Result<PathBuf> {
     let mut build = project.cargo();
     build.args(["build", "--package", "notify-host", "--package", "order-cli", "--package", "bench-peer"]);
@@ -199,12 +199,12 @@ impl<'b> Bench<'b> {
         self.folder.path()
     }
 
-    /// Where all hosts keep what they have compiled.
+    /// Returns the compile cache that all hosts share.
     fn compiled(&self) -> PathBuf {
         self.folder().join("compiled")
     }
 
-    /// The RabbitMQ that all share; started when first asked for.
+    /// Returns the shared RabbitMQ node, started on first use.
     fn node(&self) -> anyhow::Result<&Node> {
         rabbitmq::provide(self.progress)?;
         Ok(self.node.get_or_init(|| {
@@ -217,14 +217,14 @@ impl<'b> Bench<'b> {
         self.node.get().map_or_else(|| "none".to_owned(), |node| node.ctl(&["version"]).trim().to_owned())
     }
 
-    /// What ours is compared with.
+    /// Returns a command of the peer.
     fn peer(&self, command: &str) -> Command {
         let mut peer = program(&self.programs, "bench-peer");
         peer.arg(command);
         peer
     }
 
-    /// Less where a look is enough.
+    /// Scales a number of events down for a quick run.
     fn count(&self, count: usize) -> usize {
         count / self.divisor
     }

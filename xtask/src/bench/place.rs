@@ -1,4 +1,4 @@
-//! A place to measure in: a folder that is thrown away, with plugins, a queue of its own and a host.
+//! An environment to measure in: a temporary folder with plugins, a queue of its own and a host.
 
 use std::fmt;
 use std::fs;
@@ -12,29 +12,29 @@ use tempfile::TempDir;
 use testbed::ChildGuard;
 
 use crate::bench::Bench;
-use crate::bench::log::{LogFile, Tally};
+use crate::bench::log::{LineCount, LogFile};
 use crate::bench::table::Row;
 use crate::demo::program;
 use crate::guests::{self, GUESTS, PLUGINS};
 use crate::process;
 
-/// Unoptimised, on a machine that has other work, compiling the plugins takes minutes.
+/// Time limit for the start. Compiling plugins takes minutes with unoptimised programs on a busy machine.
 const READY_LIMIT: Duration = Duration::from_mins(5);
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 const READY_INTERVAL: Duration = Duration::from_millis(2);
-/// A host that has written nothing for so long has done what there was.
+/// Quiet time of the log after which the host has finished its work.
 pub(super) const REST_TIME: Duration = Duration::from_millis(150);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// A host that has not written anything for so long is stuck.
+/// Quiet time of the log after which the host is stuck.
 const STUCK_LIMIT: Duration = Duration::from_mins(1);
 
-/// For a plugin that is there and has nothing to do: nobody publishes that.
+/// Subscription of a plugin that must stay idle: no such event is published.
 pub(super) const NEVER: &str = "[[subscriptions]]\nevent-type = \"Never\"\n";
 
-/// A logger's settings: it writes each event as a line of JSON.
+/// Settings of a logger that writes each event as a line of JSON.
 pub(super) const JSON_LINES: &str = "[config]\nformat = \"json\"\n";
 
-/// Behind which broker's interface the queues are.
+/// The broker engine of the queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Engine {
     RabbitMq,
@@ -44,7 +44,7 @@ pub(super) enum Engine {
 impl Engine {
     pub(super) const ALL: [Self; 2] = [Self::RabbitMq, Self::Sqlite];
 
-    /// The rows of both.
+    /// Returns the rows of both engines.
     pub(super) fn both(of_engine: impl Fn(Self) -> anyhow::Result<Vec<Row>>) -> anyhow::Result<Vec<Row>> {
         Ok(Self::ALL.into_iter().map(of_engine).collect::<Result<Vec<_>, _>>()?.concat())
     }
@@ -57,8 +57,8 @@ impl Engine {
     }
 }
 
-/// Its queue and exchange have names of their own, so that places share a RabbitMQ node.
-pub(super) struct Place<'b> {
+/// A measuring environment. Queue and exchange have unique names, so that several can share a RabbitMQ node.
+pub(super) struct BenchEnvironment<'b> {
     bench: &'b Bench<'b>,
     engine: Engine,
     folder: TempDir,
@@ -67,14 +67,14 @@ pub(super) struct Place<'b> {
     pub(super) queue: String,
 }
 
-/// What a host did in a stretch of its work.
+/// Measured performance of a host during part of its work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    /// Events, from the first that was handled to the last.
+    /// Events per second, from the first handled event to the last.
     pub(super) per_second: f64,
-    /// Of the host, for one event.
+    /// CPU time of the host for one event, in microseconds.
     pub(super) processor_micros: f64,
-    /// Of the host, at the end, in MiB.
+    /// Resident memory of the host at the end, in MiB.
     pub(super) resident: f64,
 }
 
@@ -92,8 +92,8 @@ impl fmt::Display for Stretch {
     }
 }
 
-impl<'b> Place<'b> {
-    /// `toml`: more of the host's settings.
+impl<'b> BenchEnvironment<'b> {
+    /// Creates the environment. `toml` contains further settings of the host.
     pub(super) fn new(bench: &'b Bench<'b>, engine: Engine, toml: &str) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("place-").tempdir_in(bench.folder())?;
         let name = folder.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -104,7 +104,7 @@ impl<'b> Place<'b> {
         let (exchange, queue) = (format!("{name}.orders"), format!("{name}.notifications"));
         fs::create_dir(folder.path().join("plugins"))?;
         fs::create_dir(folder.path().join("state"))?;
-        // All hosts share what is compiled: that would be most of what they do.
+        // Hosts share the compile cache, or compiling would dominate their work.
         symlink(bench.compiled(), folder.path().join("state/compiled"))?;
         let settings = format!(
             "broker = {broker:?}\nplugins = \"plugins\"\nstate = \"state\"\n{toml}\n\
@@ -114,22 +114,22 @@ impl<'b> Place<'b> {
         Ok(Self { bench, engine, folder, broker, exchange, queue })
     }
 
-    /// The logger, by this name: it writes each event as a line of JSON.
+    /// Plugs the logger under this name. It writes each event as a line of JSON.
     pub(super) fn plug_logger(&self, name: &str) -> anyhow::Result<()> {
         self.plug(name, PLUGINS, "logger", JSON_LINES)
     }
 
-    /// A logger whose file is another one for each number.
+    /// Plugs a logger whose file differs for each number.
     pub(super) fn plug_variant(&self, number: u8, toml: &str) -> anyhow::Result<()> {
         let logger = fs::read(self.bench.project.target.join(PLUGINS).join("logger.wasm"))?;
-        // By a custom section, which is also another one for each engine.
+        // A custom section makes the file unique, also for each engine.
         let variant = [&logger[..], &[0, 4, 1, b'v', number, self.engine as u8]].concat();
         let file = self.folder.path().join("plugins").join(format!("logger-{number}.wasm"));
         fs::write(file.with_extension("toml"), toml)?;
         Ok(fs::write(file, variant)?)
     }
 
-    /// One that behaves badly.
+    /// Plugs a badly behaved plugin.
     pub(super) fn plug_misbehaver(&self, name: &str, toml: &str) -> anyhow::Result<()> {
         self.plug(name, GUESTS, "misbehaver", toml)
     }
@@ -161,7 +161,7 @@ impl<'b> Place<'b> {
         order_cli
     }
 
-    /// Puts so many order events into the queue, of some 200 bytes each.
+    /// Puts this many order events of about 200 bytes into the queue.
     pub(super) fn fill(&self, count: usize) -> anyhow::Result<()> {
         let mut load = self.order_cli();
         load.args(["--quiet", "--timeout", "60", "load", "--mix", "created=100", "--window", "1000"]);
@@ -169,12 +169,12 @@ impl<'b> Place<'b> {
         run_to_end(load).map(drop)
     }
 
-    /// A host that is ready.
+    /// Starts a host and waits until it is ready.
     pub(super) fn start(&self, arguments: &[&str]) -> anyhow::Result<Host> {
         Host::start(self.host(&[&["run"], arguments].concat()))
     }
 
-    /// A backlog of so many events, and a host that works it off; each of `plugins` wants each event.
+    /// Measures a host that works off this many events, each wanted by `plugins` plugins.
     pub(super) fn work_off(&self, count: usize, plugins: usize) -> anyhow::Result<Stretch> {
         self.fill(count)?;
         let mut host = self.start(&[])?;
@@ -190,9 +190,9 @@ impl<'b> Place<'b> {
 pub(super) struct Host {
     child_guard: ChildGuard,
     log: LogFile,
-    /// Lines of plugins that have been read.
+    /// Number of plugins' lines read so far.
     handled: usize,
-    /// The time from its start until it was ready.
+    /// Time from its start until it was ready.
     pub(super) start: Duration,
     pub(super) processor_at_ready: Duration,
 }
@@ -209,7 +209,7 @@ impl Host {
         }
         let start = begun.elapsed();
         let processor_at_ready = process::processor_time(child_guard.id())?;
-        // What plugins have written in the meantime counts.
+        // Lines that plugins have written in the meantime count.
         let log = LogFile::new(child_guard.stderr_file());
         Ok(Self { child_guard, log, handled: 0, start, processor_at_ready })
     }
@@ -218,9 +218,9 @@ impl Host {
         self.child_guard.id()
     }
 
-    /// Until plugins have written so many more lines. The log is only read when it has not grown for `rest`.
-    pub(super) fn wait_for_lines(&mut self, count: usize, rest: Duration) -> anyhow::Result<Tally> {
-        let mut tally = Tally::default();
+    /// Waits until plugins have written this many more lines. Reads the log only after it has not grown for `rest`.
+    pub(super) fn wait_for_lines(&mut self, count: usize, rest: Duration) -> anyhow::Result<LineCount> {
+        let mut tally = LineCount::default();
         while tally.count < count {
             self.wait_for_rest(rest)?;
             let before = tally.count;
@@ -232,7 +232,7 @@ impl Host {
         Ok(tally)
     }
 
-    /// So many of the lines that are new, as `read` reads them.
+    /// Collects this many values from new lines, as parsed by `read`.
     pub(super) fn wait_for<T>(&mut self, count: usize, read: fn(&str) -> Option<T>) -> anyhow::Result<Vec<T>> {
         let mut found = Vec::new();
         while found.len() < count {
@@ -246,26 +246,26 @@ impl Host {
         Ok(found)
     }
 
-    /// What it does with so many events, after it has handled those before in the same backlog.
+    /// Measures `count` events, after the host has handled `warm_up` events of the same backlog.
     pub(super) fn measure(&mut self, warm_up: usize, count: usize) -> anyhow::Result<Stretch> {
-        let mut tally = Tally::default();
+        let mut tally = LineCount::default();
         while tally.count < warm_up {
             self.wait_to_grow(self.log.size()? + 1)?;
             self.take_lines(&mut tally)?;
         }
         let before = process::fine_processor_time(self.id())?;
-        let mut tally = Tally::default();
+        let mut tally = LineCount::default();
         self.take_lines(&mut tally)?;
-        // How many there are is known by how much there is: to read it all the time would disturb.
+        // Estimate the number of lines by the size of the log, because reading it constantly would disturb the host.
         let line = self.log.size()? / u64::try_from(self.handled.max(1))?;
         self.wait_to_grow(self.log.size()? + line * u64::try_from(count)?)?;
-        let mut tally = Tally::default();
+        let mut tally = LineCount::default();
         let (after, resident) = (process::fine_processor_time(self.id())?, process::resident(self.id())?);
         self.take_lines(&mut tally)?;
         Ok(Stretch::new(tally.count, tally.seconds(), after.saturating_sub(before), resident))
     }
 
-    fn take_lines(&mut self, tally: &mut Tally) -> anyhow::Result<()> {
+    fn take_lines(&mut self, tally: &mut LineCount) -> anyhow::Result<()> {
         let before = tally.count;
         tally.add(&self.log.new_lines()?);
         self.handled += tally.count - before;
@@ -284,7 +284,7 @@ impl Host {
         Ok(())
     }
 
-    /// Until it has grown, and then not for `rest`; or not at all for long.
+    /// Waits until the log has grown and then stayed the same for `rest`, or has not grown at all for a long time.
     fn wait_for_rest(&self, rest: Duration) -> anyhow::Result<()> {
         let (mut size, mut grown) = (self.log.size()?, None);
         let begun = Instant::now();
@@ -315,14 +315,14 @@ impl Host {
         }
     }
 
-    /// The same as [`Self::stop`], and how many events it has handled in all.
+    /// Stops the host like [`Self::stop`], and returns how many events it has handled in total.
     pub(super) fn stop_and_count(mut self) -> anyhow::Result<usize> {
         self.end()?;
-        self.take_lines(&mut Tally::default())?;
+        self.take_lines(&mut LineCount::default())?;
         Ok(self.handled)
     }
 
-    /// In good order, so that all is acknowledged.
+    /// Stops the host cleanly, so that everything is acknowledged.
     pub(super) fn stop(self) -> anyhow::Result<()> {
         self.end()
     }
@@ -337,7 +337,7 @@ impl Host {
     }
 }
 
-/// Runs it to its end, and returns what it wrote on standard output.
+/// Runs a command to its end, and returns its standard output.
 pub(super) fn run_to_end(command: Command) -> anyhow::Result<String> {
     const LIMIT: Duration = Duration::from_mins(5);
     let name = command.get_program().to_string_lossy().into_owned();
@@ -352,7 +352,7 @@ pub(super) fn run_to_end(command: Command) -> anyhow::Result<String> {
     }
 }
 
-/// What a peer says that it took, in seconds.
+/// Runs a peer, and returns the seconds that it reports.
 pub(super) fn seconds_of_peer(command: Command) -> anyhow::Result<f64> {
     run_to_end(command)?.trim().parse().context("the peer does not say how long it took")
 }

@@ -1,4 +1,4 @@
-//! The table in `docs/benchmarks.md`, with what it was measured on.
+//! Writes the table in `docs/benchmarks.md`, with the machine it was measured on.
 
 use std::fs;
 use std::process::Command;
@@ -15,7 +15,7 @@ pub(super) const FILE: &str = "docs/benchmarks.md";
 const BEGIN: &str = "<!-- the table, by `cargo xtask bench` -->\n";
 const END: &str = "<!-- end of the table -->\n";
 
-/// Replaces the table that is there, and says what is not in it.
+/// Replaces the existing table, and lists the benchmarks that are missing from it.
 pub(super) fn write(project: &Project, rabbitmq: &str, rows: &[Row], unmeasured: &[String]) -> anyhow::Result<()> {
     let file = project.root.join(FILE);
     let document = fs::read_to_string(&file).with_context(|| format!("cannot read {FILE}"))?;

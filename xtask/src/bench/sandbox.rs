@@ -1,6 +1,7 @@
-//! What the sandbox costs: an attempt of the logger in a fresh instance, compared with the same work without one.
+//! Measures the cost of the sandbox: an attempt of the logger in a fresh instance, compared with the
+//! same work without one.
 //!
-//! Both parse an event of 1 KB and write the same line to a file, at once and in one piece.
+//! Both parse an event of 1 KB and write the same line to a file, in one unbuffered write.
 
 use std::fs;
 
@@ -17,18 +18,18 @@ use crate::guests::{self, PLUGINS};
 const ROUNDS: usize = 5;
 const ATTEMPTS: usize = 100_000;
 const EVENT_BYTES: usize = 1000;
-/// Attempts that are under way at once, so that a thread always finds one; of two threads twice as many.
+/// Concurrent attempts per thread, so that a thread always finds one.
 const AT_ONCE: usize = 2;
 
-/// What `plugin test --json` prints, as far as it is of use here.
+/// The used fields of `plugin test --json`.
 #[derive(Deserialize)]
-pub(super) struct Report {
+pub(super) struct AttemptsReport {
     pub(super) outcome: String,
-    /// Of all attempts together.
+    /// Time of all attempts together, in microseconds.
     pub(super) elapsed_us: u64,
 }
 
-impl Report {
+impl AttemptsReport {
     pub(super) fn read(text: &str) -> anyhow::Result<Self> {
         let report: Self = serde_json::from_str(text).context("`plugin test` reports nothing")?;
         ensure!(report.outcome == "done", "the outcome is {}", report.outcome);
@@ -56,7 +57,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
         host.env("XDG_CACHE_HOME", &folder).env("XDG_STATE_HOME", &folder);
         host.env("TOKIO_WORKER_THREADS", threads.to_string());
         #[expect(clippy::cast_precision_loss, reason = "they are some seconds")]
-        let seconds = Report::read(&run_to_end(host)?)?.elapsed_us as f64 / 1e6;
+        let seconds = AttemptsReport::read(&run_to_end(host)?)?.elapsed_us as f64 / 1e6;
         anyhow::Ok(micros(seconds, attempts))
     };
     let (mut native_1, mut native_2, mut ours_1, mut ours_2) = (vec![], vec![], vec![], vec![]);
@@ -90,7 +91,7 @@ fn micros(seconds: f64, count: usize) -> f64 {
     seconds * 1e6 / count as f64
 }
 
-/// In structured CloudEvents JSON.
+/// Returns an event in structured CloudEvents JSON.
 pub(super) fn event() -> String {
     let event = |note: &str| {
         format!(

@@ -1,7 +1,7 @@
-//! A backlog in a SQLite file: how fast a host hands it to the logger, compared with a bare loop in the same file.
+//! Compares a host that hands a backlog from a SQLite file to the logger with a bare loop over the same file.
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Place, ratio, seconds_of_peer};
+use crate::bench::place::{BenchEnvironment, Engine, ratio, seconds_of_peer};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 
@@ -13,15 +13,15 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         bench.say(format!("SQLite, round {round} of {ROUNDS}: {events} events each"));
-        // A new file each time: an old one has room to write in, which is faster.
-        let place = Place::new(bench, Engine::Sqlite, "")?;
+        // Use a new file each time: writing into the free space of an old one is faster.
+        let place = BenchEnvironment::new(bench, Engine::Sqlite, "")?;
         place.plug_logger("logger")?;
         place.apply_topology()?;
         place.fill(events)?;
         let mut peer = bench.peer("drain");
         peer.arg(place.file("queue.db")).args([&place.queue, &events.to_string()]);
         bare.push(ratio(events, seconds_of_peer(peer)?));
-        let place = Place::new(bench, Engine::Sqlite, "")?;
+        let place = BenchEnvironment::new(bench, Engine::Sqlite, "")?;
         place.plug_logger("logger")?;
         place.apply_topology()?;
         let work = place.work_off(events, 1)?;

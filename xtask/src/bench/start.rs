@@ -1,10 +1,10 @@
-//! How long a host takes from its start until it is ready, with many plugins: the first time, when each
-//! must be compiled, and later, when their code is kept.
+//! Measures the time until a host with many plugins is ready: first when each must be compiled, and later
+//! from the compile cache.
 
 use std::time::Duration;
 
 use crate::bench::Bench;
-use crate::bench::place::{Engine, Place};
+use crate::bench::place::{BenchEnvironment, Engine};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 
@@ -14,7 +14,7 @@ const STARTS: usize = 7;
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for engine in Engine::ALL {
-        let place = Place::new(bench, engine, "")?;
+        let place = BenchEnvironment::new(bench, engine, "")?;
         for number in 0..COUNT {
             place.plug_variant(number, "")?;
         }
@@ -31,7 +31,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn start(place: &Place<'_>) -> anyhow::Result<Duration> {
+fn start(place: &BenchEnvironment<'_>) -> anyhow::Result<Duration> {
     let host = place.start(&[])?;
     let took = host.start;
     host.stop()?;

@@ -1,6 +1,6 @@
-//! What stands for many values: the median of rounds, the percentile of waits.
+//! Summaries of many values: the median of rounds, the percentile of latencies.
 
-/// The one in the middle, or the mean of the two there. Of none it is 0.
+/// Returns the middle value, or the mean of the two middle ones. Without values it is 0.
 pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -12,7 +12,7 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// What so many per cent of the values do not pass. Of none it is 0.
+/// Returns the value that `percent` of the values do not exceed. Without values it is 0.
 pub(super) fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

@@ -1,12 +1,12 @@
-//! The table: what was measured, against what, and whether it is within its budget.
+//! The table of results: each measurement, its peer, and whether it is within its budget.
 
 use std::fmt::Write as _;
 
 const HEADINGS: [&str; 6] = ["what", "ours", "peer or limit", "ratio", "budget", "verdict"];
-/// Of these columns numbers are compared.
+/// Columns with numbers, which are right-aligned.
 const NUMBERS: [usize; 3] = [1, 2, 3];
 
-/// One figure.
+/// One measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
     what: String,
@@ -16,22 +16,22 @@ pub(super) struct Row {
     budgets: Vec<Budget>,
 }
 
-/// What must hold of it.
+/// A limit for a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Budget {
     RatioAtLeast(f64),
     RatioAtMost(f64),
     AtLeast(f64),
     AtMost(f64),
-    /// So much beyond the peer, in the row's unit.
+    /// Maximum increase over the peer, in the row's unit.
     MoreAtMost(f64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum BudgetVerdict {
     Holds,
     Fails,
-    /// It has no budget.
+    /// The row has no budget.
     Reported,
 }
 
@@ -40,7 +40,7 @@ impl Row {
         Self { what: what.into(), unit, ours, peer: None, budgets: Vec::new() }
     }
 
-    /// What it is compared with.
+    /// Sets the peer's value.
     pub(super) fn against(self, peer: &'static str, value: f64) -> Self {
         Self { peer: Some((peer, value)), ..self }
     }
@@ -54,11 +54,11 @@ impl Row {
         self.peer.map(|(_, value)| self.ours / value)
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> BudgetVerdict {
         if self.budgets.is_empty() {
-            return Verdict::Reported;
+            return BudgetVerdict::Reported;
         }
-        // What could not be compared does not hold.
+        // A budget without a value to compare with fails.
         let ratio = self.ratio().unwrap_or(f64::NAN);
         let more = self.peer.map_or(f64::NAN, |(_, value)| self.ours - value);
         let holds = self.budgets.iter().all(|budget| match *budget {
@@ -68,7 +68,7 @@ impl Row {
             Budget::AtMost(limit) => self.ours <= limit,
             Budget::MoreAtMost(limit) => more <= limit,
         });
-        if holds { Verdict::Holds } else { Verdict::Fails }
+        if holds { BudgetVerdict::Holds } else { BudgetVerdict::Fails }
     }
 
     fn cells(&self) -> [String; 6] {
@@ -81,9 +81,9 @@ impl Row {
             self.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
             if budgets.is_empty() { "–".to_owned() } else { budgets.join(" and ") },
             match self.verdict() {
-                Verdict::Holds => "holds",
-                Verdict::Fails => "FAILS",
-                Verdict::Reported => "reported",
+                BudgetVerdict::Holds => "holds",
+                BudgetVerdict::Fails => "FAILS",
+                BudgetVerdict::Reported => "reported",
             }
             .to_owned(),
         ]
@@ -102,7 +102,7 @@ impl Row {
     }
 }
 
-/// Three digits of it, thousands apart.
+/// Formats three significant digits, with separators between thousands.
 fn shown(value: f64) -> String {
     let decimals = match value.abs() {
         100.0.. => 0,
@@ -124,7 +124,7 @@ fn shown(value: f64) -> String {
     if fraction.is_empty() { format!("{sign}{grouped}") } else { format!("{sign}{grouped}.{fraction}") }
 }
 
-/// For a terminal.
+/// Formats the table for a terminal.
 pub(super) fn text(rows: &[Row]) -> String {
     let rows: Vec<_> = std::iter::once(HEADINGS.map(str::to_owned)).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
@@ -141,7 +141,7 @@ pub(super) fn text(rows: &[Row]) -> String {
     text
 }
 
-/// For a document.
+/// Formats the table for a document.
 pub(super) fn markdown(rows: &[Row]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let rule: Vec<_> = (0..HEADINGS.len())
@@ -151,7 +151,7 @@ pub(super) fn markdown(rows: &[Row]) -> String {
     text.push_str(&line(&rule));
     for row in rows {
         let mut cells = row.cells();
-        if row.verdict() == Verdict::Fails {
+        if row.verdict() == BudgetVerdict::Fails {
             "**FAILS**".clone_into(&mut cells[5]);
         }
         text.push_str(&line(&cells));
@@ -163,30 +163,30 @@ pub(super) fn markdown(rows: &[Row]) -> String {
 mod tests {
     use super::*;
 
-    fn check(row: &Row, verdict: Verdict) {
+    fn check(row: &Row, verdict: BudgetVerdict) {
         assert_eq!(row.verdict(), verdict, "{row:?}");
     }
 
     #[test]
     fn a_row_holds_if_all_its_budgets_do() {
         let row = || Row::new("a", "/s", 60.0).against("limit", 100.0);
-        check(&row(), Verdict::Reported);
-        check(&row().within(Budget::RatioAtLeast(0.6)), Verdict::Holds);
-        check(&row().within(Budget::RatioAtLeast(0.61)), Verdict::Fails);
-        check(&row().within(Budget::RatioAtMost(0.6)), Verdict::Holds);
-        check(&row().within(Budget::RatioAtMost(0.59)), Verdict::Fails);
-        check(&row().within(Budget::AtLeast(60.0)), Verdict::Holds);
-        check(&row().within(Budget::RatioAtLeast(0.6)).within(Budget::AtLeast(61.0)), Verdict::Fails);
-        check(&row().within(Budget::AtMost(60.0)), Verdict::Holds);
-        check(&row().within(Budget::MoreAtMost(-40.0)), Verdict::Holds);
-        check(&row().within(Budget::MoreAtMost(-41.0)), Verdict::Fails);
+        check(&row(), BudgetVerdict::Reported);
+        check(&row().within(Budget::RatioAtLeast(0.6)), BudgetVerdict::Holds);
+        check(&row().within(Budget::RatioAtLeast(0.61)), BudgetVerdict::Fails);
+        check(&row().within(Budget::RatioAtMost(0.6)), BudgetVerdict::Holds);
+        check(&row().within(Budget::RatioAtMost(0.59)), BudgetVerdict::Fails);
+        check(&row().within(Budget::AtLeast(60.0)), BudgetVerdict::Holds);
+        check(&row().within(Budget::RatioAtLeast(0.6)).within(Budget::AtLeast(61.0)), BudgetVerdict::Fails);
+        check(&row().within(Budget::AtMost(60.0)), BudgetVerdict::Holds);
+        check(&row().within(Budget::MoreAtMost(-40.0)), BudgetVerdict::Holds);
+        check(&row().within(Budget::MoreAtMost(-41.0)), BudgetVerdict::Fails);
     }
 
     #[test]
     fn what_could_not_be_compared_does_not_hold() {
-        check(&Row::new("a", "", 1.0).within(Budget::RatioAtMost(2.0)), Verdict::Fails);
-        check(&Row::new("a", "", 0.0).against("b", 0.0).within(Budget::RatioAtMost(2.0)), Verdict::Fails);
-        check(&Row::new("a", "", f64::NAN).within(Budget::AtMost(2.0)), Verdict::Fails);
+        check(&Row::new("a", "", 1.0).within(Budget::RatioAtMost(2.0)), BudgetVerdict::Fails);
+        check(&Row::new("a", "", 0.0).against("b", 0.0).within(Budget::RatioAtMost(2.0)), BudgetVerdict::Fails);
+        check(&Row::new("a", "", f64::NAN).within(Budget::AtMost(2.0)), BudgetVerdict::Fails);
     }
 
     #[test]

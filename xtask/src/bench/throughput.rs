@@ -1,8 +1,8 @@
-//! A backlog in RabbitMQ: how fast a host hands it to plugins, compared with consumers that do less.
+//! Compares a host that hands a backlog in RabbitMQ to plugins with consumers that do less.
 
 use std::process::Command;
 
-use crate::bench::place::{Engine, JSON_LINES, Place, Stretch, ratio, seconds_of_peer};
+use crate::bench::place::{BenchEnvironment, Engine, JSON_LINES, Stretch, ratio, seconds_of_peer};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::bench::{Bench, PREFETCH};
@@ -14,18 +14,18 @@ const EVENTS: usize = 100_000;
 
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let python = test::provide_python(bench.project, bench.progress)?;
-    let place = Place::new(bench, Engine::RabbitMq, "")?;
+    let place = BenchEnvironment::new(bench, Engine::RabbitMq, "")?;
     place.plug_logger("logger")?;
     place.apply_topology()?;
-    let text = Place::new(bench, Engine::RabbitMq, "")?;
+    let text = BenchEnvironment::new(bench, Engine::RabbitMq, "")?;
     text.plug("logger", PLUGINS, "logger", "")?;
     text.apply_topology()?;
-    let three = Place::new(bench, Engine::RabbitMq, "")?;
+    let three = BenchEnvironment::new(bench, Engine::RabbitMq, "")?;
     for number in 100..103 {
         three.plug_variant(number, JSON_LINES)?;
     }
     three.apply_topology()?;
-    let thrice = Place::new(bench, Engine::RabbitMq, "")?;
+    let thrice = BenchEnvironment::new(bench, Engine::RabbitMq, "")?;
     for name in ["logger", "logger-2", "logger-3"] {
         thrice.plug_logger(name)?;
     }

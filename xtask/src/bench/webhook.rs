@@ -1,5 +1,5 @@
-//! What the sandbox costs who sends webhooks: attempts of the plugin, each in a fresh instance in the real host's engine,
-//! against a native client that posts the same body, to the same receiver, with as many at once.
+//! Measures the cost of the sandbox for webhooks. Attempts of the plugin, each in a fresh instance in the real host's
+//! engine, compete with a native client that posts the same body to the same receiver, with as many requests at once.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::bench::Bench;
 use crate::bench::place::{ratio, seconds_of_peer};
-use crate::bench::sandbox::{Report, event};
+use crate::bench::sandbox::{AttemptsReport, event};
 use crate::bench::statistics::median;
 use crate::bench::table::{Budget, Row};
 use crate::guests::{self, PLUGINS};
@@ -21,7 +21,7 @@ const COUNT: usize = 20_000;
 const AT_ONCE: [usize; 3] = [1, 16, 64];
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// The receiver, for as long as the bench runs.
+/// The receiver, which runs as long as the benchmark.
 struct Receiver {
     process: Child,
     port: u16,
@@ -29,7 +29,7 @@ struct Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // It may have ended by itself, which the bench has seen then.
+        // If it has ended by itself, the benchmark has already noticed.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -67,7 +67,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The plugin, its settings, and an event that is what it sends as well.
+/// Writes the plugin, its settings, and an event, which is also the body it sends.
 fn write_files(bench: &Bench<'_>, folder: &Path, port: u16) -> anyhow::Result<()> {
     guests::replace(&bench.project.target.join(PLUGINS).join("webhook.wasm"), &folder.join("webhook.wasm"))?;
     fs::write(folder.join("event.json"), event())?;
@@ -91,7 +91,7 @@ fn receive(mut peer: Command) -> anyhow::Result<Receiver> {
     Ok(receiver)
 }
 
-/// Attempts per second.
+/// Returns the attempts per second.
 fn attempt(host: &Path, folder: &Path, toml: &str, count: usize, at_once: usize) -> anyhow::Result<f64> {
     let mut command = Command::new(host);
     command.args(["plugin", "test", "--json", "--log-level", "error"]);
@@ -99,7 +99,7 @@ fn attempt(host: &Path, folder: &Path, toml: &str, count: usize, at_once: usize)
     command.arg(folder.join("webhook.wasm")).arg("--event").arg(folder.join("event.json"));
     command.arg("--toml").arg(folder.join(toml));
     command.env("XDG_CACHE_HOME", folder).env("XDG_STATE_HOME", folder).stderr(Stdio::inherit());
-    let report = Report::read(&tools::capture(&mut command)?)?;
+    let report = AttemptsReport::read(&tools::capture(&mut command)?)?;
     #[expect(clippy::cast_precision_loss, reason = "they are some seconds")]
     Ok(ratio(count, report.elapsed_us as f64 / 1e6))
 }

@@ -1,30 +1,30 @@
-//! What became of each event at each plugin that wanted it: done, by the journal, or a dead letter, by the queue.
+//! Accounts for each event at each plugin that wanted it: done, by the journal, or a dead letter, by the queue.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::soak::load::Published;
 use crate::soak::plugins::KINDS;
-use crate::soak::{Place, json_lines};
+use crate::soak::{SoakEnvironment, json_lines};
 
-/// What the journal may hold of a soak.
+/// Time range of the journal query, longer than any soak.
 const SINCE: &str = "25h";
 
-/// By plugin.
-pub(super) struct Account(BTreeMap<&'static str, Line>);
+/// Counts by plugin.
+pub(super) struct Account(BTreeMap<&'static str, EventCounts>);
 
 #[derive(Default)]
-struct Line {
+struct EventCounts {
     published: usize,
     done: usize,
     dead: usize,
-    /// Neither, though confirmed; some ids of them.
+    /// Confirmed events that are neither done nor dead letters, and a few of their ids in the next field.
     missing: usize,
     some_missing: Vec<String>,
 }
 
 impl Account {
-    pub(super) fn draw(place: &Place, published: &[Published]) -> anyhow::Result<Self> {
+    pub(super) fn draw(place: &SoakEnvironment, published: &[Published]) -> anyhow::Result<Self> {
         let letters = json_lines(&mut place.host(&["dead-letters", "list", "--json"]))?;
         let mut lines = BTreeMap::new();
         for kind in &KINDS {
@@ -44,9 +44,9 @@ impl Account {
     }
 }
 
-fn line(published: &[Published], wants: Option<&str>, done: &HashSet<&str>, dead: &HashSet<&str>) -> Line {
+fn line(published: &[Published], wants: Option<&str>, done: &HashSet<&str>, dead: &HashSet<&str>) -> EventCounts {
     const SHOWN_MAX: usize = 3;
-    let mut line = Line::default();
+    let mut line = EventCounts::default();
     for event in published.iter().filter(|event| wants.is_none_or(|wants| event.routing_key == wants)) {
         line.published += 1;
         match (done.contains(&*event.id), dead.contains(&*event.id)) {
@@ -67,7 +67,7 @@ impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<12}{:>10}{:>10}{:>14}{:>10}", "plugin", "published", "done", "dead letters", "missing")?;
         for (name, line) in &self.0 {
-            let Line { published, done, dead, missing, some_missing } = line;
+            let EventCounts { published, done, dead, missing, some_missing } = line;
             write!(f, "\n{name:<12}{published:>10}{done:>10}{dead:>14}{missing:>10}  {}", some_missing.join(" "))?;
         }
         Ok(())
@@ -90,6 +90,6 @@ mod tests {
         assert!(!account(line).is_whole());
         let whole = super::line(&all[..1], None, &HashSet::new(), &HashSet::from(["1"]));
         assert!(account(whole).is_whole());
-        assert!(!account(Line::default()).is_whole(), "nothing was published");
+        assert!(!account(EventCounts::default()).is_whole(), "nothing was published");
     }
 }

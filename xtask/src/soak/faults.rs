@@ -1,4 +1,4 @@
-//! What goes wrong meanwhile: the broker is killed and comes back, the receiver of webhooks errs and hangs.
+//! Faults during a soak: the broker is killed and comes back, the receiver of webhooks fails and hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use testbed::receiver::{Answer, Receiver, Reply};
 
 use crate::soak::pause;
 
-/// Rounds of faults, so that each comes up often in a long soak and at least twice in a short one.
+/// Maximum length of a round of faults. Each fault comes often in a long soak and at least twice in a short one.
 const ROUND_MAX: Duration = Duration::from_mins(2);
 const ROUNDS_MIN: u32 = 2;
 
@@ -17,7 +17,7 @@ const WELL: u8 = 0;
 const ERRS: u8 = 1;
 const HANGS: u8 = 2;
 
-/// Where the webhooks go.
+/// The receiver of the webhooks.
 pub(super) struct Outlet {
     receiver: Receiver,
     mood: Arc<AtomicU8>,
@@ -41,7 +41,7 @@ impl Outlet {
 
     fn is(&self, mood: u8) {
         self.mood.store(mood, Ordering::Relaxed);
-        // Those that hang would do so to the end.
+        // Hanging connections would otherwise hang to the end.
         self.receiver.drop_connections();
     }
 
@@ -99,7 +99,7 @@ impl<'f> Faults<'f> {
         }
     }
 
-    /// For the table.
+    /// Returns the current fault for the table.
     pub(super) fn now(&self) -> &'static str {
         match (self.broker_is_away.load(Ordering::Relaxed), self.outlet.mood.load(Ordering::Relaxed)) {
             (true, _) => "the broker is away",

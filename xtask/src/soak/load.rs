@@ -1,4 +1,4 @@
-//! Orders at a steady rate, for as long as the soak lasts: as long as the broker is away there are none.
+//! Publishes orders at a steady rate throughout the soak, except while the broker is away.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -8,19 +8,19 @@ use anyhow::bail;
 use testbed::ChildGuard;
 
 use crate::demo::program;
-use crate::soak::{LOOK_INTERVAL, Place, pause};
+use crate::soak::{LOOK_INTERVAL, SoakEnvironment, pause};
 
-/// The one that a host consumes from, unless it is told otherwise.
+/// Default exchange that a host consumes from.
 const EXCHANGE: &str = "orders";
 const MIX: &str = "created=70,paid=28,canceled=2";
-/// Of one run of order-cli, which ends when the broker is lost.
+/// Length of one run of order-cli, which ends when the broker is lost.
 const RUN_SECONDS: u64 = 10;
-/// A run that takes longer hangs.
+/// Time limit of a run; a longer one is stuck.
 const RUN_LIMIT: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Load<'l> {
-    pub(super) place: &'l Place,
+    pub(super) place: &'l SoakEnvironment,
     pub(super) rate: u64,
 }
 
@@ -53,7 +53,7 @@ impl Load<'_> {
     }
 }
 
-/// `None`: the line is the report at the end.
+/// Parses a line. Returns `None` for the report at the end.
 fn confirmed(line: &str) -> Option<(String, String)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     Some((line["message_id"].as_str()?.to_owned(), line["routing_key"].as_str()?.to_owned()))

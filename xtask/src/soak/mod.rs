@@ -1,7 +1,7 @@
-//! A soak: a host at work for a long time, with mixed load, faults and hot swaps. At the end its memory, handles and
-//! threads are as they were, and every event is accounted for.
+//! A soak: a host works for a long time under mixed load, faults and hot swaps. At the end, memory, handles and
+//! threads must not have grown, and every event must be accounted for.
 //!
-//! It is bounded by the time that it is given, and by the rate.
+//! The soak is bounded by its time and its rate.
 
 mod account;
 mod faults;
@@ -31,53 +31,54 @@ use crate::soak::account::Account;
 use crate::soak::faults::{Faults, Outlet};
 use crate::soak::load::{Load, Published};
 use crate::soak::plugins::Plugins;
-use crate::soak::sample::{Sample, judge};
+use crate::soak::sample::{ResourceSample, judge};
 use crate::soak::scrape::scrape;
 use crate::tools::{self, Progress};
 
 const MINUTES_MAX: u64 = 24 * 60;
 const RATE_MAX: u64 = 1000;
-/// In a shorter one the first burst after a restart of the broker, for which memory is taken once, looks like growth.
+/// Minimum minutes for judging growth. In a shorter soak, the one-time memory for the first burst after a broker
+/// restart looks like growth.
 const JUDGED_FROM_MINUTES: u64 = 10;
-/// Unoptimised, on a machine that has other work, compiling the plugins takes minutes.
+/// Time limit for the start. Compiling plugins takes minutes with unoptimised programs on a busy machine.
 const READY_LIMIT: Duration = Duration::from_mins(5);
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(3);
-/// Of the table that is printed.
+/// Maximum rows of the printed table.
 const ROWS_MAX: u64 = 60;
-/// What waits for another attempt must have had it by then.
+/// Time limit in which every waiting event must get its next attempt.
 const DRAIN_LIMIT: Duration = Duration::from_mins(5);
 const DRAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How long there is load; less than ten are too short to judge what grows
+    /// Minutes of load; fewer than ten are too short to judge growth
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=MINUTES_MAX))]
     minutes: u64,
     /// Events per second
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
     rate: u64,
-    /// With programs that are not optimised: to see that it works
+    /// Use unoptimised programs, to check that the soak itself works
     #[arg(long)]
     unoptimised: bool,
 }
 
-/// Where everything is.
-struct Place {
+/// Paths and addresses of a soak.
+struct SoakEnvironment {
     programs: PathBuf,
     folder: PathBuf,
     broker: String,
-    /// Of the host's HTTP surface.
+    /// Port of the host's admin server.
     admin_port: u16,
 }
 
-impl Place {
+impl SoakEnvironment {
     fn plugins(&self) -> PathBuf {
         self.folder.join("plugins")
     }
 
-    /// notify-host with this soak's settings.
+    /// Returns notify-host with this soak's settings.
     fn host(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = program(&self.programs, "notify-host");
         command.args(arguments).arg("--config").arg(self.folder.join("host.toml"));
@@ -85,7 +86,7 @@ impl Place {
     }
 }
 
-/// Runs it and prints the table and the verdict.
+/// Runs the soak, and prints the table and the verdict.
 pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments) -> anyhow::Result<()> {
     rabbitmq::provide(progress)?;
     progress.heading("build notify-host and order-cli");
@@ -102,7 +103,8 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     progress.heading("a RabbitMQ node of its own");
     let node = Node::start();
     let folder = tempfile::Builder::new().prefix("soak-").tempdir_in(&project.target)?;
-    let place = Place { programs, folder: folder.path().to_owned(), broker: node.url(), admin_port: free_port() };
+    let place =
+        SoakEnvironment { programs, folder: folder.path().to_owned(), broker: node.url(), admin_port: free_port() };
     let outlet = Outlet::open();
     let plugins = Plugins::put(project, &place.plugins(), outlet.port())?;
     let host = start_host(&place)?;
@@ -151,7 +153,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, arguments: &Arguments)
     Ok(())
 }
 
-fn start_host(place: &Place) -> anyhow::Result<ChildGuard> {
+fn start_host(place: &SoakEnvironment) -> anyhow::Result<ChildGuard> {
     let toml = format!(
         "broker = {:?}\nplugins = \"plugins\"\nstate = \"state\"\nadmin = \"127.0.0.1:{}\"\nduplicates-window = \"1m\"\n",
         place.broker, place.admin_port
@@ -167,9 +169,9 @@ fn start_host(place: &Place) -> anyhow::Result<ChildGuard> {
     Ok(host)
 }
 
-/// What works side by side.
+/// The parts that run side by side.
 struct Soak<'s> {
-    place: &'s Place,
+    place: &'s SoakEnvironment,
     node: &'s Node,
     outlet: &'s Outlet,
     plugins: &'s Plugins,
@@ -177,7 +179,7 @@ struct Soak<'s> {
     interrupted: &'s AtomicBool,
 }
 
-fn soak(soak: &Soak<'_>, rate: u64, time: Duration) -> anyhow::Result<(Vec<Published>, Vec<Sample>)> {
+fn soak(soak: &Soak<'_>, rate: u64, time: Duration) -> anyhow::Result<(Vec<Published>, Vec<ResourceSample>)> {
     let (stop, faults) = (AtomicBool::new(false), Faults::new(soak.node, soak.outlet, time));
     thread::scope(|scope| {
         let load = scope.spawn(|| Load { place: soak.place, rate }.run(&stop));
@@ -199,20 +201,20 @@ fn soak(soak: &Soak<'_>, rate: u64, time: Duration) -> anyhow::Result<(Vec<Publi
     })
 }
 
-/// Samples until the time is over, and prints a row now and then.
-fn watch(soak: &Soak<'_>, faults: &Faults<'_>, time: Duration) -> anyhow::Result<Vec<Sample>> {
+/// Samples until the time is over, and prints a row at intervals.
+fn watch(soak: &Soak<'_>, faults: &Faults<'_>, time: Duration) -> anyhow::Result<Vec<ResourceSample>> {
     let (started, mut samples) = (Instant::now(), Vec::new());
     let row_interval = (time / u32::try_from(ROWS_MAX).unwrap_or(u32::MAX)).max(SAMPLE_INTERVAL);
     let mut next_row = Duration::ZERO;
-    println!("{}", Sample::HEADINGS);
+    println!("{}", ResourceSample::HEADINGS);
     while started.elapsed() < time {
-        let sample = Sample::of(soak.host.id(), started.elapsed())?;
+        let sample = ResourceSample::of(soak.host.id(), started.elapsed())?;
         if started.elapsed() >= next_row {
             println!("{sample}  {}", faults.now());
             next_row += row_interval;
         }
         samples.push(sample);
-        // As somebody does who watches it.
+        // Scrape the metrics, as monitoring would.
         scrape(soak.place.admin_port)?;
         if let Some(status) = soak.host.wait_timeout(SAMPLE_INTERVAL) {
             bail!("the host has ended by itself ({status}):\n{}", last_lines(&soak.host.stderr()));
@@ -230,9 +232,9 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
-/// Waits until each event is done or a dead letter at each plugin, or long enough.
+/// Waits until each event is done or a dead letter at each plugin, up to the limit.
 fn drain(
-    place: &Place,
+    place: &SoakEnvironment,
     published: &[Published],
     host: &ChildGuard,
     interrupted: &AtomicBool,
@@ -252,7 +254,7 @@ fn drain(
     }
 }
 
-/// Waits for so long, or until it is told to stop; whether it is told.
+/// Waits for this time, or until told to stop. Returns whether it was told to stop.
 fn pause(time: Duration, stop: &AtomicBool) -> bool {
     let started = Instant::now();
     while started.elapsed() < time {
@@ -264,13 +266,13 @@ fn pause(time: Duration, stop: &AtomicBool) -> bool {
     stop.load(Ordering::Relaxed)
 }
 
-/// What a command of ours prints, line by line as JSON.
+/// Returns a command's output, parsed line by line as JSON.
 fn json_lines(command: &mut std::process::Command) -> anyhow::Result<Vec<serde_json::Value>> {
     let text = tools::capture(command)?;
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("what is {line:?}?"))).collect()
 }
 
-/// The names of the plugins' files.
+/// Returns the path of a plugin's file.
 fn wasm(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.wasm"))
 }

@@ -1,4 +1,4 @@
-//! The plugins of a soak, well-behaved and not, and how their files change while the host runs.
+//! The plugins of a soak, good and bad, and the changes to their files while the host runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::soak::{pause, wasm};
 
 const SWAP_INTERVAL: Duration = Duration::from_secs(4);
 
-/// A plugin, whose file it is, and which events it gets by their routing keys; none: all.
+/// A plugin, its file, and the routing key of the events that it gets; `None` means all events.
 pub(super) struct Kind {
     pub(super) name: &'static str,
     wasm: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct Kind {
     toml: &'static str,
 }
 
-/// It never opens: what comes is tried at once, so that all is settled soon.
+/// Settings for a breaker that never opens, so that every event is tried at once and settles soon.
 macro_rules! without_breaker {
     ($toml:literal) => {
         concat!("[breaker]\nfailures-percent = 100\ncalls = 1000\nwindow = \"1s\"\n", $toml)
@@ -28,7 +28,7 @@ macro_rules! without_breaker {
 
 const PAID: &str = "[[subscriptions]]\nevent-type = \"OrderPaid\"\n";
 const CANCELED: &str = "[[subscriptions]]\nevent-type = \"OrderCanceled\"\n";
-/// Whose act changes at the end, so that what waits for it can be settled.
+/// Name of the plugin that stops failing at the end, so that its waiting events can be settled.
 const FAILING: &str = "fails";
 
 pub(super) const KINDS: [Kind; 8] = [
@@ -71,7 +71,7 @@ pub(super) const KINDS: [Kind; 8] = [
 
 pub(super) struct Plugins {
     folder: PathBuf,
-    /// Both kinds of the logger's file and the webhook's, to swap.
+    /// The logger and webhook in both forms, to swap.
     components: PathBuf,
     modules: PathBuf,
     port: u16,
@@ -90,7 +90,7 @@ impl Plugins {
         Ok(plugins)
     }
 
-    /// `act` is that of the one that fails.
+    /// Returns a plugin's toml. `act` applies to the failing plugin.
     fn toml(&self, kind: &Kind, act: &str) -> String {
         let subscription = match kind.wants {
             Some("order.paid") => PAID,
@@ -110,7 +110,7 @@ impl Plugins {
         format!("{subscription}{}{more}", kind.toml)
     }
 
-    /// Changes one file after the other; how many changes there were.
+    /// Changes one file after another, and returns the number of changes.
     pub(super) fn swap_until(&self, stop: &AtomicBool) -> anyhow::Result<usize> {
         let mut swaps = 0;
         while !pause(SWAP_INTERVAL, stop) {
@@ -118,13 +118,13 @@ impl Plugins {
             match swaps % 4 {
                 0 => drop(guests::replace(&wasm(from, "logger"), &wasm(&self.folder, "logger"))?),
                 1 => drop(guests::replace(&wasm(from, "webhook"), &wasm(&self.folder, "webhook"))?),
-                // The toml alone.
+                // Change only the toml.
                 2 => {
                     let sometimes = &KINDS[2];
                     let toml = format!("# change {swaps}\n{}", self.toml(sometimes, ""));
                     fs::write(self.folder.join("sometimes.toml"), toml)?;
                 }
-                // One that does not load comes and goes.
+                // Add or remove a plugin that does not load.
                 _ => {
                     let broken = wasm(&self.folder, "broken");
                     if fs::exists(&broken)? { fs::remove_file(&broken)? } else { fs::write(&broken, "no wasm")? }
@@ -135,7 +135,7 @@ impl Plugins {
         Ok(swaps)
     }
 
-    /// So that what waits can be settled.
+    /// Makes the failing plugin succeed, so that its waiting events can be settled.
     pub(super) fn mend(&self) -> anyhow::Result<()> {
         for kind in KINDS.iter().filter(|kind| kind.name == FAILING) {
             fs::write(self.folder.join(format!("{}.toml", kind.name)), self.toml(kind, "call-out"))?;

@@ -1,4 +1,4 @@
-//! What a process uses, from `/proc`, and whether that stays the same.
+//! Samples a process's resource usage, and checks that it stays level.
 
 use std::fmt;
 use std::fs;
@@ -8,25 +8,24 @@ use anyhow::Context as _;
 
 use crate::process;
 
-/// Share of the time in which caches fill and pools grow, and which says nothing.
+/// Share of the time to ignore at the start, while caches fill and pools grow.
 const WARM_UP_SHARE: f64 = 0.3;
-/// What may be gained from the end of the warm-up to the end, by the straight line that fits best: a leak is none
-/// that a day would not show.
+/// Maximum growth after the warm-up, along the best-fitting line. A leak is something that would show within a day.
 const MEMORY_GROWTH_SHARE_MAX: f64 = 0.08;
 const MEMORY_GROWTH_MIB_MIN: f64 = 8.0;
 const HANDLES_GROWTH_MAX: f64 = 12.0;
 const THREADS_GROWTH_MAX: f64 = 4.0;
 
-/// At one moment.
+/// Resource usage at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct ResourceSample {
     at: Duration,
     resident_mib: f64,
     handles: f64,
     threads: f64,
 }
 
-impl Sample {
+impl ResourceSample {
     pub(super) const HEADINGS: &str = "   seconds  resident, MiB  handles  threads";
 
     pub(super) fn of(process: u32, at: Duration) -> anyhow::Result<Self> {
@@ -39,30 +38,30 @@ impl Sample {
     }
 }
 
-impl fmt::Display for Sample {
+impl fmt::Display for ResourceSample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { at, resident_mib, handles, threads } = self;
         write!(f, "{:>10}{resident_mib:>15.1}{handles:>9}{threads:>9}", at.as_secs())
     }
 }
 
-/// How one of the things that are used develops.
+/// Trend of one resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Verdict {
+pub(super) struct ResourceTrend {
     what: &'static str,
     mean: f64,
-    /// From the end of the warm-up to the end.
+    /// Growth from the end of the warm-up to the end.
     growth: f64,
     growth_max: f64,
 }
 
-impl Verdict {
+impl ResourceTrend {
     pub(super) fn is_flat(&self) -> bool {
         self.growth <= self.growth_max
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ResourceTrend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, mean, growth, growth_max } = self;
         let word = if self.is_flat() { "flat" } else { "GROWS" };
@@ -70,8 +69,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Of each; none if there are too few samples to say anything.
-pub(super) fn judge(samples: &[Sample]) -> Vec<Verdict> {
+/// Returns the trend of each resource, or nothing if there are too few samples.
+pub(super) fn judge(samples: &[ResourceSample]) -> Vec<ResourceTrend> {
     const SAMPLES_MIN: usize = 10;
     let Some(last) = samples.last() else { return Vec::new() };
     let from = last.at.mul_f64(WARM_UP_SHARE);
@@ -79,11 +78,11 @@ pub(super) fn judge(samples: &[Sample]) -> Vec<Verdict> {
     if warm.len() < SAMPLES_MIN {
         return Vec::new();
     }
-    let verdict = |what, of: fn(&Sample) -> f64, growth_max: &dyn Fn(f64) -> f64| {
+    let verdict = |what, of: fn(&ResourceSample) -> f64, growth_max: &dyn Fn(f64) -> f64| {
         let points: Vec<_> = warm.iter().map(|sample| (sample.at.as_secs_f64(), of(sample))).collect();
         let (mean, slope) = line(&points);
         let time = last.at.saturating_sub(warm[0].at).as_secs_f64();
-        Verdict { what, mean, growth: slope * time, growth_max: growth_max(mean) }
+        ResourceTrend { what, mean, growth: slope * time, growth_max: growth_max(mean) }
     };
     let memory_max = |mean: f64| (mean * MEMORY_GROWTH_SHARE_MAX).max(MEMORY_GROWTH_MIB_MIN);
     vec![
@@ -93,7 +92,7 @@ pub(super) fn judge(samples: &[Sample]) -> Vec<Verdict> {
     ]
 }
 
-/// Mean and slope of the straight line that fits best.
+/// Returns mean and slope of the best-fitting line.
 fn line(points: &[(f64, f64)]) -> (f64, f64) {
     #[expect(clippy::cast_precision_loss, reason = "they are some thousands")]
     let count = points.len() as f64;
@@ -108,8 +107,8 @@ fn line(points: &[(f64, f64)]) -> (f64, f64) {
 mod tests {
     use super::*;
 
-    fn samples(resident_mib: impl Fn(f64) -> f64, handles: impl Fn(f64) -> f64) -> Vec<Sample> {
-        let at = |second: u32| Sample {
+    fn samples(resident_mib: impl Fn(f64) -> f64, handles: impl Fn(f64) -> f64) -> Vec<ResourceSample> {
+        let at = |second: u32| ResourceSample {
             at: Duration::from_secs(second.into()),
             resident_mib: resident_mib(second.into()),
             handles: handles(second.into()),
@@ -118,8 +117,8 @@ mod tests {
         (0..600).step_by(3).map(at).collect()
     }
 
-    fn are_flat(samples: &[Sample]) -> Vec<bool> {
-        judge(samples).iter().map(Verdict::is_flat).collect()
+    fn are_flat(samples: &[ResourceSample]) -> Vec<bool> {
+        judge(samples).iter().map(ResourceTrend::is_flat).collect()
     }
 
     #[test]
@@ -143,7 +142,7 @@ mod tests {
 
     #[test]
     fn this_process_can_be_sampled() {
-        let sample = Sample::of(std::process::id(), Duration::ZERO).unwrap();
+        let sample = ResourceSample::of(std::process::id(), Duration::ZERO).unwrap();
         assert!(sample.resident_mib > 1.0 && sample.handles >= 3.0 && sample.threads >= 1.0, "{sample:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Asks a host for its metrics, as Prometheus does.
+//! Fetches a host's metrics, as Prometheus does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-/// Longer than a host takes whose machine has much else to do.
+/// Time limit of an answer, generous for a busy machine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Every host says it.
+/// A metric that every host exposes.
 const EXPECTED: &str = "notify_build_info";
 
-/// An answer without metrics in it is an error.
+/// Fetches the metrics. An answer without metrics is an error.
 pub(super) fn scrape(port: u16) -> anyhow::Result<()> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;

@@ -1,4 +1,4 @@
-//! A record is one thing that happened to one event. How it is written is in [`super::form`].
+//! A record is one thing that happened to one event. How it is written is in `form`.
 //!
 //! Who reads records owns their texts and lists. Who writes one lends them for as long as that takes, a list as what
 //! yields its items, so that nothing is copied on the way of an event.

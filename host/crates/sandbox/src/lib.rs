@@ -175,6 +175,9 @@ impl Plugin {
             drop(pool_permit);
             slot
         });
+        if !lines.is_settled() {
+            self.access.log.write_now();
+        }
         let waits = if lines.is_settled() { None } else { self.access.log.may_wait() };
         let _slot = slot.filter(|_| waits.is_none());
         let written = lines.written(deadline.max(Instant::now() + LOG_TIME_MIN)).await;

@@ -1,4 +1,4 @@
-//! A plugin that uses all of the contract, and says what it found. It was compiled once, as the README says.
+//! A plugin that uses every part of the contract and reports what it found. It was compiled once; see the README.
 
 use notify_plugin::bindings::notify::plugin::{config, log, mail};
 use notify_plugin::{

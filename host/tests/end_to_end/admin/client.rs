@@ -1,4 +1,4 @@
-//! A client of the admin surface: one request, one connection.
+//! A client of the admin server: one request per connection.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,14 +12,14 @@ use crate::world::{Host, SOON, World};
 pub(crate) struct Client {
     /// Address and port.
     pub(crate) at: String,
-    /// Sent with every request.
+    /// Headers sent with every request.
     pub(crate) headers: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Line by line, names in small letters.
+    /// Header lines, with lower-case names.
     pub(crate) headers: Vec<String>,
     pub(crate) body: String,
 }
@@ -35,7 +35,7 @@ impl Answer {
 }
 
 impl World {
-    /// Starts a host with an admin surface, and waits until that can be asked.
+    /// Starts a host with an admin server and waits until the server answers.
     pub(crate) fn host_with_admin(&self, arguments: &[&str]) -> (Host, Client) {
         let host = self.host_with(&[&["--admin", "127.0.0.1:0"], arguments].concat());
         let client = host.admin();
@@ -44,7 +44,7 @@ impl World {
 }
 
 impl Host {
-    /// Who asks its admin surface, once there is one.
+    /// Returns a client of the host's admin server, once the server is up.
     pub(crate) fn admin(&self) -> Client {
         let at = eventually_some(SOON, "the admin surface's address in the log", || {
             let log = self.child_guard.stderr();
@@ -60,7 +60,7 @@ impl Client {
         self.ask("GET", path, &[], "")
     }
 
-    /// Which must succeed.
+    /// Fetches JSON; the request must succeed.
     pub(crate) fn json(&self, path: &str) -> Value {
         let answer = self.get(path);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
@@ -85,7 +85,7 @@ impl Client {
         Answer { status, headers, body }
     }
 
-    /// Server-sent events, as they come.
+    /// Opens a stream of server-sent events.
     pub(crate) fn stream(&self, path: &str) -> Events {
         let mut stream = self.send("GET", path, &[], "");
         let (status, headers) = head(&mut stream);
@@ -127,7 +127,7 @@ fn head(stream: &mut BufReader<TcpStream>) -> (u16, Vec<String>) {
     (status, lines)
 }
 
-/// `None`: that was the last.
+/// Reads one chunk of a chunked body. Returns `None` after the last one.
 fn chunk(stream: &mut BufReader<TcpStream>) -> Option<String> {
     let mut size = String::new();
     stream.read_line(&mut size).unwrap();
@@ -138,14 +138,14 @@ fn chunk(stream: &mut BufReader<TcpStream>) -> Option<String> {
     (size > 0).then(|| String::from_utf8(chunk).unwrap())
 }
 
-/// What a stream sends.
+/// A stream of server-sent events.
 pub(crate) struct Events {
     stream: BufReader<TcpStream>,
     text: String,
 }
 
 impl Events {
-    /// The next event's name and data. `None`: the stream has ended.
+    /// Returns the next event's name and data, or `None` at the end of the stream.
     pub(crate) fn next(&mut self) -> Option<(String, Value)> {
         loop {
             while let Some((one, rest)) =

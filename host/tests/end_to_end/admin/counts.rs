@@ -1,4 +1,4 @@
-//! What is counted: `/metrics` and the last seconds.
+//! Counters: `/metrics` and the figures of the last seconds.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::admin::client::Client;
 use crate::on_both_engines;
 use crate::world::{SOON, World};
 
-/// The value of a series, by its line without the value.
+/// Returns the value of a series, found by its line without the value.
 pub(crate) fn value(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
@@ -117,7 +117,7 @@ on_both_engines! {
     }
 }
 
-/// By Prometheus' own tool.
+/// Checks the page with Prometheus' own tool.
 fn check_by_promtool(page: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -1,4 +1,4 @@
-//! The admin surface: what a host tells of itself over HTTP, whom it tells, and what it lets do.
+//! The admin server: the data that a host exposes over HTTP, who may read it, and which actions it allows.
 
 pub(crate) mod client;
 pub(crate) mod counts;
@@ -14,7 +14,7 @@ use crate::admin::counts::{await_values, value};
 use crate::on_both_engines;
 use crate::world::{SOON, World, built};
 
-/// Waits until it is ready, or is not for this reason.
+/// Waits until the host is ready or, given a reason, until it is not ready for that reason.
 pub(crate) fn await_readiness(admin: &Client, reason: Option<&str>) {
     let expected = if reason.is_some() { 503 } else { 200 };
     eventually_some(SOON, &format!("ready unless {reason:?}; now: {:?}", admin.get("/readyz")), || {

@@ -1,4 +1,4 @@
-//! Events, explanations and dead letters over HTTP: what the commands show and do, by another door.
+//! Events, explanations and dead letters over HTTP: the same results as the commands give.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::admin::client::Client;
 use crate::on_both_engines;
 use crate::world::{SOON, World};
 
-/// What a command prints, an object a line.
+/// Parses a command's output, one JSON object per line.
 fn printed(output: &std::process::Output) -> Vec<Value> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()

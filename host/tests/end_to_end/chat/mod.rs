@@ -1,5 +1,5 @@
-//! The chat plugin against receivers that keep the rules of the services' documents: what breaks one is refused there, in
-//! the service's own words.
+//! Runs the chat plugin against receivers that enforce the rules of the services' documents. A request that breaks a
+//! rule is refused in the service's own words.
 
 mod push;
 mod rooms;
@@ -14,11 +14,11 @@ use testbed::receiver::{Answer, Receiver, Reply};
 use crate::chat::service::{Counter, Service, write_secret};
 use crate::world::{SOON, World, built};
 
-/// What may become of what a service answers.
+/// A service's answer and the outcome that it must lead to.
 struct Case {
     answer: Answer,
     outcome: &'static str,
-    /// In the reason.
+    /// Text that the reason contains.
     told: &'static str,
 }
 
@@ -26,7 +26,7 @@ fn case(status: u16, body: &str, outcome: &'static str, told: &'static str) -> C
     Case { answer: Answer::status(status).body(body), outcome, told }
 }
 
-/// Events as order-cli publishes them, and worse ones.
+/// Returns events like those of order-cli, and nastier ones.
 fn events() -> Vec<serde_json::Value> {
     let order = |event: &str, more: serde_json::Value| {
         let mut order = serde_json::json!({
@@ -55,7 +55,7 @@ fn events() -> Vec<serde_json::Value> {
     ]
 }
 
-/// Sends each event as the default tells it, and as a text of the operator's, and then lets the service say all that it may.
+/// Sends each event with the default template and with an operator's template, then tries every answer of the service.
 fn check(service: Service, cases: &[Case]) {
     let counter = Counter::open(service);
     let world = World::on_sqlite();
@@ -100,8 +100,8 @@ fn check(service: Service, cases: &[Case]) {
     assert_eq!(counter.violations(), Vec::<String>::new());
 }
 
-/// All services at once, each in a toml of its own over one file, behind a host that runs: every order reaches each of them
-/// once, and one that asks to be left alone for a second is.
+/// All services at once, each with a toml of its own over the same file, behind a running host. Each order reaches
+/// each service once. A service that asks for a second's pause gets it.
 #[test]
 fn orders_reach_every_service_through_a_running_host() {
     let world = World::on_sqlite();
@@ -119,7 +119,7 @@ fn orders_reach_every_service_through_a_running_host() {
     .map(Counter::open)
     .collect();
     fs::copy(built("NOTIFY_TEST_PLUGINS", "chat.wasm"), world.plugins().join("chat.wasm")).unwrap();
-    // The file by itself has no target.
+    // The file alone has no target, so disable it.
     fs::write(world.plugins().join("chat.toml"), "enabled = false\n").unwrap();
     for counter in &counters {
         let toml = format!("wasm = \"chat.wasm\"\n{}", counter.toml(""));
@@ -172,7 +172,7 @@ fn a_secret_in_a_url_goes_only_where_it_may_and_its_echo_does_not_reach_the_plug
     assert!(told.contains("\"reject\"") && told.contains("/api/webhooks/1/"), "the rest of it does: {told}");
 }
 
-/// Nothing is sent: there is no event.
+/// Without an event, nothing is sent.
 #[test]
 fn the_readmes_tomls_load_as_they_stand() {
     let world = World::on_sqlite();

@@ -26,7 +26,8 @@ fn ntfy_message(request: &Request) -> Result<(), String> {
     let body = service::json(request, "POST")?;
     must(body["topic"] == "orders", "no topic")?;
     text(&body["title"], 250)?;
-    // https://docs.ntfy.sh/publish/#limitations: what is longer becomes an attachment; in JSON twice that is read.
+    // https://docs.ntfy.sh/publish/#limitations: a longer message becomes an attachment; the JSON may be
+    // twice as long.
     let message = text(&body["message"], 4096)?;
     must(message.len() <= 4096, format!("a message of {} bytes", message.len()))?;
     must(request.body.len() <= 8192, format!("a body of {} bytes", request.body.len()))?;
@@ -86,7 +87,7 @@ fn unformatted(markdown: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// <https://gotify.net/api-docs>: the model Error.
+/// Returns an error as in <https://gotify.net/api-docs>, model `Error`.
 fn gotify_error(status: u16, error: &str, description: &str) -> String {
     json!({ "error": error, "errorCode": status, "errorDescription": description }).to_string()
 }

@@ -35,11 +35,12 @@ fn telegram_message(request: &Request) -> Result<(), String> {
     let plain = html_text(html, &["b", "i", "a"])?;
     let size = plain.encode_utf16().count();
     must((1..=4096).contains(&size), format!("message is too long: {size}"))?;
-    // https://core.telegram.org/bots/api#messageentity: a name is found without any markup.
+    // https://core.telegram.org/bots/api#messageentity: Telegram detects a name even without markup.
     must(called(&plain).is_empty(), format!("{:?} would be called by {plain:?}", called(&plain)))
 }
 
-/// The text of HTML with these tags, closed as they should be (<https://core.telegram.org/bots/api#html-style>).
+/// Returns the text of HTML that uses only these tags, closed correctly
+/// (<https://core.telegram.org/bots/api#html-style>).
 fn html_text(html: &str, tags: &[&str]) -> Result<String, String> {
     let (mut plain, mut open, mut rest) = (String::new(), Vec::new(), html);
     while let Some(place) = rest.find(['<', '>', '&']) {
@@ -90,7 +91,7 @@ fn telegram_takes_what_is_sent_and_its_errors_are_understood() {
             case(404, &error("Not Found"), "misconfigured", "Not Found"),
             case(429, busy, "retry", "17000 ms"),
             case(502, "<html>", "retry", "502"),
-            // The same at once, to where the chat has gone.
+            // The plugin sends the same message at once to the chat's new id.
             case(400, moved, "done", "telegram -1001234567890: 42"),
         ],
     );
@@ -115,7 +116,7 @@ fn matrix_message(request: &Request) -> Result<(), String> {
     must((1..=255).contains(&transaction.len()) && !transaction.contains('/'), "no transaction")?;
     header(request, "authorization", "Bearer syt_canary_bot_1a2b3c")?;
     let body = service::json(request, "PUT")?;
-    // https://spec.matrix.org/latest/client-server-api/#size-limits: with room for what the server adds.
+    // https://spec.matrix.org/latest/client-server-api/#size-limits: with room for the server's own fields.
     must(request.body.len() <= 60_000, format!("{} bytes", request.body.len()))?;
     // https://spec.matrix.org/latest/client-server-api/#mtext
     must(body["msgtype"] == "m.text" && body["format"] == "org.matrix.custom.html", "no text with HTML")?;

@@ -1,4 +1,4 @@
-//! A service as its documents describe it, and the counter behind which it stands here.
+//! A service as its documents describe it, and a receiver that plays it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,20 +11,20 @@ use testbed::receiver::{Answer, Receiver, Reply, Request};
 /// The rules of one service.
 pub(super) struct Service {
     pub(super) name: &'static str,
-    /// As the operator writes it; HOST is where it listens.
+    /// The target as the operator writes it. HOST stands for the receiver's address.
     pub(super) target: &'static str,
     /// Name and value.
     pub(super) secret: (&'static str, &'static str),
-    /// What is wrong with a request. The documents that say so stand beside each rule.
+    /// Checks a request and returns its violation. Each rule cites its document.
     pub(super) rules: fn(&Request) -> Result<(), String>,
     pub(super) taken: fn() -> Answer,
-    /// How it says that something is wrong.
+    /// Builds the service's answer to a bad request.
     pub(super) refused: fn(&str) -> Answer,
     /// The body of a 429.
     pub(super) busy: &'static str,
 }
 
-/// A receiver that keeps the rules.
+/// A receiver that enforces the rules.
 pub(super) struct Counter {
     service: &'static Service,
     receiver: Receiver,
@@ -83,13 +83,13 @@ impl Counter {
         )
     }
 
-    /// Beside the toml.
+    /// Writes the secret beside the toml.
     pub(super) fn write_secret(&self, folder: &Path) {
         let (name, value) = self.service.secret;
         write_secret(&folder.join(format!("{name}.secret")), value);
     }
 
-    /// Instead of taking the next one.
+    /// Gives this answer to the next valid request, instead of accepting it.
     pub(super) fn answer_next(&self, answer: Answer) {
         self.book(|book| book.next = Some(answer));
     }
@@ -106,26 +106,26 @@ impl Counter {
         self.book(|book| book.taken.len())
     }
 
-    /// How many of those that were taken hold this text.
+    /// Counts the accepted requests that contain this text.
     pub(super) fn told_of(&self, text: &str) -> usize {
-        // Discord and Mattermost get punctuation with a backslash in front of it.
+        // Messages to Discord and Mattermost have a backslash before punctuation.
         let holds = |request: &&Request| request.text().replace("\\\\", "").contains(text);
         self.book(|book| book.taken.iter().filter(holds).count())
     }
 }
 
-/// A file that nobody else may read: the host warns of others.
+/// Writes a file with mode 0600, because the host warns of secrets that others can read.
 pub(super) fn write_secret(file: &Path, value: &str) {
     fs::write(file, value).unwrap();
     fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A rule: what must be, or else what is wrong.
+/// Checks a rule; `wrong` describes its violation.
 pub(super) fn must(is_so: bool, wrong: impl Into<String>) -> Result<(), String> {
     if is_so { Ok(()) } else { Err(wrong.into()) }
 }
 
-/// A JSON object, as all of them want it.
+/// Returns the body, which must be a JSON object, as all services require.
 pub(super) fn json(request: &Request, method: &str) -> Result<Value, String> {
     must(request.method == method, format!("the method is {}", request.method))?;
     let content_type = request.header("content-type").unwrap_or_default();
@@ -143,7 +143,7 @@ pub(super) fn header(request: &Request, name: &str, expected: &str) -> Result<()
     must(request.header(name) == Some(expected), format!("the header {name} is {:?}", request.header(name)))
 }
 
-/// A text of 1 to so many characters, by the count that is the longest.
+/// Returns a text of 1 to `max` characters in UTF-16, the longest count that a service uses.
 pub(super) fn text(value: &Value, max: usize) -> Result<&str, String> {
     let text = value.as_str().ok_or_else(|| format!("{value} is no text"))?;
     let size = text.encode_utf16().count();
@@ -154,7 +154,7 @@ pub(super) fn text(value: &Value, max: usize) -> Result<&str, String> {
     Ok(text)
 }
 
-/// Names after an `@`, as services find them: not in the middle of a word.
+/// Returns the names after an `@` that a service would mention. An `@` inside a word does not count.
 pub(super) fn called(text: &str) -> Vec<String> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut called = Vec::new();

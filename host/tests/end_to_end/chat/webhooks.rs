@@ -6,7 +6,7 @@ use testbed::receiver::{Answer, Request};
 use crate::chat::service::{Service, called, header, must, path, text};
 use crate::chat::{case, check, service};
 
-/// A table over a window of seconds is not kept here; what a 429 says is.
+/// The rate limit over a window of seconds is not simulated; only its 429 answer is.
 pub(super) fn slack() -> Service {
     Service {
         name: "slack",
@@ -43,7 +43,8 @@ fn slack_bot() -> Service {
 }
 
 fn slack_message(body: &Value) -> Result<(), String> {
-    // https://docs.slack.dev/messaging/formatting-message-text: & < > are escaped, `<` begins a link or a call.
+    // https://docs.slack.dev/messaging/formatting-message-text: & < > are escaped, `<` begins a link or a
+    // mention.
     let plain = |value: &Value, max: usize| {
         let text = text(value, max)?;
         must(!text.contains(['<', '>']), format!("Slack would read {text:?}"))?;
@@ -166,7 +167,7 @@ fn discord_message(request: &Request) -> Result<(), String> {
     for (value, max) in texts {
         let text = text(value, max)?;
         sum += text.encode_utf16().count();
-        // https://support.discord.com/hc/en-us/articles/210298617: a backslash takes the meaning away.
+        // https://support.discord.com/hc/en-us/articles/210298617: a backslash escapes markup.
         let mut rest = text.chars();
         while let Some(character) = rest.next() {
             if character == '\\' {
@@ -229,13 +230,13 @@ fn teams_message(request: &Request) -> Result<(), String> {
     must(card["msteams"].get("entities").is_none(), "somebody is called")?;
     for part in card["body"].as_array().ok_or("no body")? {
         match part["type"].as_str() {
-            // https://adaptivecards.io/explorer/RichTextBlock.html: no Markdown in there.
+            // https://adaptivecards.io/explorer/RichTextBlock.html: Markdown does not apply here.
             Some("RichTextBlock") => {
                 for run in part["inlines"].as_array().ok_or("no inlines")? {
                     must(run["type"] == "TextRun" && run["text"].is_string(), "no text run")?;
                 }
             }
-            // Markdown, where the operator wrote it: what is not escaped is his.
+            // Markdown from the operator's template. Only event data is escaped.
             Some("TextBlock") => {
                 let text = part["text"].as_str().ok_or("no text")?;
                 let mut rest = text.chars();
@@ -306,7 +307,7 @@ fn mattermost_message(request: &Request) -> Result<(), String> {
     for value in texts {
         let text = text(value, 16_383)?;
         sum += text.len();
-        // Slack's own markup is translated before anything else.
+        // Mattermost translates Slack's markup first.
         must(!text.contains('<'), format!("Mattermost would translate {text:?}"))?;
         // https://docs.mattermost.com/collaborate/mention-people.html
         must(called(text).is_empty(), format!("{:?} would be called by {text:?}", called(text)))?;

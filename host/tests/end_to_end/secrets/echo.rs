@@ -1,4 +1,4 @@
-//! A server that sends back what it got, in many forms.
+//! A server that sends back its request, in many forms.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::world::SOON;
 
-/// A server that answers each request with the request itself, in the body and in a header; or, as [`reply`] has it, with as
-/// much of it and in the form that the path says.
+/// A server that answers each request with the request itself, in the body and in a header. The path can select
+/// another form or a part of it; see [`reply`].
 pub(crate) struct Echo {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
@@ -57,7 +57,7 @@ impl Drop for Echo {
     }
 }
 
-/// `value` is the last one that came in a header.
+/// Answers a request. `value` is the latest secret value that came in a header.
 fn answer(mut stream: TcpStream, value: &mut String) -> Option<String> {
     stream.set_read_timeout(Some(SOON)).unwrap();
     let mut request = Vec::new();
@@ -88,7 +88,7 @@ fn answer(mut stream: TcpStream, value: &mut String) -> Option<String> {
     Some(text)
 }
 
-/// The body that a path asks for, and the headers besides.
+/// Returns the body that a path asks for, and its additional headers.
 fn reply(path: &str, value: &str, request: &str) -> Option<(String, Vec<u8>)> {
     if path.starts_with("/say") {
         let body = request.split_once("\r\n\r\n")?.1;

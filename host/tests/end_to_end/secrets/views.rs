@@ -1,4 +1,4 @@
-//! All that a plugin sees of answers: no secret in it, in whatever form, and nothing that depends on one.
+//! A plugin's view of answers holds no secret in any form, and nothing that depends on one.
 
 use std::fs;
 use std::process::Output;
@@ -6,10 +6,10 @@ use std::process::Output;
 use super::echo::FORMS;
 use super::{CANARY, Cage};
 
-/// Two of one length: nothing that a guest sees may tell which of them it has.
+/// Two values of equal length. Nothing that a guest sees may reveal which one it has.
 const LOOKALIKES: [&str; 2] = ["canary09dF10K2070q0xZ", "canary/9dF1/%%2&&/xZ?"];
 
-/// What the guest saw of each answer, as it tells it: by the contract, and by WASI.
+/// Returns the guest's own account of each answer, by the contract and by WASI.
 fn views_of(cage: &Cage, name: &str, asks: &[String]) -> Vec<String> {
     let toml = cage.toml("look", false, &cage.echo.origin()).replace(
         "[config]\n",
@@ -48,7 +48,7 @@ fn a_server_that_sends_a_secret_back_in_another_form_shows_its_name() {
     let seen = FORMS.iter().flat_map(|form| [*form; 2]).zip(&views);
     let told: Vec<_> = seen.filter(|view| !is_hidden(view)).collect();
     assert!(told.is_empty(), "{told:#?}");
-    // The host's own spelling, and what a plugin writes before it.
+    // The host's own placeholder, also with a character from the plugin before it.
     let own = ["/path/{secret:token}", "/path/%{secret:token}", "/path/?q={secret:token}", "/path/?q=%{secret:token}"];
     let views = views_of(&cage, "own", &own.map(ask));
     assert_eq!(views.len(), own.len(), "{views:#?}");
@@ -58,7 +58,7 @@ fn a_server_that_sends_a_secret_back_in_another_form_shows_its_name() {
             assert!(!view.contains(&backwards(part)), "{view}");
         }
     }
-    // What is wrapped up is not handed over, and not asked for.
+    // Compressed answers are not handed over, and compression is not requested.
     let codings = ["/coded/gzip", "/coded/deflate", "/coded/br", "/coded/zstd", "/coded/canary"];
     let views = views_of(&cage, "coded", &codings.map(ask));
     for (number, view) in views.iter().enumerate() {
@@ -108,7 +108,7 @@ fn nothing_that_a_plugin_sees_tells_a_part_of_a_secret() {
     assert_same(&seen);
 }
 
-/// The views of one plugin, with one value and then with another.
+/// Returns the views of one plugin, with one value and then with the other.
 fn seen_with(cage: &Cage, values: &[&str; 2], asks: &[String]) -> [Vec<String>; 2] {
     values.map(|value| {
         fs::write(cage.canary(), value).unwrap();

@@ -1,4 +1,4 @@
-//! docker-compose.yml, read by Docker Compose itself, and its services started with what it gives them.
+//! Starts the services of docker-compose.yml with the values that Docker Compose itself reads from it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,7 @@ use crate::world::SOON;
 
 const FILE: &str = "docker-compose.yml";
 
-/// The file with all of its values filled in, as Docker Compose does from the file itself and these variables.
+/// Returns the file with its variables filled in by Docker Compose.
 fn compose(variables: &[(&str, &str)]) -> Value {
     let mut command = Command::new(tool("docker-compose"));
     command.current_dir(project()).env_clear().env("HOME", "/").envs(variables.iter().copied());
@@ -35,13 +35,13 @@ fn list(value: &Value) -> Vec<String> {
     value.as_array().unwrap_or(&Vec::new()).iter().map(|one| text(one).to_owned()).collect()
 }
 
-/// `30s`, as all times in the file are written.
+/// Parses a time like `30s`, the form of all times in the file.
 fn time(value: &Value) -> Duration {
     let seconds = text(value).strip_suffix('s').and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or_else(|| panic!("{value}: how long is that?")))
 }
 
-/// The container of a service of our own image.
+/// Returns the container of a service that runs our own image.
 fn container(compose: &Value, image: &Image, service: &str, reached: &[(&str, String)]) -> Container {
     let name = service;
     let service = &compose["services"][name];
@@ -57,7 +57,7 @@ fn container(compose: &Value, image: &Image, service: &str, reached: &[(&str, St
         let target = text(&volume["target"]);
         match text(&volume["type"]) {
             "bind" => container.bind(text(&volume["source"]).as_ref(), target),
-            // A new one gets what the image has in its place.
+            // A new volume starts with the image's files at its path.
             "volume" => {
                 assert_eq!(target, "/var/lib/notify-host");
                 container.volume(target, 0o700, image.user, image.user);
@@ -65,7 +65,7 @@ fn container(compose: &Value, image: &Image, service: &str, reached: &[(&str, St
             other => panic!("{name} has a volume of the type {other:?}"),
         }
     }
-    // After the volumes, whose paths stand in them.
+    // Configs come after the volumes, because they contain the volumes' paths.
     let configs: Vec<_> = service["configs"].as_array().into_iter().flatten().collect();
     for config in configs.iter().rev() {
         let content = text(&compose["configs"][text(&config["source"])]["content"]);
@@ -78,14 +78,14 @@ fn container(compose: &Value, image: &Image, service: &str, reached: &[(&str, St
     container
 }
 
-/// What runs in it: the image's own, unless the file says otherwise.
+/// Returns the command line of a service: the image's own unless the file overrides it.
 fn line(compose: &Value, image: &Image, service: &str) -> Vec<String> {
     let service = &compose["services"][service];
     let of = |key: &str, own: &[String]| if service[key].is_null() { own.to_vec() } else { list(&service[key]) };
     [of("entrypoint", &image.entrypoint), of("command", &image.command)].concat()
 }
 
-/// The command of a health check: the image's own, unless the file says otherwise.
+/// Returns the command of a health check: the image's own unless the file overrides it.
 fn health_check(service: &Value, own: &[String]) -> Vec<String> {
     match list(&service["healthcheck"]["test"]).split_first() {
         None => own.to_vec(),
@@ -115,7 +115,7 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
     let compose = compose(&[("NOTIFY_PLUGINS_DIR", plugins.path().to_str().unwrap())]);
     let services = &compose["services"];
 
-    // RabbitMQ's image makes this user, and its health check is a program of RabbitMQ's own.
+    // RabbitMQ's image creates this user, and its health check is one of RabbitMQ's programs.
     let rabbitmq = &services["rabbitmq"];
     let node = Node::start();
     let of_rabbitmq = |name: &str| text(&rabbitmq["environment"][name]);
@@ -137,7 +137,7 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
     wait_until_well(&host_container, &host, &health_check(&services["notify-host"], &image.health_check));
     assert!(host_container.run(&image.health_check).status.success(), "the image's own health check");
 
-    // The dashboard, as the file says at its top.
+    // The dashboard, as the comment at the top of the file describes.
     let token = text(&compose["configs"]["admin-token"]["content"]);
     assert!(shipped(FILE).contains(&format!("its token is {token}\n")), "nobody is told the token");
     let bearer = ("authorization".to_owned(), format!("Bearer {token}"));
@@ -147,12 +147,12 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
     assert_eq!(stranger.get("/api/v1/plugins").status, 401);
     assert_eq!(stranger.get("/").status, 200);
 
-    // The host is healthy, and that is all that order-cli waits for.
+    // order-cli waits only until the host is healthy.
     assert_eq!(services["order-cli"]["depends_on"]["notify-host"]["condition"], "service_healthy");
     let order_cli = container_of("order-cli");
     let order = |arguments: &[&str], input: Option<&str>| {
         let mut line = line(&compose, &image, "order-cli");
-        // What is given to `docker compose run` stands in place of the command.
+        // Arguments of `docker compose run` replace the command.
         line.truncate(list(&services["order-cli"]["entrypoint"]).len());
         line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let mut command = order_cli.command(&line);
@@ -171,7 +171,7 @@ fn the_services_of_the_compose_file_work_with_its_own_values() {
         eventually(SOON, "the logger tells of the order", || host.stderr().contains(id));
     }
 
-    // A mail, as the file says at its top.
+    // A mail, as the comment at the top of the file describes.
     let toml = plugins.path().join("email.toml");
     let switched_on = fs::read_to_string(&toml).unwrap().replace("enabled = false", "enabled = true");
     fs::write(&toml, switched_on).unwrap();
@@ -209,7 +209,7 @@ fn the_compose_file_publishes_on_loopback_only_and_takes_the_users_own_values() 
     }
     let host = ("notify-host", Value::from(Image::read().port), Image::read().port.to_string());
     assert!(published.contains(&host), "{published:?}");
-    // By default what `cargo xtask guests` fills.
+    // By default the folder that `cargo xtask guests` fills.
     let bound = &compose["services"]["notify-host"]["volumes"][0];
     assert_eq!(text(&bound["source"]), project().join("target/plugins").display().to_string());
 }

@@ -1,7 +1,8 @@
-//! In place of a container: the program with the environment, the files and the user that its container would give it.
+//! A stand-in for a container: runs the program with the environment, files and user that its container would provide.
 //!
-//! Paths lead into a folder of the test's own, and addresses to what stands there for other services. As root, the rest
-//! of the file system can only be read where the container says so, `/tmp` is its own, and no capability is left.
+//! Paths map to a folder of the test's own, and addresses to local stand-ins for other services. When the
+//! tests run as root, the rest of the file system is read-only if the container says so, `/tmp` is private,
+//! and no capability is left.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -16,7 +17,7 @@ use testbed::{ChildGuard, free_port};
 use crate::shipped::image::Image;
 use crate::world::built;
 
-/// Makes the rest of the file system read-only, but for the folders before `--`, and runs what is behind it.
+/// Makes the file system read-only except for the folders before `--`, and runs the command after it.
 const READ_ONLY: &str = r#"
     set -e
     while [ "$1" != -- ]; do mount --bind "$1" "$1"; shift; done
@@ -32,9 +33,9 @@ pub(super) struct Container {
     user: u32,
     is_read_only: bool,
     writable: Vec<PathBuf>,
-    /// What stands in its files and variables, and what it is here.
+    /// Paths and addresses inside the container, each with its local replacement.
     here: Vec<(String, String)>,
-    /// Where its port is here.
+    /// The local port of the program.
     pub(super) port: u16,
 }
 
@@ -58,12 +59,12 @@ impl Container {
         self.is_read_only = true;
     }
 
-    /// Another service's address, and what has it here.
+    /// Maps another service's address to a local one.
     pub(super) fn reach(&mut self, address: &str, here: String) {
         self.here.push((address.to_owned(), here));
     }
 
-    /// A file of root's at this path.
+    /// Adds a file at this path, owned by root.
     pub(super) fn file(&mut self, path: &str, content: &str, mode: u32, group: u32) {
         let content = self.translate(content);
         let file = self.mount(path);
@@ -75,7 +76,7 @@ impl Container {
         }
     }
 
-    /// A folder at this path, which it may write to.
+    /// Adds a writable folder at this path.
     pub(super) fn volume(&mut self, path: &str, mode: u32, owner: u32, group: u32) {
         let folder = self.mount(path);
         fs::create_dir_all(&folder).unwrap();
@@ -86,19 +87,19 @@ impl Container {
         self.writable.push(folder);
     }
 
-    /// A folder that is there already.
+    /// Maps a path to an existing folder.
     pub(super) fn bind(&mut self, folder: &Path, path: &str) {
         self.here.push((path.to_owned(), folder.display().to_string()));
     }
 
-    /// Where this path is here.
+    /// Maps a path into the test's folder, and returns the local path.
     fn mount(&mut self, path: &str) -> PathBuf {
         let here = self.folder.path().join(path.trim_start_matches('/'));
         self.here.push((path.to_owned(), here.display().to_string()));
         here
     }
 
-    /// The text with paths and addresses as they are here. What was replaced is not looked at again.
+    /// Replaces paths and addresses by their local counterparts. Replacements are not translated again.
     pub(super) fn translate(&self, text: &str) -> String {
         let mut translated = String::new();
         let mut rest = text;
@@ -119,7 +120,7 @@ impl Container {
         ChildGuard::spawn(self.command(line))
     }
 
-    /// Runs it in the container to its end, as `docker exec` would.
+    /// Runs a command in the container to its end, as `docker exec` would.
     pub(super) fn run(&self, line: &[String]) -> Output {
         self.command(line).output().unwrap()
     }
@@ -138,12 +139,13 @@ impl Container {
         command.args(arguments.iter().map(|argument| self.translate(argument)));
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(self.environment.iter().map(|(name, value)| (name, self.translate(value))));
-        // Where a command in the container finds the host in there without being told.
+        // Lets a command in the container find the host without options.
         command.env("NOTIFY_ADMIN_URL", format!("http://127.0.0.1:{}", self.port));
         command
     }
 
-    /// What runs a program as its user, without capabilities, and read-only if that is wanted.
+    /// Returns a command that runs a program as the container's user, without capabilities, and
+    /// read-only if requested.
     fn confined(&self) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c"]);
@@ -159,7 +161,7 @@ impl Container {
     }
 }
 
-/// Ends it by the signal that the file names, which must do within the time that it gives.
+/// Stops the host by the signal that the file names. It must exit within the grace period.
 pub(super) fn stop(host: &ChildGuard, signal: &str, grace: Duration) {
     assert_eq!(signal, "SIGTERM", "the tests know how to send that one");
     host.terminate();

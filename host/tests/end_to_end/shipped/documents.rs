@@ -1,5 +1,5 @@
-//! The commands in README.md, docs/operating.md and docs/configuration.md do what they are shown for: each is run by a
-//! shell, as it stands, beside a running host. Those of docs/writing-a-plugin.md have tests of their own.
+//! Runs each command of README.md, docs/operating.md and docs/configuration.md in a shell, as written, beside a
+//! running host. The commands of docs/writing-a-plugin.md have tests of their own.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::shipped::{READY, shipped};
 use crate::world::{SOON, World, built};
 
 const DOCUMENTS: [&str; 3] = ["README.md", "docs/operating.md", "docs/configuration.md"];
-/// What is not run here, and why.
+/// Commands that are not run here, and why.
 const NOT_HERE: [(&str, &str); 8] = [
     ("cargo run ", "the programs that it builds are run by the other commands"),
     ("cargo xtask ", "it runs these tests, or takes as long"),
@@ -23,11 +23,11 @@ const NOT_HERE: [(&str, &str); 8] = [
     ("notify-host run --broker amqp://", "it runs until it is stopped; another host has this broker here"),
     ("NOTIFY_SOURCE_EXCHANGE=", "it runs until it is stopped; see `load.rs`"),
 ];
-/// Commands that ask before they change something, which a script answers by this.
+/// Commands that ask for confirmation. A script passes this option instead.
 const ASK: [&str; 2] = ["notify-host dead-letters replay", "notify-host plugin grant"];
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// The commands of a document, without their comments.
+/// Returns the commands of a document without their comments.
 fn commands(document: &str) -> Vec<String> {
     let mut within = false;
     let mut commands = Vec::new();
@@ -42,7 +42,7 @@ fn commands(document: &str) -> Vec<String> {
     commands
 }
 
-/// A host with plugins and events such as the documents speak of.
+/// A host with the plugins and events that the documents mention.
 struct Place {
     world: World,
     node: Node,
@@ -58,7 +58,7 @@ impl Place {
         world.plug("slack", &built("NOTIFY_TEST_PLUGINS", "logger.wasm"), "");
         let rejects = "[retry]\nattempts = 1\n[config]\nact = \"reject\"\n";
         world.plug("email", &built("NOTIFY_TEST_GUESTS", "misbehaver.wasm"), rejects);
-        // So that there is always something to follow.
+        // Failing calls give the commands that follow events something to show.
         let fails = "[retry]\npause-min = \"1s\"\npause-max = \"1s\"\nattempts = 1000\n[breaker]\ncalls = 10000\n";
         world.plug_misbehaver_with("retry", fails);
         for (file, content) in [
@@ -73,12 +73,12 @@ impl Place {
         let host = ChildGuard::spawn(shell(&world, admin_port, "exec notify-host run --log-format json"));
         eventually(READY, "the host is ready", || host.stderr().contains("ready: "));
         let place = Self { world, node, host, admin_port };
-        // Order 4711.
+        // Create order 4711.
         place.dead_letter();
         place
     }
 
-    /// The id of a dead letter.
+    /// Returns the id of a dead letter.
     fn dead_letter(&self) -> String {
         self.world.order(&["send", &self.world.path("events.jsonl").display().to_string()]);
         let broker = self.world.broker();
@@ -95,13 +95,13 @@ impl Place {
         shell(&self.world, self.admin_port, line)
     }
 
-    /// The command as it can be run here.
+    /// Returns the command adapted to this test.
     fn prepared(&self, command: &str) -> String {
         let mut line = command
             .replace("localhost:5672", &format!("127.0.0.1:{}", self.node.port()))
             .replace("--plugin NAME", "--plugin slack")
             .replace("ORDER_ID", "4711")
-            // As long as it takes.
+            // Shorter loads.
             .replace("--count 10000", "--count 100")
             .replace("--count 20000", "--count 100");
         if line.ends_with(" ID") {
@@ -115,7 +115,7 @@ impl Place {
     }
 }
 
-/// A shell in which both programs are found, with a home and settings of its own.
+/// Returns a shell with both programs in its path and with a home and settings of its own.
 fn shell(world: &World, admin_port: u16, line: &str) -> Command {
     let mut bash = World::clean("bash");
     let programs = [env!("CARGO_BIN_EXE_notify-host").into(), built("NOTIFY_TEST_BIN", "order-cli")];
@@ -138,7 +138,7 @@ fn the_commands_in_the_documents_work() {
     let mut ran = 0;
     for document in DOCUMENTS {
         for command in commands(&shipped(document)) {
-            // A terminal is not for a script; see `top.rs`.
+            // `top` needs a terminal; see `top.rs`.
             if command == "notify-host top" || NOT_HERE.iter().any(|(begins, _)| command.starts_with(begins)) {
                 continue;
             }
@@ -146,7 +146,7 @@ fn the_commands_in_the_documents_work() {
             let process = ChildGuard::spawn(place.shell(&line));
             ran += 1;
             if is_endless(&command) {
-                // A wrong option ends it at once, and this waits for as long as that takes.
+                // A wrong option would end the command at once; this waits for either.
                 let shown = eventually_some(SOON, &format!("{line} shows something"), || {
                     let ended = process.wait_timeout(Duration::ZERO);
                     (ended.is_some() || !process.stdout().is_empty()).then_some(ended)
@@ -155,7 +155,7 @@ fn the_commands_in_the_documents_work() {
                 continue;
             }
             let status = process.wait_timeout(LIMIT);
-            // What could lose messages is a finding, and no failure.
+            // Exit code 3 reports a risk of losing messages, which is a finding and not a failure.
             let finds = command.starts_with("notify-host topology check");
             let is_well = status.is_some_and(|status| status.success() || (finds && status.code() == Some(3)));
             if !is_well {

@@ -1,4 +1,4 @@
-//! The image, as the Dockerfile says that it is.
+//! The container image, as the Dockerfile defines it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::shipped::{project, shipped as read};
 use crate::world::built;
 
-/// What a container has of it, unless it says otherwise.
+/// The image's defaults, which a container can override.
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) environment: BTreeMap<String, String>,

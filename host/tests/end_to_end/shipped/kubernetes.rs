@@ -1,4 +1,4 @@
-//! packaging/kubernetes/notify-host.yml: two pods with what it gives them, probed as the kubelet does.
+//! Runs two pods with the values of packaging/kubernetes/notify-host.yml, and probes them as the kubelet does.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::shipped::{DRAIN, READY, admit, project, tool, warnings};
 use crate::world::{SOON, World, built};
 
 const FILE: &str = "packaging/kubernetes/notify-host.yml";
-/// By which the kubelet calls a pod: its address.
+/// The pod's address, which the kubelet uses for its probes.
 const POD: &str = "10.42.0.17";
 
 struct Manifest(Vec<Value>);
@@ -46,7 +46,7 @@ impl Manifest {
         text(&self.of("Secret")["stringData"][key])
     }
 
-    /// A container with the image's files and the pod's.
+    /// Returns a container with the files of the image and the pod.
     fn container(&self, image: &Image, broker: &(String, String)) -> Container {
         let (pod, host) = (&self.pod()["spec"], self.host());
         let mut container = Container::of(image);
@@ -70,7 +70,7 @@ impl Manifest {
             let volumes = pod["volumes"].as_array().unwrap();
             let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).expect("a volume of that name");
             if volume.get("emptyDir").is_some() {
-                // The kubelet lets everybody write to it, and gives it the group.
+                // The kubelet makes an emptyDir writable for everybody and sets its group.
                 if path != "/tmp" {
                     container.volume(path, 0o2777, 0, group);
                 }
@@ -89,7 +89,7 @@ impl Manifest {
                 }
             }
         }
-        // The settings last: all paths in them are known then.
+        // Add the settings last, when all paths in them are known.
         files.sort_by_key(|(path, ..)| path.contains("/etc/"));
         for (path, content, mode) in files {
             container.file(&path, &content, mode, group);
@@ -100,7 +100,7 @@ impl Manifest {
         container
     }
 
-    /// One request of the kubelet's.
+    /// Sends one probe request as the kubelet does.
     fn is_well(&self, probe: &str, port: u16) -> bool {
         let request = &self.host()[probe]["httpGet"];
         let ports = self.host()["ports"].as_array().unwrap();
@@ -124,7 +124,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// User, password, and host with port.
+/// Splits a URL into user, password, and host with port.
 fn parts(url: &str) -> (&str, &str, &str) {
     let (login, rest) = url.strip_prefix("amqp://").and_then(|rest| rest.split_once('@')).expect("a URL with a user");
     let (user, password) = login.split_once(':').unwrap();
@@ -174,7 +174,7 @@ fn the_pods_of_the_manifest_work_with_its_own_values() {
     }
 
     for (container, host) in &pods {
-        // The placeholder in the Secret lets nobody in, and that is said.
+        // The placeholder in the Secret grants no access, and the answer says why.
         let placeholder = ("authorization".to_owned(), format!("Bearer {}", manifest.secret("admin-token")));
         let admin = Client { at: format!("127.0.0.1:{}", container.port), headers: vec![placeholder] };
         let refused = admin.get("/api/v1/plugins");

@@ -1,8 +1,8 @@
-//! What ships works as it ships: the compose file, the manifest for Kubernetes and the image are read as their own programs
-//! read them, and the real programs are started with the very values in them.
+//! Checks the files that ship. The compose file, the manifest for Kubernetes and the image are read by the programs
+//! they are meant for, and the real programs start with the very values in them.
 //!
-//! There need be no container engine; see [`container`]. The Debian package and systemd's unit have tests of their
-//! own in `debian_package.rs`, Prometheus and Grafana in `monitoring.rs`.
+//! No container engine is needed; see [`container`]. The Debian package and the systemd unit are tested in
+//! `debian_package.rs`, Prometheus and Grafana in `monitoring.rs`.
 
 mod compose;
 mod container;
@@ -21,9 +21,9 @@ use testbed::{ChildGuard, eventually};
 
 use crate::shipped::container::Container;
 
-/// Plugins are compiled within, on two cores that other tests use as well.
+/// Maximum time until a host is ready. It compiles plugins, on two cores that other tests use as well.
 const READY: Duration = Duration::from_mins(4);
-/// The default of `drain-timeout`. Whatever stops a host must be more patient.
+/// The default of `drain-timeout`. Every grace period must be longer.
 const DRAIN: Duration = Duration::from_secs(25);
 
 fn project() -> PathBuf {
@@ -34,20 +34,20 @@ fn shipped(file: &str) -> String {
     fs::read_to_string(project().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// A program of those that `cargo xtask test` has installed to read what is for containers.
+/// Returns a container tool that `cargo xtask test` has installed.
 fn tool(program: &str) -> PathBuf {
     let folder = env::var_os("NOTIFY_TEST_CONTAINER_TOOLS");
     let folder = folder.expect("NOTIFY_TEST_CONTAINER_TOOLS is not set: run the tests by `cargo xtask test`");
     Path::new(&folder).join("bin").join(program)
 }
 
-/// What a user with these rights finds in RabbitMQ.
+/// Adds a user with full permissions to RabbitMQ.
 fn admit(node: &Node, user: &str, password: &str) {
     node.ctl(&["add_user", user, password]);
     node.ctl(&["set_permissions", user, ".*", ".*", ".*"]);
 }
 
-/// Until this command of the container's succeeds, as a probe.
+/// Waits until this probe command of the container succeeds.
 fn wait_until_well(container: &Container, host: &ChildGuard, probe: &[String]) {
     eventually(READY, &format!("{probe:?} succeeds"), || {
         assert!(host.wait_timeout(Duration::ZERO).is_none(), "{}", host.stderr());
@@ -55,13 +55,13 @@ fn wait_until_well(container: &Container, host: &ChildGuard, probe: &[String]) {
     });
 }
 
-/// What the host warned of.
+/// Returns the host's warnings and errors.
 fn warnings(host: &ChildGuard) -> Vec<String> {
     let log = host.stderr();
     log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).map(str::to_owned).collect()
 }
 
-/// Each is started, or read by the program that it is for, by a test in this file.
+/// Shipped files, each with the test file that starts it or has its program read it.
 const STARTED_BY: [(&str, &str); 13] = [
     ("debian/changelog", "debian_package.rs"),
     ("debian/control", "debian_package.rs"),
@@ -77,7 +77,7 @@ const STARTED_BY: [(&str, &str); 13] = [
     ("prometheus/prometheus.yml", "monitoring.rs"),
     ("systemd/notify-host.service", "debian_package.rs"),
 ];
-/// What is only for the checks.
+/// Files that only the checks use.
 const FOR_CHECKS: [&str; 1] = ["prometheus/alerts_test.yml"];
 
 #[test]
@@ -95,7 +95,7 @@ fn every_file_in_packaging_is_started_by_a_test() {
     for (file, test) in STARTED_BY {
         let source = fs::read_to_string(project().join("host/tests/end_to_end").join(test)).unwrap();
         let name = file.rsplit('/').next().unwrap();
-        // The package has all of its folder in it.
+        // The Debian package takes the whole folder, without naming its files.
         assert!(source.contains(name) || file.starts_with("debian/"), "{test} does not name {file}");
     }
 }

@@ -1,9 +1,9 @@
-//! Discord, by a webhook: one embed, that calls nobody.
+//! Discord, by a webhook: one embed that mentions nobody.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, query, segment};
-use crate::exchange::{Reply, Request, Verdict, code, millis};
+use crate::exchange::{Request, SendOutcome, ServiceReply, code, millis};
 use crate::fit::{Escape, Room, Unit, markdown};
 use crate::message::{Message, Text};
 use crate::service::{Service, post};
@@ -28,7 +28,7 @@ impl Discord {
         };
         let path = format!("{}/{}", segment(webhook), segment(token));
         let endpoint = address.endpoint("https://discord.com")?;
-        // Without `wait` an error in the message is not told.
+        // Without `wait`, Discord does not report an error in the message.
         let mut url = format!("{endpoint}/api/webhooks/{path}?wait=true");
         if let Some(thread) = address.take("thread_id").or_else(|| address.take("thread")) {
             url.push_str("&thread_id=");
@@ -38,7 +38,7 @@ impl Discord {
         Ok(Self { url })
     }
 
-    /// `/api/webhooks/ID/TOKEN` of an `https` URL, with or without a version.
+    /// Parses an `https` URL with `/api/webhooks/ID/TOKEN`, with or without a version.
     pub(crate) fn of_url(mut address: Address) -> Result<Self, String> {
         let at = address.segments.iter().position(|segment| segment == "webhooks").unwrap_or(address.segments.len());
         let parts: Vec<_> = address.segments.iter().skip(at + 1).cloned().collect();
@@ -90,22 +90,23 @@ impl Service for Discord {
         post(self.url.clone(), body.to_string().into_bytes())
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         // <https://docs.discord.com/developers/topics/opcodes-and-status-codes#json>
         const INVALID_FORM_BODY: u64 = 50035;
         let answer = reply.json();
         if reply.is_success() {
-            return Verdict::Sent(answer["id"].as_str().map(str::to_owned));
+            return SendOutcome::Sent(answer["id"].as_str().map(str::to_owned));
         }
         match (reply.status, answer["code"].as_u64()) {
             (429, _) => {
                 // <https://docs.discord.com/developers/topics/rate-limits>: in seconds, with decimals.
                 let after = millis(&answer["retry_after"]).or(reply.retry_after);
-                Verdict::Retry { reason: format!("it answers 429: {}", reply.told()), after }
+                SendOutcome::Retry { reason: format!("it answers 429: {}", reply.told()), after }
             }
-            (400, Some(INVALID_FORM_BODY)) => {
-                Verdict::Reject { code: code("invalid-form-body"), reason: format!("it answers 400: {}", reply.told()) }
-            }
+            (400, Some(INVALID_FORM_BODY)) => SendOutcome::Reject {
+                code: code("invalid-form-body"),
+                reason: format!("it answers 400: {}", reply.told()),
+            },
             _ => reply.by_status(),
         }
     }
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn discord_says_what_to_do() {
         let check = |status, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after: Some(9000), body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after: Some(9000), body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", discord("discord://1/x").judge(&reply));
             assert!(verdict.starts_with(expected) || verdict.ends_with(expected), "{body}: {verdict}");
         };

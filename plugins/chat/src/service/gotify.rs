@@ -1,14 +1,14 @@
-//! Gotify, at one's own server.
+//! Gotify, on a self-hosted server.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, Credential, credential, segment};
-use crate::exchange::{Reply, Request, Verdict};
+use crate::exchange::{Request, SendOutcome, ServiceReply};
 use crate::fit::{Escape, markdown};
 use crate::message::{Message, Severity, Text};
 use crate::service::{Service, post};
 
-/// Gotify documents no limit; this is what Apprise keeps to.
+/// Maximum bytes of a body. Gotify documents no limit; Apprise uses this one.
 const BODY_BYTES_MAX: usize = 32 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) struct Gotify {
 }
 
 impl Gotify {
-    /// `gotifys://HOST[/PATH]/{secret:NAME}`
+    /// Parses `gotifys://HOST[/PATH]/{secret:NAME}`.
     pub(crate) fn parse(mut address: Address) -> Result<Self, String> {
         let Some((token, path)) = address.segments.split_last() else {
             return Err("expected gotifys://HOST/{secret:NAME}".to_owned());
@@ -33,7 +33,7 @@ impl Gotify {
 }
 
 fn priority_of(text: &str) -> Result<u8, String> {
-    // <https://gotify.net/docs/msgextras>, and what its app makes of a priority: silent, a sound, on top.
+    // <https://gotify.net/docs/msgextras>. The app shows priorities silently, with a sound, or on top.
     match text {
         "min" => Ok(0),
         "low" => Ok(1),
@@ -83,10 +83,10 @@ impl Service for Gotify {
         Request { authorization, ..post(self.url.clone(), message.within(BODY_BYTES_MAX, form)) }
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         let answer: Value = reply.json();
         if reply.is_success() {
-            return Verdict::Sent(answer["id"].as_u64().map(|id| id.to_string()));
+            return SendOutcome::Sent(answer["id"].as_u64().map(|id| id.to_string()));
         }
         reply.by_status_telling(answer["errorDescription"].as_str().unwrap_or(&reply.told()))
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn gotify_says_what_to_do() {
         let check = |status, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after: None, body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after: None, body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", gotify("gotifys://a/b").judge(&reply));
             assert!(verdict.starts_with(expected), "{body}: {verdict}");
         };

@@ -1,14 +1,14 @@
-//! Matrix, as a user with an access token, into one room.
+//! Matrix, as a user with an access token, in one room.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, Credential, credential, segment};
-use crate::exchange::{Reply, Request, Verdict, code};
+use crate::exchange::{Request, SendOutcome, ServiceReply, code};
 use crate::fit::{Escape, escaped, html};
 use crate::message::{Message, Text};
 use crate::service::Service;
 
-/// An event may have 65,536 bytes with all that the server adds
+/// Maximum bytes of the content. An event may have 65,536 bytes including the server's additions
 /// (<https://spec.matrix.org/latest/client-server-api/#size-limits>).
 const CONTENT_BYTES_MAX: usize = 48 << 10;
 
@@ -17,12 +17,12 @@ pub(crate) struct Matrix {
     url: String,
     room: String,
     token: Credential,
-    /// People are told by a sound or the like, rather than silently.
+    /// Whether the message alerts people, e.g. by a sound.
     is_loud: bool,
 }
 
 impl Matrix {
-    /// `matrixs://{secret:NAME}@HOST/!ROOM`
+    /// Parses `matrixs://{secret:NAME}@HOST/!ROOM`.
     pub(crate) fn parse(mut address: Address) -> Result<Self, String> {
         const EXPECTED: &str = "expected matrixs://{secret:NAME}@HOST/!ROOM";
         let [room] = &address.segments[..] else { return Err(EXPECTED.to_owned()) };
@@ -44,7 +44,8 @@ impl Matrix {
         Ok(Self { url, room, token, is_loud })
     }
 
-    /// Servers tell repetitions by it, some of them for all rooms together.
+    /// Returns the transaction id, by which servers detect repetitions. Some compare it across rooms, so
+    /// it includes the room.
     fn transaction(&self, key: &str) -> String {
         // FNV-1a.
         let hash = self
@@ -64,7 +65,7 @@ impl Service for Matrix {
         html
     }
 
-    /// By the transaction's id.
+    /// The transaction id identifies repetitions.
     fn recognises_repetitions(&self) -> bool {
         true
     }
@@ -77,7 +78,7 @@ impl Service for Matrix {
                 "body": text.trim_end(),
                 "format": "org.matrix.custom.html",
                 "formatted_body": formatted(message),
-                // Nobody is called, whatever the text looks like
+                // Mention nobody, whatever the text looks like
                 // (<https://spec.matrix.org/latest/client-server-api/#user-and-room-mentions>).
                 "m.mentions": {},
             })
@@ -98,20 +99,20 @@ impl Service for Matrix {
         }
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         // <https://spec.matrix.org/latest/client-server-api/#standard-error-response>
         let answer: Value = reply.json();
         if reply.is_success() {
-            return Verdict::Sent(answer["event_id"].as_str().map(str::to_owned));
+            return SendOutcome::Sent(answer["event_id"].as_str().map(str::to_owned));
         }
         let Some(word) = answer["errcode"].as_str() else { return reply.by_status() };
         let told = answer["error"].as_str().unwrap_or_default();
         let reason = format!("it answers {}: {word} {told}", reply.status).trim_end().to_owned();
         match word {
             "M_LIMIT_EXCEEDED" => {
-                // The header has taken the place of the member, which is in milliseconds.
+                // The header replaces this member, which is in milliseconds.
                 let after = answer["retry_after_ms"].as_u64().map(|millis| millis.min(86_400_000));
-                Verdict::Retry { reason, after: reply.retry_after.or(after) }
+                SendOutcome::Retry { reason, after: reply.retry_after.or(after) }
             }
             "M_UNKNOWN_TOKEN"
             | "M_MISSING_TOKEN"
@@ -122,9 +123,9 @@ impl Service for Matrix {
             | "M_USER_SUSPENDED"
             | "M_USER_LOCKED"
             | "M_GUEST_ACCESS_FORBIDDEN"
-            | "M_CONSENT_NOT_GIVEN" => Verdict::Misconfigured(reason),
+            | "M_CONSENT_NOT_GIVEN" => SendOutcome::Misconfigured(reason),
             "M_TOO_LARGE" | "M_BAD_JSON" | "M_NOT_JSON" | "M_INVALID_PARAM" => {
-                Verdict::Reject { code: code(word), reason }
+                SendOutcome::Reject { code: code(word), reason }
             }
             _ => reply.by_status_telling(&format!("{word} {told}")),
         }
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn matrix_says_what_to_do() {
         let check = |status, retry_after, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after, body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after, body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", matrix("matrixs://t@a/!b").judge(&reply));
             assert!(verdict.starts_with(expected) || verdict.ends_with(expected), "{body}: {verdict}");
         };

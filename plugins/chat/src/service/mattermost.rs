@@ -1,16 +1,16 @@
 //! Mattermost, by an incoming webhook: one attachment.
 //!
-//! Mattermost reads Slack's `<…>` before it reads Markdown, so that a `\` before it would not help.
+//! Mattermost reads Slack's `<…>` before Markdown, so a `\` before it would have no effect.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, segment};
-use crate::exchange::{Reply, Request, Verdict};
+use crate::exchange::{Request, SendOutcome, ServiceReply};
 use crate::fit::{Escape, Unit, at, fit};
 use crate::message::{Message, Text};
 use crate::service::{Service, post};
 
-/// Of a post; attachments are kept apart from it, with the same order of size
+/// Maximum length of a text. The limit is that of a post; attachments are stored separately, with a similar limit
 /// (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 const TEXT_MAX: usize = 7000;
 const TITLE_MAX: usize = 400;
@@ -23,7 +23,7 @@ pub(crate) struct Mattermost {
 }
 
 impl Mattermost {
-    /// `mmosts://HOST[/PATH]/{secret:NAME}[?channel=NAME]`
+    /// Parses `mmosts://HOST[/PATH]/{secret:NAME}[?channel=NAME]`.
     pub(crate) fn parse(mut address: Address) -> Result<Self, String> {
         let Some((token, path)) = address.segments.split_last() else {
             return Err("expected mmosts://HOST/{secret:NAME}".to_owned());
@@ -35,7 +35,7 @@ impl Mattermost {
         Ok(Self { url, channel })
     }
 
-    /// `https://HOST[/PATH]/hooks/TOKEN`
+    /// Parses `https://HOST[/PATH]/hooks/TOKEN`.
     pub(crate) fn of_url(mut address: Address) -> Result<Self, String> {
         let token = address.segments.pop();
         if address.segments.pop().as_deref() != Some("hooks") {
@@ -103,14 +103,14 @@ impl Service for Mattermost {
         post(self.url.clone(), body.to_string().into_bytes())
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         let answer = reply.json();
         let id = answer["id"].as_str().unwrap_or_default();
         let told = answer["message"].as_str().map_or_else(|| reply.told(), str::to_owned);
         match reply.status {
-            // A webhook that is gone is a 400 there, and so is a channel that is gone.
+            // Mattermost answers 400 both for a deleted webhook and for a deleted channel.
             400 if id.contains("web_hook.incoming") || id.contains("webhook.incoming") || told.contains("webhook") => {
-                Verdict::Misconfigured(format!("it answers 400: {told}"))
+                SendOutcome::Misconfigured(format!("it answers 400: {told}"))
             }
             _ => reply.by_status_telling(&told),
         }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn mattermost_says_what_to_do() {
         let check = |status, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after: None, body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after: None, body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", mattermost("mmosts://a/b").judge(&reply));
             assert!(verdict.starts_with(expected), "{body}: {verdict}");
         };

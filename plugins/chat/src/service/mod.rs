@@ -1,4 +1,4 @@
-//! Services: what a message looks like there, and what an answer means.
+//! Services: how each one formats a message, and how it answers.
 
 pub(crate) mod discord;
 pub(crate) mod gotify;
@@ -9,35 +9,35 @@ pub(crate) mod slack;
 pub(crate) mod teams;
 pub(crate) mod telegram;
 
-use crate::exchange::{Reply, Request, Verdict};
+use crate::exchange::{Request, SendOutcome, ServiceReply};
 use crate::fit::Escape;
 use crate::message::Message;
 
-/// One place at one service.
+/// One destination at one service.
 pub(crate) trait Service {
-    /// For people; no token is in it.
+    /// Returns a name for people, without any token.
     fn label(&self) -> String;
 
-    /// How a value is escaped in the markup of this service.
+    /// Returns how to escape a value in this service's markup.
     fn escape(&self) -> Escape;
 
-    /// Whether a message that comes again with the same key is told to nobody twice.
+    /// Returns whether a repeated message with the same key is shown only once.
     fn recognises_repetitions(&self) -> bool {
         false
     }
 
-    /// `key` is the same for each attempt at one event.
+    /// Builds the request. `key` is the same for each attempt at one event.
     fn request(&self, message: &Message, key: &str) -> Request;
 
-    fn judge(&self, reply: &Reply) -> Verdict;
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome;
 
-    /// The same place, after it has moved.
+    /// Returns the destination after it has moved.
     fn moved(&self, _to: i64) -> Option<Box<dyn Service>> {
         None
     }
 }
 
-/// The request of a service that is told by JSON in a POST.
+/// Builds a POST request with a JSON body.
 fn post(url: String, body: Vec<u8>) -> Request {
     Request { method: "POST", url, authorization: None, body }
 }

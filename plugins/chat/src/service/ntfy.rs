@@ -1,16 +1,16 @@
-//! ntfy, at ntfy.sh or one's own server.
+//! ntfy, at ntfy.sh or on a self-hosted server.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, Credential, credential};
-use crate::exchange::{Reply, Request, Verdict};
+use crate::exchange::{Request, SendOutcome, ServiceReply};
 use crate::fit::{Escape, Unit, as_it_is, fit, markdown};
 use crate::message::{Message, Severity, Text};
 use crate::service::{Service, post};
 
-/// Longer ones become attachments (<https://docs.ntfy.sh/publish/#limitations>).
+/// Maximum bytes of a message. Longer ones become attachments (<https://docs.ntfy.sh/publish/#limitations>).
 const MESSAGE_BYTES_MAX: usize = 4096;
-/// Twice that: what ntfy reads of a message in JSON.
+/// Maximum bytes of a JSON body: ntfy reads twice the message limit.
 const BODY_BYTES_MAX: usize = 8192;
 const TITLE_BYTES_MAX: usize = 250;
 
@@ -24,7 +24,7 @@ pub(crate) struct Ntfy {
 }
 
 impl Ntfy {
-    /// `ntfys://[{secret:NAME}@]HOST/TOPIC`, or `ntfy://TOPIC` at ntfy.sh.
+    /// Parses `ntfys://[{secret:NAME}@]HOST/TOPIC`, or `ntfy://TOPIC` at ntfy.sh.
     pub(crate) fn parse(mut address: Address) -> Result<Self, String> {
         let (url, topic) = match &address.segments[..] {
             [] => ("https://ntfy.sh".to_owned(), address.host.clone()),
@@ -72,7 +72,7 @@ impl Service for Ntfy {
         markdown
     }
 
-    /// By the sequence's id, from 2.16 on: the notification is shown anew in its place.
+    /// From ntfy 2.16, the sequence id makes a repetition replace the notification.
     fn recognises_repetitions(&self) -> bool {
         true
     }
@@ -107,10 +107,10 @@ impl Service for Ntfy {
         Request { authorization, ..post(self.url.clone(), message.within(BODY_BYTES_MAX, form)) }
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         let answer: Value = reply.json();
         if reply.is_success() {
-            return Verdict::Sent(answer["id"].as_str().map(str::to_owned));
+            return SendOutcome::Sent(answer["id"].as_str().map(str::to_owned));
         }
         reply.by_status_telling(answer["error"].as_str().unwrap_or(&reply.told()))
     }
@@ -163,7 +163,7 @@ mod tests {
         (marked.text, marked.fields[0].value) = (Text::Markup("**x**".to_owned()), "[a](b)".to_owned());
         let sent = body(&ntfy("ntfy://orders"), &marked);
         assert_eq!(sent["markdown"], true);
-        // An empty message would be "triggered".
+        // ntfy would show an empty message as "triggered".
         let untold =
             Message { text: Text::Markup(String::new()), fields: Vec::new(), title: "[a](b)".to_owned(), ..message() };
         assert_eq!(body(&ntfy("ntfy://orders"), &untold)["message"], "\\[a\\]\\(b\\)");
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn ntfy_says_what_to_do() {
         let check = |status, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after: None, body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after: None, body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", ntfy("ntfy://orders").judge(&reply));
             assert!(verdict.starts_with(expected), "{body}: {verdict}");
         };

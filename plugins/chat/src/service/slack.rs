@@ -1,12 +1,12 @@
 //! Slack, by an incoming webhook or as a bot.
 //!
-//! Texts that come from the event are `plain_text`, in which nothing is formatted, linked or called; the three
-//! characters that Slack reads as its own are escaped everywhere.
+//! Event data is sent as `plain_text`, which formats, links and mentions nothing. The three characters with a special
+//! meaning in Slack are escaped everywhere.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, Credential, credential, segment};
-use crate::exchange::{Reply, Request, Verdict, code};
+use crate::exchange::{Request, SendOutcome, ServiceReply, code};
 use crate::fit::{Escape, Unit, fit};
 use crate::message::{Field, Message, Text};
 use crate::service::{Service, post};
@@ -17,7 +17,7 @@ const HEADER_MAX: usize = 150;
 const SECTION_MAX: usize = 3000;
 const FIELD_MAX: usize = 2000;
 const FIELDS_MAX: usize = 10;
-/// What is shown where blocks are not, as in a notification
+/// Maximum length of the text that is shown instead of blocks, e.g. in a notification
 /// (<https://docs.slack.dev/messaging/formatting-message-text>).
 const FALLBACK_MAX: usize = 4000;
 
@@ -53,7 +53,7 @@ impl Slack {
         Ok(slack)
     }
 
-    /// `/services/T…/B…/…` of an `https` URL.
+    /// Parses an `https` URL with `/services/T…/B…/…`.
     pub(crate) fn of_url(address: Address) -> Result<Self, String> {
         let address = Address {
             host: address.segments.get(1).cloned().unwrap_or_default(),
@@ -67,7 +67,8 @@ impl Slack {
     }
 }
 
-/// For `mrkdwn` (<https://docs.slack.dev/messaging/formatting-message-text>): links and calls begin with `<`.
+/// Escapes for `mrkdwn` (<https://docs.slack.dev/messaging/formatting-message-text>): links and
+/// mentions begin with `<`.
 fn escape(_before: Option<char>, character: char, out: &mut String) {
     match character {
         '&' => out.push_str("&amp;"),
@@ -81,7 +82,7 @@ fn plain(text: &str, max: usize) -> Value {
     json!({ "type": "plain_text", "text": fit(text, max, Unit::Utf16, escape), "emoji": false })
 }
 
-/// Two columns. A label is letters and digits, and means nothing in `mrkdwn`.
+/// Returns the two columns of a detail. A label has only letters and digits, so it is literal in `mrkdwn`.
 fn row(field: &Field) -> [Value; 2] {
     [json!({ "type": "mrkdwn", "text": format!("*{}*", field.label) }), plain(&field.value, FIELD_MAX)]
 }
@@ -134,17 +135,17 @@ impl Service for Slack {
         Request { authorization, ..post(self.url.clone(), body.to_string().into_bytes()) }
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         if self.bot.is_none() {
             // <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors>
-            return if reply.is_success() { Verdict::Sent(None) } else { by_word(&reply.told(), reply) };
+            return if reply.is_success() { SendOutcome::Sent(None) } else { by_word(&reply.told(), reply) };
         }
-        // <https://docs.slack.dev/reference/methods/chat.postMessage#errors>: most errors come with 200.
+        // <https://docs.slack.dev/reference/methods/chat.postMessage#errors>: most errors come with status 200.
         let answer = reply.json();
         match (answer["ok"].as_bool(), answer["error"].as_str()) {
-            (Some(true), _) => Verdict::Sent(answer["ts"].as_str().map(str::to_owned)),
+            (Some(true), _) => SendOutcome::Sent(answer["ts"].as_str().map(str::to_owned)),
             (_, Some(word)) => by_word(word, reply),
-            (_, None) if reply.is_success() => Verdict::Retry {
+            (_, None) if reply.is_success() => SendOutcome::Retry {
                 reason: "it answers 200 with something that is not from Slack".to_owned(),
                 after: None,
             },
@@ -153,8 +154,8 @@ impl Service for Slack {
     }
 }
 
-/// Slack says what is wrong by one word.
-fn by_word(word: &str, reply: &Reply) -> Verdict {
+/// Interprets Slack's one-word errors.
+fn by_word(word: &str, reply: &ServiceReply) -> SendOutcome {
     let reason = format!("it answers {}: {word}", reply.status);
     match word {
         "rate_limited"
@@ -165,7 +166,7 @@ fn by_word(word: &str, reply: &Reply) -> Verdict {
         | "service_unavailable"
         | "request_timeout"
         | "team_added_to_org"
-        | "accesslimited" => Verdict::Retry { reason, after: reply.retry_after },
+        | "accesslimited" => SendOutcome::Retry { reason, after: reply.retry_after },
         "no_service"
         | "no_service_id"
         | "no_team"
@@ -195,7 +196,7 @@ fn by_word(word: &str, reply: &Reply) -> Verdict {
         | "org_login_required"
         | "not_allowed_token_type"
         | "messages_tab_disabled"
-        | "cannot_reply_to_message" => Verdict::Misconfigured(reason),
+        | "cannot_reply_to_message" => SendOutcome::Misconfigured(reason),
         "invalid_payload"
         | "invalid_blocks"
         | "invalid_blocks_format"
@@ -206,8 +207,8 @@ fn by_word(word: &str, reply: &Reply) -> Verdict {
         | "too_many_attachments"
         | "invalid_arguments"
         | "as_user_not_supported"
-        | "missing_text_or_fallback_or_attachments" => Verdict::Reject { code: code(word), reason },
-        _ if reply.is_success() => Verdict::Reject { code: code(word), reason },
+        | "missing_text_or_fallback_or_attachments" => SendOutcome::Reject { code: code(word), reason },
+        _ if reply.is_success() => SendOutcome::Reject { code: code(word), reason },
         _ => reply.by_status(),
     }
 }
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn slack_says_by_a_word_what_to_do() {
         let check = |url: &str, status, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after: Some(30_000), body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after: Some(30_000), body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", slack(url).judge(&reply));
             assert!(verdict.starts_with(expected), "{body}: {verdict}");
         };

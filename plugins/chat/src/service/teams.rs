@@ -1,16 +1,16 @@
-//! Microsoft Teams, by a workflow that posts what it is sent, or by one of the connectors before them.
+//! Microsoft Teams, by a workflow that posts its input, or by one of the older connectors.
 //!
-//! Texts that come from the event are text runs, in which nothing is formatted, linked or called.
+//! Event data is sent as text runs, which format, link and mention nothing.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, query, segment};
-use crate::exchange::{Reply, Request, Verdict};
+use crate::exchange::{Request, SendOutcome, ServiceReply};
 use crate::fit::{Escape, markdown};
 use crate::message::{Message, Severity, Text};
 use crate::service::{Service, post};
 
-/// 28 KB of a message, as Teams counts it; some of it is left to Teams itself
+/// Maximum bytes of a message. Teams allows 28 KB, some of which its own additions need
 /// (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>).
 const MESSAGE_BYTES_MAX: usize = 26 << 10;
 
@@ -20,7 +20,7 @@ pub(crate) struct Teams {
 }
 
 impl Teams {
-    /// `workflows://HOST/WORKFLOW/{secret:NAME}`: the secret is the signature, `sig`, of the workflow's URL.
+    /// Parses `workflows://HOST/WORKFLOW/{secret:NAME}`. The secret is the signature, `sig`, of the workflow's URL.
     pub(crate) fn parse_workflow(mut address: Address) -> Result<Self, String> {
         let [host, workflow, signature] = address.parts()[..] else {
             return Err("expected workflows://HOST/WORKFLOW/{secret:NAME}, or the workflow's https URL".to_owned());
@@ -37,7 +37,7 @@ impl Teams {
         })
     }
 
-    /// `msteams://TEAM/GROUP/HOOK/{secret:NAME}`, the connectors that Microsoft has retired.
+    /// Parses `msteams://TEAM/GROUP/HOOK/{secret:NAME}`, for the connectors that Microsoft has retired.
     pub(crate) fn parse_connector(mut address: Address) -> Result<Self, String> {
         const EXPECTED: &str = "expected msteams://TEAM/GROUP/HOOK/{secret:NAME}[/V2]; a workflow is \
             workflows://HOST/WORKFLOW/{secret:NAME}, or its https URL";
@@ -57,7 +57,7 @@ impl Teams {
         Ok(Self { url: format!("{endpoint}/webhookb2/{path}") })
     }
 
-    /// A URL as Teams shows it, with the secret in its place.
+    /// Takes a URL as Teams shows it, with a placeholder for its secret.
     pub(crate) fn of_url(url: &str) -> Self {
         Self { url: url.to_owned() }
     }
@@ -76,7 +76,7 @@ fn color(severity: Severity) -> &'static str {
     }
 }
 
-/// <https://adaptivecards.io/explorer/RichTextBlock.html>
+/// Builds the card (<https://adaptivecards.io/explorer/RichTextBlock.html>).
 fn body(message: &Message) -> Vec<u8> {
     let title = json!({
         "type": "TextRun", "text": message.title, "size": "Large", "weight": "Bolder", "color": color(message.severity),
@@ -125,17 +125,17 @@ impl Service for Teams {
         post(self.url.clone(), message.within(MESSAGE_BYTES_MAX, body))
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         let told = reply.told();
-        // A connector says 200 and, in the text, that it failed all the same.
+        // A connector may answer 200 with a failure in the text.
         let failed = reply.status == 200 && told.contains("delivery failed");
         if failed {
             let status =
                 told.split("HTTP error ").nth(1).and_then(|rest| rest.get(..3)).and_then(|digits| digits.parse().ok());
-            let meant = Reply { status: status.unwrap_or(503), ..reply.clone() };
+            let meant = ServiceReply { status: status.unwrap_or(503), ..reply.clone() };
             return meant.by_status_telling(&told);
         }
-        // A workflow says 202 once it has taken it.
+        // A workflow answers 202 once it has accepted the message.
         reply.by_status()
     }
 }
@@ -160,7 +160,7 @@ mod tests {
              ?api-version=2016-06-01&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig={secret:teams-sig}"
         );
         let connector = Address::parse("msteams://team/a@b/c/{secret:t}").unwrap();
-        // What stands before an @ in the host is somebody's name; here it is in the path.
+        // In a URL's host part, text before an @ would be a user name; here it belongs to the path.
         assert_eq!(
             Teams::parse_connector(connector).unwrap().url,
             "https://team.webhook.office.com/webhookb2/a@b/IncomingWebhook/c/{secret:t}"
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn teams_says_what_to_do() {
         let check = |status, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after: Some(9), body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after: Some(9), body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", workflow().judge(&reply));
             assert!(verdict.starts_with(expected), "{body}: {verdict}");
         };

@@ -1,17 +1,17 @@
 //! Telegram, as a bot.
 //!
-//! A name after `@` is called wherever it stands in a text, so that something must stand between; all else is
-//! HTML, in which nothing but `&`, `<` and `>` means anything.
+//! A name after `@` is mentioned anywhere in a text, so an invisible character goes between. Otherwise the text is
+//! HTML, in which only `&`, `<` and `>` have a meaning.
 
 use serde_json::{Value, json};
 
 use crate::address::{Address, segment};
-use crate::exchange::{Reply, Request, Verdict, millis};
+use crate::exchange::{Request, SendOutcome, ServiceReply, millis};
 use crate::fit::{Escape, Room, Unit, at, escaped, html};
 use crate::message::{Message, Text};
 use crate::service::{Service, post};
 
-/// After the entities are parsed; here with them, so that it is never more
+/// Maximum length of the text. Telegram counts after parsing entities; counting the raw text is never too little
 /// (<https://core.telegram.org/bots/api#sendmessage>).
 const TEXT_MAX: usize = 4096;
 const TITLE_MAX: usize = 1000;
@@ -27,12 +27,12 @@ pub(crate) struct Telegram {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Chat {
     Id(i64),
-    /// With the `@`.
+    /// Name with the `@`.
     Channel(String),
 }
 
 impl Telegram {
-    /// `tgram://{secret:NAME}/CHAT[:TOPIC]`
+    /// Parses `tgram://{secret:NAME}/CHAT[:TOPIC]`.
     pub(crate) fn parse(mut address: Address) -> Result<Self, String> {
         let [token, chat] = address.parts()[..] else {
             return Err("expected tgram://{secret:NAME}/CHAT_ID or tgram://{secret:NAME}/@CHANNEL".to_owned());
@@ -129,28 +129,30 @@ impl Service for Telegram {
         post(self.url.clone(), body.to_string().into_bytes())
     }
 
-    fn judge(&self, reply: &Reply) -> Verdict {
+    fn judge(&self, reply: &ServiceReply) -> SendOutcome {
         // <https://core.telegram.org/bots/api#making-requests>, <https://core.telegram.org/bots/api#responseparameters>
         let answer = reply.json();
         if answer["ok"].as_bool() == Some(true) {
-            return Verdict::Sent(answer["result"]["message_id"].as_i64().map(|id| id.to_string()));
+            return SendOutcome::Sent(answer["result"]["message_id"].as_i64().map(|id| id.to_string()));
         }
         let Some(told) = answer["description"].as_str() else {
             return match reply.by_status() {
-                Verdict::Sent(_) => {
+                SendOutcome::Sent(_) => {
                     let reason = "it answers 200 with something that is not from Telegram".to_owned();
-                    Verdict::Retry { reason, after: None }
+                    SendOutcome::Retry { reason, after: None }
                 }
                 other => other,
             };
         };
         let reason = format!("it answers {}: {told}", reply.status);
         if let Some(chat) = answer["parameters"]["migrate_to_chat_id"].as_i64() {
-            return Verdict::Moved(chat);
+            return SendOutcome::Moved(chat);
         }
         let says = |words: &[&str]| words.iter().any(|word| told.to_ascii_lowercase().contains(word));
         match reply.status {
-            429 => Verdict::Retry { reason, after: millis(&answer["parameters"]["retry_after"]).or(reply.retry_after) },
+            429 => {
+                SendOutcome::Retry { reason, after: millis(&answer["parameters"]["retry_after"]).or(reply.retry_after) }
+            }
             400 if says(&[
                 "chat not found",
                 "not enough rights",
@@ -163,7 +165,7 @@ impl Service for Telegram {
                 "have no rights",
             ]) =>
             {
-                Verdict::Misconfigured(reason)
+                SendOutcome::Misconfigured(reason)
             }
             _ => reply.by_status_telling(told),
         }
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn telegram_says_what_to_do() {
         let check = |status, body: &str, expected: &str| {
-            let reply = Reply { status, retry_after: None, body: body.as_bytes().to_vec() };
+            let reply = ServiceReply { status, retry_after: None, body: body.as_bytes().to_vec() };
             let verdict = format!("{:?}", telegram("tgram://x/1").judge(&reply));
             assert!(verdict.starts_with(expected) || verdict.ends_with(expected), "{body}: {verdict}");
         };

@@ -1,4 +1,4 @@
-//! HTTP through the host: a request is built, sent, and its response made into an outcome.
+//! HTTP through the host: build a request, send it, and turn the response into an outcome.
 //!
 //! ```no_run
 //! use notify_plugin::{Handled, http::Request, secret};
@@ -29,17 +29,17 @@ use crate::{Failure, Handled, HostError, clock, reject, snippet};
 pub use crate::http::retry_after::{RETRY_AFTER_MAX, parse_retry_after};
 pub use crate::http::status::Meaning;
 
-/// A request that is being put together.
+/// A request under construction.
 #[derive(Debug)]
 #[must_use]
 pub struct Request<'secret> {
     request: contract::Request<'secret>,
-    /// Why it cannot be sent; told by [`Request::send`].
+    /// Error in the construction, which [`Request::send`] returns.
     fault: Option<String>,
 }
 
 impl<'secret> Request<'secret> {
-    /// One with this method.
+    /// Creates a request with this method.
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         let request = contract::Request {
             method: method.into(),
@@ -51,17 +51,17 @@ impl<'secret> Request<'secret> {
         Self { request, fault: None }
     }
 
-    /// A GET.
+    /// Creates a GET request.
     pub fn get(url: impl Into<String>) -> Self {
         Self::new("GET", url)
     }
 
-    /// A POST.
+    /// Creates a POST request.
     pub fn post(url: impl Into<String>) -> Self {
         Self::new("POST", url)
     }
 
-    /// A PUT.
+    /// Creates a PUT request.
     pub fn put(url: impl Into<String>) -> Self {
         Self::new("PUT", url)
     }
@@ -72,7 +72,7 @@ impl<'secret> Request<'secret> {
         self
     }
 
-    /// Adds a header whose value is `prefix` and then the secret's value, which the host fills in.
+    /// Adds a header with `prefix` followed by the secret's value, which the host fills in.
     pub fn secret_header(
         mut self,
         name: impl Into<String>,
@@ -83,13 +83,13 @@ impl<'secret> Request<'secret> {
         self
     }
 
-    /// What is sent, and its `Content-Type`.
+    /// Sets the body and its `Content-Type`.
     pub fn body(mut self, content_type: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
         self.request.body = body.into();
         self.header("content-type", content_type)
     }
 
-    /// Sends this as JSON.
+    /// Sets the body to this value as JSON.
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => self.body("application/json", body),
@@ -100,17 +100,18 @@ impl<'secret> Request<'secret> {
         }
     }
 
-    /// How long all of it may take; what is left of the attempt's time is a bound anyway.
+    /// Sets a time limit for the whole request. The attempt's remaining time is a limit as well.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         self
     }
 
-    /// Sends it. Every status is a response.
+    /// Sends the request. Any status counts as a response.
     ///
     /// # Errors
     ///
-    /// What kept the host from it: [`HostError::Denied`] without a grant, [`HostError::Unavailable`] where nobody answers, …
+    /// Returns the host's error: [`HostError::Denied`] without a grant, [`HostError::Unavailable`]
+    /// if nothing answers, …
     pub fn send(self) -> Result<Response, HostError> {
         if let Some(fault) = self.fault {
             return Err(HostError::Invalid(fault));
@@ -120,7 +121,7 @@ impl<'secret> Request<'secret> {
     }
 }
 
-/// What a server answered.
+/// A server's response.
 #[derive(Clone, Debug)]
 pub struct Response {
     status: u16,
@@ -130,55 +131,55 @@ pub struct Response {
 }
 
 impl Response {
-    /// One that was not received, for tests.
+    /// Creates a response for tests.
     pub fn new(status: u16, headers: Vec<(String, Vec<u8>)>, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers, body: body.into(), is_truncated: false }
     }
 
-    /// 200, 404, …
+    /// Returns the status: 200, 404, …
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// 2xx.
+    /// Returns whether the status is 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// The first header of this name, if it is text.
+    /// Returns the first header of this name, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut named = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
         named.find_map(|(_, value)| std::str::from_utf8(value).ok())
     }
 
-    /// The body as it came.
+    /// Returns the body unchanged.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// The body was longer than the host lets in, and is cut.
+    /// Returns whether the body exceeded the host's limit and was cut.
     pub fn is_truncated(&self) -> bool {
         self.is_truncated
     }
 
-    /// The body as text; what is not UTF-8 is replaced.
+    /// Returns the body as text. Invalid UTF-8 is replaced.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }
 
-    /// The body as a type of the plugin's own.
+    /// Parses the JSON body into a type of the plugin's own.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] with the code `bad-response`, where it does not fit.
+    /// Returns [`Failure::Reject`] with the code `bad-response` if the body does not fit.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body)
             .map_err(|error| reject("bad-response", format!("HTTP {}: {error}: {}", self.status, snippet(&self.body))))
     }
 
-    /// How long the server asks to be left alone, by its `Retry-After`.
+    /// Returns the delay that the server requests by `Retry-After`.
     ///
-    /// A date in there is counted from the server's own `Date`, so that it does not matter how its clock goes.
+    /// A date in it counts from the server's own `Date`, so a wrong server clock does not matter.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after_from(clock::now)
     }
@@ -189,14 +190,16 @@ impl Response {
         parse_retry_after(value, date.unwrap_or_else(now))
     }
 
-    /// What it means for the event that was sent: by `meanings`, statuses with a meaning of their own at this server, or else by
-    /// [`Meaning::of_status`]. The reason of a failure has the status and the beginning of the body.
+    /// Returns the outcome of the event that was sent.
+    ///
+    /// `meanings` lists statuses with a special meaning at this server. Others follow [`Meaning::of_status`]. The
+    /// reason of a failure contains the status and the beginning of the body.
     pub fn outcome(&self, meanings: &[(u16, Meaning)]) -> Handled {
         let own = meanings.iter().find(|(status, _)| *status == self.status).map(|(_, meaning)| *meaning);
         own.unwrap_or_else(|| Meaning::of_status(self.status)).outcome(self.status, &self.said(), self.retry_after())
     }
 
-    /// What the server said, short enough for the reason of an outcome.
+    /// Returns the server's message, short enough for the reason of an outcome.
     fn said(&self) -> String {
         let body = snippet(&self.body);
         match self.header("location").filter(|_| (300..400).contains(&self.status)) {

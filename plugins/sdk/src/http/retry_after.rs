@@ -1,12 +1,13 @@
-//! `Retry-After`: how long a server asks to be left alone (RFC 9110, 10.2.3).
+//! `Retry-After`: the delay that a server requests (RFC 9110, 10.2.3).
 
 use std::time::{Duration, SystemTime};
 
-/// Nobody is left alone for longer than that.
+/// Longest delay that a plugin honours.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
-/// What a `Retry-After` says: seconds (some servers send fractions), or a date. It is counted from `now`, which is best the
-/// server's own `Date`. `None`: it says neither.
+/// Parses `Retry-After`: seconds (some servers send fractions), or a date.
+///
+/// A date counts from `now`, which should be the server's own `Date`. Returns `None` if the value is neither.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -20,22 +21,22 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     let wait = match seconds(value) {
         Some(wait) => wait,
-        // A date that has passed asks for nothing.
+        // A past date requests no delay.
         None => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
     };
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// Digits, and maybe a fraction.
+/// Parses digits with an optional fraction.
 fn seconds(value: &str) -> Option<Duration> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
     let is_number = !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
     if !is_number {
         return None;
     }
-    // More digits than a number has are a very long time.
+    // A number that overflows is a very long delay.
     let whole = Duration::from_secs(whole.parse().unwrap_or(u64::MAX));
-    // Rounded up: earlier than asked for is what must not be.
+    // Round up, so that the request never comes too early.
     let started = u64::from(fraction.bytes().any(|digit| digit != b'0'));
     let millis = format!("{fraction:0<3.3}").parse::<u64>().unwrap_or_default() + started;
     Some(whole.saturating_add(Duration::from_millis(millis)))
@@ -62,7 +63,7 @@ mod tests {
         check(&date(90), Some(Duration::from_secs(90)));
         check(&date(0), Some(Duration::ZERO));
         check("Sun, 06 Nov 1994 08:49:37 GMT", Some(Duration::ZERO));
-        // The two older forms of a date.
+        // The two obsolete date formats.
         check("Sunday, 06-Nov-94 08:49:37 GMT", Some(Duration::ZERO));
         check("Sun Nov  6 08:49:37 1994", Some(Duration::ZERO));
     }

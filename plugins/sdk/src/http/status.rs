@@ -1,4 +1,4 @@
-//! What a status of HTTP means for an event.
+//! The meaning of an HTTP status for an event.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use crate::{Failure, Handled, done_with, misconfigured, reject, retry, retry_after};
 
-/// What a status means for the event that was sent.
+/// Meaning of a status for the event that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Meaning {
-    /// It has arrived.
+    /// The event has arrived.
     Done,
     /// It may work later.
     Retry,
@@ -21,14 +21,14 @@ pub enum Meaning {
 }
 
 impl Meaning {
-    /// What a status means where nothing else is known of the server.
+    /// Returns the usual meaning of a status.
     ///
     /// | status | means |
     /// |---|---|
     /// | 2xx | done |
-    /// | 3xx | misconfigured: the host follows no redirect, and every event would meet it |
+    /// | 3xx | misconfigured: the host follows no redirect, and every event would get one |
     /// | 408, 425, 429, 5xx | retry |
-    /// | 410 | misconfigured: what was there is gone |
+    /// | 410 | misconfigured: the target is gone |
     /// | all others | reject |
     pub fn of_status(status: u16) -> Self {
         match status {
@@ -39,7 +39,9 @@ impl Meaning {
         }
     }
 
-    /// The outcome of a status that means this; `said` is what the server said with it. A rejection's code is `http-404`.
+    /// Returns the outcome for a status with this meaning.
+    ///
+    /// `said` is the server's message. A rejection's code is like `http-404`.
     pub fn outcome(self, status: u16, said: &str, after: Option<Duration>) -> Handled {
         let sentence = if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
         match self {

@@ -1,21 +1,21 @@
-//! Values in a text that becomes JSON.
+//! Values in a template that produces JSON.
 //!
-//! Whether a value stands inside of quotes is known only once all of the text is there. So each is written as JSON
-//! between two marks, which are control characters: JSON has none as they are, neither in the values nor around them.
+//! Only the complete text shows whether a value is inside quotes. So each value is first written as JSON between two
+//! marks. The marks are control characters, which JSON never contains unescaped, inside or outside values.
 
 use serde::de::IgnoredAny;
 
-/// Before a value.
+/// Mark before a value.
 pub(super) const BEGIN: char = '\u{1}';
-/// After it.
+/// Mark after a value.
 pub(super) const END: char = '\u{2}';
 
-/// Puts the values in: inside of quotes as text, elsewhere as they are.
+/// Inserts the values: inside quotes as text, elsewhere unchanged.
 pub(super) fn finish(text: &str) -> Result<String, serde_json::Error> {
     let mut json = String::with_capacity(text.len());
     let mut quotes = Quotes::default();
     for piece in text.split_inclusive(END) {
-        // What has no value at its end is the end of the text.
+        // Without a value at its end, this piece is the end of the text.
         let marked = piece.strip_suffix(END).and_then(|piece| piece.split_once(BEGIN));
         let (before, value) = marked.map_or((piece, None), |(before, value)| (before, Some(value)));
         before.chars().for_each(|character| quotes.pass(character));
@@ -30,10 +30,10 @@ pub(super) fn finish(text: &str) -> Result<String, serde_json::Error> {
     Ok(json)
 }
 
-/// A value as a part of a JSON string.
+/// Returns a value as part of a JSON string.
 fn inside(value: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(value) {
-        // It has quotes of its own, which the place has already.
+        // Strip its quotes, because the template has quotes already.
         Ok(serde_json::Value::String(_)) => value[1..value.len() - 1].to_owned(),
         Ok(serde_json::Value::Null) => String::new(),
         _ => {
@@ -43,7 +43,7 @@ fn inside(value: &str) -> String {
     }
 }
 
-/// Whether a place in JSON is inside of a string.
+/// Tracks whether a position in JSON is inside a string.
 #[derive(Debug, Default)]
 struct Quotes {
     are_open: bool,

@@ -1,8 +1,8 @@
-//! Texts made of an event by a template of the operator's, in the syntax of
+//! Renders texts from an event by the operator's templates, in the syntax of
 //! [minijinja](https://docs.rs/minijinja/latest/minijinja/syntax/).
 //!
-//! A template sees `type`, `id`, `source`, `subject`, `time`, `data` (the JSON data), `extensions` and `attempt`. What it
-//! fills in is escaped for the place where it goes ([`Escape`]), unless the template says `|safe`.
+//! A template sees `type`, `id`, `source`, `subject`, `time`, `data` (the JSON data), `extensions` and `attempt`. Its
+//! values are escaped for the target format ([`Escape`]), unless the template says `|safe`.
 
 mod json;
 
@@ -18,10 +18,10 @@ use serde::Serialize;
 
 use crate::{Delivery, Event, Failure, misconfigured, reject};
 
-/// What stays as it is in a URL, by RFC 3986 "unreserved".
+/// Characters to escape in a URL: all but the "unreserved" ones of RFC 3986.
 const ESCAPED_IN_URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// An event as a template sees it. `Data` is what its data has become.
+/// An event as a template sees it. `Data` is the type of its parsed data.
 #[derive(Clone, Debug, Serialize)]
 pub struct View<'a, Data> {
     id: &'a str,
@@ -39,7 +39,7 @@ pub struct View<'a, Data> {
 }
 
 impl<'a, Data> View<'a, Data> {
-    /// Of this event, with its data taken apart already.
+    /// Creates a view of this event with its parsed data.
     pub fn new(event: &'a Event, delivery: &Delivery, data: Data) -> Self {
         Self {
             id: &event.id,
@@ -54,25 +54,25 @@ impl<'a, Data> View<'a, Data> {
     }
 }
 
-/// Where a text goes, and so how what is filled in is escaped.
+/// The format of a rendered text, which determines how values are escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Escape {
-    /// Plain text: not at all.
+    /// Plain text without escaping.
     Nothing,
     /// HTML or XML.
     Html,
-    /// JSON, inside of quotes and outside of them: `{"text": "order {{ subject }}", "data": {{ data }}}`. The text
-    /// that comes of it is JSON, or the event is rejected.
+    /// JSON, inside and outside quotes: `{"text": "order {{ subject }}", "data": {{ data }}}`. The result must be
+    /// valid JSON, or the event is rejected.
     Json,
-    /// A URL, or a form.
+    /// A URL or a form.
     Url,
 }
 
 impl Escape {
     const ALL: [Self; 4] = [Self::Nothing, Self::Html, Self::Json, Self::Url];
 
-    /// How to escape in a body of this content type.
+    /// Returns the escaping for a body of this content type.
     pub fn for_content_type(content_type: &str) -> Self {
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let subtype = essence.split_once('/').map_or("", |(_, subtype)| subtype);
@@ -98,19 +98,19 @@ impl Escape {
     }
 }
 
-/// The texts of one event.
+/// Renders the templates for one event.
 #[derive(Debug)]
 pub struct Templates {
     environment: Environment<'static>,
     view: Value,
-    /// What the environment's callback hands out.
+    /// Current escaping, which the environment's callback reads.
     escape: Arc<AtomicU8>,
 }
 
 impl Templates {
-    /// For this event.
+    /// Creates the renderer for this event.
     pub fn new(event: &Event, delivery: &Delivery) -> Self {
-        // Deeper or larger in number than can be taken apart: it is shown as it came.
+        // Data that is nested too deeply or has too large numbers cannot be parsed, so show it as text.
         let data = serde_json::from_str::<serde_json::Value>(&event.data)
             .unwrap_or_else(|_| serde_json::Value::String(event.data.clone()));
         let escape = Arc::new(AtomicU8::new(Escape::Nothing as u8));
@@ -121,27 +121,27 @@ impl Templates {
         Self { environment, view: Value::from(Serde(View::new(event, delivery, data))), escape }
     }
 
-    /// For filters of the plugin's own.
+    /// Returns the environment, e.g. to add filters.
     pub fn environment(&mut self) -> &mut Environment<'static> {
         &mut self.environment
     }
 
-    /// From now on what the event does not have is a failure, instead of nothing.
+    /// Makes undefined values an error from now on, instead of rendering as nothing.
     pub fn fail_on_undefined(&mut self) {
         self.environment.set_undefined_behavior(UndefinedBehavior::Strict);
     }
 
-    /// Plain text. `key` is the setting that the template is from: `[config] KEY` says so in a failure.
+    /// Renders plain text. Failures name the setting of the template, `key`, as `[config] KEY`.
     ///
     /// # Errors
     ///
-    /// [`Failure::Misconfigured`] where the template itself is wrong, [`Failure::Reject`] with the code `template` where it does not
-    /// get along with this event.
+    /// Returns [`Failure::Misconfigured`] if the template itself is wrong, and [`Failure::Reject`] with the code
+    /// `template` if it fails for this event.
     pub fn render(&self, key: &str, template: &str) -> Result<String, Failure> {
         self.render_for(Escape::Nothing, key, template)
     }
 
-    /// The same, for where it goes.
+    /// Renders a text in the given format.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Resu
     }
 }
 
-/// A template is wrong for every event, or it does not get along with this one.
+/// Classifies an error: the template is wrong for every event, or only fails for this one.
 fn failure(key: &str, error: &Error) -> Failure {
     let place = error.line().map_or_else(String::new, |line| format!(", line {line}"));
     let detail = error.detail().map_or_else(String::new, |detail| format!(": {detail}"));

@@ -2,11 +2,12 @@
 //! admin API read it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::log_writer::WriterShared;
 use crate::metrics::{Count, LogLoss};
 
 /// A write that takes longer than this counts as blocked: nobody reads standard error.
@@ -32,6 +33,7 @@ struct StatusInner {
     /// Mirrors `failing`, readable without its lock.
     is_failing: AtomicBool,
     waiting: Arc<Semaphore>,
+    writer: OnceLock<Weak<WriterShared>>,
 }
 
 impl Default for LogStatus {
@@ -51,6 +53,7 @@ impl LogStatus {
             failing: Mutex::default(),
             is_failing: AtomicBool::new(false),
             waiting: Arc::new(Semaphore::new(WAITING_MAX.min(prefetch / WAITING_SHARE))),
+            writer: OnceLock::new(),
         }))
     }
 
@@ -85,6 +88,18 @@ impl LogStatus {
         Arc::clone(&self.0.waiting).try_acquire_owned().ok()
     }
 
+    /// Has the queued lines written by this thread, if that need not wait. Otherwise the writer's thread does it.
+    pub fn write_now(&self) {
+        if let Some(writer) = self.0.writer.get().and_then(Weak::upgrade) {
+            writer.write_now();
+        }
+    }
+
+    pub(super) fn written_by(&self, writer: &Arc<WriterShared>) {
+        // A status has one writer.
+        let _ = self.0.writer.set(Arc::downgrade(writer));
+    }
+
     pub fn lost(&self, why: LogLoss, lines: usize) {
         self.0.lost[why as usize].add(lines as u64);
     }
@@ -100,6 +115,11 @@ impl LogStatus {
     /// Records that a write begins.
     pub(super) fn begins(&self) {
         self.0.writing_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Records that a write has ended, without a judgement on the log.
+    pub(super) fn ends(&self) {
+        self.0.writing_since.store(0, Ordering::Relaxed);
     }
 
     /// Records that the write has ended and something was written.

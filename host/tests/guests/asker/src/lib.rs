@@ -1,4 +1,4 @@
-//! A guest that asks for all there is, and shows its settings.
+//! A guest that requests every capability and reports its settings.
 
 use notify_plugin::bindings::notify::plugin::config;
 use notify_plugin::{Delivery, Event, Handled, Info, Plugin, done_with, info, secrets};

@@ -1,4 +1,4 @@
-//! A guest that calls who its settings say, by the contract and by WASI, and says how each call went:
+//! A guest that calls the URLs in its settings, by the contract and by WASI, and reports how each call went:
 //! `http URL: 200, 4 bytes`.
 
 use std::io::Read as _;
@@ -11,7 +11,7 @@ use wasip2::http::{outgoing_handler, types};
 #[derive(Deserialize)]
 struct Settings {
     urls: Vec<String>,
-    /// Of a body.
+    /// Size of the request body in bytes.
     #[serde(default)]
     bytes: usize,
     #[serde(default)]
@@ -87,7 +87,7 @@ fn by_wasi(url: &str, settings: &Settings) -> Result<String, String> {
             }
         }
     }
-    // The answer says what became of it.
+    // The answer tells whether the body arrived.
     let _ = types::OutgoingBody::finish(body, None);
     future.subscribe().block();
     let answer = future.get().ok_or("it is not ready")?.map_err(|()| "somebody has it".to_owned())?.map_err(told)?;

@@ -1,11 +1,11 @@
-//! Acts that want more than anybody should have.
+//! Acts that consume more than a plugin may have.
 
 use notify_plugin::bindings::notify::plugin::log;
 use notify_plugin::{Handled, Level, done, done_with, reject, retry};
 use wasip2::cli::stdout::get_stdout;
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 
-/// `None` if it is none of these.
+/// Performs an act. Returns `None` if it is none of these.
 pub(crate) fn act(act: &str) -> Option<Handled> {
     Some(match act {
         "memory" => {

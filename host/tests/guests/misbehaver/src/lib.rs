@@ -1,4 +1,4 @@
-//! A guest that fails in the way that its configuration says.
+//! A guest that fails in the way its configuration selects.
 
 mod greed;
 
@@ -9,10 +9,10 @@ use serde::Deserialize;
 use wasip2::cli::stdout::get_stdout;
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 
-/// How long a slow call takes.
+/// Duration of a slow call.
 const SLOW: Duration = Duration::from_secs(2);
 const HOUR_IN_NANOSECONDS: u64 = 3_600_000_000_000;
-/// Orders for a terminal: clear it, name its window, change the colour, turn the direction of writing.
+/// Terminal control sequences: clear the screen, set the title, change the colour, reverse the writing direction.
 const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;mine\u{7}\u{9b}31m\r\u{202e}";
 
 #[derive(Deserialize)]
@@ -31,12 +31,12 @@ impl Plugin for Misbehaver {
         let settings: Settings = notify_plugin::config()?;
         match settings.act.as_str() {
             "skip" => skipped("told to"),
-            // Every attempt shows, so that a test can count them.
+            // Log every attempt, so that a test can count them.
             "twice" if delivery.attempt <= 2 => {
                 notify_plugin::info!("call {} for {}", delivery.attempt, event.id);
                 Err(retry("told to fail twice"))
             }
-            // One call in eight, by chance that is the same each time.
+            // About one call in eight fails, chosen by a hash, so that it is always the same ones.
             "sometimes" if chance(&event.id, delivery.attempt).is_multiple_of(8) => {
                 Err(retry("told to fail now and then"))
             }
@@ -85,7 +85,7 @@ impl Plugin for Misbehaver {
                     &format!("message{ESCAPES}"),
                     &fields,
                 );
-                // It is printed all the same if this fails.
+                // The text counts as printed even if the flush fails.
                 drop(get_stdout().blocking_write_and_flush(format!("printed{ESCAPES}\n").as_bytes()));
                 Err(reject(format!("code{ESCAPES}"), format!("reason{ESCAPES}")))
             }
@@ -95,7 +95,7 @@ impl Plugin for Misbehaver {
     }
 }
 
-/// Deeper than any stack.
+/// Recurses deeper than any stack.
 #[inline(never)]
 #[expect(unconditional_recursion, reason = "this is what it is for")]
 fn recursion(depth: u64) -> u64 {

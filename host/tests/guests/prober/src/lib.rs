@@ -1,5 +1,5 @@
-//! A guest that tries everything that a plugin may import, and says how each call went, a line
-//! each: `wasi:cli/environment get-environment: nothing`.
+//! A guest that tries everything a plugin may import and reports each call on a line: `wasi:cli/environment
+//! get-environment: nothing`.
 
 use notify_plugin::bindings::notify::plugin::{config, http, log, mail, secrets};
 use notify_plugin::{Delivery, Event, Handled, HostError, Info, Level, Plugin, done};
@@ -22,7 +22,7 @@ impl Plugin for Prober {
         network();
         web();
         say("wasi:filesystem/preopens", "get-directories", some(filesystem::preopens::get_directories().len()));
-        // Nothing comes after either of them.
+        // Nothing runs after either of them.
         if delivery.attempt == 1 {
             cli::exit::exit(Ok(()));
         } else {
@@ -36,7 +36,7 @@ fn say(interface: &str, function: &str, answer: &str) {
     notify_plugin::info!("{interface} {function}: {answer}");
 }
 
-/// For what has a length.
+/// Describes a collection by its length.
 fn some(count: usize) -> &'static str {
     if count == 0 { "nothing" } else { "something" }
 }
@@ -52,7 +52,7 @@ fn asked<T>(answer: &Result<T, HostError>) -> &'static str {
 fn contract() {
     let works = |enabled: bool| if enabled { "works" } else { "nothing" };
     say("notify:plugin/log", "enabled", works(log::enabled(Level::Error)));
-    // This line is the proof.
+    // This log line is itself the proof.
     say("notify:plugin/log", "write", "works");
     say("notify:plugin/config", "get-json", if config::get_json() == "{}" { "nothing" } else { "something" });
     say("notify:plugin/config", "get", some(config::get("anything").iter().len()));
@@ -176,7 +176,7 @@ fn network() {
         match answer {
             Ok(_) => "works".to_owned(),
             Err(ErrorCode::AccessDenied) => "denied".to_owned(),
-            // All that it can say of names.
+            // The closest error code for names.
             Err(ErrorCode::PermanentResolverFailure) => "denied, as a name that cannot be resolved".to_owned(),
             Err(other) => format!("{other:?}"),
         }
@@ -249,7 +249,7 @@ fn web() {
     };
     say("wasi:http/outgoing-handler", "handle", &answer);
 
-    // Nobody can be given one.
+    // The host never passes one in.
     let response = web::OutgoingResponse::new(web::Fields::new());
     works("outgoing-response", true);
     works("outgoing-response.set-status-code", response.set_status_code(404).is_ok());

@@ -1,4 +1,4 @@
-//! A guest that sends requests and mails with a secret in them, or tells the secret wherever it can.
+//! A guest that sends requests and mails with a secret in them, or leaks the secret everywhere it can.
 
 mod views;
 
@@ -13,7 +13,7 @@ struct Settings {
     act: String,
     #[serde(default)]
     url: String,
-    /// The secret.
+    /// Name of the secret.
     #[serde(default)]
     secret: String,
     #[serde(default)]
@@ -48,7 +48,7 @@ impl Plugin for Sender {
     }
 }
 
-/// With the secret in a header, and a signature in another.
+/// Sends a request with the secret in one header and a signature in another.
 fn send(settings: &Settings, event: &Event) -> Handled {
     let secret = secrets::open(&settings.secret)?;
     let signature = STANDARD.encode(secret.hmac_sha256(event.data.as_bytes())?);
@@ -70,12 +70,12 @@ fn send(settings: &Settings, event: &Event) -> Handled {
     }
     let body = String::from_utf8_lossy(&response.body);
     info!("answered {body}");
-    // So that the log cannot hide what the guest has seen.
+    // Reversed, so that the host's redaction cannot hide what the guest has seen.
     info!("backwards {}", body.chars().rev().collect::<String>());
     done_with(format!("{} {body}", response.status))
 }
 
-/// In each way that there is.
+/// Leaks the secret in every possible way.
 fn tell(settings: &Settings) -> Handled {
     let secret = secrets::open(&settings.secret)?;
     let value = secret.reveal()?;
@@ -83,7 +83,7 @@ fn tell(settings: &Settings) -> Handled {
     info!(value = value, "the value is {value}, as {value:?} and {basic}");
     println!("printed {value}");
     eprintln!("printed {value}");
-    // Where the host cuts what has no line feed.
+    // The value straddles the length at which the host cuts a line without a line feed.
     println!("{}{value}", "x".repeat(4096 - value.len() / 2));
     if !settings.url.is_empty() {
         let request = http::Request {
@@ -105,9 +105,9 @@ fn tell(settings: &Settings) -> Handled {
     }
 }
 
-/// More handles of it than it may have.
+/// Opens more handles of the secret than the limit allows.
 fn hoard(secret: &str) -> Handled {
-    // One that is dropped makes room for another.
+    // Dropping a handle makes room for another.
     for _ in 0..2000 {
         drop(secrets::open(secret)?);
     }

@@ -1,4 +1,4 @@
-//! All that a guest sees of answers, as an attacker would look at it.
+//! Everything that a guest sees of answers, from an attacker's viewpoint.
 
 use std::io::Read as _;
 
@@ -9,27 +9,27 @@ use wasip2::http::{outgoing_handler, types};
 
 use crate::Settings;
 
-/// What is asked of a server.
+/// A request to a server.
 #[derive(Deserialize)]
 pub(crate) struct Ask {
     url: String,
-    /// Dashes before the body, and behind it.
+    /// Number of dashes before the body, and after it in the next field.
     #[serde(default)]
     before: usize,
     #[serde(default)]
     after: usize,
     #[serde(default)]
     body: String,
-    /// Of what stands before the secret in the header.
+    /// Number of characters before the secret in the header.
     #[serde(default)]
     prefix: usize,
 }
 
-/// What would have the server send a part, or another form.
+/// Headers that would make a server send a part or another encoding.
 const TRICKS: [(&str, &str); 4] =
     [("accept-encoding", "gzip, br"), ("range", "bytes=0-9"), ("if-range", "\"x\""), ("a-im", "gzip")];
 
-/// Asks all there is to ask, by the contract and by WASI, and logs each view in a line.
+/// Sends every request by the contract and by WASI, and logs each view on a line.
 pub(crate) fn look(settings: &Settings) -> Handled {
     for ask in &settings.asks {
         let body = [&b"-".repeat(ask.before), ask.body.as_bytes(), &b"-".repeat(ask.after)].concat();
@@ -41,7 +41,7 @@ pub(crate) fn look(settings: &Settings) -> Handled {
     done()
 }
 
-/// In a form that the host does not know, so that its log shows what the guest saw.
+/// Formats a view in a way that the host's redaction does not recognize, so that the log shows what the guest saw.
 fn view(status: u16, mut headers: Vec<(String, Vec<u8>)>, body: &[u8], end: &str) -> String {
     headers.sort();
     let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
@@ -107,7 +107,7 @@ fn by_wasi(ask: &Ask, body: &[u8]) -> Result<String, String> {
     let mut stream = incoming.stream().map_err(|()| "it has no stream".to_owned())?;
     let mut content = Vec::new();
     let end = stream.read_to_end(&mut content).map_or_else(|error| format!("cut: {error},"), |_| "whole".to_owned());
-    // Behind it may be a backtrace of the host's.
+    // A backtrace of the host may follow.
     let end = end.lines().next().unwrap_or_default();
     Ok(view(status, headers, &content, end))
 }

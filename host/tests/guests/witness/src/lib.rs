@@ -1,4 +1,4 @@
-//! A guest that tells which events it saw, and by which of its settings.
+//! A guest that reports which events it saw, with the label from its settings.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Settings {
     label: String,
-    /// How long a call takes.
+    /// Duration of a call in milliseconds.
     #[serde(default)]
     milliseconds: u64,
 }
