@@ -31,7 +31,7 @@ fn write_host(page: &mut Exposition, admin: &Admin) {
     page.gauge("notify_start_time_seconds", "When the host began, in seconds since 1970")
         .value(&[], admin.started_at.as_duration().as_secs_f64());
     page.gauge("notify_ready", "Whether the host takes events and hands them to plugins, as /readyz says")
-        .count(&[], admin.reasons().is_empty().into());
+        .count(&[], admin.sources.readiness.reasons().is_empty().into());
     page.gauge("notify_broker_connected", "Whether there is a session with the broker")
         .count(&[], delivery.connected.is_some().into());
     page.counter("notify_broker_sessions_total", "Sessions with the broker that were opened")

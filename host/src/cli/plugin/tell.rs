@@ -1,22 +1,40 @@
-//! Commands that send the same request to every running host.
+//! Commands that perform the same operation in every running host.
 
 use std::path::Path;
 
 use anyhow::bail;
-use supervisor::control::{ANSWERED_OTHERWISE, Answer, Hosts, Reply, Request, ask};
+use serde::Deserialize;
+use supervisor::control::check_name;
 
 use crate::cli::command::say;
+use crate::cli::hosts::{ANSWER_TIME_MAX, Hosts, RELOAD_TIME_MAX};
 
-pub(super) async fn pause(state: &Path, plugins: &Path, plugin: String) -> anyhow::Result<()> {
-    report(ask(state, plugins, &Request::Pause { plugin }).await?)
+/// An operation on a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PluginAction {
+    Pause,
+    Resume,
+    Reload,
 }
 
-pub(super) async fn resume(state: &Path, plugins: &Path, plugin: String) -> anyhow::Result<()> {
-    report(ask(state, plugins, &Request::Resume { plugin }).await?)
+impl PluginAction {
+    /// Returns its name in the API.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Reload => "reload",
+        }
+    }
 }
 
-pub(super) async fn reload(state: &Path, plugins: &Path, plugin: String) -> anyhow::Result<()> {
-    report(ask(state, plugins, &Request::Reload { plugin }).await?)
+#[derive(Deserialize)]
+struct Done {
+    done: String,
+}
+
+pub(super) async fn tell(state: &Path, plugins: &Path, action: PluginAction, plugin: &str) -> anyhow::Result<()> {
+    report(Hosts::find_some(state, plugins).await?, action, plugin).await
 }
 
 /// Makes the running hosts reload a plugin whose files have just changed.
@@ -26,19 +44,23 @@ pub(super) async fn reload_if_running(state: &Path, plugin: &str) -> anyhow::Res
         say!("no host runs with this plugin folder: it takes effect when one starts");
         return Ok(());
     }
-    report(hosts.ask(&Request::Reload { plugin: plugin.to_owned() }).await)
+    report(hosts, PluginAction::Reload, plugin).await
 }
 
-/// Prints the answers, equal ones once. Fails if any host failed.
-fn report(answers: Vec<Answer>) -> anyhow::Result<()> {
+/// Performs the operation and prints the answers, equal ones once. Fails if any host failed.
+async fn report(hosts: Hosts, action: PluginAction, plugin: &str) -> anyhow::Result<()> {
+    // A name that passes needs no escaping in the path.
+    check_name(plugin).map_err(anyhow::Error::msg)?;
+    let time_max = match action {
+        PluginAction::Pause | PluginAction::Resume => ANSWER_TIME_MAX,
+        PluginAction::Reload => RELOAD_TIME_MAX,
+    };
+    let path = format!("plugins/{plugin}/{}", action.word());
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for answer in answers {
+    for answer in hosts.post(&path, time_max).await {
         let (sentences, sentence) = match answer {
-            Ok(Reply::Done(sentence)) => (&mut done, sentence),
-            Ok(Reply::Plugins { .. } | Reply::Reloaded(_) | Reply::Refused(_)) => {
-                (&mut failed, ANSWERED_OTHERWISE.to_owned())
-            }
-            Err(problem) => (&mut failed, problem),
+            Ok(Done { done: sentence }) => (&mut done, sentence),
+            Err(refusal) => (&mut failed, refusal.sentence),
         };
         if !sentences.contains(&sentence) {
             sentences.push(sentence);

@@ -1,15 +1,18 @@
-//! `/host`: identity and condition of this host.
+//! `/host`: identity and condition of this host. `/reload`: reads its settings again.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use http::StatusCode;
 use serde_json::{Value, json};
+use supervisor::reload::Reloaded;
 
+use crate::refusal::Refusal;
 use crate::{Admin, rfc_3339};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let (sources, reasons) = (&admin.sources, admin.reasons());
+    let (sources, reasons) = (&admin.sources, admin.sources.readiness.reasons());
     let (url, since) = match sources.status.look().connected {
         Some((url, since)) => (url.to_string(), Some(rfc_3339(since))),
         None => (sources.broker.to_string(), None),
@@ -27,4 +30,11 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
         "journal": sources.journal.is_on(),
         "otlp": sources.config.tracing.is_on(),
     }))
+}
+
+pub(super) async fn reload(State(admin): State<Arc<Admin>>) -> Result<Json<Reloaded>, Refusal> {
+    let settings = Arc::clone(&admin.sources.settings);
+    // A reload that ends halfway would forget which settings it has changed.
+    let reloaded = admin.complete(async move { settings.reload().await }).await?;
+    reloaded.map(Json).map_err(|problems| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, problems))
 }
