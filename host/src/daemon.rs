@@ -12,7 +12,7 @@ use journal::Journal;
 use sandbox::capability::HostServices;
 use sandbox::{Engine, Loader};
 use supervisor::control::{ControlSocket, PluginControl};
-use supervisor::readiness::Readiness;
+use supervisor::readiness::RunningHost;
 use supervisor::reconcile::Reconciler;
 use supervisor::reload::{self, Reloader};
 use supervisor::sessions::Sessions;
@@ -89,22 +89,17 @@ async fn serve(
     // Dropped at the end of this function, which ends the tasks.
     let mut helpers = JoinSet::new();
     helpers.spawn(reload::on_hangup(Arc::clone(&settings), stop.clone())?);
-    let control = PluginControl { registry: Arc::clone(&registry), catalog, reloads };
-    let readiness = Readiness {
+    let host = RunningHost {
         config: Arc::clone(&config),
         broker: broker.clone(),
-        control: control.clone(),
+        control: PluginControl { registry: Arc::clone(&registry), catalog, reloads },
         status: Arc::clone(&status),
         stop: stop.clone(),
     };
-    let _informed = systemd::inform(readiness.clone(), config.broker_timeout.is_some());
+    let _informed = systemd::inform(host.clone(), config.broker_timeout.is_some());
     let admin = Admin::new(Sources {
-        config: Arc::clone(&config),
-        broker: broker.clone(),
-        control,
+        host,
         settings,
-        readiness,
-        status: Arc::clone(&status),
         metrics: metrics.clone(),
         log,
         instance_permits,

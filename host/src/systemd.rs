@@ -17,7 +17,7 @@ use delivery::DeliveryState;
 use event::text::counted;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use supervisor::readiness::Readiness;
+use supervisor::readiness::RunningHost;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
@@ -50,14 +50,14 @@ impl Drop for Informed {
 
 /// Starts to inform the manager, if there is one. If the host may give up on an absent broker (`broker_must_answer`),
 /// the start is complete only after the broker has answered.
-pub(crate) fn inform(host: Readiness, broker_must_answer: bool) -> Option<Informed> {
+pub(crate) fn inform(host: RunningHost, broker_must_answer: bool) -> Option<Informed> {
     std::env::var_os(SOCKET_VARIABLE)?;
     let socket = Arc::new(ManagerSocket::default());
     let task = tokio::spawn(watch(host, Arc::clone(&socket), broker_must_answer));
     Some(Informed { task, socket })
 }
 
-async fn watch(host: Readiness, socket: Arc<ManagerSocket>, broker_must_answer: bool) {
+async fn watch(host: RunningHost, socket: Arc<ManagerSocket>, broker_must_answer: bool) {
     let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
     let ping_every = watchdog.map(|time| time / PINGS);
     let mut pinged: Option<Instant> = None;
@@ -116,7 +116,7 @@ fn start_is_over(
 }
 
 /// Describes the host's condition on one line.
-fn status(host: &Readiness, reasons: &[String]) -> String {
+fn status(host: &RunningHost, reasons: &[String]) -> String {
     let text = if reasons.is_empty() {
         let (queue, plugins) = (host.config.source.names.source(), host.control.registry.runners().len());
         format!("ready: consuming queue {queue:?} at {} with {}", host.broker, counted(plugins, "plugin"))

@@ -104,7 +104,7 @@ async fn exchange(stream: UnixStream, method: &Method, path: &str) -> Result<(St
     let exchange = async move {
         let answer = sender.send_request(request).await.map_err(|error| {
             if error.is_parse() {
-                // Up to version 0.1.0 a host spoke JSON lines on its socket.
+                // Hosts once spoke JSON lines on their sockets.
                 return Refusal::without_answer(
                     "a host of an older version does not understand this command: restart it",
                 );

@@ -16,7 +16,7 @@ pub(super) async fn healthz() -> Json<serde_json::Value> {
 }
 
 pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
-    let reasons = admin.sources.readiness.reasons();
+    let reasons = admin.sources.host.reasons();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
 }

@@ -23,16 +23,13 @@ mod token;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use broker::BrokerUrl;
-use config::HostConfig;
 use dead_letters::DeadLetterService;
-use delivery::DeliveryStatus;
 use http::StatusCode;
 use jiff::Timestamp;
 use journal::Journal;
 use sandbox::SharedInstancePermits;
-use supervisor::control::{ControlSocket, PluginControl};
-use supervisor::readiness::Readiness;
+use supervisor::control::ControlSocket;
+use supervisor::readiness::RunningHost;
 use supervisor::reload::Reloader;
 use telemetry::log_writer::LogStatus;
 use telemetry::metrics::Metrics;
@@ -52,12 +49,8 @@ const QUESTIONS_MAX: usize = 4;
 
 /// The parts of the host that the server shows and controls.
 pub struct Sources {
-    pub config: Arc<HostConfig>,
-    pub broker: BrokerUrl,
-    pub control: PluginControl,
+    pub host: RunningHost,
     pub settings: Arc<Reloader>,
-    pub readiness: Readiness,
-    pub status: Arc<DeliveryStatus>,
     pub metrics: Metrics,
     pub log: LogStatus,
     pub instance_permits: SharedInstancePermits,
@@ -68,7 +61,7 @@ pub struct Sources {
 
 /// The admin server and its own state.
 pub struct Admin {
-    pub sources: Sources,
+    sources: Sources,
     started_at: Timestamp,
     depths: LastDepths,
     samples: Samples,
@@ -87,10 +80,10 @@ impl Admin {
             started_at: Timestamp::now(),
             depths: LastDepths::default(),
             samples: Samples::new(),
-            streams: Streams::new(sources.readiness.stop.clone()),
+            streams: Streams::new(sources.host.stop.clone()),
             follower: Arc::new(Follower::new()),
             questions: Semaphore::new(QUESTIONS_MAX),
-            letters: Arc::new(DeadLetterService::new(Arc::clone(&sources.config), sources.broker.clone())),
+            letters: Arc::new(DeadLetterService::new(Arc::clone(&sources.host.config), sources.host.broker.clone())),
             tasks: TaskTracker::new(),
             sources,
         })
@@ -114,9 +107,10 @@ impl Admin {
 
     /// Runs `work` to completion even if the client disconnects.
     async fn complete<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Refusal> {
-        self.tasks.spawn(work).await.map_err(|error| {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the host failed at it: {error}"))
-        })
+        self.tasks
+            .spawn(work)
+            .await
+            .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the host failed at it: {error}")))
     }
 }
 

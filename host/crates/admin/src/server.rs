@@ -80,7 +80,7 @@ pub(super) async fn serve(admin: Arc<Admin>, listening: Option<Listening>, socke
         // No guard: the folder's permissions are the protection, and no browser reaches a Unix socket.
         let router = router(Arc::clone(&admin));
         let serve = accept(Socket(socket), COMMANDS_MAX, |stream| answer_command(stream, router.clone()));
-        admin.sources.readiness.stop.run_until_cancelled(serve).await;
+        admin.sources.host.stop.run_until_cancelled(serve).await;
     };
     tokio::join!(tcp, commands);
 }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::{PluginControl, PluginState};
 
-/// The parts of a host that readiness depends on.
+/// The parts of a running host that decide its readiness.
 #[derive(Clone)]
-pub struct Readiness {
+pub struct RunningHost {
     pub config: Arc<HostConfig>,
     pub broker: BrokerUrl,
     pub control: PluginControl,
@@ -24,7 +24,7 @@ pub struct Readiness {
     pub stop: CancellationToken,
 }
 
-impl Readiness {
+impl RunningHost {
     /// Returns why the host is not ready, one sentence per reason; empty if it is.
     pub fn reasons(&self) -> Vec<String> {
         let Self { config, control, .. } = self;

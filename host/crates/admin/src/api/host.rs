@@ -12,23 +12,24 @@ use crate::refusal::Refusal;
 use crate::{Admin, rfc_3339};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let (sources, reasons) = (&admin.sources, admin.sources.readiness.reasons());
-    let (url, since) = match sources.status.look().connected {
+    let (sources, host) = (&admin.sources, &admin.sources.host);
+    let reasons = host.reasons();
+    let (url, since) = match host.status.look().connected {
         Some((url, since)) => (url.to_string(), Some(rfc_3339(since))),
-        None => (sources.broker.to_string(), None),
+        None => (host.broker.to_string(), None),
     };
-    let source = &sources.config.source;
+    let source = &host.config.source;
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "process": std::process::id(),
         "started_at": rfc_3339(admin.started_at),
         "broker": { "url": url, "connected": since.is_some(), "since": since },
         "source": { "exchange": source.exchange, "queue": source.names.source() },
-        "plugins_folder": sources.config.plugins,
+        "plugins_folder": host.config.plugins,
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "journal": sources.journal.is_on(),
-        "otlp": sources.config.tracing.is_on(),
+        "otlp": host.config.tracing.is_on(),
     }))
 }
 

@@ -18,13 +18,13 @@ use crate::refusal::Refusal;
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let depths = depths::last(&admin.depths);
     let plugins: Vec<_> =
-        admin.sources.control.list().into_iter().map(|report| show(&admin, &depths, &report)).collect();
+        admin.sources.host.control.list().into_iter().map(|report| show(&admin, &depths, &report)).collect();
     Json(json!({ "process": std::process::id(), "plugins": plugins }))
 }
 
 fn show(admin: &Admin, depths: &Depths, report: &PluginReport) -> Value {
     let mut plugin = json!(report);
-    let runner = admin.sources.control.registry.get(&report.name);
+    let runner = admin.sources.host.control.registry.get(&report.name);
     let metrics = runner.as_ref().map(|runner| Arc::clone(&runner.metrics)).unwrap_or_default();
     let queue = depths.plugins.get(&report.name);
     let age = queue.and_then(|depth| depth.age_max(metrics.queued_at(), now()));
@@ -74,22 +74,28 @@ fn granted(grants: &Grants) -> Value {
 }
 
 pub(super) async fn pause(State(admin): State<Arc<Admin>>, Path(plugin): Path<String>) -> Result<Json<Value>, Refusal> {
-    told(&admin, &plugin, admin.sources.control.pause(&plugin))
+    told(&admin, &plugin, admin.sources.host.control.pause(&plugin))
 }
 
-pub(super) async fn resume(State(admin): State<Arc<Admin>>, Path(plugin): Path<String>) -> Result<Json<Value>, Refusal> {
-    told(&admin, &plugin, admin.sources.control.resume(&plugin))
+pub(super) async fn resume(
+    State(admin): State<Arc<Admin>>,
+    Path(plugin): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    told(&admin, &plugin, admin.sources.host.control.resume(&plugin))
 }
 
-pub(super) async fn reload(State(admin): State<Arc<Admin>>, Path(plugin): Path<String>) -> Result<Json<Value>, Refusal> {
-    told(&admin, &plugin, admin.sources.control.reload(&plugin).await)
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Path(plugin): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    told(&admin, &plugin, admin.sources.host.control.reload(&plugin).await)
 }
 
 fn told(admin: &Admin, plugin: &str, done: Result<String, String>) -> Result<Json<Value>, Refusal> {
     match done {
         Ok(sentence) => Ok(Json(json!({ "done": sentence }))),
         Err(problem) => {
-            let is_known = admin.sources.control.catalog.all().contains_key(plugin);
+            let is_known = admin.sources.host.control.catalog.all().contains_key(plugin);
             let status = if is_known { StatusCode::CONFLICT } else { StatusCode::NOT_FOUND };
             Err(Refusal::new(status, problem))
         }
