@@ -18,9 +18,9 @@ use tokio::net::UnixStream;
 use crate::cli::api;
 
 /// Time limit of an answer that the host has at hand.
-pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time limit of the answer to a reload. The plugin may have to be compiled, and wait for another one first.
-pub(super) const RELOAD_TIME_MAX: Duration = COMPILE_TIME_MAX.saturating_mul(2);
+const RELOAD_TIME_MAX: Duration = COMPILE_TIME_MAX.saturating_mul(2);
 /// Maximum bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -65,18 +65,9 @@ impl Hosts {
         self.streams.len()
     }
 
-    /// Asks each host for something that it has at hand.
-    pub(super) async fn get<T: DeserializeOwned>(self, path: &str) -> Vec<Result<T, Refusal>> {
-        self.ask(Method::GET, path, ANSWER_TIME_MAX).await
-    }
-
-    /// Makes each host do something.
-    pub(super) async fn post<T: DeserializeOwned>(self, path: &str, time_max: Duration) -> Vec<Result<T, Refusal>> {
-        self.ask(Method::POST, path, time_max).await
-    }
-
-    /// Asks all hosts at once, so that none waits for another.
-    async fn ask<T: DeserializeOwned>(self, method: Method, path: &str, time_max: Duration) -> Vec<Result<T, Refusal>> {
+    /// Asks all hosts at once, so that none waits for another. `path` is below `/api/v1/`.
+    pub(super) async fn ask<T: DeserializeOwned>(self, method: Method, path: &str) -> Vec<Result<T, Refusal>> {
+        let time_max = if path.ends_with("reload") { RELOAD_TIME_MAX } else { ANSWER_TIME_MAX };
         let path = format!("/api/v1/{path}");
         let ask = async |stream| {
             let answer = tokio::time::timeout(time_max, exchange(stream, &method, &path)).await;
@@ -157,7 +148,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let listeners = std::array::from_fn(|at| UnixListener::bind(folder.join(format!("{at}.sock"))).unwrap());
         let found = Hosts::find(state.path()).await;
-        let asked = async { tokio::join!(found.get::<Value>("plugins"), hosts(listeners)).0 };
+        let asked = async { tokio::join!(found.ask::<Value>(Method::GET, "plugins"), hosts(listeners)).0 };
         let answers =
             tokio::time::timeout(Duration::from_secs(30), asked).await.expect("nobody waits for the slow one");
         let expected = expected.map(|expected| match expected {

@@ -10,12 +10,12 @@ use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use config::BadConfig;
 use config::{HostConfig, host_example, host_schema, plugin_schema};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use supervisor::reload::Reloaded;
 
 use crate::cli::RunArguments;
 use crate::cli::command::{say, unless_cut_off};
-use crate::cli::hosts::{Hosts, RELOAD_TIME_MAX};
+use crate::cli::hosts::Hosts;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -78,7 +78,7 @@ pub(crate) async fn reload(config: &HostConfig) -> anyhow::Result<()> {
     let state = config.state_folder().context("there is no home directory: name the host's folder by --state")?;
     let state = state::of_plugins(&state, &config.plugins);
     let (mut failed, mut refused) = (Vec::new(), Vec::new());
-    for answer in Hosts::find_some(&state, &config.plugins).await?.post("reload", RELOAD_TIME_MAX).await {
+    for answer in Hosts::find_some(&state, &config.plugins).await?.ask(Method::POST, "reload").await {
         match answer {
             Ok(reloaded) => tell(&reloaded),
             Err(refusal) if refusal.status == Some(StatusCode::UNPROCESSABLE_ENTITY) => refused.push(refusal.sentence),

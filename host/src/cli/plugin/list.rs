@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use event::text::shown;
+use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 use supervisor::control::{PluginReport, PluginState};
@@ -23,7 +24,7 @@ struct HostPlugins {
 
 pub(super) async fn list(state: &Path, plugins: &Path, json: bool) -> anyhow::Result<()> {
     let (mut hosts, mut failed) = (Vec::new(), Vec::new());
-    for answer in Hosts::find_some(state, plugins).await?.get::<HostPlugins>("plugins").await {
+    for answer in Hosts::find_some(state, plugins).await?.ask::<HostPlugins>(Method::GET, "plugins").await {
         match answer {
             Ok(host) => hosts.push(host),
             Err(refusal) => failed.push(refusal.sentence),

@@ -3,37 +3,20 @@
 use std::path::Path;
 
 use anyhow::bail;
+use http::Method;
 use serde::Deserialize;
 use supervisor::control::check_name;
 
 use crate::cli::command::say;
-use crate::cli::hosts::{ANSWER_TIME_MAX, Hosts, RELOAD_TIME_MAX};
-
-/// An operation on a plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PluginAction {
-    Pause,
-    Resume,
-    Reload,
-}
-
-impl PluginAction {
-    /// Returns its name in the API.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Reload => "reload",
-        }
-    }
-}
+use crate::cli::hosts::Hosts;
 
 #[derive(Deserialize)]
 struct Done {
     done: String,
 }
 
-pub(super) async fn tell(state: &Path, plugins: &Path, action: PluginAction, plugin: &str) -> anyhow::Result<()> {
+/// Makes the running hosts perform the operation. `action` is its name in the API.
+pub(super) async fn tell(state: &Path, plugins: &Path, action: &str, plugin: &str) -> anyhow::Result<()> {
     report(Hosts::find_some(state, plugins).await?, action, plugin).await
 }
 
@@ -44,20 +27,15 @@ pub(super) async fn reload_if_running(state: &Path, plugin: &str) -> anyhow::Res
         say!("no host runs with this plugin folder: it takes effect when one starts");
         return Ok(());
     }
-    report(hosts, PluginAction::Reload, plugin).await
+    report(hosts, "reload", plugin).await
 }
 
 /// Performs the operation and prints the answers, equal ones once. Fails if any host failed.
-async fn report(hosts: Hosts, action: PluginAction, plugin: &str) -> anyhow::Result<()> {
+async fn report(hosts: Hosts, action: &str, plugin: &str) -> anyhow::Result<()> {
     // A name that passes needs no escaping in the path.
     check_name(plugin).map_err(anyhow::Error::msg)?;
-    let time_max = match action {
-        PluginAction::Pause | PluginAction::Resume => ANSWER_TIME_MAX,
-        PluginAction::Reload => RELOAD_TIME_MAX,
-    };
-    let path = format!("plugins/{plugin}/{}", action.word());
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for answer in hosts.post(&path, time_max).await {
+    for answer in hosts.ask(Method::POST, &format!("plugins/{plugin}/{action}")).await {
         let (sentences, sentence) = match answer {
             Ok(Done { done: sentence }) => (&mut done, sentence),
             Err(refusal) => (&mut failed, refusal.sentence),
