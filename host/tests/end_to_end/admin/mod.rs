@@ -124,7 +124,8 @@ fn by_the_socket_the_same_is_served_without_a_token() {
     world.plug_logger();
     fs::write(world.path("token"), "correct-horse-battery\n").unwrap();
     let token = world.path("token");
-    let (host, _admin) = world.host_with_admin(&["--admin-token-file", token.to_str().unwrap()]);
+    let (host, admin) = world.host_with_admin(&["--admin-token-file", token.to_str().unwrap()]);
+    await_readiness(&admin, None);
     let folder = fs::read_dir(world.path("state/folders")).unwrap().next().unwrap().unwrap().path().join("hosts");
     let ask = |request: &str| {
         let socket = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
