@@ -11,10 +11,11 @@ use delivery::{DeliveryStatus, Dispatcher, Duplicates, Quarantine, Registry, Unm
 use journal::Journal;
 use sandbox::capability::HostServices;
 use sandbox::{Engine, Loader};
+use supervisor::control::{ControlSocket, PluginControl};
+use supervisor::readiness::RunningHost;
 use supervisor::reconcile::Reconciler;
-use supervisor::reload::Reloader;
+use supervisor::reload::{self, Reloader};
 use supervisor::sessions::Sessions;
-use supervisor::{control, reload};
 use telemetry::LogLevelHandle;
 use telemetry::log_writer::LogStatus;
 use telemetry::metrics::Metrics;
@@ -88,25 +89,25 @@ async fn serve(
     // Dropped at the end of this function, which ends the tasks.
     let mut helpers = JoinSet::new();
     helpers.spawn(reload::on_hangup(Arc::clone(&settings), stop.clone())?);
-    let control = control::Server { registry: Arc::clone(&registry), catalog, reloads, settings };
-    let admin = Admin::new(Sources {
+    let host = RunningHost {
         config: Arc::clone(&config),
         broker: broker.clone(),
-        control: control.clone(),
+        control: PluginControl { registry: Arc::clone(&registry), catalog, reloads },
         status: Arc::clone(&status),
+        stop: stop.clone(),
+    };
+    let _informed = systemd::inform(host.clone(), config.broker_timeout.is_some());
+    let admin = Admin::new(Sources {
+        host,
+        settings,
         metrics: metrics.clone(),
         log,
         instance_permits,
         journal: journal.clone(),
         journal_file: folder_state.as_deref().map(journal::file),
-        stop: stop.clone(),
     });
-    let _informed = systemd::inform(Arc::clone(&admin), config.broker_timeout.is_some());
-    if let Some(listening) = listening {
-        // Not cancelled by `stop`: it reports how the shutdown proceeds.
-        helpers.spawn(admin.run(listening));
-    }
-    hear_commands(&mut helpers, control, folder_state.as_deref(), stop);
+    // Not cancelled by `stop`: it reports how the shutdown proceeds.
+    helpers.spawn(admin.run(listening, control_socket(folder_state.as_deref()).await));
     if stop.run_until_cancelled(reconciler.begin()).await.is_none() {
         return Ok(());
     }
@@ -133,16 +134,15 @@ async fn serve(
 }
 
 /// Listens for commands, if there is a place for the socket.
-fn hear_commands(helpers: &mut JoinSet<()>, control: control::Server, folder: Option<&Path>, stop: &CancellationToken) {
-    match folder.map(control::listen) {
-        Some(Ok(listening)) => {
-            helpers.spawn(control.run(listening, stop.clone()));
-        }
-        Some(Err(error)) => warn!("commands such as `notify-host plugin list` cannot reach this host: {error}"),
-        None => warn!(
+async fn control_socket(folder: Option<&Path>) -> Option<ControlSocket> {
+    let Some(folder) = folder else {
+        warn!(
             "commands such as `notify-host plugin list` cannot reach this host: there is no home directory; name a folder by --state"
-        ),
-    }
+        );
+        return None;
+    };
+    let unreachable = |error| warn!("commands such as `notify-host plugin list` cannot reach this host: {error}");
+    ControlSocket::listen(folder).await.map_err(unreachable).ok()
 }
 
 /// Closes the journal, which writes its last records, and the quarantine, which must not take this end for a crash. As

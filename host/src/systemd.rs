@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use admin::Admin;
 use delivery::DeliveryState;
 use event::text::counted;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
+use supervisor::readiness::RunningHost;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
@@ -50,23 +50,24 @@ impl Drop for Informed {
 
 /// Starts to inform the manager, if there is one. If the host may give up on an absent broker (`broker_must_answer`),
 /// the start is complete only after the broker has answered.
-pub(crate) fn inform(host: Arc<Admin>, broker_must_answer: bool) -> Option<Informed> {
+pub(crate) fn inform(host: RunningHost, broker_must_answer: bool) -> Option<Informed> {
     std::env::var_os(SOCKET_VARIABLE)?;
     let socket = Arc::new(ManagerSocket::default());
     let task = tokio::spawn(watch(host, Arc::clone(&socket), broker_must_answer));
     Some(Informed { task, socket })
 }
 
-async fn watch(host: Arc<Admin>, socket: Arc<ManagerSocket>, broker_must_answer: bool) {
+async fn watch(host: RunningHost, socket: Arc<ManagerSocket>, broker_must_answer: bool) {
     let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
     let ping_every = watchdog.map(|time| time / PINGS);
     let mut pinged: Option<Instant> = None;
     let (mut started, mut is_ready_told) = (false, false);
     let mut told = String::new();
     loop {
-        let (delivery_state, reasons) = (host.delivery(), host.reasons());
+        let (delivery_state, reasons) = (host.status.look(), host.reasons());
+        let runs_no_plugin = host.control.registry.runners().is_empty();
         let mut news = Vec::new();
-        if !started && start_is_over(&delivery_state, reasons.is_empty(), host.runs_no_plugin(), broker_must_answer) {
+        if !started && start_is_over(&delivery_state, reasons.is_empty(), runs_no_plugin, broker_must_answer) {
             started = true;
         }
         if started && !is_ready_told {
@@ -92,7 +93,7 @@ async fn watch(host: Arc<Admin>, socket: Arc<ManagerSocket>, broker_must_answer:
         let pause = tokio::time::sleep(ping_every.map_or(look, |every| every.min(look)));
         tokio::select! {
             () = pause => {}
-            () = host.sources.stop.cancelled(), if !socket.is_stopping.load(Ordering::Relaxed) => socket.stopping(),
+            () = host.stop.cancelled(), if !socket.is_stopping.load(Ordering::Relaxed) => socket.stopping(),
         }
     }
 }
@@ -115,11 +116,10 @@ fn start_is_over(
 }
 
 /// Describes the host's condition on one line.
-fn status(host: &Admin, reasons: &[String]) -> String {
+fn status(host: &RunningHost, reasons: &[String]) -> String {
     let text = if reasons.is_empty() {
-        let (queue, plugins) =
-            (host.sources.config.source.names.source(), host.sources.control.registry.runners().len());
-        format!("ready: consuming queue {queue:?} at {} with {}", host.sources.broker, counted(plugins, "plugin"))
+        let (queue, plugins) = (host.config.source.names.source(), host.control.registry.runners().len());
+        format!("ready: consuming queue {queue:?} at {} with {}", host.broker, counted(plugins, "plugin"))
     } else {
         format!("not ready: {}", reasons.join("; "))
     };

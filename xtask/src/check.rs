@@ -103,7 +103,8 @@ fn lint_guests(project: &Project) -> anyhow::Result<()> {
 fn document(project: &Project) -> anyhow::Result<()> {
     let mut doc = project.cargo();
     // Private items too: most of what is documented here is private, and links rot there as well.
-    doc.env("RUSTDOCFLAGS", "--deny warnings")
+    // So links to private items resolve.
+    doc.env("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private-intra-doc-links")
         .args(["doc", "--no-deps", "--document-private-items"])
         .args(project.without_guests());
     tools::run(&mut doc)

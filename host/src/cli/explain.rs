@@ -13,10 +13,10 @@ use journal::json::{time, waits_for, word};
 use journal::{
     Attempted, EVENTS_MAX, Next, Received, Record, Rule, Standing, StoreError, Timeline, What, find, nothing_known,
 };
-use supervisor::control::Hosts;
 use tokio::time::Instant;
 
 use crate::cli::command::{say, unless_cut_off, write_json};
+use crate::cli::hosts::Hosts;
 
 /// How long to wait for a running host to write its latest records, and the interval of the checks.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::doc_markdown, reason = "`--help` shows it as it stands")]
 
+mod api;
 mod command;
 mod config;
 mod confirm;
@@ -10,6 +11,7 @@ mod events;
 mod execute;
 mod explain;
 mod health;
+mod hosts;
 mod manual;
 mod plugin;
 mod route;

@@ -47,7 +47,7 @@ pub(super) type LastDepths = Mutex<Depths>;
 pub(super) async fn watch(admin: &Admin) {
     loop {
         let before = last(&admin.depths);
-        let found = match admin.sources.status.broker() {
+        let found = match admin.sources.host.status.broker() {
             Some(broker) => look(admin, &broker, &before).await,
             None => Depths { plugins: BTreeMap::new(), ..Depths::default() },
         };
@@ -61,14 +61,14 @@ pub(super) fn last(depths: &LastDepths) -> Depths {
 }
 
 async fn look(admin: &Admin, broker: &Broker, before: &Depths) -> Depths {
-    let names = &admin.sources.config.source.names;
+    let names = &admin.sources.host.config.source.names;
     let mut found = Depths {
         source: ask(broker, names.source()).await,
         dead: ask(broker, &names.dead()).await,
         plugins: BTreeMap::new(),
     };
     // Include plugins that are not running: events may wait for them.
-    for plugin in admin.sources.control.catalog.all().into_keys() {
+    for plugin in admin.sources.host.control.catalog.all().into_keys() {
         if let Some(messages) = ask(broker, &names.plugin(&plugin)).await {
             let depth = before.plugins.get(&plugin).copied().unwrap_or_default();
             found.plugins.insert(plugin, depth.next(messages, now()));

@@ -1,5 +1,5 @@
 //! The admin server: shows the host's condition, metrics and history over HTTP, and serves the dashboard. It also
-//! performs the operations that the commands offer.
+//! performs the operations that the commands offer, which reach it by the control socket.
 //!
 //! It reads what other parts report; delivery does not know it. If it is off or broken, delivery continues.
 
@@ -23,23 +23,22 @@ mod token;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use broker::BrokerUrl;
-use config::HostConfig;
 use dead_letters::DeadLetterService;
-use delivery::{DeliveryState, DeliveryStatus, Runner};
+use http::StatusCode;
 use jiff::Timestamp;
 use journal::Journal;
 use sandbox::SharedInstancePermits;
-use supervisor::control::{self, PluginState};
+use supervisor::control::ControlSocket;
+use supervisor::readiness::RunningHost;
+use supervisor::reload::Reloader;
 use telemetry::log_writer::LogStatus;
 use telemetry::metrics::Metrics;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::depths::LastDepths;
 use crate::follower::Follower;
-use crate::health::{Signs, reasons};
+use crate::refusal::Refusal;
 use crate::samples::Samples;
 use crate::server::Listening;
 pub use crate::server::listen;
@@ -50,23 +49,19 @@ const QUESTIONS_MAX: usize = 4;
 
 /// The parts of the host that the server shows and controls.
 pub struct Sources {
-    pub config: Arc<HostConfig>,
-    pub broker: BrokerUrl,
-    pub control: control::Server,
-    pub status: Arc<DeliveryStatus>,
+    pub host: RunningHost,
+    pub settings: Arc<Reloader>,
     pub metrics: Metrics,
     pub log: LogStatus,
     pub instance_permits: SharedInstancePermits,
     pub journal: Journal,
     /// `None`: there is no folder for one.
     pub journal_file: Option<PathBuf>,
-    /// Cancelled when the host is asked to stop.
-    pub stop: CancellationToken,
 }
 
 /// The admin server and its own state.
 pub struct Admin {
-    pub sources: Sources,
+    sources: Sources,
     started_at: Timestamp,
     depths: LastDepths,
     samples: Samples,
@@ -85,61 +80,38 @@ impl Admin {
             started_at: Timestamp::now(),
             depths: LastDepths::default(),
             samples: Samples::new(),
-            streams: Streams::new(sources.stop.clone()),
+            streams: Streams::new(sources.host.stop.clone()),
             follower: Arc::new(Follower::new()),
             questions: Semaphore::new(QUESTIONS_MAX),
-            letters: Arc::new(DeadLetterService::new(Arc::clone(&sources.config), sources.broker.clone())),
+            letters: Arc::new(DeadLetterService::new(Arc::clone(&sources.host.config), sources.host.broker.clone())),
             tasks: TaskTracker::new(),
             sources,
         })
     }
 
-    /// Runs the server for as long as the future is polled.
-    pub async fn run(self: Arc<Self>, listening: Listening) {
+    /// Serves the listeners that there are, for as long as the future is polled.
+    pub async fn run(self: Arc<Self>, listening: Option<Listening>, socket: Option<ControlSocket>) {
         let follow = async {
             if let Some(file) = &self.sources.journal_file {
                 Arc::clone(&self.follower).run(file).await;
             }
         };
-        tokio::join!(
-            listening.serve(Arc::clone(&self)),
-            depths::watch(&self),
-            samples::take(Arc::clone(&self)),
-            self.letters.tidy(),
-            follow
-        );
+        // Commands ask for neither queue depths nor samples, so a host without the dashboard need not collect them.
+        let is_shown = listening.is_some();
+        let collect = async {
+            if is_shown {
+                tokio::join!(depths::watch(&self), samples::take(Arc::clone(&self)));
+            }
+        };
+        tokio::join!(server::serve(Arc::clone(&self), listening, socket), collect, self.letters.tidy(), follow);
     }
 
-    /// Returns why the host is not ready; empty if it is.
-    pub fn reasons(&self) -> Vec<String> {
-        let Sources { config, control, .. } = &self.sources;
-        let not_loaded: Vec<_> = control
-            .list()
-            .into_iter()
-            .filter(|report| report.state == PluginState::NotLoaded)
-            .map(|report| (report.name, report.problem.unwrap_or_default()))
-            .collect();
-        let runners = control.registry.runners();
-        let no_queue = |runner: &Arc<Runner>| Some((runner.name.to_string(), runner.no_queue()?));
-        let no_queue: Vec<_> = runners.iter().filter_map(no_queue).collect();
-        reasons(&Signs {
-            is_stopping: self.sources.stop.is_cancelled(),
-            plugins: runners.len(),
-            not_loaded: &not_loaded,
-            no_queue: &no_queue,
-            broker: &self.sources.broker,
-            queue: config.source.names.source(),
-            folder: &config.plugins,
-            delivery: &self.sources.status.look(),
-        })
-    }
-
-    pub fn delivery(&self) -> DeliveryState {
-        self.sources.status.look()
-    }
-
-    pub fn runs_no_plugin(&self) -> bool {
-        self.sources.control.registry.runners().is_empty()
+    /// Runs `work` to completion even if the client disconnects.
+    async fn complete<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Refusal> {
+        self.tasks
+            .spawn(work)
+            .await
+            .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the host failed at it: {error}")))
     }
 }
 

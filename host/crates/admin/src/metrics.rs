@@ -16,7 +16,7 @@ use crate::{Admin, depths, process};
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> ([(HeaderName, HeaderValue); 1], String) {
     let mut page = Exposition::default();
     write_host(&mut page, &admin);
-    let runners = admin.sources.control.registry.runners();
+    let runners = admin.sources.host.control.registry.runners();
     write_counts(&mut page, &admin, &runners);
     write_plugins(&mut page, &admin, &runners);
     write_queues(&mut page, &admin, &runners);
@@ -25,13 +25,13 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> ([(HeaderName, Head
 }
 
 fn write_host(page: &mut Exposition, admin: &Admin) {
-    let delivery = admin.sources.status.look();
+    let delivery = admin.sources.host.status.look();
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.gauge("notify_build_info", "The version of the host, as a label").count(&version, 1);
     page.gauge("notify_start_time_seconds", "When the host began, in seconds since 1970")
         .value(&[], admin.started_at.as_duration().as_secs_f64());
     page.gauge("notify_ready", "Whether the host takes events and hands them to plugins, as /readyz says")
-        .count(&[], admin.reasons().is_empty().into());
+        .count(&[], admin.sources.host.reasons().is_empty().into());
     page.gauge("notify_broker_connected", "Whether there is a session with the broker")
         .count(&[], delivery.connected.is_some().into());
     page.counter("notify_broker_sessions_total", "Sessions with the broker that were opened")
@@ -109,7 +109,7 @@ fn write_counts(page: &mut Exposition, admin: &Admin, runners: &Runners) {
 }
 
 fn write_plugins(page: &mut Exposition, admin: &Admin, runners: &Runners) {
-    let reports = admin.sources.control.list();
+    let reports = admin.sources.host.control.list();
     let mut in_flight = page.gauge("notify_calls_in_flight", "Calls of the plugin that are being made");
     for runner in runners.iter() {
         in_flight.count(&[("plugin", &runner.name)], runner.in_flight() as u64);
@@ -134,7 +134,7 @@ fn write_plugins(page: &mut Exposition, admin: &Admin, runners: &Runners) {
 
 fn write_queues(page: &mut Exposition, admin: &Admin, runners: &Runners) {
     // Without a session the last depths are stale.
-    if admin.sources.status.look().connected.is_none() {
+    if admin.sources.host.status.look().connected.is_none() {
         return;
     }
     let depths = depths::last(&admin.depths);

@@ -151,7 +151,7 @@ pub(super) async fn take(admin: Arc<Admin>) {
     let mut before = CounterSnapshot::read(&sources.metrics);
     for second in 0_u32.. {
         tick.tick().await;
-        let runners = sources.control.registry.runners();
+        let runners = sources.host.control.registry.runners();
         let now = CounterSnapshot::read(&sources.metrics);
         let in_flight = runners.iter().map(|runner| runner.in_flight()).sum();
         admin.samples.keep(now.since(&before, Timestamp::now(), in_flight));

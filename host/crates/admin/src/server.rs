@@ -1,4 +1,4 @@
-//! The HTTP server: one listener, with bounded connections.
+//! The HTTP server: one router for two listeners, an address and the control socket. Connections are bounded.
 
 use std::io;
 use std::sync::Arc;
@@ -8,12 +8,15 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use axum::serve::{Listener, ListenerExt as _};
 use config::{AdminConfig, Listen};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use supervisor::control::ControlSocket;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -23,12 +26,14 @@ use crate::{Admin, api, health, metrics, page};
 
 /// Maximum number of concurrent connections. Further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 128;
+/// Maximum number of commands served at once.
+const COMMANDS_MAX: usize = 8;
+/// How long a command may take to read its answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time limit for a request's head, and for the idle time before the next request of a connection.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
 const HEAD_BYTES_MAX: usize = 32 << 10;
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Pause before accepting again when the system has no resources for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A bound listener.
 pub struct Listening {
@@ -60,55 +65,94 @@ pub async fn listen(config: &AdminConfig) -> anyhow::Result<Option<Listening>> {
     Ok(Some(Listening { listener, guard }))
 }
 
-impl Listening {
-    /// Serves for as long as the future is polled. That includes the shutdown, so that clients can see its progress.
-    pub async fn serve(self, admin: Arc<Admin>) {
-        let router = router(admin, self.guard);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        // Dropping this function's future ends all connections.
-        let mut connections = JoinSet::new();
-        // The loop is endless: the semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let router = router.clone();
-                    connections.spawn(async move {
-                        let _permit = permit;
-                        if let Err(error) = serve(stream, router).await {
-                            debug!(%peer, %error, "an admin connection ended");
-                        }
-                    });
-                }
-                Err(error) => {
-                    if !is_of_the_connection(&error) {
-                        debug!(%error, "cannot take an admin connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
+/// Serves for as long as the future is polled. By TCP that includes the shutdown, so that clients can see its progress.
+/// The socket is closed when the host is asked to stop: commands no longer count this host.
+pub(super) async fn serve(admin: Arc<Admin>, listening: Option<Listening>, socket: Option<ControlSocket>) {
+    let tcp = async {
+        let Some(Listening { listener, guard }) = listening else { return };
+        let router = router(Arc::clone(&admin)).layer(from_fn_with_state(guard, stand_guard));
+        // Responses are small, and clients wait for them.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        accept(listener, CONNECTIONS_MAX, |stream| connect(stream, router.clone())).await;
+    };
+    let commands = async {
+        let Some(socket) = socket else { return };
+        // No guard: the folder's permissions are the protection, and no browser reaches a Unix socket.
+        let router = router(Arc::clone(&admin));
+        let serve = accept(Socket(socket), COMMANDS_MAX, |stream| answer_command(stream, router.clone()));
+        admin.sources.host.stop.run_until_cancelled(serve).await;
+    };
+    tokio::join!(tcp, commands);
+}
+
+/// Serves each connection in a task of its own. Dropping this function's future ends all connections.
+async fn accept<L: Listener, S>(mut listener: L, connections_max: usize, serve: impl Fn(L::Io) -> S)
+where
+    S: Future<Output = hyper::Result<()>> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(connections_max));
+    let mut connections = JoinSet::new();
+    // The loop is endless: the semaphore is never closed.
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        let (stream, _) = listener.accept().await;
+        let served = serve(stream);
+        connections.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = served.await {
+                debug!(%error, "an admin connection ended");
             }
-            while connections.try_join_next().is_some() {}
-        }
+        });
+        while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(stream: TcpStream, router: Router) -> hyper::Result<()> {
-    // Responses are small, and clients wait for them.
-    let _ = stream.set_nodelay(true);
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await
+/// Lets the control socket be served as any other listener.
+struct Socket(ControlSocket);
+
+impl Listener for Socket {
+    type Io = UnixStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (UnixStream, ()) {
+        (self.0.accept().await, ())
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// Whether the error concerns only the connection being accepted, so that the next one may succeed.
-fn is_of_the_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+async fn connect(stream: TcpStream, router: Router) -> hyper::Result<()> {
+    http().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await
 }
 
-fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
+/// Serves one request. The time limit of the answer frees the connection for others if the command does not read, and
+/// it ends a stream.
+async fn answer_command(stream: UnixStream, router: Router) -> hyper::Result<()> {
+    let (router, answered) = (TowerToHyperService::new(router), Notify::new());
+    let service = service_fn(async |request| {
+        let answer = router.call(request).await;
+        answered.notify_one();
+        answer
+    });
+    let connection = http().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let too_late = async {
+        answered.notified().await;
+        tokio::time::sleep(ANSWER_TIME_MAX).await;
+    };
+    tokio::select! {
+        served = connection => served,
+        () = too_late => Ok(()),
+    }
+}
+
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX).max_buf_size(HEAD_BYTES_MAX);
+    http
+}
+
+fn router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -120,7 +164,6 @@ fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
         .method_not_allowed_fallback(api::not_so)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(admin)
-        .layer(from_fn_with_state(guard, stand_guard))
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use config::BadConfig;
 use config::{HostConfig, host_example, host_schema, plugin_schema};
-use supervisor::control::{self, ANSWERED_OTHERWISE, Reply, Request};
+use http::{Method, StatusCode};
 use supervisor::reload::Reloaded;
 
 use crate::cli::RunArguments;
 use crate::cli::command::{say, unless_cut_off};
+use crate::cli::hosts::Hosts;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -77,12 +78,11 @@ pub(crate) async fn reload(config: &HostConfig) -> anyhow::Result<()> {
     let state = config.state_folder().context("there is no home directory: name the host's folder by --state")?;
     let state = state::of_plugins(&state, &config.plugins);
     let (mut failed, mut refused) = (Vec::new(), Vec::new());
-    for answer in control::ask(&state, &config.plugins, &Request::ReloadSettings).await? {
+    for answer in Hosts::find_some(&state, &config.plugins).await?.ask(Method::POST, "reload").await {
         match answer {
-            Ok(Reply::Reloaded(reloaded)) => tell(&reloaded),
-            Ok(Reply::Refused(problems)) => refused.push(problems),
-            Ok(Reply::Done(_) | Reply::Plugins { .. }) => failed.push(ANSWERED_OTHERWISE.to_owned()),
-            Err(problem) => failed.push(problem),
+            Ok(reloaded) => tell(&reloaded),
+            Err(refusal) if refusal.status == Some(StatusCode::UNPROCESSABLE_ENTITY) => refused.push(refusal.sentence),
+            Err(refusal) => failed.push(refusal.sentence),
         }
     }
     refused.dedup();

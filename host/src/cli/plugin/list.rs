@@ -5,35 +5,44 @@ use std::path::Path;
 
 use anyhow::bail;
 use event::text::shown;
+use http::Method;
+use serde::Deserialize;
 use serde_json::json;
-use supervisor::control::{ANSWERED_OTHERWISE, PluginReport, PluginState, Reply, Request, ask};
+use supervisor::control::{PluginReport, PluginState};
 
 use crate::cli::command::{say, unless_cut_off, write_json, write_table};
+use crate::cli::hosts::Hosts;
 
 const HEADINGS: [&str; 5] = ["NAME", "VERSION", "STATE", "IN FLIGHT", "DESCRIPTION"];
 
+/// The plugins of one host.
+#[derive(Deserialize)]
+struct HostPlugins {
+    process: u32,
+    plugins: Vec<PluginReport>,
+}
+
 pub(super) async fn list(state: &Path, plugins: &Path, json: bool) -> anyhow::Result<()> {
     let (mut hosts, mut failed) = (Vec::new(), Vec::new());
-    for answer in ask(state, plugins, &Request::List).await? {
+    for answer in Hosts::find_some(state, plugins).await?.ask::<HostPlugins>(Method::GET, "plugins").await {
         match answer {
-            Ok(Reply::Plugins { process, plugins }) => hosts.push((process, plugins)),
-            Ok(Reply::Done(_) | Reply::Reloaded(_) | Reply::Refused(_)) => failed.push(ANSWERED_OTHERWISE.to_owned()),
-            Err(problem) => failed.push(problem),
+            Ok(host) => hosts.push(host),
+            Err(refusal) => failed.push(refusal.sentence),
         }
     }
     unless_cut_off(if json { print_json(&hosts) } else { print(&hosts) })?;
     if !failed.is_empty() {
         bail!("{}", failed.join("; "));
     }
-    if !json && hosts.iter().all(|(_, plugins)| plugins.is_empty()) {
+    if !json && hosts.iter().all(|host| host.plugins.is_empty()) {
         say!("the host has no plugin: put one into {}", plugins.display());
     }
     Ok(())
 }
 
-fn print_json(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
+fn print_json(hosts: &[HostPlugins]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for (process, plugins) in hosts {
+    for HostPlugins { process, plugins } in hosts {
         for plugin in plugins {
             let mut line = json!(plugin);
             line["process"] = json!(process);
@@ -43,9 +52,9 @@ fn print_json(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
     Ok(())
 }
 
-fn print(hosts: &[(u32, Vec<PluginReport>)]) -> io::Result<()> {
+fn print(hosts: &[HostPlugins]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for (process, plugins) in hosts {
+    for HostPlugins { process, plugins } in hosts {
         if hosts.len() > 1 {
             writeln!(out, "host with process id {process}:")?;
         }

@@ -22,6 +22,8 @@ use sandbox::capability::{HostServices, Preview};
 use sandbox::{Engine, Loader};
 use tracing::level_filters::LevelFilter;
 
+use crate::cli::plugin::tell::tell;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// Show what is in a plugin file: its description, its capability requests with reasons, and a toml to start from
@@ -128,9 +130,9 @@ pub(crate) async fn run(action: Action, config: &HostConfig) -> anyhow::Result<(
         Action::Grant(arguments) => grant::run(&arguments, config).await,
         Action::New(arguments) => new::run(&arguments),
         Action::List { json } => list::list(&state()?, plugins, json).await,
-        Action::Pause { name } => tell::pause(&state()?, plugins, name).await,
-        Action::Resume { name } => tell::resume(&state()?, plugins, name).await,
-        Action::Reload { name } => tell::reload(&state()?, plugins, name).await,
+        Action::Pause { name } => tell(&state()?, plugins, "pause", &name).await,
+        Action::Resume { name } => tell(&state()?, plugins, "resume", &name).await,
+        Action::Reload { name } => tell(&state()?, plugins, "reload", &name).await,
         Action::Enable { name } => edit::switch(&state()?, plugins, &name, true).await,
         Action::Disable { name } => edit::switch(&state()?, plugins, &name, false).await,
         Action::Rollback { name, dry_run } => rollback::rollback(&state()?, plugins, &name, dry_run).await,

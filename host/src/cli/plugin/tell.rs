@@ -1,22 +1,23 @@
-//! Commands that send the same request to every running host.
+//! Commands that perform the same operation in every running host.
 
 use std::path::Path;
 
 use anyhow::bail;
-use supervisor::control::{ANSWERED_OTHERWISE, Answer, Hosts, Reply, Request, ask};
+use http::Method;
+use serde::Deserialize;
+use supervisor::control::check_name;
 
 use crate::cli::command::say;
+use crate::cli::hosts::Hosts;
 
-pub(super) async fn pause(state: &Path, plugins: &Path, plugin: String) -> anyhow::Result<()> {
-    report(ask(state, plugins, &Request::Pause { plugin }).await?)
+#[derive(Deserialize)]
+struct Done {
+    done: String,
 }
 
-pub(super) async fn resume(state: &Path, plugins: &Path, plugin: String) -> anyhow::Result<()> {
-    report(ask(state, plugins, &Request::Resume { plugin }).await?)
-}
-
-pub(super) async fn reload(state: &Path, plugins: &Path, plugin: String) -> anyhow::Result<()> {
-    report(ask(state, plugins, &Request::Reload { plugin }).await?)
+/// Makes the running hosts perform the operation. `action` is its name in the API.
+pub(super) async fn tell(state: &Path, plugins: &Path, action: &str, plugin: &str) -> anyhow::Result<()> {
+    report(Hosts::find_some(state, plugins).await?, action, plugin).await
 }
 
 /// Makes the running hosts reload a plugin whose files have just changed.
@@ -26,19 +27,18 @@ pub(super) async fn reload_if_running(state: &Path, plugin: &str) -> anyhow::Res
         say!("no host runs with this plugin folder: it takes effect when one starts");
         return Ok(());
     }
-    report(hosts.ask(&Request::Reload { plugin: plugin.to_owned() }).await)
+    report(hosts, "reload", plugin).await
 }
 
-/// Prints the answers, equal ones once. Fails if any host failed.
-fn report(answers: Vec<Answer>) -> anyhow::Result<()> {
+/// Performs the operation and prints the answers, equal ones once. Fails if any host failed.
+async fn report(hosts: Hosts, action: &str, plugin: &str) -> anyhow::Result<()> {
+    // A name that passes needs no escaping in the path.
+    check_name(plugin).map_err(anyhow::Error::msg)?;
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for answer in answers {
+    for answer in hosts.ask(Method::POST, &format!("plugins/{plugin}/{action}")).await {
         let (sentences, sentence) = match answer {
-            Ok(Reply::Done(sentence)) => (&mut done, sentence),
-            Ok(Reply::Plugins { .. } | Reply::Reloaded(_) | Reply::Refused(_)) => {
-                (&mut failed, ANSWERED_OTHERWISE.to_owned())
-            }
-            Err(problem) => (&mut failed, problem),
+            Ok(Done { done: sentence }) => (&mut done, sentence),
+            Err(refusal) => (&mut failed, refusal.sentence),
         };
         if !sentences.contains(&sentence) {
             sentences.push(sentence);

@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use event::text::shown;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::cli::api;
 use crate::cli::top::snapshot::{Before, Snapshot};
 
 /// Time limit of one request.
@@ -102,15 +103,10 @@ impl Client {
             segments.pop_if_empty().extend(["api", "v1"]).extend(path);
         }
         url.set_query(query);
-        let mut request = Request::builder().method(&method).uri(url.as_str()).header(ACCEPT, "application/json");
-        if method == Method::POST {
-            request = request.header(CONTENT_TYPE, "application/json").header("x-notify-request", "1");
-        }
+        let mut request = api::request(&method, url.as_str()).context("--url makes no request")?;
         if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization);
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let body = if method == Method::POST { "{}" } else { "" };
-        let request = request.body(Full::from(body)).context("--url makes no request")?;
         let (status, answer) = self.exchange(request, time).await?;
         let said = answer.as_ref().and_then(|answer| answer["error"].as_str()).map(shown);
         match (status, said, answer) {
@@ -136,7 +132,7 @@ impl Client {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push(path);
         }
-        let request = Request::get(url.as_str()).body(Full::default()).context("--url makes no request")?;
+        let request = api::request(&Method::GET, url.as_str()).context("--url makes no request")?;
         let (status, answer) = self.exchange(request, ANSWER_TIME_MAX).await?;
         match answer {
             Some(answer) if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE => {
@@ -157,14 +153,10 @@ impl Client {
         let base = &self.url;
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|error| unreachable(base, &root(&error)))?;
-            let (status, body) = (answer.status(), answer.into_body());
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| unreachable(base, &error.to_string()))?;
-            anyhow::Ok((status, body.to_bytes()))
+            api::read(answer, ANSWER_BYTES_MAX).await.map_err(|error| unreachable(base, &error.to_string()))
         };
         let silent = || unreachable(base, &format!("it did not answer within {} s", time.as_secs()));
-        let (status, body) = tokio::time::timeout(time, exchange).await.map_err(|_| silent())??;
-        Ok((status, serde_json::from_slice(&body).ok()))
+        tokio::time::timeout(time, exchange).await.map_err(|_| silent())?
     }
 }
 

@@ -5,6 +5,8 @@ pub(crate) mod counts;
 mod surface;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 
 use testbed::proxy::{Mode, Proxy};
 use testbed::{eventually, eventually_some};
@@ -89,6 +91,9 @@ fn nobody_is_let_in_who_should_not_be() {
         ("POST", "/api/v1/plugins/logger/pause", &[right], 403),
         ("POST", "/api/v1/plugins/logger/pause", &[right, ("content-type", "text/plain")], 403),
         ("POST", "/api/v1/plugins/logger/pause", &[right, json, ("origin", "null")], 403),
+        ("POST", "/api/v1/reload", &[json], 401),
+        ("POST", "/api/v1/reload", &[right], 403),
+        ("POST", "/api/v1/reload", &[right, json], 200),
         ("GET", "/api/v1/plugins/logger/pause", &[right], 405),
         ("DELETE", "/api/v1/host", &[right, json], 405),
         ("GET", "/api/v1/none", &[right], 404),
@@ -110,6 +115,39 @@ fn nobody_is_let_in_who_should_not_be() {
     }
     assert!(!host.logged("paused by the operator"), "nothing was done that was refused");
     assert!(!host.child_guard.stderr().contains("correct-horse"), "the token is in no log");
+    host.stop();
+}
+
+#[test]
+fn by_the_socket_the_same_is_served_without_a_token() {
+    let world = World::on_sqlite();
+    world.plug_logger();
+    fs::write(world.path("token"), "correct-horse-battery\n").unwrap();
+    let token = world.path("token");
+    let (host, admin) = world.host_with_admin(&["--admin-token-file", token.to_str().unwrap()]);
+    await_readiness(&admin, None);
+    let folder = fs::read_dir(world.path("state/folders")).unwrap().next().unwrap().unwrap().path().join("hosts");
+    let ask = |request: &str| {
+        let socket = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for (request, status, part) in [
+        ("GET /api/v1/host HTTP/1.1\r\n\r\n", 200, "\"plugins_folder\":"),
+        ("GET /metrics HTTP/1.1\r\n\r\n", 200, "notify_"),
+        ("POST /api/v1/reload HTTP/1.1\r\n\r\n", 200, "{\"taken\":[],\"restart\":[]}"),
+        ("POST /api/v1/plugins/none/pause HTTP/1.1\r\n\r\n", 404, "there is no plugin"),
+        ("{\"command\":\"list\"}\n", 400, ""),
+    ] {
+        let answer = ask(request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(part), "{request}: {answer}");
+    }
+    fs::write(world.path("host.toml"), "wrong = 1\n").unwrap();
+    let refused = ask("POST /api/v1/reload HTTP/1.1\r\n\r\n");
+    assert!(refused.starts_with("HTTP/1.1 422 ") && refused.contains("host.toml:1"), "{refused}");
     host.stop();
 }
 

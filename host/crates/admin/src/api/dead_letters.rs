@@ -97,16 +97,13 @@ pub(super) async fn purge(State(admin): State<Arc<Admin>>, body: RequestBody) ->
     Ok(told(&with_service(&admin, |service| async move { service.purge(&meant).await }).await?))
 }
 
-/// Runs `work` to completion even if the client disconnects: it may hold letters, which must not be left behind.
+/// Runs `work` to completion: it may hold letters, which must not be left behind.
 async fn with_service<T, W>(admin: &Admin, work: impl FnOnce(Arc<DeadLetterService>) -> W) -> Result<T, Refusal>
 where
     T: Send + 'static,
     W: Future<Output = Result<T, DeadLetterError>> + Send + 'static,
 {
-    match admin.tasks.spawn(work(Arc::clone(&admin.letters))).await {
-        Ok(done) => Ok(done?),
-        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the host failed at it: {error}"))),
-    }
+    Ok(admin.complete(work(Arc::clone(&admin.letters))).await??)
 }
 
 fn told(changed: &Changed) -> Json<Value> {

@@ -35,6 +35,7 @@ macro_rules! routes {
 routes! {
     get "/openapi.json" => openapi;
     get "/host" => host::show;
+    post "/reload" => host::reload;
     get "/stats" => stats::list;
     get "/stats/stream" => stats::stream;
     get "/plugins" => plugins::list;

@@ -8,7 +8,7 @@ use config::{Capability, Grants};
 use event::clock::now;
 use http::StatusCode;
 use serde_json::{Value, json};
-use supervisor::control::{PluginReport, Reply, Request};
+use supervisor::control::PluginReport;
 use telemetry::metrics::{Ended, GivenUp, SpillReason};
 
 use crate::Admin;
@@ -18,13 +18,13 @@ use crate::refusal::Refusal;
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let depths = depths::last(&admin.depths);
     let plugins: Vec<_> =
-        admin.sources.control.list().into_iter().map(|report| show(&admin, &depths, &report)).collect();
-    Json(json!({ "plugins": plugins }))
+        admin.sources.host.control.list().into_iter().map(|report| show(&admin, &depths, &report)).collect();
+    Json(json!({ "process": std::process::id(), "plugins": plugins }))
 }
 
 fn show(admin: &Admin, depths: &Depths, report: &PluginReport) -> Value {
     let mut plugin = json!(report);
-    let runner = admin.sources.control.registry.get(&report.name);
+    let runner = admin.sources.host.control.registry.get(&report.name);
     let metrics = runner.as_ref().map(|runner| Arc::clone(&runner.metrics)).unwrap_or_default();
     let queue = depths.plugins.get(&report.name);
     let age = queue.and_then(|depth| depth.age_max(metrics.queued_at(), now()));
@@ -73,26 +73,29 @@ fn granted(grants: &Grants) -> Value {
     })
 }
 
-pub(super) async fn pause(admin: State<Arc<Admin>>, Path(plugin): Path<String>) -> Result<Json<Value>, Refusal> {
-    act(admin, Request::Pause { plugin: plugin.clone() }, &plugin).await
+pub(super) async fn pause(State(admin): State<Arc<Admin>>, Path(plugin): Path<String>) -> Result<Json<Value>, Refusal> {
+    told(&admin, &plugin, admin.sources.host.control.pause(&plugin))
 }
 
-pub(super) async fn resume(admin: State<Arc<Admin>>, Path(plugin): Path<String>) -> Result<Json<Value>, Refusal> {
-    act(admin, Request::Resume { plugin: plugin.clone() }, &plugin).await
+pub(super) async fn resume(
+    State(admin): State<Arc<Admin>>,
+    Path(plugin): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    told(&admin, &plugin, admin.sources.host.control.resume(&plugin))
 }
 
-pub(super) async fn reload(admin: State<Arc<Admin>>, Path(plugin): Path<String>) -> Result<Json<Value>, Refusal> {
-    act(admin, Request::Reload { plugin: plugin.clone() }, &plugin).await
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Path(plugin): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    told(&admin, &plugin, admin.sources.host.control.reload(&plugin).await)
 }
 
-async fn act(State(admin): State<Arc<Admin>>, request: Request, plugin: &str) -> Result<Json<Value>, Refusal> {
-    match admin.sources.control.answer(request).await {
-        Ok(Reply::Done(sentence)) => Ok(Json(json!({ "done": sentence }))),
-        Ok(Reply::Plugins { .. } | Reply::Reloaded(_) | Reply::Refused(_)) => {
-            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "this host answered something else"))
-        }
+fn told(admin: &Admin, plugin: &str, done: Result<String, String>) -> Result<Json<Value>, Refusal> {
+    match done {
+        Ok(sentence) => Ok(Json(json!({ "done": sentence }))),
         Err(problem) => {
-            let is_known = admin.sources.control.catalog.all().contains_key(plugin);
+            let is_known = admin.sources.host.control.catalog.all().contains_key(plugin);
             let status = if is_known { StatusCode::CONFLICT } else { StatusCode::NOT_FOUND };
             Err(Refusal::new(status, problem))
         }

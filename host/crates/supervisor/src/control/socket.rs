@@ -7,28 +7,105 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use state::private_folder;
 use tokio::net::{UnixListener, UnixStream};
+use tracing::debug;
 
 /// Maximum bytes of a socket's path. Systems allow 104 or more.
 const ADDRESS_BYTES_MAX: usize = 100;
 /// File extension of a socket that accepts connections.
 const EXTENSION: &str = "sock";
+/// Interval between checks that the socket still exists.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Pause after the system could not accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Connects to every running host of a plugin folder. `state` is the state folder of the plugin folder.
+pub async fn connect(state: &Path) -> Vec<UnixStream> {
+    // The folder does not exist if no host has ever run.
+    match SocketFolder::open(sockets(state)) {
+        Ok(folder) => folder.connect().await,
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Returns the folder of the sockets.
+fn sockets(state: &Path) -> PathBuf {
+    state.join("hosts")
+}
+
+/// A socket that commands can find.
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// The state folder of the plugin folder.
+    state: PathBuf,
+}
+
+impl ControlSocket {
+    /// Starts to listen. `state` is the state folder of the plugin folder.
+    pub async fn listen(state: &Path) -> io::Result<Self> {
+        let path = sockets(state);
+        private_folder(&path)?;
+        let folder = SocketFolder::open(path)?;
+        let (listener, path) = folder.listen()?;
+        // Connecting to every socket removes the ones that killed hosts have left.
+        drop(folder.connect().await);
+        Ok(Self { listener, path, state: state.to_owned() })
+    }
+
+    /// Accepts the next connection. Listens anew if the socket is gone: somebody may have cleaned up the state folder
+    /// while this host runs.
+    pub async fn accept(&mut self) -> UnixStream {
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => return stream,
+                    Err(error) => {
+                        debug!(%error, "cannot take a command's connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = removal(&self.path) => match Self::listen(&self.state).await {
+                    Ok(again) => *self = again,
+                    Err(error) => debug!(%error, "cannot listen anew to commands"),
+                },
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // If this fails, a command that finds the socket later notices that nobody listens, and removes it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Waits until commands can no longer find the socket.
+async fn removal(socket: &Path) {
+    while socket.exists() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    tokio::time::sleep(LOOK_EVERY).await;
+}
 
 /// The folder in which the hosts of one plugin folder listen.
 #[derive(Debug)]
-pub(super) struct SocketFolder {
+struct SocketFolder {
     path: PathBuf,
     opened: File,
 }
 
 impl SocketFolder {
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+    fn open(path: PathBuf) -> io::Result<Self> {
         Ok(Self { opened: File::open(&path)?, path })
     }
 
     /// Starts to listen on a new socket.
-    pub(super) fn listen(&self) -> io::Result<(UnixListener, PathBuf)> {
+    fn listen(&self) -> io::Result<(UnixListener, PathBuf)> {
         // Do not name it after the process: in containers the process id is always 1.
         let name = format!("{:08x}", fastrand::u32(..));
         // Publish the socket under its final name only once it accepts connections. A command might otherwise take
@@ -41,7 +118,7 @@ impl SocketFolder {
     }
 
     /// Connects to each socket, in the order of their names. Removes sockets that nobody listens on.
-    pub(super) async fn connect(&self) -> Vec<UnixStream> {
+    async fn connect(&self) -> Vec<UnixStream> {
         let mut streams = Vec::new();
         for path in self.sockets() {
             match UnixStream::connect(self.address(path.file_name().unwrap_or_default())).await {
