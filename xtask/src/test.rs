@@ -82,8 +82,9 @@ const LOAD_THE_PROCESSOR: [&str; 14] = [
     "template_helpers::",
 ];
 /// Core tests that need a RabbitMQ server, by a part of their names, and the targets of which every test does.
-const WANT_RABBITMQ: [&str; 8] = [
+const WANT_RABBITMQ: [&str; 9] = [
     "rabbitmq",
+    "a_broker_that_goes_away_ends_a_load",
     "a_user_without_the_right",
     "each_way_to_carry_a_trace_over_amqp",
     "in_somebody_elses_queue",
@@ -194,7 +195,7 @@ fn run_tier(project: &Project, progress: &Progress, all: bool, found: &Found) ->
     let left_out = || found.skips.iter().copied().chain((!all).then_some(ONLY_WITH_ALL).into_iter().flatten());
     let test = |targets: &[&str], threads: usize, skips: Vec<&str>, only: &[&str]| {
         let mut cargo = cargo_test(project, found);
-        cargo.args(project.without_guests()).args(targets).arg("--");
+        cargo.arg("--no-fail-fast").args(project.without_guests()).args(targets).arg("--");
         cargo.arg(format!("--test-threads={threads}")).args(only);
         for skip in skips {
             cargo.args(["--skip", skip]);
